@@ -1,0 +1,232 @@
+"""Imports run one way: core, then shell, then services, then what is built on them.
+
+:data:`ROWS` is the order; a module imports only what stands before it. The imports are read from
+the sources, so a function that imports late is held to the order too.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "netdicom_tx"
+
+#: The package's name stands for its ``__init__``; a subpackage's name for all of its modules
+#: that have no place of their own, and these may import each other.
+ROWS = {
+    "core": [
+        "exceptions",
+        "uids",
+        "statuses",
+        "dsutils",
+        "userdataitems",
+        "pdu",
+        "dimsemessages",
+        "fragments",
+        "negotiation",
+        "fsm",
+        "upperlayer",
+    ],
+    "shell": ["dulprovider", "dispatch", "asceprovider", "applicationentity", "testing"],
+    "services": ["sopclass.base", "sopclass"],
+    "public names": ["netdicom_tx"],
+    "on top": ["archive", "tap", "commands", "__main__"],
+}
+ORDER = [module for row in ROWS.values() for module in row]
+
+#: Input and output, time, threads and log lines belong to the shell.
+NOT_IN_THE_CORE = {
+    "asyncio",
+    "logging",
+    "multiprocessing",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "twisted",
+}
+#: Who embeds an SCU loads none of these.
+ONLY_ON_TOP = {"click", "rich", "sqlalchemy"}
+
+
+class Import(NamedTuple):
+    """One imported module, as ``a.b.c``, and how it is imported."""
+
+    module: str
+    line: int
+    at_module_level: bool
+    for_typing: bool
+
+
+def module_name(path: Path) -> str:
+    """``sopclass/base.py`` is ``sopclass.base``, ``sopclass/__init__.py`` is ``sopclass``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts) or "netdicom_tx"
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(source: str, module: str) -> Iterator[Import]:
+    """Every import of a module's source, relative ones resolved."""
+    package = ["netdicom_tx", *module.split(".")] if module != "netdicom_tx" else ["netdicom_tx"]
+    if module not in SOURCES or SOURCES[module].name != "__init__.py":
+        package.pop()
+
+    def visit(node: ast.AST, at_module_level: bool, for_typing: bool) -> Iterator[Import]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            at_module_level = False
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, at_module_level, for_typing)
+        if isinstance(node, ast.ImportFrom):
+            base = ".".join(
+                [
+                    *package[: len(package) - node.level + 1 if node.level else 0],
+                    *([node.module] if node.module else []),
+                ]
+            )
+            for alias in node.names:
+                # A module of ours or an attribute: only the former has a place of its own.
+                # Of others' modules the longer name is kept: twisted.internet.reactor.
+                full = f"{base}.{alias.name}"
+                ours = base.split(".")[0] == "netdicom_tx"
+                is_module = not ours or full.removeprefix("netdicom_tx.") in {*ORDER, *SOURCES}
+                yield Import(full if is_module else base, node.lineno, at_module_level, for_typing)
+        if isinstance(node, ast.If):
+            typing_only = ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+            for child in node.body:
+                yield from visit(child, at_module_level, for_typing or typing_only)
+            for child in node.orelse:
+                yield from visit(child, at_module_level, for_typing)
+            return
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, at_module_level, for_typing)
+
+    yield from visit(ast.parse(source), True, False)
+
+
+def place(module: str) -> str | None:
+    """The entry of ORDER that a module of ours belongs to."""
+    while module and module not in ORDER:
+        module = module.rpartition(".")[0]
+    return module or None
+
+
+def row(entry: str) -> str:
+    return next(name for name, modules in ROWS.items() if entry in modules)
+
+
+def faults(source: str, module: str) -> list[str]:
+    """What is wrong with a module's imports, in words."""
+    here = place(module)
+    if here is None:
+        return [f"{module} has no place in the order: give it a place in ROWS"]
+    found = []
+    for imported in imports(source, module):
+        where = f"{module}, line {imported.line}: imports {imported.module}"
+        top, _, rest = imported.module.partition(".")
+        if top == "netdicom_tx":
+            there = place(rest or top)
+            if there is None:
+                found.append(f"{where}, which has no place in the order")
+            # Two modules of one row may name each other's types.
+            elif ORDER.index(there) > ORDER.index(here) and not (
+                imported.for_typing and row(there) == row(here)
+            ):
+                found.append(f"{where}, which stands after it")
+        elif top in NOT_IN_THE_CORE and row(here) == "core":
+            found.append(f"{where}, which the core does without")
+        elif top in ONLY_ON_TOP and row(here) != "on top":
+            found.append(f"{where}, which only archive, commands and tap may load")
+        elif (
+            imported.module.startswith("twisted.internet.reactor")
+            and imported.at_module_level
+            and not imported.for_typing
+        ):
+            found.append(f"{where} at module level, which installs it for the whole process")
+    if row(here) == "core":
+        found += [
+            f"{module}, line {node.lineno}: opens a file, which is the shell's to do"
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("open", "io.open")
+        ]
+    return found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
+    assert faults(SOURCES[module].read_text("utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("pdu", "from twisted.python import log", id="twisted in the core"),
+        pytest.param("pdu", "import time", id="a clock in the core"),
+        pytest.param("fsm", "def f():\n    import logging", id="a late import in the core"),
+        pytest.param("dsutils", "f = open('x')", id="a file in the core"),
+        pytest.param("uids", "from netdicom_tx import pdu", id="a later core module"),
+        pytest.param("uids", "from . import pdu", id="a relative import"),
+        pytest.param("fsm", "from netdicom_tx import AE", id="a name of the package"),
+        pytest.param("fsm", "import netdicom_tx", id="the package"),
+        pytest.param(
+            "pdu",
+            "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association",
+            id="a type of another row",
+        ),
+        pytest.param("applicationentity", "import netdicom_tx.sopclass", id="a service in the AE"),
+        pytest.param(
+            "sopclass.storage", "from ..archive import files", id="an archive in a service"
+        ),
+        pytest.param("sopclass.base", "from .storage import x", id="a service in their base"),
+        pytest.param("dulprovider", "import sqlalchemy.orm", id="a database in the shell"),
+        pytest.param("testing", "from rich import print", id="a console in the shell"),
+        pytest.param("tap", "from twisted.internet import reactor", id="a reactor"),
+        pytest.param("tap", "if True:\n    import twisted.internet.reactor as r", id="its module"),
+        pytest.param("nowhere", "", id="a module without a place"),
+        pytest.param("fsm", "import netdicom_tx.nowhere", id="an import without a place"),
+    ],
+)
+def test_a_wrong_import_is_found(module: str, source: str) -> None:
+    """The check itself can fail."""
+    assert len(faults(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pdu", "from netdicom_tx import exceptions, userdataitems"),
+        ("upperlayer", "from .pdu import PDUReader"),
+        ("dispatch", "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association"),
+        ("applicationentity", "def f():\n    from twisted.internet import reactor"),
+        ("sopclass.storage", "from netdicom_tx.sopclass import verification"),
+        ("archive.index", "import sqlalchemy\nfrom netdicom_tx import AE"),
+    ],
+)
+def test_a_right_import_is_let_through(module: str, source: str) -> None:
+    assert faults(source, module) == []
+
+
+def test_the_library_loads_neither_a_reactor_nor_what_only_the_node_needs() -> None:
+    """Who embeds an SCU or an SCP chooses the reactor, and pays for no database and no console."""
+    program = "import sys, netdicom_tx.sopclass, netdicom_tx.testing; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert not {"twisted.internet.reactor", *ONLY_ON_TOP}.intersection(loaded)

@@ -1,0 +1,181 @@
+"""However netdicom_tx is installed, ``twistd`` and ``twist`` know ``dicom``.
+
+Each way of installing gets a fresh virtual environment, without pip and without the network: what
+the running interpreter has installed (Twisted, setuptools, ...) is lent to it by a ``.pth`` line.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+#: What the distributions are made of; the rest of the checkout stays out of the builds.
+SOURCES = [
+    "CHANGES.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "README.md",
+    "docs",
+    "netdicom_tx",
+    "pyproject.toml",
+    "setup.cfg",
+    "tests",
+    "twisted",
+]
+PLUGIN = "twisted/plugins/netdicom_tx_plugin.py"
+MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "netdicom_tx").rglob("*.py"))
+BUILD = """
+import sys
+from setuptools import build_meta
+getattr(build_meta, f"build_{sys.argv[1]}")(sys.argv[2])
+"""
+
+
+def run(*arguments: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed, and return all it says."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "VIRTUAL_ENV")
+    }
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=240,
+    )
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def copy_of_the_sources(directory: Path) -> Path:
+    unwanted = shutil.ignore_patterns("__pycache__", "_build", "dropin.cache", "*.egg-info")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=unwanted)
+        else:
+            shutil.copy(source, directory / name)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = copy_of_the_sources(tmp_path_factory.mktemp("wheel"))
+    run(sys.executable, "-c", BUILD, "wheel", tree / "dist", cwd=tree)
+    return next((tree / "dist").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = copy_of_the_sources(tmp_path_factory.mktemp("sdist"))
+    run(sys.executable, "-c", BUILD, "sdist", tree / "dist", cwd=tree)
+    return next((tree / "dist").glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
+def installed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The interpreter of a fresh environment with the package, and where its files must be."""
+    home = tmp_path_factory.mktemp(f"venv-{request.param}")
+    venv.create(home, symlinks=os.name == "posix")
+    variables = {"base": str(home), "platbase": str(home)}
+    scheme = "venv" if "venv" in sysconfig.get_scheme_names() else sysconfig.get_default_scheme()
+    python = Path(sysconfig.get_path("scripts", scheme, variables)) / "python"
+    site = Path(sysconfig.get_path("purelib", scheme, variables))
+    lent = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    (site / "lent.pth").write_text("\n".join(lent), "utf-8")
+
+    where = site
+    if request.param == "editable":
+        where = copy_of_the_sources(tmp_path_factory.mktemp("checkout"))
+        what = ["--editable", where]
+    else:
+        what = [request.getfixturevalue(request.param)]
+    run(
+        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"),
+        *("--no-deps", "--no-build-isolation", "--ignore-installed", *what),
+        cwd=home,
+    )
+    return python, where
+
+
+def subcommands(listing: str) -> dict[str, str]:
+    """The subcommands that a ``--help`` lists, with their descriptions."""
+    rows = [line.split(maxsplit=1) for line in listing.partition("Commands:")[2].splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def test_twistd_lists_dicom(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    python, _ = installed
+    listing = run(
+        python, "-c", "from twisted.scripts.twistd import run; run()", "--help", cwd=tmp_path
+    )
+    assert subcommands(listing)["dicom"] == "A DICOM archive node"
+
+
+def test_twist_lists_dicom(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    python, _ = installed
+    listing = run(python, "-m", "twisted", "--help", cwd=tmp_path)
+    assert subcommands(listing)["dicom"] == "A DICOM archive node"
+
+
+def test_the_subcommand_has_all_it_imports(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    """A subpackage left out of the wheel would show only here: the checkout has it."""
+    python, _ = installed
+    assert "--aet" in run(python, "-m", "twisted", "dicom", "--help", cwd=tmp_path)
+
+
+def test_the_installed_files_are_the_ones_that_answer(
+    installed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Neither the checkout nor anything lent to the environment stands in for it."""
+    python, where = installed
+    program = (
+        "import netdicom_tx, twisted.plugins.netdicom_tx_plugin as plugin;"
+        "print(netdicom_tx.__file__, plugin.__file__, sep='\\n')"
+    )
+    files = run(python, "-c", program, cwd=tmp_path).splitlines()
+    expected = [where / "netdicom_tx/__init__.py", where / PLUGIN]
+    assert [Path(file).resolve() for file in files] == [path.resolve() for path in expected]
+
+
+def test_listing_the_plugins_imports_nothing_of_ours(tmp_path: Path) -> None:
+    """Every ``twistd --help`` imports the plugin; the node is loaded when it is run."""
+    program = f"""
+import runpy, sys
+plugin = runpy.run_path({str(ROOT / PLUGIN)!r})
+print(plugin["dicom"].module, [name for name in sys.modules if name.startswith("netdicom_tx")])
+"""
+    assert run(sys.executable, "-c", program, cwd=tmp_path).strip() == "netdicom_tx.tap []"
+
+
+def test_the_wheel_holds_the_package_the_plugin_and_the_type_marker(wheel: Path) -> None:
+    """An ``__init__.py`` in ``twisted/`` or ``twisted/plugins/`` would overwrite Twisted's own."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert sorted(names) == sorted([*MODULES, "netdicom_tx/py.typed", PLUGIN])
+
+
+def test_the_sdist_can_run_its_own_tests(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = [*MODULES, PLUGIN, "setup.cfg", "pyproject.toml", "README.md", "docs/conf.py"]
+    needed += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/*.py")]
+    needed += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/standard/*")]
+    assert [name for name in needed if name not in names] == []
