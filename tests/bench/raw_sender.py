@@ -1,0 +1,138 @@
+"""A C-STORE SCU that costs next to nothing, so that the SCP at the other end is what is measured.
+
+All PDUs are made beforehand; sending is one ``sendall`` for each instance and one answer read. It
+knows only what it needs, and takes nothing from the library that it measures.
+"""
+
+import socket
+import struct
+from pathlib import Path
+
+from pydicom.filereader import read_file_meta_info
+
+from tests.bench.data import data_set_offset
+from tests.bench.peers import LARGEST_PDU, Peer
+
+_CONTEXT_ID = 1
+_RELEASE_RQ = struct.pack(">BxII", 5, 4, 0)
+_RELEASE_RP = 6
+_ASSOCIATE_AC = 2
+_P_DATA_TF = 4
+_COMMAND, _LAST = 1, 2
+
+
+class RawSender:
+    """Instances of one SOP class in one transfer syntax, ready to be sent any number of times."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        """Read the files and make their PDUs; they stay in memory."""
+        meta = read_file_meta_info(paths[0])
+        self._sop_class = str(meta.MediaStorageSOPClassUID)
+        self._transfer_syntax = str(meta.TransferSyntaxUID)
+        self._messages = [_c_store(path, number) for number, path in enumerate(paths, start=1)]
+
+    def send(self, peer: Peer) -> None:
+        """Associate, send every instance once and wait for its Success, release.
+
+        Raises:
+            RuntimeError: The peer did anything else.
+        """
+        with socket.create_connection(("127.0.0.1", peer.port), timeout=120) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(self._associate_rq(peer.ae_title))
+            with connection.makefile("rb") as answers:
+
+                def answer(expected: int) -> bytes:
+                    kind, length = struct.unpack(">BxI", answers.read(6))
+                    body = answers.read(length)
+                    if kind != expected:
+                        raise RuntimeError(f"{peer.name}: PDU {kind} {body.hex()}")
+                    return body
+
+                _check_acceptance(answer(_ASSOCIATE_AC))
+                for message in self._messages:
+                    connection.sendall(message)
+                    _check_status(answer(_P_DATA_TF))
+                connection.sendall(_RELEASE_RQ)
+                answer(_RELEASE_RP)
+
+    def _associate_rq(self, called: str) -> bytes:
+        # PS3.8 9.3.2; the items are those of Tables 9-12 to 9-15 and D.1-1, PS3.7 D.3-1.
+        context = struct.pack(">B3x", _CONTEXT_ID)
+        context += _item(0x30, self._sop_class.encode())
+        context += _item(0x40, self._transfer_syntax.encode())
+        user = _item(0x51, struct.pack(">I", LARGEST_PDU)) + _item(0x52, b"2.25.1")
+        body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
+        body += _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context) + _item(0x50, user)
+        return struct.pack(">BxI", 1, len(body)) + body
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(value)) + value
+
+
+def _c_store(path: Path, message_id: int) -> bytes:
+    part10 = path.read_bytes()
+    meta = read_file_meta_info(path)
+    data_set = memoryview(part10)[data_set_offset(path) :]
+    command = b"".join(
+        [
+            _element(0x0002, _uid(meta.MediaStorageSOPClassUID)),
+            _element(0x0100, struct.pack("<H", 0x0001)),  # C-STORE-RQ
+            _element(0x0110, struct.pack("<H", message_id)),
+            _element(0x0700, struct.pack("<H", 0)),  # priority: medium
+            _element(0x0800, struct.pack("<H", 0)),  # a data set follows
+            _element(0x1000, _uid(meta.MediaStorageSOPInstanceUID)),
+        ]
+    )
+    command = _element(0x0000, struct.pack("<I", len(command))) + command
+    pdus: list[bytes | memoryview] = [_pdv_head(len(command), _COMMAND | _LAST), command]
+    size = LARGEST_PDU - 6  # the PDV's own length, context ID and message control header
+    for start in range(0, len(data_set), size):
+        fragment = data_set[start : start + size]
+        pdus += [_pdv_head(len(fragment), _LAST * (start + size >= len(data_set))), fragment]
+    return b"".join(pdus)
+
+
+def _element(number: int, value: bytes) -> bytes:
+    return struct.pack("<HHI", 0x0000, number, len(value)) + value
+
+
+def _uid(value: str) -> bytes:
+    return value.encode() + b"\0" * (len(value) % 2)
+
+
+def _pdv_head(length: int, control: int) -> bytes:
+    return struct.pack(">BxIIBB", _P_DATA_TF, length + 6, length + 2, _CONTEXT_ID, control)
+
+
+def _check_acceptance(body: bytes) -> None:
+    limit, result = None, None
+    at = 68
+    while at < len(body):
+        kind, length = struct.unpack_from(">BxH", body, at)
+        at += 4
+        if kind == 0x21:
+            result = body[at + 2]
+        if kind == 0x51:
+            (limit,) = struct.unpack_from(">I", body, at)
+        at += 0 if kind == 0x50 else length  # user information is entered, not skipped
+    if result != 0:
+        raise RuntimeError(f"presentation context: result {result}")
+    if limit is None or 0 < limit < LARGEST_PDU:
+        raise RuntimeError(f"maximum length of the peer is {limit}, the PDUs have {LARGEST_PDU}")
+
+
+def _check_status(body: bytes) -> None:
+    command = body[6:]
+    at = 0
+    while at < len(command):
+        _, number, length = struct.unpack_from("<HHI", command, at)
+        at += 8
+        if number == 0x0900:
+            (status,) = struct.unpack_from("<H", command, at)
+            if status == 0:
+                return
+            raise RuntimeError(f"status 0x{status:04X}")
+        at += length
+    raise RuntimeError(f"a response without a status: {command.hex()}")

@@ -1,0 +1,241 @@
+"""Receiving: the node against DCMTK's ``storescp``, on the same machine in the same minutes.
+
+Every round measures one peer and then the other, each freshly started and on an empty folder, and
+compares only within the round; the order changes from round to round. Modes:
+
+* ``shipped``: ``storescu`` and ``storescp`` as they come, Nagle's algorithm on;
+* ``tuned``: both with ``TCP_NODELAY=1`` and PDUs of 131072 octets;
+* ``raw``: the SCP as in ``tuned``, the sender a plain socket that writes PDUs made beforehand.
+
+The node is started in the same way for all three. It syncs every file before it answers;
+``storescp`` never does.
+
+    python -m tests.bench.store_scp [--rounds N] [--sets ct,big] [--modes tuned,raw] ...
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+
+from tests.bench.data import make_set
+from tests.bench.peers import Peer, node, part10_files, storescp, storescu
+from tests.bench.raw_sender import RawSender
+
+COUNTS = {"small": 2000, "ct": 500, "big": 4}
+# Two stalls of 44 ms for each message make larger sets slow and no truer.
+SHIPPED_COUNTS = {"small": 100, "ct": 100, "big": 4}
+MODES = ("shipped", "tuned", "raw")
+
+_MEGA = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one peer did with one set, once or in the median."""
+
+    mode: str
+    set: str
+    peer: str
+    instances: int
+    mb_per_second: float
+    instances_per_second: float
+    scp_cpu_seconds: float
+    scp_peak_mb: float
+    ratio: float | None = None
+    rounds: int = 1
+
+
+def measure(
+    mode: str,
+    name: str,
+    paths: list[Path],
+    start: AbstractContextManager[Peer],
+    send: Callable[[Peer], None],
+) -> Row:
+    """Start a peer, send it a set, stop it.
+
+    Raises:
+        RuntimeError: Not every instance was kept.
+    """
+    octets = sum(path.stat().st_size for path in paths)
+    with start as peer:
+        _touch_memory(peer.storage.with_suffix(".touch"), octets)
+        cpu, began = peer.cpu_seconds(), time.perf_counter()
+        send(peer)
+        seconds = time.perf_counter() - began
+        cpu, peak = peer.cpu_seconds() - cpu, peer.peak_octets()
+    kept = len(part10_files(peer.storage))
+    if kept != len(paths):
+        raise RuntimeError(f"{peer.name} kept {kept} of {len(paths)} instances")
+    shutil.rmtree(peer.storage)
+    return Row(
+        mode=mode,
+        set=name,
+        peer=peer.name,
+        instances=len(paths),
+        mb_per_second=octets / seconds / _MEGA,
+        instances_per_second=len(paths) / seconds,
+        scp_cpu_seconds=cpu,
+        scp_peak_mb=peak / _MEGA,
+    )
+
+
+def _touch_memory(path: Path, octets: int) -> None:
+    """Let the page cache use, and free again, as much memory as the set will need.
+
+    On a virtual machine the first use of a page costs several times what writing it costs: whoever
+    came first would pay, for both. The sync keeps one peer's unwritten pages from being written in
+    the other's time.
+    """
+    block = bytes(_MEGA)
+    with path.open("wb") as file:
+        for _ in range(octets // _MEGA + 64):
+            file.write(block)
+    path.unlink()
+    os.sync()
+
+
+def compare(mode: str, name: str, paths: list[Path], rounds: int, folder: Path) -> list[list[Row]]:
+    """Measure both peers with one set, round by round.
+
+    Returns:
+        For each round the rows of the node and of ``storescp``, in this order.
+    """
+    tuned = mode != "shipped"
+    if mode == "raw":
+        send = RawSender(paths).send
+    else:
+
+        def send(peer: Peer) -> None:
+            storescu(peer, paths, tuned=tuned)
+
+    results = []
+    for number in range(rounds):
+        storage = folder / f"{mode}-{name}-{number}"
+        peers = {
+            "node": node(storage.with_name(f"{storage.name}-node")),
+            "storescp": storescp(storage.with_name(f"{storage.name}-storescp"), tuned=tuned),
+        }
+        order = list(peers) if number % 2 else list(peers)[::-1]
+        rows = {peer: measure(mode, name, paths, peers[peer], send) for peer in order}
+        for row in rows.values():
+            print(_line(row), file=sys.stderr, flush=True)
+        results.append([rows[peer] for peer in peers])
+    return results
+
+
+def medians(results: list[list[Row]]) -> list[Row]:
+    """The median of each column over the rounds; the ratio is the median of the rounds' ratios."""
+    ratio = median(
+        ours.instances_per_second / theirs.instances_per_second for ours, theirs in results
+    )
+    return [
+        Row(
+            mode=rows[0].mode,
+            set=rows[0].set,
+            peer=rows[0].peer,
+            instances=rows[0].instances,
+            mb_per_second=median(row.mb_per_second for row in rows),
+            instances_per_second=median(row.instances_per_second for row in rows),
+            scp_cpu_seconds=median(row.scp_cpu_seconds for row in rows),
+            scp_peak_mb=median(row.scp_peak_mb for row in rows),
+            ratio=ratio if rows[0].peer == "node" else 1.0,
+            rounds=len(rows),
+        )
+        for rows in zip(*results, strict=True)
+    ]
+
+
+def environment() -> dict[str, str | int | None]:
+    """What a reader of the figures must know of the machine."""
+    dcmtk = subprocess.run(["dcmdump", "--version"], capture_output=True, text=True, check=False)
+    return {
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "twisted": metadata.version("twisted"),
+        "dcmtk": dcmtk.stdout.partition("\n")[0].strip("$ "),
+    }
+
+
+_HEAD = (
+    f"{'mode':8} {'set':6} {'peer':9} {'instances':>9} {'MB/s':>8} {'inst/s':>8} "
+    f"{'SCP CPU s':>9} {'CPU ms/inst':>11} {'peak MB':>8} {'ratio':>7}"
+)
+
+
+def _line(row: Row) -> str:
+    ratio = "" if row.ratio is None else f"{row.ratio:7.2f}"
+    return (
+        f"{row.mode:8} {row.set:6} {row.peer:9} {row.instances:9d} {row.mb_per_second:8.2f} "
+        f"{row.instances_per_second:8.1f} {row.scp_cpu_seconds:9.2f} "
+        f"{row.scp_cpu_seconds / row.instances * 1000:11.2f} {row.scp_peak_mb:8.1f} {ratio:>7}"
+    ).rstrip()
+
+
+def _names(allowed: Iterable[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen) - set(allowed):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        return chosen
+
+    return names
+
+
+def _counts(text: str) -> dict[str, int]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if unknown := {name for name, _, _ in pairs} - set(COUNTS):
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+    return {name: int(count) for name, _, count in pairs}
+
+
+def main() -> None:
+    """Measure, print the medians, and write all figures if asked to."""
+    parser = argparse.ArgumentParser(description="Compare the node with DCMTK's storescp.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sets", type=_names(COUNTS), default=list(COUNTS), metavar="SET,...")
+    parser.add_argument("--modes", type=_names(MODES), default=list(MODES), metavar="MODE,...")
+    parser.add_argument(
+        "--counts", type=_counts, default={}, metavar="SET=N,...", help="instances, in every mode"
+    )
+    parser.add_argument("--cache", type=Path, help="where the sets are kept between runs")
+    parser.add_argument("--directory", type=Path, help="where the peers store; default: temporary")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.directory) as temporary:
+        folder = Path(temporary)
+        table, measured = [], []
+        for mode in arguments.modes:
+            counts = (SHIPPED_COUNTS if mode == "shipped" else COUNTS) | arguments.counts
+            for name in arguments.sets:
+                paths = make_set(arguments.cache or folder / "sets", name, counts[name])
+                results = compare(mode, name, paths, arguments.rounds, folder)
+                table += medians(results)
+                measured += [row for rows in results for row in rows]
+    print(_HEAD)
+    print("\n".join(map(_line, table)))
+    if arguments.json:
+        figures = {
+            "environment": environment(),
+            "medians": [asdict(row) for row in table],
+            "measured": [asdict(row) for row in measured],
+        }
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
