@@ -63,7 +63,9 @@ def run(*arguments: str | Path, cwd: Path) -> str:
 
 
 def copy_of_the_sources(directory: Path) -> Path:
-    unwanted = shutil.ignore_patterns("__pycache__", "_build", "dropin.cache", "*.egg-info")
+    unwanted = shutil.ignore_patterns(
+        "__pycache__", "_build", "_generated", "dropin.cache", "*.egg-info"
+    )
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
