@@ -1,0 +1,1 @@
+"""netdicom_tx: DICOM networking on Twisted."""

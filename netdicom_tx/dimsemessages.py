@@ -1,0 +1,677 @@
+"""The 23 DIMSE messages and the codec of their command sets (PS3.7 6.3, 9.3, 10.3, Annex E).
+
+A message is a frozen value: the elements of its command set in snake_case, and ``data_set``, which is bytes, a binary
+file positioned at the data set, or None. Which messages carry one is the sender's knowledge; Command Data Set Type
+(0000,0800), Command Group Length and Command Field are the codec's.
+
+============================  =====  ============================  =====
+request                       field  response                      field
+============================  =====  ============================  =====
+:class:`CStoreRQ`             0001H  :class:`CStoreRSP`            8001H
+:class:`CGetRQ`               0010H  :class:`CGetRSP`              8010H
+:class:`CFindRQ`              0020H  :class:`CFindRSP`             8020H
+:class:`CMoveRQ`              0021H  :class:`CMoveRSP`             8021H
+:class:`CEchoRQ`              0030H  :class:`CEchoRSP`             8030H
+:class:`CCancelRQ`            0FFFH  (none)
+:class:`NEventReportRQ`       0100H  :class:`NEventReportRSP`      8100H
+:class:`NGetRQ`               0110H  :class:`NGetRSP`              8110H
+:class:`NSetRQ`               0120H  :class:`NSetRSP`              8120H
+:class:`NActionRQ`            0130H  :class:`NActionRSP`           8130H
+:class:`NCreateRQ`            0140H  :class:`NCreateRSP`           8140H
+:class:`NDeleteRQ`            0150H  :class:`NDeleteRSP`           8150H
+============================  =====  ============================  =====
+
+A command set is always implicit VR little endian, ascending, even; its grammar is fixed and tiny, so pydicom is not on
+this path. Elements that a message does not have, retired ones among them, are skipped when reading.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from enum import IntEnum
+from typing import Any, BinaryIO, ClassVar, NamedTuple
+
+from .exceptions import AbortReason, DIMSEProcessingError, LocalProtocolError, printable
+
+__all__ = [
+    "MESSAGE_TYPE",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_MEDIUM",
+    "CCancelRQ",
+    "CEchoRQ",
+    "CEchoRSP",
+    "CFindRQ",
+    "CFindRSP",
+    "CGetRQ",
+    "CGetRSP",
+    "CMoveRQ",
+    "CMoveRSP",
+    "CStoreRQ",
+    "CStoreRSP",
+    "DataSource",
+    "Message",
+    "NActionRQ",
+    "NActionRSP",
+    "NCreateRQ",
+    "NCreateRSP",
+    "NDeleteRQ",
+    "NDeleteRSP",
+    "NEventReportRQ",
+    "NEventReportRSP",
+    "NGetRQ",
+    "NGetRSP",
+    "NSetRQ",
+    "NSetRSP",
+    "Priority",
+    "Request",
+    "Response",
+    "UnknownRQ",
+    "UnknownRSP",
+    "decode_command",
+    "encode_command",
+]
+
+DataSource = bytes | BinaryIO
+_NO_DATA_SET = 0x0101
+_DATA_SET_PRESENT = 0x0001
+_ELEMENT = struct.Struct("<HHI")
+_US = struct.Struct("<H")
+_UL = struct.Struct("<I")
+
+
+class Priority(IntEnum):
+    """Of an operation (PS3.7 9.3.1.1); it is optional to honour it, and most peers do not."""
+
+    MEDIUM = 0
+    HIGH = 1
+    LOW = 2
+
+
+PRIORITY_MEDIUM, PRIORITY_HIGH, PRIORITY_LOW = Priority.MEDIUM, Priority.HIGH, Priority.LOW
+
+
+# -- values of command elements -----------------------------------------------------------------
+
+
+def _encode_us(value: int) -> bytes:
+    return _US.pack(value)
+
+
+def _decode_us(data: bytes) -> int:
+    if len(data) != 2:
+        raise ValueError(f"US of {len(data)} octets; expected 2")
+    return int(_US.unpack(data)[0])
+
+
+def _encode_ui(value: str) -> bytes:
+    data = value.encode("latin-1")
+    return data + b"\0" if len(data) % 2 else data
+
+
+def _decode_ui(data: bytes) -> str:
+    return data.decode("latin-1").rstrip("\0 ")
+
+
+def _encode_text(value: str) -> bytes:
+    # The command set has no Specific Character Set: ISO 646 only (PS3.7 6.3.1).
+    data = value.encode("ascii", "replace")
+    return data + b" " if len(data) % 2 else data
+
+
+def _encode_comment(value: str) -> bytes:
+    # LO: at most 64 characters, no backslash, no control characters (PS3.5 6.2).
+    return _encode_text(printable(value).replace("\\", "/")[:64])
+
+
+def _decode_text(data: bytes) -> str:
+    return data.decode("latin-1").strip("\0 ")
+
+
+def _encode_at(value: tuple[int, ...]) -> bytes:
+    return b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in value)
+
+
+def _decode_at(data: bytes) -> tuple[int, ...]:
+    if len(data) % 4:
+        raise ValueError(f"AT of {len(data)} octets; expected a multiple of 4")
+    return tuple(group << 16 | element for group, element in struct.iter_unpack("<HH", data))
+
+
+class _Element(NamedTuple):
+    number: int  # of the element; the group is 0000
+    keyword: str
+    encode: Callable[[Any], bytes]  # Any: the type of the field that the element stands for
+    decode: Callable[[bytes], Any]
+
+
+def _element(number: int, keyword: str, vr: str) -> _Element:
+    codecs: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {
+        "US": (_encode_us, _decode_us),
+        "UI": (_encode_ui, _decode_ui),
+        "AE": (_encode_text, _decode_text),
+        "LO": (_encode_comment, _decode_text),
+        "AT": (_encode_at, _decode_at),
+    }
+    return _Element(number, keyword, *codecs[vr])
+
+
+# Field name -> element (PS3.7 Annex E), ascending.
+ELEMENTS: dict[str, _Element] = {
+    "affected_sop_class_uid": _element(0x0002, "AffectedSOPClassUID", "UI"),
+    "requested_sop_class_uid": _element(0x0003, "RequestedSOPClassUID", "UI"),
+    "command_field": _element(0x0100, "CommandField", "US"),
+    "message_id": _element(0x0110, "MessageID", "US"),
+    "message_id_being_responded_to": _element(0x0120, "MessageIDBeingRespondedTo", "US"),
+    "move_destination": _element(0x0600, "MoveDestination", "AE"),
+    "priority": _element(0x0700, "Priority", "US"),
+    "command_data_set_type": _element(0x0800, "CommandDataSetType", "US"),
+    "status": _element(0x0900, "Status", "US"),
+    "offending_element": _element(0x0901, "OffendingElement", "AT"),
+    "error_comment": _element(0x0902, "ErrorComment", "LO"),
+    "error_id": _element(0x0903, "ErrorID", "US"),
+    "affected_sop_instance_uid": _element(0x1000, "AffectedSOPInstanceUID", "UI"),
+    "requested_sop_instance_uid": _element(0x1001, "RequestedSOPInstanceUID", "UI"),
+    "event_type_id": _element(0x1002, "EventTypeID", "US"),
+    "attribute_identifier_list": _element(0x1005, "AttributeIdentifierList", "AT"),
+    "action_type_id": _element(0x1008, "ActionTypeID", "US"),
+    "number_of_remaining_suboperations": _element(0x1020, "NumberOfRemainingSuboperations", "US"),
+    "number_of_completed_suboperations": _element(0x1021, "NumberOfCompletedSuboperations", "US"),
+    "number_of_failed_suboperations": _element(0x1022, "NumberOfFailedSuboperations", "US"),
+    "number_of_warning_suboperations": _element(0x1023, "NumberOfWarningSuboperations", "US"),
+    "move_originator_application_entity_title": _element(
+        0x1030, "MoveOriginatorApplicationEntityTitle", "AE"
+    ),
+    "move_originator_message_id": _element(0x1031, "MoveOriginatorMessageID", "US"),
+}
+
+
+# -- the messages -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What all messages share.
+
+    Attributes:
+        data_set: Encoded as the presentation context says; a file is read from its position.
+    """
+
+    COMMAND_FIELD: ClassVar[int] = 0
+    OPERATION: ClassVar[str] = ""
+    data_set: DataSource | None = field(default=None, repr=False)
+
+    @property
+    def command_field(self) -> int:
+        return self.COMMAND_FIELD
+
+    @property
+    def sop_class_uid(self) -> str | None:
+        """The affected or requested SOP class, whichever the message has."""
+        return getattr(self, "affected_sop_class_uid", None) or getattr(
+            self, "requested_sop_class_uid", None
+        )
+
+    @property
+    def sop_instance_uid(self) -> str | None:
+        """The affected or requested SOP instance, whichever the message has."""
+        return getattr(self, "affected_sop_instance_uid", None) or getattr(
+            self, "requested_sop_instance_uid", None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(Message):
+    """A request; ``message_id`` is 0 to 65535, or None until the association has counted it."""
+
+    message_id: int | None = None
+
+    def response(self, status: int, data_set: DataSource | None = None, **elements: Any) -> Response:
+        """The response to this request, with its IDs filled in.
+
+        Args:
+            status: 0x0000 to 0xFFFF.
+            data_set: Of the response, encoded.
+            elements: Further elements by field name; a type per element, hence Any.
+        """
+        if self.message_id is None:
+            raise LocalProtocolError("a request that was never sent has no response")
+        kind = _RESPONSE_OF[type(self)]
+        if kind is UnknownRSP:
+            elements["request_field"] = self.command_field
+        for name, value in (
+            ("affected_sop_class_uid", self.sop_class_uid),
+            ("affected_sop_instance_uid", self.sop_instance_uid),
+        ):
+            if value and name in _FIELDS[kind]:
+                elements.setdefault(name, value)
+        return kind(
+            message_id_being_responded_to=self.message_id,
+            status=status,
+            data_set=data_set,
+            **elements,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response(Message):
+    """A response; the elements of Annex C that explain a status may come with any of them."""
+
+    message_id_being_responded_to: int
+    status: int
+    affected_sop_class_uid: str | None = None
+    offending_element: tuple[int, ...] | None = None
+    error_comment: str | None = None
+    error_id: int | None = None
+    attribute_identifier_list: tuple[int, ...] | None = None
+
+    @property
+    def operation(self) -> str:
+        """``"C-STORE"`` and so on."""
+        return self.OPERATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CEchoRQ(Request):
+    """PS3.7 9.3.5.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0030
+    OPERATION: ClassVar[str] = "C-ECHO"
+    affected_sop_class_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CEchoRSP(Response):
+    """PS3.7 9.3.5.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8030
+    OPERATION: ClassVar[str] = "C-ECHO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CStoreRQ(Request):
+    """PS3.7 9.3.1.1; the move originator belongs to sub-operations of a C-MOVE alone."""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0001
+    OPERATION: ClassVar[str] = "C-STORE"
+    affected_sop_class_uid: str
+    affected_sop_instance_uid: str
+    priority: int = Priority.MEDIUM
+    move_originator_application_entity_title: str | None = None
+    move_originator_message_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CStoreRSP(Response):
+    """PS3.7 9.3.1.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8001
+    OPERATION: ClassVar[str] = "C-STORE"
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CFindRQ(Request):
+    """PS3.7 9.3.2.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0020
+    OPERATION: ClassVar[str] = "C-FIND"
+    affected_sop_class_uid: str
+    priority: int = Priority.MEDIUM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CFindRSP(Response):
+    """PS3.7 9.3.2.2; an identifier comes with Pending alone."""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8020
+    OPERATION: ClassVar[str] = "C-FIND"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SubOperations(Response):
+    number_of_remaining_suboperations: int | None = None
+    number_of_completed_suboperations: int | None = None
+    number_of_failed_suboperations: int | None = None
+    number_of_warning_suboperations: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CGetRQ(Request):
+    """PS3.7 9.3.3.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0010
+    OPERATION: ClassVar[str] = "C-GET"
+    affected_sop_class_uid: str
+    priority: int = Priority.MEDIUM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CGetRSP(_SubOperations):
+    """PS3.7 9.3.3.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8010
+    OPERATION: ClassVar[str] = "C-GET"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CMoveRQ(Request):
+    """PS3.7 9.3.4.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0021
+    OPERATION: ClassVar[str] = "C-MOVE"
+    affected_sop_class_uid: str
+    move_destination: str
+    priority: int = Priority.MEDIUM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CMoveRSP(_SubOperations):
+    """PS3.7 9.3.4.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8021
+    OPERATION: ClassVar[str] = "C-MOVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CCancelRQ(Message):
+    """PS3.7 9.3.2.3: a request without a response; it names the request to be cancelled."""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0FFF
+    OPERATION: ClassVar[str] = "C-CANCEL"
+    message_id_being_responded_to: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NEventReportRQ(Request):
+    """PS3.7 10.3.1.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0100
+    OPERATION: ClassVar[str] = "N-EVENT-REPORT"
+    affected_sop_class_uid: str
+    affected_sop_instance_uid: str
+    event_type_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NEventReportRSP(Response):
+    """PS3.7 10.3.1.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8100
+    OPERATION: ClassVar[str] = "N-EVENT-REPORT"
+    affected_sop_instance_uid: str | None = None
+    event_type_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NGetRQ(Request):
+    """PS3.7 10.3.2.1; no attribute list asks for all attributes."""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0110
+    OPERATION: ClassVar[str] = "N-GET"
+    requested_sop_class_uid: str
+    requested_sop_instance_uid: str
+    attribute_identifier_list: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NGetRSP(Response):
+    """PS3.7 10.3.2.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8110
+    OPERATION: ClassVar[str] = "N-GET"
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NSetRQ(Request):
+    """PS3.7 10.3.3.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0120
+    OPERATION: ClassVar[str] = "N-SET"
+    requested_sop_class_uid: str
+    requested_sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NSetRSP(Response):
+    """PS3.7 10.3.3.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8120
+    OPERATION: ClassVar[str] = "N-SET"
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NActionRQ(Request):
+    """PS3.7 10.3.4.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0130
+    OPERATION: ClassVar[str] = "N-ACTION"
+    requested_sop_class_uid: str
+    requested_sop_instance_uid: str
+    action_type_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NActionRSP(Response):
+    """PS3.7 10.3.4.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8130
+    OPERATION: ClassVar[str] = "N-ACTION"
+    affected_sop_instance_uid: str | None = None
+    action_type_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NCreateRQ(Request):
+    """PS3.7 10.3.5.1; without an instance UID the performer assigns one."""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0140
+    OPERATION: ClassVar[str] = "N-CREATE"
+    affected_sop_class_uid: str
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NCreateRSP(Response):
+    """PS3.7 10.3.5.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8140
+    OPERATION: ClassVar[str] = "N-CREATE"
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NDeleteRQ(Request):
+    """PS3.7 10.3.6.1"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x0150
+    OPERATION: ClassVar[str] = "N-DELETE"
+    requested_sop_class_uid: str
+    requested_sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NDeleteRSP(Response):
+    """PS3.7 10.3.6.2"""
+
+    COMMAND_FIELD: ClassVar[int] = 0x8150
+    OPERATION: ClassVar[str] = "N-DELETE"
+    affected_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownRQ(Request):
+    """A request whose Command Field PS3.7 does not have; it is answered with 0x0211."""
+
+    OPERATION: ClassVar[str] = "unknown operation"
+    request_field: int
+    affected_sop_class_uid: str | None = None
+
+    @property
+    def command_field(self) -> int:
+        return self.request_field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownRSP(Response):
+    """The answer to an :class:`UnknownRQ`."""
+
+    OPERATION: ClassVar[str] = "unknown operation"
+    request_field: int
+
+    @property
+    def command_field(self) -> int:
+        return self.request_field | 0x8000
+
+
+_RESPONSE_OF: dict[type[Message], type[Response]] = {
+    CStoreRQ: CStoreRSP,
+    CGetRQ: CGetRSP,
+    CFindRQ: CFindRSP,
+    CMoveRQ: CMoveRSP,
+    CEchoRQ: CEchoRSP,
+    NEventReportRQ: NEventReportRSP,
+    NGetRQ: NGetRSP,
+    NSetRQ: NSetRSP,
+    NActionRQ: NActionRSP,
+    NCreateRQ: NCreateRSP,
+    NDeleteRQ: NDeleteRSP,
+    UnknownRQ: UnknownRSP,
+}
+_KNOWN: tuple[type[Message], ...] = (
+    *(kind for kind in _RESPONSE_OF if kind is not UnknownRQ),
+    CCancelRQ,
+    *(kind for kind in _RESPONSE_OF.values() if kind is not UnknownRSP),
+)
+#: Command Field -> message class.
+MESSAGE_TYPE: dict[int, type[Message]] = {kind.COMMAND_FIELD: kind for kind in _KNOWN}
+
+
+def _own_elements(kind: type[Message]) -> dict[str, _Element]:
+    names = {f.name for f in fields(kind)} | {"command_field", "command_data_set_type"}
+    return {name: element for name, element in ELEMENTS.items() if name in names}
+
+
+_FIELDS = {kind: _own_elements(kind) for kind in (*_KNOWN, UnknownRQ, UnknownRSP)}
+# What a message cannot be understood without; a request without an ID could not be answered.
+_MANDATORY = {
+    kind: tuple(
+        f.name
+        for f in fields(kind)
+        if f.name in ELEMENTS and (f.default is MISSING or f.name == "message_id")
+    )
+    for kind in _FIELDS
+}
+# Element number -> (field name, decoder), for each class.
+_READERS = {
+    kind: {e.number: (name, e.decode) for name, e in own.items()} for kind, own in _FIELDS.items()
+}
+_WRITERS = {
+    kind: tuple((name, e.number, e.encode, e.keyword) for name, e in own.items())
+    for kind, own in _FIELDS.items()
+}
+
+
+def encode_command(message: Message) -> bytes:
+    """The command set of a message, group length included (PS3.7 6.3.1).
+
+    Raises:
+        LocalProtocolError: A value does not fit its element.
+    """
+    parts: list[bytes] = []
+    pack = _ELEMENT.pack
+    for name, number, encode, keyword in _WRITERS[type(message)]:
+        if name == "command_data_set_type":
+            value: Any = _NO_DATA_SET if message.data_set is None else _DATA_SET_PRESENT
+        else:
+            value = getattr(message, name)
+        if value is None:
+            if name == "message_id":
+                raise LocalProtocolError("the message has no Message ID (0000,0110)")
+            continue
+        try:
+            data = encode(value)
+        except (struct.error, UnicodeError, TypeError) as error:
+            raise LocalProtocolError(
+                f"{message.OPERATION}: {keyword} (0000,{number:04X}) cannot be "
+                f"{printable(repr(value))}: {error}"
+            ) from error
+        parts.append(pack(0, number, len(data)))
+        parts.append(data)
+    body = b"".join(parts)
+    return pack(0, 0, 4) + _UL.pack(len(body)) + body
+
+
+def decode_command(data: bytes) -> tuple[Message, bool]:
+    """Read a complete command set.
+
+    Returns:
+        The message, still without its data set; and whether one follows.
+
+    Raises:
+        DIMSEProcessingError: It is cut off, contradicts itself, or lacks an element without which
+            it cannot be answered.
+    """
+    values: dict[int, bytes] = {}
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < 8:
+            raise DIMSEProcessingError(f"{end - offset} stray octets end the command set")
+        group, number, length = _ELEMENT.unpack_from(data, offset)
+        offset += 8
+        if group:
+            raise DIMSEProcessingError(
+                f"element ({group:04X},{number:04X}) in a command set; expected group 0000"
+            )
+        if length > end - offset:
+            raise DIMSEProcessingError(
+                f"command element (0000,{number:04X}) says {length} octets, {end - offset} are left"
+            )
+        if number in values:
+            raise DIMSEProcessingError(f"command element (0000,{number:04X}) comes twice")
+        values[number] = data[offset : offset + length]
+        offset += length
+        if number == 0 and (length != 4 or _UL.unpack(values[0])[0] != end - offset):
+            raise DIMSEProcessingError(
+                f"command group length does not count the {end - offset} octets behind it"
+            )
+    try:
+        command_field = _decode_us(values.get(0x0100, b""))
+        data_set_type = _decode_us(values.get(0x0800, b""))
+    except ValueError as error:
+        raise DIMSEProcessingError(
+            f"the command set lacks Command Field or Command Data Set Type: {error}"
+        ) from error
+    kind = MESSAGE_TYPE.get(command_field)
+    arguments: dict[str, Any] = {}
+    if kind is None:
+        if command_field & 0x8000:
+            raise DIMSEProcessingError(
+                f"response {command_field:04X}H; PS3.7 has none such",
+                AbortReason.UNRECOGNIZED_PARAMETER,
+            )
+        kind, arguments["request_field"] = UnknownRQ, command_field
+    readers = _READERS[kind]
+    for number, value in values.items():
+        reader = readers.get(number)
+        if reader is None or number in (0x0100, 0x0800):
+            continue
+        name, decode = reader
+        try:
+            arguments[name] = decode(value)
+        except ValueError as error:
+            raise DIMSEProcessingError(
+                f"{kind.OPERATION}: command element (0000,{number:04X}): {error}"
+            ) from error
+    for name in _MANDATORY[kind]:
+        if name not in arguments:
+            element = ELEMENTS[name]
+            raise DIMSEProcessingError(
+                f"{kind.OPERATION} {command_field:04X}H lacks {element.keyword} "
+                f"(0000,{element.number:04X})"
+            )
+    return kind(**arguments), data_set_type != _NO_DATA_SET

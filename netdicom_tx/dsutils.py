@@ -1,0 +1,229 @@
+"""Data sets and bytes: pydicom's codec by transfer syntax, and the Part 10 header (PS3.5, PS3.10 7.1).
+
+The rest of the package moves data sets as bytes or as files of bytes; here, and only on request, they become
+:class:`pydicom.Dataset`. The File Meta Information is written by hand because it stands on the receiving hot path.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import BinaryIO, NamedTuple
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+
+from .exceptions import NetDICOMError
+from .uids import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+__all__ = [
+    "DataSetError",
+    "FileMeta",
+    "decode",
+    "encode",
+    "file_meta",
+    "inflate",
+    "part10_header",
+    "read_file_meta",
+]
+
+_PREAMBLE = bytes(128) + b"DICM"
+_SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<HH2sxxI")
+_LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+# Octets of File Meta Information that is read; a real one has about 200, private information
+# can make it longer.
+_FILE_META_LIMIT = 1 << 20
+
+
+class DataSetError(NetDICOMError):
+    """A data set or its Part 10 header cannot be read or written."""
+
+
+def is_implicit_vr(transfer_syntax: str) -> bool:
+    return transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.20")
+
+
+def is_little_endian(transfer_syntax: str) -> bool:
+    return transfer_syntax != EXPLICIT_VR_BIG_ENDIAN
+
+
+def is_deflated(transfer_syntax: str) -> bool:
+    return transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
+
+
+def inflate(data: bytes, limit: int) -> bytes:
+    """Undo the deflation of a data set (PS3.5 A.5), up to a limit.
+
+    Args:
+        limit: Octets of the result; more is an error, so that a small message cannot fill memory.
+
+    Raises:
+        DataSetError: The stream is damaged, or longer than the limit.
+    """
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = stream.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise DataSetError(f"the deflated data set is damaged: {error}") from error
+    if len(plain) > limit:
+        raise DataSetError(f"the deflated data set has more than {limit} octets inflated")
+    return plain
+
+
+def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30) -> Dataset:
+    """Bytes, or a file from its position on, to a data set.
+
+    Args:
+        transfer_syntax: Of the presentation context that it came on.
+        limit: Octets after inflating a deflated data set.
+
+    Values are converted when they are touched, as pydicom does it.
+
+    Raises:
+        DataSetError: They are none in that transfer syntax.
+    """
+    raw = data if isinstance(data, bytes) else data.read()
+    if is_deflated(transfer_syntax):
+        raw = inflate(raw, limit)
+    try:
+        return read_dataset(
+            BytesIO(raw),
+            is_implicit_VR=is_implicit_vr(transfer_syntax),
+            is_little_endian=is_little_endian(transfer_syntax),
+        )
+    except Exception as error:  # pydicom documents no closed set of errors for bad input
+        raise DataSetError(f"the data set cannot be read: {error!r:.200}") from error
+
+
+def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
+    """A data set to bytes.
+
+    Compressed pixel data is not made or undone here: the data set must already hold what the
+    transfer syntax asks for. Group 0002 is not part of a data set and is left out.
+
+    Raises:
+        DataSetError: A value cannot be written.
+    """
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = is_little_endian(transfer_syntax)
+    buffer.is_implicit_VR = is_implicit_vr(transfer_syntax)
+    try:
+        plain = data_set
+        if 0x00020000 <= min(data_set.keys(), default=0xFFFFFFFF) < 0x00030000:
+            plain = data_set.group_dataset(0)
+            for element in data_set:
+                if element.tag.group != 2:
+                    plain.add(element)
+        write_dataset(buffer, plain)
+    except Exception as error:  # pydicom documents no closed set of errors for bad values
+        raise DataSetError(f"the data set cannot be written: {error!r:.200}") from error
+    raw = buffer.getvalue()
+    if is_deflated(transfer_syntax):
+        stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        raw = stream.compress(raw) + stream.flush()
+    # PS3.5 A.5: padded to an even length.
+    return raw + b"\0" if len(raw) % 2 else raw
+
+
+class FileMeta(NamedTuple):
+    """What the Part 10 header of a file says, and where its data set begins.
+
+    Attributes:
+        offset: Octets from the beginning of the file to the data set.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    offset: int
+
+
+def _uid_element(number: int, uid: str) -> bytes:
+    value = uid.encode("latin-1")
+    value += b"\0" * (len(value) % 2)
+    return _SHORT.pack(2, number, b"UI", len(value)) + value
+
+
+def _text_element(number: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("latin-1", "replace")
+    value += b" " * (len(value) % 2)
+    return _SHORT.pack(2, number, vr, len(value)) + value
+
+
+def file_meta(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax: str,
+    *,
+    source_ae_title: str = "",
+) -> bytes:
+    """The File Meta Information, group 0002, in explicit VR little endian (PS3.10 7.1)."""
+    body = b"".join(
+        (
+            _LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1",
+            _uid_element(0x0002, sop_class_uid),
+            _uid_element(0x0003, sop_instance_uid),
+            _uid_element(0x0010, transfer_syntax),
+            _uid_element(0x0012, IMPLEMENTATION_CLASS_UID),
+            _text_element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+            _text_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"",
+        )
+    )
+    return _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<I", len(body)) + body
+
+
+def part10_header(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax: str,
+    *,
+    source_ae_title: str = "",
+) -> bytes:
+    """Preamble, prefix and File Meta Information: what stands before the data set in a file."""
+    return _PREAMBLE + file_meta(
+        sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
+    )
+
+
+def read_file_meta(file: BinaryIO) -> FileMeta:
+    """Read the Part 10 header; the file is left at its data set.
+
+    Raises:
+        DataSetError: This is no Part 10 file, or its header is damaged or lacks a UID.
+    """
+    head = file.read(len(_PREAMBLE))
+    if len(head) < len(_PREAMBLE) or head[128:] != b"DICM":
+        raise DataSetError("no DICOM file: 'DICM' expected at octet 128")
+    offset = len(head)
+    values: dict[int, str] = {}
+    while True:
+        start = file.read(8)
+        if len(start) < 8 or start[:2] != b"\2\0":
+            break
+        _, number, vr, length = _SHORT.unpack(start)
+        size = 8
+        if vr in _LONG_VRS:
+            (length,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
+            size = 12
+        if length > _FILE_META_LIMIT:
+            raise DataSetError(f"element (0002,{number:04X}) of the file header has {length} octets")
+        value = file.read(length)
+        if len(value) < length:
+            raise DataSetError("the file ends inside its header")
+        values[number] = value.decode("latin-1").rstrip("\0 ")
+        offset += size + length
+    file.seek(offset)
+    for number, what in ((0x0002, "SOP Class"), (0x0003, "SOP Instance"), (0x0010, "Transfer Syntax")):
+        if not values.get(number):
+            raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
+    return FileMeta(values[0x0002], values[0x0003], values[0x0010], offset)

@@ -1,0 +1,269 @@
+"""The errors of netdicom_tx, in one tree.
+
+::
+
+    NetDICOMError
+    ├── ProtocolError
+    │   ├── LocalProtocolError            we asked for what is not possible now
+    │   └── RemoteProtocolError           the peer broke PS3.7 or PS3.8; .abort_reason
+    │       ├── PDUProcessingError        ... in a PDU (PS3.8)
+    │       └── DIMSEProcessingError      ... in a DIMSE message (PS3.7)
+    ├── AssociationError                  there is no association (any more)
+    │   ├── AssociationRejectedError      .result .source .diagnostic
+    │   ├── AssociationAbortedError       .source .reason_diag
+    │   ├── AssociationReleasedError
+    │   ├── ConnectionLostError
+    │   └── ClassNotSupportedError        no accepted presentation context; .sop_class .answers
+    ├── DCMTimeoutError                   .timer .seconds
+    └── EventHandlingError                raise it in a handler; .status .comment
+        └── StatusError
+
+Blame first: *Local* is our caller's mistake, *Remote* the peer's. A DIMSE status, even a failing one, is a
+result and not an exception; :class:`EventHandlingError` is how a *handler* answers with one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+__all__ = [
+    "AbortReason",
+    "AbortSource",
+    "AssociationAbortedError",
+    "AssociationError",
+    "AssociationRejectedError",
+    "AssociationReleasedError",
+    "ClassNotSupportedError",
+    "ConnectionLostError",
+    "DCMTimeoutError",
+    "DIMSEProcessingError",
+    "EventHandlingError",
+    "LocalProtocolError",
+    "NetDICOMError",
+    "PDUProcessingError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "StatusError",
+    "printable",
+]
+
+
+class AbortSource(IntEnum):
+    """Who aborted (PS3.8 Table 9-26)."""
+
+    SERVICE_USER = 0
+    RESERVED = 1
+    SERVICE_PROVIDER = 2
+
+
+class AbortReason(IntEnum):
+    """Why the service provider aborted (PS3.8 Table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    RESERVED = 3
+    UNRECOGNIZED_PARAMETER = 4
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER_VALUE = 6
+
+
+_ABORT_SOURCES = {0: "service-user", 2: "service-provider"}
+_ABORT_REASONS = {
+    0: "reason not specified",
+    1: "unrecognized PDU",
+    2: "unexpected PDU",
+    4: "unrecognized PDU parameter",
+    5: "unexpected PDU parameter",
+    6: "invalid PDU parameter value",
+}
+_REJECT_RESULTS = {1: "permanent", 2: "transient"}
+_REJECT_SOURCES = {
+    1: "service-user",
+    2: "service-provider (ACSE)",
+    3: "service-provider (presentation)",
+}
+_REJECT_REASONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
+
+def printable(text: object, limit: int = 64) -> str:
+    """Text from the wire, safe for a log line or an error message.
+
+    Control characters, line breaks and bidirectional marks become escapes; at most ``limit`` characters are kept.
+    """
+    return "".join(
+        c if c.isprintable() and c not in "\u2028\u2029" else ascii(c)[1:-1]
+        for c in str(text)[:limit]
+    )
+
+
+class NetDICOMError(Exception):
+    """Something went wrong in netdicom_tx; every error of the package is one of these."""
+
+
+class ProtocolError(NetDICOMError):
+    """A rule of PS3.7 or PS3.8 was broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something that is not possible, or not possible now."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke a rule.
+
+    Args:
+        message: What was expected, what came, and where.
+        abort_reason: The reason that the A-ABORT should carry (PS3.8 9.3.8).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        abort_reason: AbortReason = AbortReason.INVALID_PARAMETER_VALUE,
+    ) -> None:
+        super().__init__(message)
+        self.abort_reason = abort_reason
+
+
+class PDUProcessingError(RemoteProtocolError):
+    """A PDU of the peer cannot be understood (PS3.8 9.3)."""
+
+
+class DIMSEProcessingError(RemoteProtocolError):
+    """A DIMSE message of the peer cannot be understood (PS3.7, PS3.8 Annex E)."""
+
+
+class AssociationError(NetDICOMError):
+    """There is no association, or there is none any more."""
+
+
+class AssociationRejectedError(AssociationError):
+    """The peer rejected the association.
+
+    Attributes:
+        result: 1 permanent, 2 transient.
+        source: 1 service-user, 2 service-provider (ACSE), 3 service-provider (presentation).
+        diagnostic: The reason, whose meaning depends on the source (PS3.8 Table 9-21).
+    """
+
+    def __init__(self, result: int, source: int, diagnostic: int) -> None:
+        words = _REJECT_REASONS.get((source, diagnostic), "reserved reason")
+        super().__init__(
+            f"association rejected: {words} "
+            f"(result {result} {_REJECT_RESULTS.get(result, 'reserved')}, "
+            f"source {source} {_REJECT_SOURCES.get(source, 'reserved')}, reason {diagnostic}; "
+            "PS3.8 9.3.4)"
+        )
+        self.result = result
+        self.source = source
+        self.diagnostic = diagnostic
+
+
+class AssociationAbortedError(AssociationError):
+    """One of the two sides aborted the association.
+
+    Attributes:
+        source: 0 service-user, 2 service-provider.
+        reason_diag: Why, when the source is the service-provider (PS3.8 Table 9-26).
+        by_peer: True when the A-ABORT came from the peer.
+    """
+
+    def __init__(
+        self, source: int, reason_diag: int = 0, *, by_peer: bool = True, detail: str = ""
+    ) -> None:
+        who = "the peer" if by_peer else "this side"
+        super().__init__(
+            f"association aborted by {who}: "
+            f"{_ABORT_REASONS.get(reason_diag, 'reserved reason') if source else 'no reason given'}"
+            f" (source {source} {_ABORT_SOURCES.get(source, 'reserved')}, reason {reason_diag}; "
+            "PS3.8 9.3.8)" + (f": {detail}" if detail else "")
+        )
+        self.source = source
+        self.reason_diag = reason_diag
+        self.by_peer = by_peer
+
+
+class AssociationReleasedError(AssociationError):
+    """The association was released before the operation was complete."""
+
+    def __init__(self, message: str = "the association has been released") -> None:
+        super().__init__(message)
+
+
+class ConnectionLostError(AssociationError):
+    """The transport connection was closed, without a release and without an abort."""
+
+    def __init__(self, message: str = "the peer closed the connection") -> None:
+        super().__init__(message)
+
+
+class ClassNotSupportedError(AssociationError):
+    """No presentation context was accepted for this SOP class (and transfer syntax).
+
+    Attributes:
+        sop_class: The abstract syntax that was asked for.
+        answers: For each transfer syntax that was proposed with it, what the peer answered.
+    """
+
+    def __init__(self, sop_class: str, answers: Mapping[str, str], hint: str = "") -> None:
+        told = "; ".join(f"{printable(k)}: {v}" for k, v in answers.items())
+        super().__init__(
+            f"no accepted presentation context for {printable(sop_class)}: "
+            + (told or "it was not proposed")
+            + (f" ({hint})" if hint else "")
+        )
+        self.sop_class = sop_class
+        self.answers = dict(answers)
+
+
+class DCMTimeoutError(NetDICOMError):
+    """A wait was longer than its timeout.
+
+    Attributes:
+        timer: Which one, a field of :class:`netdicom_tx.Timeouts`.
+        seconds: How long it waited.
+    """
+
+    def __init__(self, timer: str, seconds: float) -> None:
+        super().__init__(f"no answer within {seconds:g} s (timeout {timer!r})")
+        self.timer = timer
+        self.seconds = seconds
+
+
+class EventHandlingError(NetDICOMError):
+    """Raise this in a handler or hook: the request is answered with a failure status.
+
+    Args:
+        comment: For the peer, in Error Comment (0000,0902); at most 64 characters are sent.
+        status: The status; None lets the service choose its own failure, such as 0xC000 Cannot
+            Understand for storage.
+    """
+
+    def __init__(self, comment: str = "", status: int | None = None) -> None:
+        super().__init__(comment or "the request could not be handled")
+        self.comment = comment
+        self.status = status
+
+
+class StatusError(EventHandlingError):
+    """Raise this in a handler: the request is answered with exactly this status.
+
+    Args:
+        status: 0x0000 to 0xFFFF; see :mod:`netdicom_tx.statuses`.
+        comment: For the peer, in Error Comment (0000,0902); at most 64 characters are sent.
+    """
+
+    def __init__(self, status: int, comment: str = "") -> None:
+        super().__init__(comment or f"status 0x{status:04X}", status)
+        self.comment = comment

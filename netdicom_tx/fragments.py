@@ -1,0 +1,222 @@
+"""Messages to P-DATA-TF PDUs, and fragments back to messages (PS3.8 9.3.5, Annexes D.1 and E).
+
+Out, :func:`fragment` is lazy: a data set of any size costs one fragment of memory. In, :class:`MessageReader` collects
+the command set, bounded, and passes the data set on to a sink of its caller's choice while it arrives. A PDV that
+breaks the order of Annex E is a :class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the fitting abort reason.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Container, Iterator
+from typing import BinaryIO, Protocol
+
+from .dimsemessages import DataSource, Message, decode_command, encode_command
+from .exceptions import AbortReason, DIMSEProcessingError, LocalProtocolError
+from .pdu import Fragment
+
+__all__ = [
+    "COMMAND_SET_LIMIT",
+    "LARGEST_PDU",
+    "DataSetSink",
+    "MessageReader",
+    "fragment",
+]
+
+# Octets of a command set; the largest in use, with long UIDs and lists, are below 2 KiB.
+COMMAND_SET_LIMIT = 1 << 16
+
+# Octets of the variable field of the largest P-DATA-TF that we send, whatever the peer admits:
+# 131072 is the largest that DCMTK handles (ASC_MAXIMUMPDUSIZE).
+LARGEST_PDU = 131072
+
+# PDU type, reserved, PDU length, PDV length, context ID, message control header.
+_HEAD = struct.Struct(">BxIIBB")
+_P_DATA_TF = 0x04
+_PDV_OVERHEAD = 6
+_COMMAND, _LAST = 1, 2
+
+
+def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes | bytearray]:
+    """Cut a message into P-DATA-TF PDUs, the command set first.
+
+    Lazy: reads ``message.data_set`` as PDUs are asked for, so memory holds two fragments.
+
+    Args:
+        message: Its data set, when a file, is read from its position to its end.
+        context_id: Of an accepted presentation context; odd, 1 to 255.
+        limit: Octets the peer admits in one PDU's variable field; 0 means no limit.
+
+    Yields:
+        Encoded PDUs with one PDV each. The last of each part has the *last* bit set.
+
+    Raises:
+        LocalProtocolError: ``limit`` leaves no room for a fragment (1 to 7), or a value of the
+            command set does not fit.
+
+    Source: PS3.8 9.3.5, Annex D.1 (maximum length) and Annex E (message control header).
+    """
+    largest = min(limit, LARGEST_PDU) if limit else LARGEST_PDU
+    # Annex E: each fragment has an even number of octets.
+    size = (largest - _PDV_OVERHEAD) & ~1
+    if size <= 0:
+        raise LocalProtocolError(
+            f"the peer admits PDUs of {limit} octets; 8 are needed for a fragment of two"
+        )
+    yield from _pdus(encode_command(message), size, context_id, _COMMAND)
+    if message.data_set is not None:
+        yield from _pdus(message.data_set, size, context_id, 0)
+
+
+def _pdus(source: DataSource, size: int, context_id: int, kind: int) -> Iterator[bytearray]:
+    chunks = (
+        _cut(memoryview(source), size)
+        if isinstance(source, bytes | bytearray | memoryview)
+        else _read(source, size)
+    )
+    current = next(chunks, None)
+    if current is None:
+        current = bytearray(_HEAD.size)
+    while current is not None:
+        following = next(chunks, None)
+        flags = kind
+        if following is None:
+            flags |= _LAST
+            if len(current) % 2:
+                # PS3.5 A.5: a deflated stream is padded to even length; nothing else is odd.
+                current.append(0)
+        length = len(current) - _HEAD.size
+        _HEAD.pack_into(current, 0, _P_DATA_TF, length + 6, length + 2, context_id, flags)
+        yield current
+        current = following
+
+
+def _cut(view: memoryview, size: int) -> Iterator[bytearray]:
+    for offset in range(0, len(view), size):
+        yield bytearray(_HEAD.size) + view[offset : offset + size]
+
+
+def _read(file: BinaryIO, size: int) -> Iterator[bytearray]:
+    """Chunks of a file behind room for their header, each but the last of full size."""
+    readinto = getattr(file, "readinto", None)
+    while True:
+        chunk = bytearray(_HEAD.size + size)
+        room = memoryview(chunk)[_HEAD.size :]
+        filled = 0
+        while filled < size:
+            if readinto is not None:
+                count = readinto(room[filled:])
+            else:
+                data = file.read(size - filled)
+                count = len(data)
+                room[filled : filled + count] = data
+            if not count:
+                break
+            filled += count
+        room.release()
+        if filled:
+            if filled < size:
+                del chunk[_HEAD.size + filled :]
+            yield chunk
+        if filled < size:
+            return
+
+
+class DataSetSink(Protocol):
+    """Where the octets of a data set go while they arrive."""
+
+    def write(self, data: memoryview, /) -> object:
+        """Take some octets; what they are a view of may be reused after the call."""
+
+
+class MessageReader:
+    """Fragments in, messages out.
+
+    Args:
+        contexts: IDs of the accepted presentation contexts.
+        open_sink: Called with context ID and message when a command set that announces a data
+            set is complete; the data set goes to what it returns.
+    """
+
+    __slots__ = ("_command", "_context_id", "_contexts", "_message", "_open_sink", "_sink")
+
+    def __init__(
+        self, contexts: Container[int], open_sink: Callable[[int, Message], DataSetSink]
+    ) -> None:
+        self._contexts = contexts
+        self._open_sink = open_sink
+        self._command = bytearray()
+        self._context_id = 0  # 0: between messages
+        self._message: Message | None = None  # its data set is arriving
+        self._sink: DataSetSink | None = None
+
+    @property
+    def is_between_messages(self) -> bool:
+        return not self._context_id
+
+    @property
+    def sink(self) -> DataSetSink | None:
+        """Of the data set that is arriving, if one is."""
+        return self._sink
+
+    def receive(self, piece: Fragment) -> tuple[int, Message, DataSetSink | None] | None:
+        """Take a fragment.
+
+        Returns:
+            Context ID, message and the sink with its data set when the message is complete; None
+            while it is not.
+
+        Raises:
+            DIMSEProcessingError: The fragment breaks Annex E, or the command set is unusable.
+        """
+        context_id, is_command, is_last, data = piece
+        if context_id != self._context_id:
+            self._begin(context_id)
+        if self._message is None:
+            if not is_command:
+                raise DIMSEProcessingError(
+                    f"data set on context {context_id} before a command set",
+                    AbortReason.UNEXPECTED_PARAMETER,
+                )
+            self._command += data
+            if len(self._command) > COMMAND_SET_LIMIT:
+                raise DIMSEProcessingError(
+                    f"command set of more than {COMMAND_SET_LIMIT} octets on context {context_id}"
+                )
+            if not is_last:
+                return None
+            whole = bytes(self._command)
+            self._command.clear()
+            message, has_data_set = decode_command(whole)
+            if has_data_set:
+                self._message = message
+                self._sink = self._open_sink(context_id, message)
+                return None
+            self._context_id = 0
+            return context_id, message, None
+        if is_command:
+            raise DIMSEProcessingError(
+                f"command set on context {context_id} inside a data set",
+                AbortReason.UNEXPECTED_PARAMETER,
+            )
+        sink, complete = self._sink, self._message
+        assert sink is not None  # noqa: S101 - set together with _message
+        if data:
+            sink.write(memoryview(data))
+        if not is_last:
+            return None
+        self._context_id, self._message, self._sink = 0, None, None
+        return context_id, complete, sink
+
+    def _begin(self, context_id: int) -> None:
+        if context_id not in self._contexts:
+            raise DIMSEProcessingError(
+                f"PDV on presentation context {context_id}, which was not accepted",
+                AbortReason.UNEXPECTED_PARAMETER,
+            )
+        if self._context_id:
+            raise DIMSEProcessingError(
+                f"PDV on context {context_id} inside a message on context {self._context_id}",
+                AbortReason.UNEXPECTED_PARAMETER,
+            )
+        self._context_id = context_id

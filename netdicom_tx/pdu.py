@@ -1,0 +1,592 @@
+"""The seven PDUs of the DICOM upper layer, and the reader that finds them in a byte stream (PS3.8 9.3).
+
+=====  ======================  =====================================================
+type   class                   read as
+=====  ======================  =====================================================
+01H    :class:`AAssociateRQ`   a value, when complete
+02H    :class:`AAssociateAC`   a value, when complete
+03H    :class:`AAssociateRJ`   a value, when complete
+04H    P-DATA-TF               :class:`Fragment` after fragment, as the bytes arrive
+05H    :class:`AReleaseRQ`     a value, when complete
+06H    :class:`AReleaseRP`     a value, when complete
+07H    :class:`AAbort`         a value, when complete
+=====  ======================  =====================================================
+
+Values are frozen and checked when they are made; ``encode()`` gives the whole PDU. What a peer sends is read
+tolerantly where the standard says *not tested* (reserved bytes, padding of AE titles), strictly where lengths and
+structure are concerned. The sub-items of the user information are in :mod:`netdicom_tx.userdataitems`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar, NamedTuple, TypeVar
+
+from .exceptions import AbortReason, LocalProtocolError, PDUProcessingError, printable
+from .uids import APPLICATION_CONTEXT_NAME
+from .userdataitems import (
+    MaximumLength,
+    UnknownItem,
+    UserDataItem,
+    decode_uid,
+    decode_user_data,
+    encode_item,
+    split_items,
+)
+
+__all__ = [
+    "MAXIMUM_CONTROL_PDU_LENGTH",
+    "AAbort",
+    "AAssociateAC",
+    "AAssociateRJ",
+    "AAssociateRQ",
+    "AReleaseRP",
+    "AReleaseRQ",
+    "ContextResult",
+    "Fragment",
+    "PDU",
+    "PDUReader",
+    "PresentationContextAC",
+    "PresentationContextRQ",
+    "check_ae_title",
+]
+
+# Octets in the variable field of any PDU but P-DATA-TF. 128 contexts with 4000 transfer syntaxes
+# each would be 30 MB; what real peers send is below 64 KiB.
+MAXIMUM_CONTROL_PDU_LENGTH = 1 << 20
+
+_HEADER = struct.Struct(">BxI")
+_PDV_HEADER = struct.Struct(">IBB")
+_ASSOCIATE = struct.Struct(">HH16s16s32s")
+_APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
+
+_Item = TypeVar("_Item")
+
+
+def check_ae_title(title: str) -> str:
+    """An AE title of ours, without the spaces around it.
+
+    Returns:
+        1 to 16 characters of the ISO 646 basic G0 set, no backslash (PS3.8 9.3.2, PS3.5 6.2 AE).
+
+    Raises:
+        LocalProtocolError: It is none.
+    """
+    stripped = title.strip(" ")
+    if not 0 < len(stripped) <= 16 or any(not " " <= c <= "~" or c == "\\" for c in stripped):
+        raise LocalProtocolError(
+            "an AE title is 1 to 16 printable ASCII characters without backslash, not "
+            f"{printable(title)!r}"
+        )
+    return stripped
+
+
+def _pad(title: str) -> bytes:
+    # Spaces, not NUL (PS3.8 9.3.2). latin-1, so that a peer's odd title is echoed as it came.
+    return title.encode("latin-1").ljust(16)[:16]
+
+
+def _unpad(field_: bytes) -> str:
+    # Leading and trailing spaces are not significant; some peers pad with NUL, or leave garbage
+    # behind one.
+    return field_.decode("latin-1").lstrip(" \0").partition("\0")[0].rstrip(" ")
+
+
+class ContextResult(IntEnum):
+    """The answer to a proposed presentation context (PS3.8 Table 9-18)."""
+
+    ACCEPTANCE = 0
+    USER_REJECTION = 1
+    NO_REASON = 2
+    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PresentationContextRQ:
+    """20H: a presentation context as proposed (PS3.8 9.3.2.2).
+
+    ``transfer_syntaxes`` is in the order of the requestor's preference.
+    """
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        body = encode_item(_ABSTRACT_SYNTAX, self.abstract_syntax.encode("latin-1")) + b"".join(
+            encode_item(_TRANSFER_SYNTAX, uid.encode("latin-1")) for uid in self.transfer_syntaxes
+        )
+        return encode_item(_CONTEXT_RQ, bytes((self.context_id, 0, 0, 0)) + body)
+
+    @classmethod
+    def decode(cls, body: bytes) -> PresentationContextRQ:
+        if len(body) < 4:
+            raise PDUProcessingError(
+                f"presentation context (20H): expected 4 octets or more, got {len(body)}"
+            )
+        abstract: list[str] = []
+        transfer: list[str] = []
+        for kind, _, data in split_items(body[4:], "presentation context (20H)"):
+            if kind == _ABSTRACT_SYNTAX:
+                abstract.append(decode_uid(data))
+            elif kind == _TRANSFER_SYNTAX:
+                transfer.append(decode_uid(data))
+            else:
+                raise PDUProcessingError(
+                    f"item {kind:02X}H inside presentation context {body[0]}; expected 30H or 40H",
+                    AbortReason.UNRECOGNIZED_PARAMETER,
+                )
+        if len(abstract) != 1 or not transfer:
+            raise PDUProcessingError(
+                f"presentation context {body[0]} has {len(abstract)} abstract and {len(transfer)} "
+                "transfer syntaxes; expected 1, and 1 or more"
+            )
+        return cls(body[0], abstract[0], tuple(transfer))
+
+
+@dataclass(frozen=True, slots=True)
+class PresentationContextAC:
+    """21H: the answer to a proposed context (PS3.8 9.3.3.2).
+
+    ``transfer_syntax`` is significant for an accepted context only.
+    """
+
+    context_id: int
+    result: int
+    transfer_syntax: str = ""
+
+    def encode(self) -> bytes:
+        # Some peers insist on the sub-item in refusals too; it is not significant there.
+        syntax = encode_item(_TRANSFER_SYNTAX, self.transfer_syntax.encode("latin-1"))
+        return encode_item(_CONTEXT_AC, bytes((self.context_id, 0, self.result, 0)) + syntax)
+
+    @classmethod
+    def decode(cls, body: bytes) -> PresentationContextAC:
+        if len(body) < 4:
+            raise PDUProcessingError(
+                f"presentation context (21H): expected 4 octets or more, got {len(body)}"
+            )
+        if body[2] != ContextResult.ACCEPTANCE:
+            return cls(body[0], body[2])
+        syntaxes = [
+            decode_uid(data)
+            for kind, _, data in split_items(body[4:], "presentation context (21H)")
+            if kind == _TRANSFER_SYNTAX
+        ]
+        if len(syntaxes) != 1:
+            raise PDUProcessingError(
+                f"accepted presentation context {body[0]} has {len(syntaxes)} transfer syntaxes; "
+                "expected 1"
+            )
+        return cls(body[0], body[2], syntaxes[0])
+
+
+def _only(items: tuple[UserDataItem, ...], kind: type[_Item]) -> _Item | None:
+    """The last user item of a kind that may come once; None when it is absent."""
+    found = None
+    for item in items:
+        if isinstance(item, kind):
+            found = item
+    return found
+
+
+class _Associate:
+    """What A-ASSOCIATE-RQ and -AC share: layout, and access to the user information."""
+
+    __slots__ = ()
+    user_information: tuple[UserDataItem, ...]
+
+    def user_item(self, kind: type[_Item]) -> _Item | None:
+        """The user item of this class, whatever its position; None when it is absent."""
+        return _only(self.user_information, kind)
+
+    def user_items(self, kind: type[_Item]) -> tuple[_Item, ...]:
+        """All user items of this class, in order."""
+        return tuple(item for item in self.user_information if isinstance(item, kind))
+
+    @property
+    def maximum_length(self) -> int:
+        """Octets that the sender of this PDU admits in a P-DATA-TF; 0, no limit, when absent."""
+        item = self.user_item(MaximumLength)
+        return 0 if item is None else item.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AAssociateRQ(_Associate):
+    """01H: the request for an association (PS3.8 9.3.2)."""
+
+    PDU_TYPE: ClassVar[int] = 0x01
+    called_ae_title: str
+    calling_ae_title: str
+    presentation_contexts: tuple[PresentationContextRQ, ...]
+    user_information: tuple[UserDataItem, ...] = ()
+    application_context: str = APPLICATION_CONTEXT_NAME
+    protocol_version: int = 1
+    unknown_items: tuple[UnknownItem, ...] = ()
+    #: The 64 octets of titles and reserved field as they came; an answer repeats them.
+    reserved: bytes = field(default=b"", repr=False, compare=False)
+
+    def encode(self) -> bytes:
+        return _encode_associate(
+            self.PDU_TYPE,
+            self.protocol_version,
+            _pad(self.called_ae_title) + _pad(self.calling_ae_title) + bytes(32),
+            self,
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> AAssociateRQ:
+        version, titles, items = _decode_associate(body, "A-ASSOCIATE-RQ")
+        return cls(
+            called_ae_title=_unpad(titles[:16]),
+            calling_ae_title=_unpad(titles[16:32]),
+            presentation_contexts=tuple(
+                PresentationContextRQ.decode(data) for data in items[_CONTEXT_RQ]
+            ),
+            user_information=decode_user_data(b"".join(items[_USER_INFORMATION])),
+            application_context=decode_uid(items[_APPLICATION_CONTEXT][0]),
+            protocol_version=version,
+            unknown_items=tuple(items.unknown),
+            reserved=titles,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AAssociateAC(_Associate):
+    """02H: the association is accepted (PS3.8 9.3.3).
+
+    ``reserved`` repeats 64 octets of the request; a receiver does not test them.
+    """
+
+    PDU_TYPE: ClassVar[int] = 0x02
+    presentation_contexts: tuple[PresentationContextAC, ...]
+    user_information: tuple[UserDataItem, ...] = ()
+    application_context: str = APPLICATION_CONTEXT_NAME
+    protocol_version: int = 1
+    unknown_items: tuple[UnknownItem, ...] = ()
+    reserved: bytes = field(default=b"", repr=False, compare=False)
+
+    def encode(self) -> bytes:
+        return _encode_associate(
+            self.PDU_TYPE, self.protocol_version, self.reserved.ljust(64, b"\0")[:64], self
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> AAssociateAC:
+        version, titles, items = _decode_associate(body, "A-ASSOCIATE-AC")
+        return cls(
+            presentation_contexts=tuple(
+                PresentationContextAC.decode(data) for data in items[_CONTEXT_AC]
+            ),
+            user_information=decode_user_data(b"".join(items[_USER_INFORMATION])),
+            application_context=decode_uid(items[_APPLICATION_CONTEXT][0]),
+            protocol_version=version,
+            unknown_items=tuple(items.unknown),
+            reserved=titles,
+        )
+
+
+def _encode_associate(
+    pdu_type: int, version: int, titles: bytes, pdu: AAssociateRQ | AAssociateAC
+) -> bytes:
+    body = b"".join(
+        (
+            struct.pack(">HH", version, 0),
+            titles,
+            encode_item(_APPLICATION_CONTEXT, pdu.application_context.encode("latin-1")),
+            *(context.encode() for context in pdu.presentation_contexts),
+            encode_item(
+                _USER_INFORMATION, b"".join(item.encode() for item in pdu.user_information)
+            ),
+            *(item.encode() for item in pdu.unknown_items),
+        )
+    )
+    return _HEADER.pack(pdu_type, len(body)) + body
+
+
+class _Items(dict[int, list[bytes]]):
+    def __init__(self) -> None:
+        super().__init__({_APPLICATION_CONTEXT: [], _USER_INFORMATION: []})
+        self[_CONTEXT_RQ] = []
+        self[_CONTEXT_AC] = []
+        self.unknown: list[UnknownItem] = []
+
+
+def _decode_associate(body: bytes, what: str) -> tuple[int, bytes, _Items]:
+    if len(body) < _ASSOCIATE.size:
+        raise PDUProcessingError(
+            f"{what}: expected {_ASSOCIATE.size} octets or more, got {len(body)}"
+        )
+    (version,) = struct.unpack_from(">H", body)
+    items = _Items()
+    for kind, _, data in split_items(body[_ASSOCIATE.size :], what):
+        if kind in items:
+            items[kind].append(data)
+        else:
+            items.unknown.append(UnknownItem(kind, data))
+    if len(items[_APPLICATION_CONTEXT]) != 1:
+        raise PDUProcessingError(
+            f"{what} has {len(items[_APPLICATION_CONTEXT])} application context items; expected 1"
+        )
+    # Absent user information is borne: it says no more than "no limit, nothing to negotiate".
+    if len(items[_USER_INFORMATION]) > 1:
+        raise PDUProcessingError(
+            f"{what} has {len(items[_USER_INFORMATION])} user information items; expected 1",
+            AbortReason.UNEXPECTED_PARAMETER,
+        )
+    return version, body[4 : _ASSOCIATE.size], items
+
+
+def _encode_short(pdu_type: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> bytes:
+    return _HEADER.pack(pdu_type, 4) + bytes((a, b, c, d))
+
+
+def _four(body: bytes, what: str) -> bytes:
+    if len(body) != 4:
+        raise PDUProcessingError(f"{what}: expected 4 octets, got {len(body)}")
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class AAssociateRJ:
+    """03H: the association is rejected (PS3.8 9.3.4, Table 9-21)."""
+
+    PDU_TYPE: ClassVar[int] = 0x03
+    result: int
+    source: int
+    reason: int
+
+    def encode(self) -> bytes:
+        return _encode_short(self.PDU_TYPE, 0, self.result, self.source, self.reason)
+
+    @classmethod
+    def decode(cls, body: bytes) -> AAssociateRJ:
+        _, result, source, reason = _four(body, "A-ASSOCIATE-RJ")
+        return cls(result, source, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class AReleaseRQ:
+    """05H: the wish to release the association (PS3.8 9.3.6)."""
+
+    PDU_TYPE: ClassVar[int] = 0x05
+
+    def encode(self) -> bytes:
+        return _encode_short(self.PDU_TYPE)
+
+    @classmethod
+    def decode(cls, body: bytes) -> AReleaseRQ:
+        _four(body, "A-RELEASE-RQ")
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class AReleaseRP:
+    """06H: the consent to it (PS3.8 9.3.7)."""
+
+    PDU_TYPE: ClassVar[int] = 0x06
+
+    def encode(self) -> bytes:
+        return _encode_short(self.PDU_TYPE)
+
+    @classmethod
+    def decode(cls, body: bytes) -> AReleaseRP:
+        _four(body, "A-RELEASE-RP")
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class AAbort:
+    """07H: the association ends here (PS3.8 9.3.8, Table 9-26)."""
+
+    PDU_TYPE: ClassVar[int] = 0x07
+    source: int = 0
+    reason: int = 0
+
+    def encode(self) -> bytes:
+        return _encode_short(self.PDU_TYPE, 0, 0, self.source, self.reason)
+
+    @classmethod
+    def decode(cls, body: bytes) -> AAbort:
+        _, _, source, reason = _four(body, "A-ABORT")
+        return cls(source, reason)
+
+
+PDU = AAssociateRQ | AAssociateAC | AAssociateRJ | AReleaseRQ | AReleaseRP | AAbort
+_CONTROL_PDUS = {
+    pdu.PDU_TYPE: pdu
+    for pdu in (AAssociateRQ, AAssociateAC, AAssociateRJ, AReleaseRQ, AReleaseRP, AAbort)
+}
+_P_DATA_TF = 0x04
+
+
+class Fragment(NamedTuple):
+    """Part of the value of a PDV, as much of it as had arrived (PS3.8 9.3.5.1, Annex E).
+
+    Attributes:
+        context_id: Of the presentation context.
+        is_command: Command set (True) or data set (False).
+        is_last: Nothing of this command set or data set follows.
+        data: Octets, possibly none; a view into what was fed to the reader.
+    """
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    data: memoryview | bytes
+
+
+class PDUReader:
+    """Turns a byte stream, cut anywhere, into PDUs and fragments.
+
+    P-DATA-TF is handed on while its bytes arrive and is never held whole. Any other PDU is
+    collected up to :data:`MAXIMUM_CONTROL_PDU_LENGTH` and refused from its six-octet header
+    beyond that. What a peer does wrong is a :class:`PDUProcessingError` raised out of the
+    iterator, with the reason for the A-ABORT; the reader is then finished and yields no more.
+
+    Args:
+        receive_limit: Octets we admit in the variable field of a P-DATA-TF; 0 means no limit.
+    """
+
+    __slots__ = (
+        "_context_id",
+        "_failed",
+        "_flags",
+        "_held",
+        "_need",
+        "_pdu_left",
+        "_pdu_type",
+        "_pdv_left",
+        "receive_limit",
+    )
+
+    def __init__(self, receive_limit: int = 0) -> None:
+        self.receive_limit = receive_limit
+        self._held = bytearray()  # a header or a control PDU, incomplete
+        self._need = 6  # octets until _held is complete
+        self._pdu_type = 0  # 0: between PDUs
+        self._pdu_left = 0  # of a P-DATA-TF, behind what was read
+        self._pdv_left = 0  # of a PDV's value
+        self._context_id = 0
+        self._flags = 0
+        self._failed = False
+
+    @property
+    def is_between_pdus(self) -> bool:
+        """Whether the stream could end here without cutting a PDU off."""
+        return not self._pdu_type and not self._held
+
+    def feed(self, data: bytes) -> Iterator[PDU | Fragment]:
+        """Read the next bytes of the stream; lazily, so take all before feeding more.
+
+        Raises:
+            PDUProcessingError: From the iterator, at the PDU that is wrong.
+        """
+        view = memoryview(data)
+        offset, end = 0, len(view)
+        while offset < end and not self._failed:
+            if self._pdv_left:
+                # The hot path: octets of a PDV's value.
+                size = min(self._pdv_left, end - offset)
+                self._pdv_left -= size
+                self._pdu_left -= size
+                flags = self._flags
+                fragment = Fragment(
+                    self._context_id,
+                    flags & 1 == 1,
+                    flags & 2 == 2 and not self._pdv_left,
+                    view[offset : offset + size],
+                )
+                offset += size
+                if not self._pdu_left and not self._pdv_left:
+                    self._pdu_type, self._need = 0, 6
+                yield fragment
+                continue
+            held = self._held
+            take = min(self._need - len(held), end - offset)
+            held += view[offset : offset + take]
+            offset += take
+            if len(held) < self._need:
+                break
+            whole = bytes(held)
+            held.clear()
+            try:
+                produced = self._advance(whole)
+            except PDUProcessingError:
+                self._failed = True
+                raise
+            if produced is not None:
+                yield produced
+
+    def _advance(self, whole: bytes) -> PDU | Fragment | None:
+        """A header or a control PDU is complete."""
+        if not self._pdu_type:
+            return self._start_pdu(whole)
+        if self._pdu_type == _P_DATA_TF:
+            return self._start_pdv(whole)
+        pdu = _CONTROL_PDUS[self._pdu_type]
+        self._pdu_type, self._need = 0, 6
+        return pdu.decode(whole)
+
+    def _start_pdu(self, header: bytes) -> None:
+        pdu_type, length = _HEADER.unpack(header)
+        if pdu_type == _P_DATA_TF:
+            if self.receive_limit and length > self.receive_limit:
+                raise PDUProcessingError(
+                    f"P-DATA-TF of {length} octets; this side admits {self.receive_limit}"
+                )
+            if length < 6:
+                raise PDUProcessingError(
+                    f"P-DATA-TF of {length} octets; expected one PDV of 6 octets or more"
+                )
+            self._pdu_left = length
+            self._need = 6
+        elif pdu_type in _CONTROL_PDUS:
+            if not 4 <= length <= MAXIMUM_CONTROL_PDU_LENGTH:
+                raise PDUProcessingError(
+                    f"PDU type {pdu_type:02X}H of {length} octets; "
+                    f"expected 4 to {MAXIMUM_CONTROL_PDU_LENGTH}"
+                )
+            self._need = length
+        else:
+            raise PDUProcessingError(
+                f"PDU type {pdu_type:02X}H; expected 01H to 07H{_guess(header)}",
+                AbortReason.UNRECOGNIZED_PDU,
+            )
+        self._pdu_type = pdu_type
+
+    def _start_pdv(self, header: bytes) -> Fragment | None:
+        length, context_id, flags = _PDV_HEADER.unpack(header)
+        # Context ID and message control header are counted by the length, its own field is not.
+        if length < 2 or length + 4 > self._pdu_left:
+            raise PDUProcessingError(
+                f"PDV of {length} octets in a P-DATA-TF with {self._pdu_left} left; "
+                f"expected 2 to {self._pdu_left - 4}"
+            )
+        self._pdu_left -= 6
+        self._pdv_left = length - 2
+        self._context_id = context_id
+        self._flags = flags
+        rest = self._pdu_left - self._pdv_left
+        if 0 < rest < 6:
+            raise PDUProcessingError(f"{rest} stray octets after the last PDV of a P-DATA-TF")
+        if self._pdv_left:
+            return None
+        # PS3.8 Annex E: a PDV of the control header alone should be accepted.
+        if not self._pdu_left:
+            self._pdu_type = 0
+        return Fragment(context_id, flags & 1 == 1, flags & 2 == 2, b"")
+
+
+def _guess(header: bytes) -> str:
+    """What speaks to us, when it is not DICOM and its first bytes tell."""
+    if header[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN"):
+        return " (this looks like HTTP)"
+    if header[:2] == b"\x16\x03":
+        return " (this looks like TLS on a port without TLS)"
+    return ""

@@ -1,0 +1,301 @@
+"""The DICOM upper layer of one connection, without I/O: events in, ordered outputs out (PS3.8 9.2).
+
+There is one door. Every input becomes an event, is looked up in Table 9-10, the new state is **committed, and then**
+the outputs are given in the standard's order; performing one may therefore come back in. Iterators returned from here
+are lazy and must be used up: :meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the one
+before have been performed, so that an abort in between stops the rest of the segment, as the table wants it (AA-6).
+
+A peer's fault is never raised: it becomes Evt19 and the A-ABORT reason that fits. A request of our own side that
+the table does not have is a :class:`~netdicom_tx.exceptions.LocalProtocolError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .exceptions import AbortReason, AbortSource, LocalProtocolError, PDUProcessingError
+from .fsm import ACTIONS, TRANSITIONS, Event, State, Step
+from .pdu import (
+    AAbort,
+    AAssociateAC,
+    AAssociateRJ,
+    AAssociateRQ,
+    AReleaseRP,
+    AReleaseRQ,
+    Fragment,
+    PDUReader,
+)
+
+__all__ = [
+    "CloseTransport",
+    "Indicate",
+    "OpenTransport",
+    "Output",
+    "ProviderAbort",
+    "Send",
+    "StartARTIM",
+    "StopARTIM",
+    "TransportClosed",
+    "UpperLayer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAbort:
+    """Indicated when this side's provider aborts for a fault of the peer (A-P-ABORT)."""
+
+    reason: AbortReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportClosed:
+    """Indicated when the transport ended without a release and without an abort (A-P-ABORT)."""
+
+    detail: str
+
+
+Indication = (
+    AAssociateRQ
+    | AAssociateAC
+    | AAssociateRJ
+    | AReleaseRQ
+    | AReleaseRP
+    | AAbort
+    | Fragment
+    | ProviderAbort
+    | TransportClosed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write these octets."""
+
+    data: Sequence[bytes | bytearray]
+
+
+@dataclass(frozen=True, slots=True)
+class Indicate:
+    """Tell the local user."""
+
+    what: Indication
+
+
+class _Bare(Enum):
+    """Outputs without content."""
+
+    OpenTransport = "open the transport"
+    CloseTransport = "close the transport"
+    StartARTIM = "start or restart ARTIM"
+    StopARTIM = "stop ARTIM"
+
+
+OpenTransport = _Bare.OpenTransport
+CloseTransport = _Bare.CloseTransport
+StartARTIM = _Bare.StartARTIM
+StopARTIM = _Bare.StopARTIM
+Output = Send | Indicate | _Bare
+
+_EVENT_OF: dict[type, Event] = {
+    AAssociateAC: Event.Evt3,
+    AAssociateRJ: Event.Evt4,
+    AAssociateRQ: Event.Evt6,
+    Fragment: Event.Evt10,
+    AReleaseRQ: Event.Evt12,
+    AReleaseRP: Event.Evt13,
+    AAbort: Event.Evt16,
+}
+_BARE_STEPS: dict[Step, Output] = {
+    Step.OPEN_TRANSPORT: OpenTransport,
+    Step.CLOSE_TRANSPORT: CloseTransport,
+    Step.START_ARTIM: StartARTIM,
+    Step.STOP_ARTIM: StopARTIM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Payload of Evt19, and of a PDU that the table answers with AA-8."""
+
+    reason: AbortReason
+    detail: str
+
+
+class UpperLayer:
+    """The machine of one connection.
+
+    Args:
+        is_requestor: Which side of the association this is; release collisions need to know.
+        receive_limit: Octets we admit in a P-DATA-TF; 0 means no limit.
+    """
+
+    def __init__(self, *, is_requestor: bool, receive_limit: int = 0) -> None:
+        self.is_requestor = is_requestor
+        self._reader = PDUReader(receive_limit)
+        self._state = State.Sta1
+        # The transport has been closed, by us or by the peer: what it still says is ignored.
+        self._is_over = False
+        self._request: AAssociateRQ | None = None
+
+    @property
+    def state(self) -> State:
+        """For logs, errors and tests; behaviour is asked for by the properties below."""
+        return self._state
+
+    @property
+    def is_established(self) -> bool:
+        return self._state is State.Sta6
+
+    @property
+    def may_send_data(self) -> bool:
+        """Whether Table 9-10 has Evt9 in this state."""
+        return (Event.Evt9, self._state) in TRANSITIONS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can happen."""
+        return self._is_over
+
+    # -- the local user ------------------------------------------------------------------------
+
+    def associate(self, request: AAssociateRQ) -> Iterator[Output]:
+        """Evt1: ask for a transport; the request is sent when it is open."""
+        self._request = request
+        return self._take(Event.Evt1, request)
+
+    def accept(self, answer: AAssociateAC) -> Iterator[Output]:
+        """Evt7."""
+        return self._take(Event.Evt7, answer)
+
+    def reject(self, answer: AAssociateRJ) -> Iterator[Output]:
+        """Evt8."""
+        return self._take(Event.Evt8, answer)
+
+    def send_data(self, pdus: Sequence[bytes | bytearray]) -> Iterator[Output]:
+        """Evt9: encoded P-DATA-TF PDUs, as many as may go out in one turn."""
+        return self._take(Event.Evt9, pdus)
+
+    def release(self) -> Iterator[Output]:
+        """Evt11."""
+        return self._take(Event.Evt11, AReleaseRQ())
+
+    def answer_release(self) -> Iterator[Output]:
+        """Evt14."""
+        return self._take(Event.Evt14, AReleaseRP())
+
+    def abort(self) -> Iterator[Output]:
+        """Evt15."""
+        return self._take(Event.Evt15, AAbort(AbortSource.SERVICE_USER))
+
+    @property
+    def may_answer_release(self) -> bool:
+        """Whether Table 9-10 has Evt14 in this state."""
+        return (Event.Evt14, self._state) in TRANSITIONS
+
+    @property
+    def may_abort(self) -> bool:
+        """Whether Table 9-10 has Evt15 in this state."""
+        return (Event.Evt15, self._state) in TRANSITIONS
+
+    # -- the transport -------------------------------------------------------------------------
+
+    def transport_opened(self) -> Iterator[Output]:
+        """Evt2 for the requestor, Evt5 for the acceptor."""
+        if self.is_requestor:
+            return self._take(Event.Evt2, self._request)
+        return self._take(Event.Evt5, None)
+
+    def transport_closed(self, detail: str = "the peer closed the connection") -> Iterator[Output]:
+        """Evt17."""
+        if self._is_over or self._state is State.Sta1:
+            return iter(())
+        self._is_over = True
+        return self._take(Event.Evt17, TransportClosed(detail))
+
+    def receive_data(self, data: bytes) -> Iterator[Output]:
+        """Octets of the peer: Evt3, 4, 6, 10, 12, 13, 16, and 19 for what is none of them."""
+        pdus = self._reader.feed(data)
+        while not self._is_over:
+            try:
+                pdu = next(pdus, None)
+            except PDUProcessingError as error:
+                yield from self._take(Event.Evt19, _Fault(error.abort_reason, str(error)))
+                return
+            if pdu is None:
+                return
+            yield from self._take(_EVENT_OF[type(pdu)], pdu)
+
+    def invalid_data(self, error: PDUProcessingError | Exception) -> Iterator[Output]:
+        """Evt19 for what only the local user can see: a PDV or message that breaks the rules."""
+        if self._is_over:
+            return iter(())
+        reason = getattr(error, "abort_reason", AbortReason.NOT_SPECIFIED)
+        return self._take(Event.Evt19, _Fault(reason, str(error)))
+
+    def artim_expired(self) -> Iterator[Output]:
+        """Evt18."""
+        if self._is_over:
+            return iter(())
+        return self._take(Event.Evt18, None)
+
+    # -- the door ------------------------------------------------------------------------------
+
+    def _take(self, event: Event, payload: object) -> Iterator[Output]:
+        before = self._state
+        name = TRANSITIONS.get((event, before))
+        if name is None:
+            raise LocalProtocolError(
+                f"{event.value} is not possible in {before.name} ({before.value})"
+            )
+        action = ACTIONS[self._outcome(name, payload)]
+        self._state = action.next_state
+        if Step.CLOSE_TRANSPORT in action.steps:
+            self._is_over = True
+        return iter([self._output(step, payload, before) for step in action.steps])
+
+    def _outcome(self, name: str, payload: object) -> str:
+        """The row of the action, for the two that have a second."""
+        # PS3.8 9.3.2: of the protocol version bit 0 alone is tested.
+        if name == "AE-6" and isinstance(payload, AAssociateRQ) and not payload.protocol_version & 1:
+            return "AE-6 unacceptable"
+        if name == "AR-8" and not self.is_requestor:
+            return "AR-8 acceptor"
+        return name
+
+    def _output(self, step: Step, payload: object, before: State) -> Output:
+        bare = _BARE_STEPS.get(step)
+        if bare is not None:
+            return bare
+        match step, payload:
+            case Step.INDICATE, _:
+                return Indicate(payload)  # type: ignore[arg-type]  # a PDU or fragment of Evt3-16
+            case Step.SEND_DATA, _:
+                return Send(payload)  # type: ignore[arg-type]  # the PDUs of Evt9
+            case Step.SEND, _:
+                return Send((payload.encode(),))  # type: ignore[attr-defined]  # a PDU of ours
+            case Step.SEND_USER_ABORT, _:
+                return Send((AAbort(AbortSource.SERVICE_USER).encode(),))
+            case Step.SEND_PROVIDER_ABORT, _:
+                fault = _fault(payload, before)
+                return Send((AAbort(AbortSource.SERVICE_PROVIDER, fault.reason).encode(),))
+            case Step.INDICATE_PROVIDER_ABORT, _:
+                fault = _fault(payload, before)
+                return Indicate(ProviderAbort(fault.reason, fault.detail))
+            case Step.SEND_REJECT, _:
+                # Permanent, ACSE related, protocol version not supported (PS3.8 Table 9-21).
+                return Send((AAssociateRJ(1, 2, 2).encode(),))
+            case _:  # INDICATE_TRANSPORT_CLOSED
+                return Indicate(payload)  # type: ignore[arg-type]  # the TransportClosed of Evt17
+
+
+def _fault(payload: object, state: State) -> _Fault:
+    """Why the provider aborts: what the reader said, or that the PDU did not fit the state."""
+    if isinstance(payload, _Fault):
+        return payload
+    what = "P-DATA-TF" if isinstance(payload, Fragment) else type(payload).__name__
+    return _Fault(
+        AbortReason.UNEXPECTED_PDU, f"{what} is not expected in {state.name} ({state.value})"
+    )

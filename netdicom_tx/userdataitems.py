@@ -1,0 +1,380 @@
+"""User-information sub-items of A-ASSOCIATE PDUs: types 51H to 59H (PS3.7 Annex D.3.3, PS3.8 Annex D.1).
+
+======  ==========================================  ======================
+type    class                                       section
+======  ==========================================  ======================
+51H     :class:`MaximumLength`                      PS3.8 D.1
+52H     :class:`ImplementationClassUID`             PS3.7 D.3.3.2
+53H     :class:`AsynchronousOperationsWindow`       PS3.7 D.3.3.3
+54H     :class:`RoleSelection`                      PS3.7 D.3.3.4
+55H     :class:`ImplementationVersionName`          PS3.7 D.3.3.2
+56H     :class:`SOPClassExtendedNegotiation`        PS3.7 D.3.3.5
+57H     :class:`SOPClassCommonExtendedNegotiation`  PS3.7 D.3.3.6
+58H     :class:`UserIdentity`                       PS3.7 D.3.3.7.1
+59H     :class:`UserIdentityResponse`               PS3.7 D.3.3.7.2
+other   :class:`UnknownItem`                        kept as it came (PS3.8 D.2)
+======  ==========================================  ======================
+
+Each is a frozen value with ``encode() -> bytes`` (the whole item) and ``decode(body)`` (the bytes behind its length
+field). All integers are big endian. A body that is too short or disagrees with its inner lengths is a
+:class:`~netdicom_tx.exceptions.PDUProcessingError` with the fitting A-ABORT reason. The items that hold them are
+in :mod:`netdicom_tx.pdu`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar
+
+from .exceptions import LocalProtocolError, PDUProcessingError, printable
+
+__all__ = [
+    "AsynchronousOperationsWindow",
+    "ImplementationClassUID",
+    "ImplementationVersionName",
+    "MaximumLength",
+    "RoleSelection",
+    "SOPClassCommonExtendedNegotiation",
+    "SOPClassExtendedNegotiation",
+    "UnknownItem",
+    "UserDataItem",
+    "UserIdentity",
+    "UserIdentityResponse",
+    "UserIdentityType",
+    "decode_user_data",
+    "split_items",
+]
+
+_HEAD = struct.Struct(">BxH")
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_TWO_U16 = struct.Struct(">HH")
+
+
+def encode_item(item_type: int, body: bytes) -> bytes:
+    """Type, reserved byte, 16-bit length, body."""
+    if len(body) > 0xFFFF:
+        raise LocalProtocolError(
+            f"item {item_type:02X}H holds {len(body)} octets; its length field admits 65535"
+        )
+    return _HEAD.pack(item_type, len(body)) + body
+
+
+def split_items(data: bytes, where: str) -> Iterator[tuple[int, int, bytes]]:
+    """Cut a run of items into (type, second byte, body).
+
+    Raises:
+        PDUProcessingError: An item is longer than what holds it.
+    """
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < 4:
+            raise PDUProcessingError(f"{end - offset} stray octets after the last item of {where}")
+        item_type, length = _HEAD.unpack_from(data, offset)
+        body = offset + 4
+        if body + length > end:
+            raise PDUProcessingError(
+                f"item {item_type:02X}H says {length} octets, {where} has {end - body} left"
+            )
+        yield item_type, data[offset + 1], data[body : body + length]
+        offset = body + length
+
+
+def decode_uid(body: bytes) -> str:
+    """A UID of a PDU; trailing NUL or space, which some peers send, is dropped (PS3.8 Annex F)."""
+    return body.rstrip(b"\0 ").decode("latin-1")
+
+
+def _encode_uid(uid: str) -> bytes:
+    return uid.encode("latin-1")
+
+
+def _counted(body: bytes, offset: int, what: str) -> tuple[bytes, int]:
+    """A 16-bit length at ``offset`` and what it counts; and the offset behind it."""
+    if offset + 2 > len(body):
+        raise PDUProcessingError(f"{what}: length field missing at octet {offset}")
+    (length,) = _U16.unpack_from(body, offset)
+    end = offset + 2 + length
+    if end > len(body):
+        raise PDUProcessingError(
+            f"{what}: field says {length} octets, {len(body) - offset - 2} are there"
+        )
+    return body[offset + 2 : end], end
+
+
+def _exactly(body: bytes, size: int, what: str) -> bytes:
+    if len(body) != size:
+        raise PDUProcessingError(f"{what}: expected {size} octets, got {len(body)}")
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownItem:
+    """An item whose type this version does not know, kept as it came."""
+
+    item_type: int
+    data: bytes
+
+    def encode(self) -> bytes:
+        return encode_item(self.item_type, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class MaximumLength:
+    """51H: what the sender of this item can *receive* in one P-DATA-TF; 0 means no limit (D.1)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x51
+    value: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value <= 0xFFFFFFFF:
+            raise LocalProtocolError(f"maximum length is 0 to 2**32-1, not {self.value}")
+
+    def encode(self) -> bytes:
+        return encode_item(self.ITEM_TYPE, _U32.pack(self.value))
+
+    @classmethod
+    def decode(cls, body: bytes) -> MaximumLength:
+        return cls(_U32.unpack(_exactly(body, 4, "maximum length (51H)"))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ImplementationClassUID:
+    """52H: which implementation this is; obligatory in both directions (PS3.7 D.3.3.2)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x52
+    uid: str
+
+    def encode(self) -> bytes:
+        return encode_item(self.ITEM_TYPE, _encode_uid(self.uid))
+
+    @classmethod
+    def decode(cls, body: bytes) -> ImplementationClassUID:
+        return cls(decode_uid(body))
+
+
+@dataclass(frozen=True, slots=True)
+class AsynchronousOperationsWindow:
+    """53H: operations outstanding at once, from the requestor's view; 0 means unlimited."""
+
+    ITEM_TYPE: ClassVar[int] = 0x53
+    invoked: int
+    performed: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.invoked <= 0xFFFF and 0 <= self.performed <= 0xFFFF):
+            raise LocalProtocolError(
+                f"a window is 0 to 65535, not {self.invoked}, {self.performed}"
+            )
+
+    def encode(self) -> bytes:
+        return encode_item(self.ITEM_TYPE, _TWO_U16.pack(self.invoked, self.performed))
+
+    @classmethod
+    def decode(cls, body: bytes) -> AsynchronousOperationsWindow:
+        return cls(*_TWO_U16.unpack(_exactly(body, 4, "asynchronous operations window (53H)")))
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """54H: the roles that the *requestor* proposes, or is granted, for a SOP class (D.3.3.4)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x54
+    sop_class_uid: str
+    scu_role: bool
+    scp_role: bool
+
+    def encode(self) -> bytes:
+        uid = _encode_uid(self.sop_class_uid)
+        roles = bytes((self.scu_role, self.scp_role))
+        return encode_item(self.ITEM_TYPE, _U16.pack(len(uid)) + uid + roles)
+
+    @classmethod
+    def decode(cls, body: bytes) -> RoleSelection:
+        uid, end = _counted(body, 0, "role selection (54H)")
+        scu, scp = _exactly(body[end:], 2, "role selection (54H), roles")
+        return cls(decode_uid(uid), scu == 1, scp == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ImplementationVersionName:
+    """55H: 1 to 16 characters for people to read (PS3.7 D.3.3.2)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x55
+    name: str
+
+    def encode(self) -> bytes:
+        return encode_item(self.ITEM_TYPE, self.name.encode("latin-1"))
+
+    @classmethod
+    def decode(cls, body: bytes) -> ImplementationVersionName:
+        return cls(body.decode("latin-1"))
+
+
+@dataclass(frozen=True, slots=True)
+class SOPClassExtendedNegotiation:
+    """56H: a SOP class with bytes whose meaning its service class defines (PS3.7 D.3.3.5)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x56
+    sop_class_uid: str
+    application_information: bytes
+
+    def encode(self) -> bytes:
+        uid = _encode_uid(self.sop_class_uid)
+        body = _U16.pack(len(uid)) + uid + self.application_information
+        return encode_item(self.ITEM_TYPE, body)
+
+    @classmethod
+    def decode(cls, body: bytes) -> SOPClassExtendedNegotiation:
+        uid, end = _counted(body, 0, "SOP class extended negotiation (56H)")
+        return cls(decode_uid(uid), body[end:])
+
+
+@dataclass(frozen=True, slots=True)
+class SOPClassCommonExtendedNegotiation:
+    """57H: what a SOP class is a specialization of; only in requests (PS3.7 D.3.3.6)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x57
+    sop_class_uid: str
+    service_class_uid: str
+    related_general_sop_classes: tuple[str, ...] = ()
+    # The byte that is reserved in other items is a version here; later versions may add fields.
+    version: int = 0
+    trailer: bytes = b""
+
+    def encode(self) -> bytes:
+        sop_class = _encode_uid(self.sop_class_uid)
+        service = _encode_uid(self.service_class_uid)
+        related = b"".join(
+            _U16.pack(len(uid)) + uid for uid in map(_encode_uid, self.related_general_sop_classes)
+        )
+        encoded = encode_item(
+            self.ITEM_TYPE,
+            b"".join(_U16.pack(len(part)) + part for part in (sop_class, service, related))
+            + self.trailer,
+        )
+        return encoded[:1] + bytes((self.version,)) + encoded[2:]
+
+    @classmethod
+    def decode(cls, body: bytes, version: int = 0) -> SOPClassCommonExtendedNegotiation:
+        what = "SOP class common extended negotiation (57H)"
+        sop_class, end = _counted(body, 0, what)
+        service, end = _counted(body, end, what)
+        related, end = _counted(body, end, what)
+        uids, offset = [], 0
+        while offset < len(related):
+            uid, offset = _counted(related, offset, what)
+            uids.append(decode_uid(uid))
+        return cls(decode_uid(sop_class), decode_uid(service), tuple(uids), version, body[end:])
+
+
+class UserIdentityType(IntEnum):
+    """What the primary field of a :class:`UserIdentity` holds (PS3.7 Table D.3-14)."""
+
+    USERNAME = 1
+    USERNAME_PASSCODE = 2
+    KERBEROS = 3
+    SAML = 4
+    JWT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """58H: who the user of the requestor is (PS3.7 D.3.3.7.1).
+
+    ``primary`` and ``secondary`` are bytes: user names and passcodes are UTF-8, tickets and
+    assertions need not be text. ``secondary`` is for type 2 alone. Neither appears in ``repr``,
+    and so in no log.
+    """
+
+    ITEM_TYPE: ClassVar[int] = 0x58
+    identity_type: int
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(default=b"", repr=False)
+    positive_response_requested: bool = False
+
+    def encode(self) -> bytes:
+        body = bytes((self.identity_type, self.positive_response_requested)) + b"".join(
+            _U16.pack(len(part)) + part for part in (self.primary, self.secondary)
+        )
+        return encode_item(self.ITEM_TYPE, body)
+
+    @classmethod
+    def decode(cls, body: bytes) -> UserIdentity:
+        if len(body) < 2:
+            raise PDUProcessingError(f"user identity (58H): expected 6 octets, got {len(body)}")
+        primary, end = _counted(body, 2, "user identity (58H), primary field")
+        # Some peers leave the empty secondary field out altogether.
+        secondary = b""
+        if end < len(body):
+            secondary, end = _counted(body, end, "user identity (58H), secondary field")
+        return cls(body[0], primary, secondary, body[1] == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentityResponse:
+    """59H: the acceptor's answer to a :class:`UserIdentity` that asked for one (D.3.3.7.2)."""
+
+    ITEM_TYPE: ClassVar[int] = 0x59
+    server_response: bytes = b""
+
+    def encode(self) -> bytes:
+        response = self.server_response
+        return encode_item(self.ITEM_TYPE, _U16.pack(len(response)) + response)
+
+    @classmethod
+    def decode(cls, body: bytes) -> UserIdentityResponse:
+        return cls(_counted(body, 0, "user identity response (59H)")[0])
+
+
+UserDataItem = (
+    MaximumLength
+    | ImplementationClassUID
+    | AsynchronousOperationsWindow
+    | RoleSelection
+    | ImplementationVersionName
+    | SOPClassExtendedNegotiation
+    | SOPClassCommonExtendedNegotiation
+    | UserIdentity
+    | UserIdentityResponse
+    | UnknownItem
+)
+
+_DECODERS = {
+    item.ITEM_TYPE: item.decode
+    for item in (
+        MaximumLength,
+        ImplementationClassUID,
+        AsynchronousOperationsWindow,
+        RoleSelection,
+        ImplementationVersionName,
+        SOPClassExtendedNegotiation,
+        UserIdentity,
+        UserIdentityResponse,
+    )
+}
+
+
+def decode_user_data(body: bytes) -> tuple[UserDataItem, ...]:
+    """All sub-items of a user information item (50H), in the order they came.
+
+    Raises:
+        PDUProcessingError: A sub-item is cut off or contradicts itself.
+    """
+    items: list[UserDataItem] = []
+    for item_type, second, data in split_items(body, "user information (50H)"):
+        if item_type == SOPClassCommonExtendedNegotiation.ITEM_TYPE:
+            items.append(SOPClassCommonExtendedNegotiation.decode(data, second))
+        elif item_type in _DECODERS:
+            items.append(_DECODERS[item_type](data))
+        else:
+            items.append(UnknownItem(item_type, data))
+    return tuple(items)
+
+
+def describe(item: UserDataItem) -> str:
+    """One line for a debug log; never a credential."""
+    return printable(repr(item), 200)
