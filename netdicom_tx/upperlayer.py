@@ -146,6 +146,11 @@ class UpperLayer:
         return self._state
 
     @property
+    def receive_limit(self) -> int:
+        """Octets we admit in a P-DATA-TF; 0 means no limit."""
+        return self._reader.receive_limit
+
+    @property
     def is_established(self) -> bool:
         return self._state is State.Sta6
 
@@ -163,8 +168,9 @@ class UpperLayer:
 
     def associate(self, request: AAssociateRQ) -> Iterator[Output]:
         """Evt1: ask for a transport; the request is sent when it is open."""
+        outputs = self._take(Event.Evt1, request)
         self._request = request
-        return self._take(Event.Evt1, request)
+        return outputs
 
     def accept(self, answer: AAssociateAC) -> Iterator[Output]:
         """Evt7."""
@@ -204,6 +210,8 @@ class UpperLayer:
 
     def transport_opened(self) -> Iterator[Output]:
         """Evt2 for the requestor, Evt5 for the acceptor."""
+        if self._is_over:
+            return iter(())
         if self.is_requestor:
             return self._take(Event.Evt2, self._request)
         return self._take(Event.Evt5, None)
@@ -212,8 +220,9 @@ class UpperLayer:
         """Evt17."""
         if self._is_over or self._state is State.Sta1:
             return iter(())
+        outputs = self._take(Event.Evt17, TransportClosed(detail))
         self._is_over = True
-        return self._take(Event.Evt17, TransportClosed(detail))
+        return outputs
 
     def receive_data(self, data: bytes) -> Iterator[Output]:
         """Octets of the peer: Evt3, 4, 6, 10, 12, 13, 16, and 19 for what is none of them."""
@@ -246,15 +255,18 @@ class UpperLayer:
     def _take(self, event: Event, payload: object) -> Iterator[Output]:
         before = self._state
         name = TRANSITIONS.get((event, before))
-        if name is None:
+        # One machine is for one connection: Sta1 after its end is not the Sta1 before its begin.
+        if name is None or self._is_over:
             raise LocalProtocolError(
                 f"{event.value} is not possible in {before.name} ({before.value})"
             )
         action = ACTIONS[self._outcome(name, payload)]
+        # Made before the state is committed: what cannot be encoded has not happened.
+        outputs = [self._output(step, payload, before) for step in action.steps]
         self._state = action.next_state
         if Step.CLOSE_TRANSPORT in action.steps:
             self._is_over = True
-        return iter([self._output(step, payload, before) for step in action.steps])
+        return iter(outputs)
 
     def _outcome(self, name: str, payload: object) -> str:
         """The row of the action, for the two that have a second."""
