@@ -63,6 +63,19 @@ def encode_item(item_type: int, body: bytes) -> bytes:
     return _HEAD.pack(item_type, len(body)) + body
 
 
+def check_range(what: str, value: int, largest: int) -> None:
+    """Refuse an integer that its field cannot hold."""
+    if not 0 <= value <= largest:
+        raise LocalProtocolError(f"{what} is 0 to {largest}, not {value}")
+
+
+def check_text(what: str, *texts: str) -> None:
+    """Refuse characters that have no octet; which ones the standard admits is the sender's care."""
+    for text in texts:
+        if text and max(text) > "\xff":
+            raise LocalProtocolError(f"{what} {printable(text)!r} is no text of single octets")
+
+
 def split_items(data: bytes, where: str) -> Iterator[tuple[int, int, bytes]]:
     """Cut a run of items into (type, second byte, body).
 
@@ -88,8 +101,15 @@ def decode_uid(body: bytes) -> str:
     return body.rstrip(b"\0 ").decode("latin-1")
 
 
-def _encode_uid(uid: str) -> bytes:
+def encode_uid(uid: str) -> bytes:
+    """A UID for a PDU, without padding (PS3.8 Annex F)."""
     return uid.encode("latin-1")
+
+
+def _count(part: bytes) -> bytes:
+    """A 16-bit length and what it counts."""
+    check_range("the length of a field", len(part), 0xFFFF)
+    return _U16.pack(len(part)) + part
 
 
 def _counted(body: bytes, offset: int, what: str) -> tuple[bytes, int]:
@@ -118,6 +138,9 @@ class UnknownItem:
     item_type: int
     data: bytes
 
+    def __post_init__(self) -> None:
+        check_range("an item type", self.item_type, 0xFF)
+
     def encode(self) -> bytes:
         return encode_item(self.item_type, self.data)
 
@@ -130,8 +153,7 @@ class MaximumLength:
     value: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.value <= 0xFFFFFFFF:
-            raise LocalProtocolError(f"maximum length is 0 to 2**32-1, not {self.value}")
+        check_range("a maximum length", self.value, 0xFFFFFFFF)
 
     def encode(self) -> bytes:
         return encode_item(self.ITEM_TYPE, _U32.pack(self.value))
@@ -148,8 +170,11 @@ class ImplementationClassUID:
     ITEM_TYPE: ClassVar[int] = 0x52
     uid: str
 
+    def __post_init__(self) -> None:
+        check_text("the UID", self.uid)
+
     def encode(self) -> bytes:
-        return encode_item(self.ITEM_TYPE, _encode_uid(self.uid))
+        return encode_item(self.ITEM_TYPE, encode_uid(self.uid))
 
     @classmethod
     def decode(cls, body: bytes) -> ImplementationClassUID:
@@ -165,10 +190,8 @@ class AsynchronousOperationsWindow:
     performed: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.invoked <= 0xFFFF and 0 <= self.performed <= 0xFFFF):
-            raise LocalProtocolError(
-                f"a window is 0 to 65535, not {self.invoked}, {self.performed}"
-            )
+        check_range("a window", self.invoked, 0xFFFF)
+        check_range("a window", self.performed, 0xFFFF)
 
     def encode(self) -> bytes:
         return encode_item(self.ITEM_TYPE, _TWO_U16.pack(self.invoked, self.performed))
@@ -187,10 +210,12 @@ class RoleSelection:
     scu_role: bool
     scp_role: bool
 
+    def __post_init__(self) -> None:
+        check_text("the UID", self.sop_class_uid)
+
     def encode(self) -> bytes:
-        uid = _encode_uid(self.sop_class_uid)
         roles = bytes((self.scu_role, self.scp_role))
-        return encode_item(self.ITEM_TYPE, _U16.pack(len(uid)) + uid + roles)
+        return encode_item(self.ITEM_TYPE, _count(encode_uid(self.sop_class_uid)) + roles)
 
     @classmethod
     def decode(cls, body: bytes) -> RoleSelection:
@@ -205,6 +230,9 @@ class ImplementationVersionName:
 
     ITEM_TYPE: ClassVar[int] = 0x55
     name: str
+
+    def __post_init__(self) -> None:
+        check_text("the version name", self.name)
 
     def encode(self) -> bytes:
         return encode_item(self.ITEM_TYPE, self.name.encode("latin-1"))
@@ -222,10 +250,12 @@ class SOPClassExtendedNegotiation:
     sop_class_uid: str
     application_information: bytes
 
+    def __post_init__(self) -> None:
+        check_text("the UID", self.sop_class_uid)
+
     def encode(self) -> bytes:
-        uid = _encode_uid(self.sop_class_uid)
-        body = _U16.pack(len(uid)) + uid + self.application_information
-        return encode_item(self.ITEM_TYPE, body)
+        uid = _count(encode_uid(self.sop_class_uid))
+        return encode_item(self.ITEM_TYPE, uid + self.application_information)
 
     @classmethod
     def decode(cls, body: bytes) -> SOPClassExtendedNegotiation:
@@ -245,17 +275,15 @@ class SOPClassCommonExtendedNegotiation:
     version: int = 0
     trailer: bytes = b""
 
+    def __post_init__(self) -> None:
+        check_text("the UID", self.sop_class_uid, self.service_class_uid)
+        check_text("the UID", *self.related_general_sop_classes)
+        check_range("a version", self.version, 0xFF)
+
     def encode(self) -> bytes:
-        sop_class = _encode_uid(self.sop_class_uid)
-        service = _encode_uid(self.service_class_uid)
-        related = b"".join(
-            _U16.pack(len(uid)) + uid for uid in map(_encode_uid, self.related_general_sop_classes)
-        )
-        encoded = encode_item(
-            self.ITEM_TYPE,
-            b"".join(_U16.pack(len(part)) + part for part in (sop_class, service, related))
-            + self.trailer,
-        )
+        related = b"".join(_count(encode_uid(uid)) for uid in self.related_general_sop_classes)
+        parts = (encode_uid(self.sop_class_uid), encode_uid(self.service_class_uid), related)
+        encoded = encode_item(self.ITEM_TYPE, b"".join(map(_count, parts)) + self.trailer)
         return encoded[:1] + bytes((self.version,)) + encoded[2:]
 
     @classmethod
@@ -296,11 +324,14 @@ class UserIdentity:
     secondary: bytes = field(default=b"", repr=False)
     positive_response_requested: bool = False
 
+    def __post_init__(self) -> None:
+        check_range("a type of user identity", self.identity_type, 0xFF)
+        check_range("the length of the primary field", len(self.primary), 0xFFFF)
+        check_range("the length of the secondary field", len(self.secondary), 0xFFFF)
+
     def encode(self) -> bytes:
-        body = bytes((self.identity_type, self.positive_response_requested)) + b"".join(
-            _U16.pack(len(part)) + part for part in (self.primary, self.secondary)
-        )
-        return encode_item(self.ITEM_TYPE, body)
+        head = bytes((self.identity_type, self.positive_response_requested))
+        return encode_item(self.ITEM_TYPE, head + _count(self.primary) + _count(self.secondary))
 
     @classmethod
     def decode(cls, body: bytes) -> UserIdentity:
@@ -316,14 +347,19 @@ class UserIdentity:
 
 @dataclass(frozen=True, slots=True)
 class UserIdentityResponse:
-    """59H: the acceptor's answer to a :class:`UserIdentity` that asked for one (D.3.3.7.2)."""
+    """59H: the acceptor's answer to a :class:`UserIdentity` that asked for one (D.3.3.7.2).
+
+    The response may be a ticket, so it is not in ``repr`` either.
+    """
 
     ITEM_TYPE: ClassVar[int] = 0x59
-    server_response: bytes = b""
+    server_response: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        check_range("the length of the server response", len(self.server_response), 0xFFFF)
 
     def encode(self) -> bytes:
-        response = self.server_response
-        return encode_item(self.ITEM_TYPE, _U16.pack(len(response)) + response)
+        return encode_item(self.ITEM_TYPE, _count(self.server_response))
 
     @classmethod
     def decode(cls, body: bytes) -> UserIdentityResponse:
