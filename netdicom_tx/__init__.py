@@ -1,1 +1,63 @@
-"""netdicom_tx: DICOM networking on Twisted."""
+"""netdicom_tx: DICOM networking on Twisted.
+
+The names that programs begin with are importable from here; the rest lives in the modules that ``docs/`` describes.
+"""
+
+from .applicationentity import AE, AEService, RemoteAE
+from .asceprovider import Association, PContextDef, ResponseStream
+from .dispatch import UNKNOWN_SOP_CLASSES
+from .dulprovider import Timeouts
+from .exceptions import (
+    AssociationAbortedError,
+    AssociationError,
+    AssociationRejectedError,
+    AssociationReleasedError,
+    ClassNotSupportedError,
+    ConnectionLostError,
+    DCMTimeoutError,
+    EventHandlingError,
+    NetDICOMError,
+    StatusError,
+)
+from .negotiation import Window
+from .sopclass import (
+    sop_classes,
+    storage_scp,
+    storage_scu,
+    store_in_file,
+    verification_scp,
+    verification_scu,
+)
+from .statuses import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AE",
+    "UNKNOWN_SOP_CLASSES",
+    "AEService",
+    "Association",
+    "AssociationAbortedError",
+    "AssociationError",
+    "AssociationRejectedError",
+    "AssociationReleasedError",
+    "ClassNotSupportedError",
+    "ConnectionLostError",
+    "DCMTimeoutError",
+    "EventHandlingError",
+    "NetDICOMError",
+    "PContextDef",
+    "RemoteAE",
+    "ResponseStream",
+    "Status",
+    "StatusError",
+    "Timeouts",
+    "Window",
+    "__version__",
+    "sop_classes",
+    "storage_scp",
+    "storage_scu",
+    "store_in_file",
+    "verification_scp",
+    "verification_scu",
+]

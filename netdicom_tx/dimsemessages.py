@@ -275,7 +275,7 @@ class Response(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CEchoRQ(Request):
-    """PS3.7 9.3.5.1"""
+    """PS3.7 9.3.5.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0030
     OPERATION: ClassVar[str] = "C-ECHO"
@@ -284,7 +284,7 @@ class CEchoRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CEchoRSP(Response):
-    """PS3.7 9.3.5.2"""
+    """PS3.7 9.3.5.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8030
     OPERATION: ClassVar[str] = "C-ECHO"
@@ -305,7 +305,7 @@ class CStoreRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CStoreRSP(Response):
-    """PS3.7 9.3.1.2"""
+    """PS3.7 9.3.1.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8001
     OPERATION: ClassVar[str] = "C-STORE"
@@ -314,7 +314,7 @@ class CStoreRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CFindRQ(Request):
-    """PS3.7 9.3.2.1"""
+    """PS3.7 9.3.2.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0020
     OPERATION: ClassVar[str] = "C-FIND"
@@ -340,7 +340,7 @@ class _SubOperations(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGetRQ(Request):
-    """PS3.7 9.3.3.1"""
+    """PS3.7 9.3.3.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0010
     OPERATION: ClassVar[str] = "C-GET"
@@ -350,7 +350,7 @@ class CGetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGetRSP(_SubOperations):
-    """PS3.7 9.3.3.2"""
+    """PS3.7 9.3.3.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8010
     OPERATION: ClassVar[str] = "C-GET"
@@ -358,7 +358,7 @@ class CGetRSP(_SubOperations):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CMoveRQ(Request):
-    """PS3.7 9.3.4.1"""
+    """PS3.7 9.3.4.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0021
     OPERATION: ClassVar[str] = "C-MOVE"
@@ -369,7 +369,7 @@ class CMoveRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CMoveRSP(_SubOperations):
-    """PS3.7 9.3.4.2"""
+    """PS3.7 9.3.4.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8021
     OPERATION: ClassVar[str] = "C-MOVE"
@@ -386,7 +386,7 @@ class CCancelRQ(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NEventReportRQ(Request):
-    """PS3.7 10.3.1.1"""
+    """PS3.7 10.3.1.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0100
     OPERATION: ClassVar[str] = "N-EVENT-REPORT"
@@ -397,7 +397,7 @@ class NEventReportRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NEventReportRSP(Response):
-    """PS3.7 10.3.1.2"""
+    """PS3.7 10.3.1.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8100
     OPERATION: ClassVar[str] = "N-EVENT-REPORT"
@@ -418,7 +418,7 @@ class NGetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NGetRSP(Response):
-    """PS3.7 10.3.2.2"""
+    """PS3.7 10.3.2.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8110
     OPERATION: ClassVar[str] = "N-GET"
@@ -427,7 +427,7 @@ class NGetRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NSetRQ(Request):
-    """PS3.7 10.3.3.1"""
+    """PS3.7 10.3.3.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0120
     OPERATION: ClassVar[str] = "N-SET"
@@ -437,7 +437,7 @@ class NSetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NSetRSP(Response):
-    """PS3.7 10.3.3.2"""
+    """PS3.7 10.3.3.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8120
     OPERATION: ClassVar[str] = "N-SET"
@@ -446,7 +446,7 @@ class NSetRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NActionRQ(Request):
-    """PS3.7 10.3.4.1"""
+    """PS3.7 10.3.4.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0130
     OPERATION: ClassVar[str] = "N-ACTION"
@@ -457,7 +457,7 @@ class NActionRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NActionRSP(Response):
-    """PS3.7 10.3.4.2"""
+    """PS3.7 10.3.4.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8130
     OPERATION: ClassVar[str] = "N-ACTION"
@@ -477,7 +477,7 @@ class NCreateRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NCreateRSP(Response):
-    """PS3.7 10.3.5.2"""
+    """PS3.7 10.3.5.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8140
     OPERATION: ClassVar[str] = "N-CREATE"
@@ -486,7 +486,7 @@ class NCreateRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NDeleteRQ(Request):
-    """PS3.7 10.3.6.1"""
+    """PS3.7 10.3.6.1."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0150
     OPERATION: ClassVar[str] = "N-DELETE"
@@ -496,7 +496,7 @@ class NDeleteRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NDeleteRSP(Response):
-    """PS3.7 10.3.6.2"""
+    """PS3.7 10.3.6.2."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8150
     OPERATION: ClassVar[str] = "N-DELETE"

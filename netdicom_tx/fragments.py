@@ -200,7 +200,7 @@ class MessageReader:
                 AbortReason.UNEXPECTED_PARAMETER,
             )
         sink, complete = self._sink, self._message
-        assert sink is not None  # noqa: S101 - set together with _message
+        assert sink is not None
         if data:
             sink.write(memoryview(data))
         if not is_last:

@@ -39,6 +39,7 @@ from .userdataitems import (
 
 __all__ = [
     "MAXIMUM_CONTROL_PDU_LENGTH",
+    "PDU",
     "AAbort",
     "AAssociateAC",
     "AAssociateRJ",
@@ -47,7 +48,6 @@ __all__ = [
     "AReleaseRQ",
     "ContextResult",
     "Fragment",
-    "PDU",
     "PDUReader",
     "PresentationContextAC",
     "PresentationContextRQ",
@@ -526,7 +526,8 @@ class PDUReader:
     def _advance(self, whole: bytes) -> PDU | Fragment | None:
         """A header or a control PDU is complete."""
         if not self._pdu_type:
-            return self._start_pdu(whole)
+            self._start_pdu(whole)
+            return None
         if self._pdu_type == _P_DATA_TF:
             return self._start_pdv(whole)
         pdu = _CONTROL_PDUS[self._pdu_type]

@@ -1,0 +1,496 @@
+"""Application entities: who we are, whom we call, what we serve, and the hooks of the seed API.
+
+:class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It knows no service: those
+are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. :class:`RemoteAE` is a value; its address is an endpoint string.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, TypeVar
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import MultiService
+from twisted.internet import defer
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from . import negotiation, statuses, uids
+from .asceprovider import Association
+from .dimsemessages import Request
+from .dispatch import Dispatcher, Service
+from .dsutils import part10_header
+from .dulprovider import (
+    RECEIVE_LIMIT,
+    DULAcceptorFactory,
+    DULRequestorFactory,
+    Timeouts,
+)
+from .exceptions import (
+    ConnectionLostError,
+    DCMTimeoutError,
+    EventHandlingError,
+    LocalProtocolError,
+)
+from .negotiation import NO_WINDOW, PContextDef, Window
+from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .userdataitems import AsynchronousOperationsWindow, RoleSelection, UserDataItem, UserIdentity
+
+__all__ = ["AE", "AEService", "RemoteAE"]
+
+_AE = TypeVar("_AE", bound="AE")
+# A hook may return a value, a Deferred or a coroutine of it.
+_Status = int | Awaitable[int]
+
+
+def _default_reactor() -> Any:  # the reactor has many interfaces, and no type that has them all
+    from twisted.internet import reactor
+
+    return reactor
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAE:
+    """An application entity to call.
+
+    Args:
+        ae_title: Under which we call it.
+        endpoint: A Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``,
+            ``"tls:pacs.example:2762"``.
+        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7).
+    """
+
+    ae_title: str
+    endpoint: str | IStreamClientEndpoint
+    identity: UserIdentity | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
+
+
+class AE:
+    """An application entity.
+
+    Args:
+        ae_title: 1 to 16 characters; spaces around it are dropped.
+        supported_ts: Transfer syntaxes of the services that name none, in the order of preference.
+        max_pdu_length: Octets that we admit in a P-DATA-TF; 0 means no limit.
+        reactor: None means the default one, when it is needed.
+        timeouts: Of all associations of this AE.
+        max_associations: That peers may have open with us at once; None means any number. More are
+            rejected, transient, local limit exceeded.
+        window: Operations outstanding at once that we propose, or grant (PS3.7 D.3.3.3).
+        called_ae_titles: Under which we serve; None means under any, which is what peers expect
+            that call everybody ``ANY-SCP``.
+        calling_ae_titles: Whom we serve; None means anybody.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        ae_title: str,
+        supported_ts: Sequence[str] = uids.DEFAULT_TRANSFER_SYNTAXES,
+        max_pdu_length: int = RECEIVE_LIMIT,
+        *,
+        reactor: Any = None,
+        timeouts: Timeouts | None = None,
+        max_associations: int | None = None,
+        window: Window = NO_WINDOW,
+        called_ae_titles: Iterable[str] | None = None,
+        calling_ae_titles: Iterable[str] | None = None,
+    ) -> None:
+        self.ae_title = check_ae_title(ae_title)
+        self.supported_ts = tuple(supported_ts)
+        self.max_pdu_length = max_pdu_length
+        self.timeouts = timeouts or Timeouts()
+        self.max_associations = max_associations
+        self.window = window
+        self.called_ae_titles = None if called_ae_titles is None else frozenset(called_ae_titles)
+        self.calling_ae_titles = None if calling_ae_titles is None else frozenset(calling_ae_titles)
+        self.supported_scp = Dispatcher(_is_registered)
+        self.supported_scu = Dispatcher(_is_registered)
+        self._reactor = reactor
+        self._associations: set[Association] = set()
+        self._is_draining = False
+        self._drained: list[defer.Deferred[None]] = []
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that connects, listens and keeps time."""
+        if self._reactor is None:
+            self._reactor = _default_reactor()
+        return self._reactor
+
+    @property
+    def clock(self) -> IReactorTime:
+        clock: IReactorTime = self.reactor
+        return clock
+
+    @property
+    def associations(self) -> frozenset[Association]:
+        """The live ones, of both roles."""
+        return frozenset(self._associations)
+
+    # -- services --------------------------------------------------------------------------------
+
+    def add_scp(
+        self: _AE,
+        service: Service,
+        sop_classes: Iterable[str] | None = None,
+        transfer_syntaxes: Sequence[str] | None = None,
+    ) -> _AE:
+        """Serve SOP classes.
+
+        Args:
+            service: ``(asce, ctx, msg)``; what it may return is told in
+                :mod:`netdicom_tx.dispatch`.
+            sop_classes: None means the service's own.
+            transfer_syntaxes: None means the AE's.
+
+        Returns:
+            This AE, so that calls chain.
+        """
+        self.supported_scp.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
+        return self
+
+    def add_scu(
+        self: _AE,
+        service: Service,
+        sop_classes: Iterable[str] | None = None,
+        transfer_syntaxes: Sequence[str] | None = None,
+    ) -> _AE:
+        """Use SOP classes of others; the arguments are those of :meth:`add_scp`.
+
+        The SOP classes are proposed by :meth:`request_association`; ``service`` is what
+        :meth:`Association.get_scu` gives, ``(asce, ctx, *args, **kwargs)``.
+        """
+        self.supported_scu.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
+        return self
+
+    # -- requestor -------------------------------------------------------------------------------
+
+    def request_association(
+        self,
+        remote_ae: RemoteAE,
+        contexts: Mapping[str, Sequence[str]] | None = None,
+        *,
+        roles: Iterable[RoleSelection] = (),
+        user_items: Iterable[UserDataItem] = (),
+    ) -> defer.Deferred[Association]:
+        """Open an association.
+
+        Args:
+            remote_ae: Whom to call.
+            contexts: Abstract syntax -> transfer syntaxes to propose; None means those of all
+                services registered with :meth:`add_scu`.
+            roles: Role selection (PS3.7 D.3.3.4); without it we are SCU.
+            user_items: Further user information, such as extended negotiation.
+
+        Returns:
+            Fires with the established association. Fails with AssociationRejectedError,
+            AssociationAbortedError, ConnectionLostError, DCMTimeoutError, or LocalProtocolError
+            when the contexts cannot be planned. Cancelling it gives up the connection attempt, or
+            aborts, and it fails with CancelledError.
+        """
+        try:
+            needs = (
+                {uid: entry.transfer_syntaxes for uid, entry in self.supported_scu}
+                if contexts is None
+                else contexts
+            )
+            request = self._proposal(
+                remote_ae, negotiation.plan_contexts(needs), tuple(roles), tuple(user_items)
+            )
+            endpoint = self._client_endpoint(remote_ae)
+        except (LocalProtocolError, ValueError) as error:
+            return defer.fail(_as_local(error))
+        asce = Association(
+            self,
+            is_requestor=True,
+            clock=self.clock,
+            timeouts=self.timeouts,
+            remote_ae=remote_ae,
+        )
+        asce.request_pdu = request
+        asce.calling_ae_title = self.ae_title
+        asce.called_ae_title = remote_ae.ae_title
+        established = asce.established()
+        factory = DULRequestorFactory(request, asce, clock=self.clock, timeouts=self.timeouts)
+        connecting = endpoint.connect(factory)
+        connecting.addTimeout(self.timeouts.connect, self.clock)
+
+        result: defer.Deferred[Association] = defer.Deferred(
+            lambda _: (established if asce.peer_address is not None else connecting).cancel()
+        )
+
+        def failed(failure: Failure) -> None:
+            error: BaseException | None = failure.value
+            if isinstance(error, defer.TimeoutError):
+                error = DCMTimeoutError("connect", self.timeouts.connect)
+            elif not isinstance(error, defer.CancelledError):
+                error = ConnectionLostError(
+                    f"no connection to {remote_ae.ae_title} at {_where(remote_ae)}: "
+                    f"{failure.getErrorMessage()}"
+                )
+                error.__cause__ = failure.value
+            if not result.called:
+                result.errback(error)
+
+        def answered(outcome: Association | Failure) -> None:
+            if not result.called:
+                result.callback(outcome)
+
+        connecting.addCallbacks(lambda _: established.addBoth(answered), failed)
+        return result
+
+    def _proposal(
+        self,
+        remote: RemoteAE,
+        contexts: tuple[PresentationContextRQ, ...],
+        roles: tuple[RoleSelection, ...],
+        more: tuple[UserDataItem, ...],
+    ) -> AAssociateRQ:
+        window: tuple[UserDataItem, ...] = ()
+        if self.window != NO_WINDOW:
+            window = (AsynchronousOperationsWindow(self.window.invoked, self.window.performed),)
+        identity = (remote.identity,) if remote.identity is not None else ()
+        return AAssociateRQ(
+            called_ae_title=remote.ae_title,
+            calling_ae_title=self.ae_title,
+            presentation_contexts=contexts,
+            user_information=(
+                *negotiation.identification(self.max_pdu_length),
+                *window,
+                *roles,
+                *more,
+                *identity,
+            ),
+        )
+
+    def _client_endpoint(self, remote: RemoteAE) -> IStreamClientEndpoint:
+        if not isinstance(remote.endpoint, str):
+            return remote.endpoint
+        endpoint: IStreamClientEndpoint = clientFromString(self.reactor, remote.endpoint)
+        return endpoint
+
+    # -- acceptor --------------------------------------------------------------------------------
+
+    def acceptor_factory(self) -> DULAcceptorFactory:
+        """A Twisted factory whose connections are associations with this AE."""
+        return DULAcceptorFactory(
+            lambda: Association(
+                self, is_requestor=False, clock=self.clock, timeouts=self.timeouts
+            ),
+            clock=self.clock,
+            receive_limit=self.max_pdu_length,
+            timeouts=self.timeouts,
+        )
+
+    def listen(self, endpoint: str | IStreamServerEndpoint) -> defer.Deferred[IListeningPort]:
+        """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+
+        Returns:
+            Fires with the listening port; its ``stopListening`` ends it, live associations go on.
+            Fails with CannotListenError. Cancelling it gives the attempt up.
+        """
+        return self._server_endpoint(endpoint).listen(self.acceptor_factory())
+
+    def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
+        if not isinstance(endpoint, str):
+            return endpoint
+        parsed: IStreamServerEndpoint = serverFromString(self.reactor, endpoint)
+        return parsed
+
+    def as_service(
+        self, *endpoints: str | IStreamServerEndpoint, grace: float = 10
+    ) -> AEService:
+        """A Twisted service that listens at the endpoints while it runs.
+
+        Args:
+            grace: Seconds that running operations have when the service stops.
+        """
+        return AEService(self, [self._server_endpoint(each) for each in endpoints], grace)
+
+    def drain(self, grace: float) -> defer.Deferred[None]:
+        """Take no new association, let operations end, then end the associations.
+
+        Idle associations are ended at once, those with a running operation when it is done, all
+        others when ``grace`` seconds are over.
+
+        Returns:
+            Fires when no association is left. Cancelling it aborts them all.
+        """
+        self._is_draining = True
+        deadline = self.clock.callLater(grace, self._abort_all)
+        drained: defer.Deferred[None] = defer.Deferred(lambda _: self._abort_all())
+        self._drained.append(drained)
+        for asce in list(self._associations):
+            self._end_when_idle(asce)
+        self._check_drained()
+
+        def finished(result: Any) -> Any:  # passed on as it came
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        return drained.addBoth(finished)
+
+    def _end_when_idle(self, asce: Association) -> None:
+        if asce.operations:
+            self.clock.callLater(0.05, self._end_when_idle, asce)
+        elif asce in self._associations:
+            asce.finish()
+
+    def _abort_all(self) -> None:
+        for asce in list(self._associations):
+            asce.abort()
+            asce.drop()
+
+    def _check_drained(self) -> None:
+        if not self._associations:
+            waiting, self._drained = self._drained, []
+            for each in waiting:
+                each.callback(None)
+
+    def association_opened(self, asce: Association) -> None:
+        """The transport of an association is open."""
+        self._associations.add(asce)
+
+    def association_closed(self, asce: Association) -> None:
+        """The transport of an association is gone; its slot is free."""
+        self._associations.discard(asce)
+        self._check_drained()
+
+    def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
+        """Why this request is rejected before anybody is asked, or None."""
+        if self._is_draining:
+            return AAssociateRJ(2, 3, 1)
+        limit = self.max_associations
+        if limit is not None:
+            taken = sum(
+                1
+                for each in self._associations
+                if each is not asce and not each.is_requestor and each.is_open
+            )
+            if taken >= limit:
+                return AAssociateRJ(2, 3, 2)
+        return negotiation.reject_reason(
+            request,
+            called_ae_titles=self.called_ae_titles,
+            calling_ae_titles=self.calling_ae_titles,
+        )
+
+    # -- hooks: override these ---------------------------------------------------------------------
+
+    def on_association_request(
+        self, asce: Association, assoc: AAssociateRQ
+    ) -> Awaitable[None] | None:
+        """A peer asks for an association.
+
+        Args:
+            asce: With ``calling_ae_title``, ``called_ae_title`` and ``peer_address`` set.
+            assoc: The whole request.
+
+        Raises:
+            AssociationRejectedError: To reject it.
+        """
+        return None
+
+    def on_association_response(self, response: AAssociateAC) -> None:
+        """A peer has accepted an association that we requested."""
+
+    def get_file(
+        self, asce: Association, context: PContextDef, command_set: Request
+    ) -> tuple[BinaryIO, int]:
+        """A file for the data set of a request whose service has ``store_in_file``.
+
+        Args:
+            context: On which it comes.
+            command_set: The request, still without its data set.
+
+        Returns:
+            The file, at the position where the data set is to be written; and the position at
+            which it is handed to the service. By default a temporary file that begins with the
+            Part 10 header, handed over from its beginning. It is closed, and so deleted, when the
+            operation is over.
+        """
+        file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        file.write(
+            part10_header(
+                command_set.sop_class_uid or context.sop_class,
+                command_set.sop_instance_uid or "",
+                context.supported_ts,
+                source_ae_title=asce.calling_ae_title,
+            )
+        )
+        return file, 0
+
+    def on_receive_echo(self, context: PContextDef) -> _Status:
+        """C-ECHO came; returns its status."""
+        return statuses.SUCCESS
+
+    def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> _Status:
+        """C-STORE came.
+
+        Args:
+            context: On which it came.
+            ds: A Part 10 file, positioned at its beginning; closed when the operation is over.
+
+        Returns:
+            The status; Success promises that the instance is kept.
+
+        Raises:
+            EventHandlingError: Answered with 0xC000, or the status it carries.
+        """
+        raise EventHandlingError("on_receive_store is not implemented", statuses.PROCESSING_FAILURE)
+
+
+class AEService(MultiService):
+    """An AE that listens while the service runs.
+
+    ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
+    seconds, ends the associations, and fires when the last connection is gone.
+    """
+
+    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
+        super().__init__()
+        self.ae = ae
+        self._grace = grace
+        self._listeners = []
+        for endpoint in endpoints:
+            listener = StreamServerEndpointService(endpoint, ae.acceptor_factory())
+            # A node that cannot listen must say so at once, not run deaf.
+            listener._raiseSynchronously = True
+            listener.setServiceParent(self)
+            self._listeners.append(listener)
+
+    @property
+    def listening(self) -> list[defer.Deferred[IListeningPort]]:
+        """For each endpoint the Deferred of its port, once the service has started."""
+        return [each._waitingForPort for each in self._listeners if each._waitingForPort is not None]
+
+    def stopService(self) -> defer.Deferred[Any]:
+        stopped = defer.maybeDeferred(super().stopService)
+        return stopped.addCallback(lambda _: self.ae.drain(self._grace))
+
+
+def _is_registered(uid: str) -> bool:
+    return uids.name(uid) != uid
+
+
+def _as_local(error: Exception) -> LocalProtocolError:
+    return error if isinstance(error, LocalProtocolError) else LocalProtocolError(str(error))
+
+
+def _where(remote: RemoteAE) -> str:
+    return remote.endpoint if isinstance(remote.endpoint, str) else repr(remote.endpoint)

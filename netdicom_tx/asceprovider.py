@@ -1,0 +1,1171 @@
+"""An association as its users hold it: requests out, responses and requests in (PS3.7 7, PS3.8 7).
+
+:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It counts message IDs, records
+a request before it writes it, routes a response by *Message ID Being Responded To*, a C-CANCEL-RQ to the running operation
+and any other request to the AE's dispatcher. It keeps the asynchronous operations window in both directions (PS3.7
+D.3.3.3). When the association ends, every Deferred that waits for it fails with one and the same reason.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from . import negotiation, statuses
+from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
+from .dispatch import Operation
+from .dulprovider import DULProtocol, Timeouts
+from .exceptions import (
+    AbortReason,
+    AssociationAbortedError,
+    AssociationError,
+    AssociationRejectedError,
+    AssociationReleasedError,
+    ClassNotSupportedError,
+    ConnectionLostError,
+    DCMTimeoutError,
+    DIMSEProcessingError,
+    EventHandlingError,
+    LocalProtocolError,
+    NetDICOMError,
+    PDUProcessingError,
+    RemoteProtocolError,
+    printable,
+)
+from .fragments import DataSetSink, MessageReader, fragment
+from .negotiation import NO_WINDOW, Offer, PContextDef, Window
+from .pdu import (
+    AAbort,
+    AAssociateAC,
+    AAssociateRJ,
+    AAssociateRQ,
+    AReleaseRP,
+    AReleaseRQ,
+    Fragment,
+)
+from .statuses import Status
+from .upperlayer import Indication, ProviderAbort, TransportClosed
+from .userdataitems import AsynchronousOperationsWindow
+
+if TYPE_CHECKING:
+    from .applicationentity import AE, RemoteAE
+
+__all__ = [
+    "IDENTIFIER_LIMIT",
+    "MEMORY_LIMIT",
+    "Association",
+    "PContextDef",
+    "ResponseStream",
+]
+
+#: Octets of a data set that is received into memory: an identifier, or the data set of an N-service.
+IDENTIFIER_LIMIT = 1 << 20
+#: The same for the instance of a C-STORE whose service does not ask for a file.
+MEMORY_LIMIT = 1 << 26
+
+# Unread responses of a stream: above the one the transport pauses, below the other it goes on.
+_HIGH_WATER = 256
+_LOW_WATER = 64
+
+_T = TypeVar("_T")
+
+
+class _MemorySink:
+    """Collects a data set in memory, up to a limit."""
+
+    __slots__ = ("_buffer", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+
+    def write(self, data: memoryview) -> None:
+        if len(self._buffer) + len(data) > self._limit:
+            raise DIMSEProcessingError(f"data set of more than {self._limit} octets")
+        self._buffer += data
+
+    def finish(self) -> bytes:
+        return bytes(self._buffer)
+
+    def abandon(self) -> None:
+        self._buffer.clear()
+
+
+class _FileSink:
+    """Passes a data set on to a file of the AE; remembers why it could not.
+
+    A file that fails does not end the association: the rest of the data set is read and dropped,
+    and the request is answered with the failure.
+    """
+
+    __slots__ = ("_file", "_start", "error")
+
+    def __init__(self, open_file: Callable[[], tuple[BinaryIO, int]]) -> None:
+        self._file: BinaryIO | None = None
+        self._start = 0
+        self.error: EventHandlingError | None = None
+        try:
+            self._file, self._start = open_file()
+        except (OSError, EventHandlingError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, EventHandlingError):
+            self.error = error
+        else:
+            self.error = EventHandlingError(
+                "out of resources: the data set cannot be kept", statuses.C_STORE_OUT_OF_RESOURCES
+            )
+            self.error.__cause__ = error
+        self.abandon()
+
+    def write(self, data: memoryview) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(data)
+        except (OSError, EventHandlingError) as error:
+            self._fail(error)
+
+    def finish(self) -> BinaryIO | None:
+        """The file, positioned where the AE said; None when it failed."""
+        if self._file is not None:
+            try:
+                self._file.seek(self._start)
+            except (OSError, EventHandlingError) as error:
+                self._fail(error)
+        return self._file
+
+    def abandon(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+class _Outstanding:
+    """A request of ours that has no final response yet."""
+
+    __slots__ = ("ctx", "is_forgotten", "is_sent", "message", "timeout", "timer")
+
+    def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
+        self.message = message
+        self.ctx = ctx
+        self.timeout = timeout
+        self.timer: IDelayedCall | None = None
+        self.is_sent = False
+        self.is_forgotten = False  # the caller does not want the answer any more
+
+    def respond(self, response: Response) -> None:
+        """A response came, Pending or final."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """There will be no response."""
+        raise NotImplementedError
+
+
+class _SingleRequest(_Outstanding):
+    __slots__ = ("deferred",)
+
+    def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
+        super().__init__(message, ctx, timeout)
+        self.deferred: defer.Deferred[Response] = defer.Deferred(self._cancel)
+
+    def _cancel(self, _: defer.Deferred[Response]) -> None:
+        self.is_forgotten = True
+
+    def respond(self, response: Response) -> None:
+        if not self.is_forgotten and not Status(response.status).is_pending:
+            self.deferred.callback(response)
+
+    def fail(self, error: Exception) -> None:
+        if not self.is_forgotten:
+            self.deferred.errback(error)
+
+
+class ResponseStream(_Outstanding, Generic[_T]):
+    """The responses to one C-FIND, C-GET or C-MOVE.
+
+    Iterate with ``async for``; inside ``async with``, leaving early sends C-CANCEL-RQ. The final
+    response is the last item, so a failure is seen by whoever reads to the end. Above a high-water
+    mark of unread responses the transport is paused, and the peer waits.
+
+    Iterating raises what ended the association, if that came before the final response.
+    """
+
+    __slots__ = (
+        "_asce",
+        "_convert",
+        "_error",
+        "_final",
+        "_is_cancelled",
+        "_is_holding",
+        "_is_read",
+        "_next",
+        "_unread",
+        "_watchers",
+    )
+
+    def __init__(
+        self,
+        asce: Association,
+        message: Request,
+        ctx: PContextDef,
+        timeout: float,
+        convert: Callable[[Response], _T],
+    ) -> None:
+        super().__init__(message, ctx, timeout)
+        self._asce = asce
+        self._convert = convert
+        self._unread: deque[Response] = deque()
+        self._next: defer.Deferred[Response] | None = None
+        self._watchers: list[defer.Deferred[Status]] = []
+        self._final: Response | None = None
+        self._error: Exception | None = None
+        self._is_cancelled = False
+        self._is_holding = False  # the transport is paused for us
+        self._is_read = False  # somebody iterates
+
+    # -- what the association tells --------------------------------------------------------------
+
+    def respond(self, response: Response) -> None:
+        if not Status(response.status).is_pending:
+            self._final = response
+        if self._next is not None:
+            waiting, self._next = self._next, None
+            waiting.callback(response)
+        elif not self.is_forgotten:
+            self._unread.append(response)
+            if len(self._unread) > _HIGH_WATER and not self._is_holding and self._final is None:
+                self._hold()
+        if self._final is not None:
+            self._tell_watchers()
+
+    def _hold(self) -> None:
+        if self._watchers and not self._is_read:
+            # Somebody waits for the end and nobody reads: holding would wait for ever.
+            self._unread.clear()
+            self.is_forgotten = True
+            return
+        self._is_holding = True
+        self._asce.pause(self)
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        if self._next is not None:
+            waiting, self._next = self._next, None
+            waiting.errback(error)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for each in watchers:
+            self._tell(each)
+
+    def _tell(self, watcher: defer.Deferred[Status]) -> None:
+        if self._final is not None:
+            watcher.callback(_status(self._final))
+        else:
+            assert self._error is not None
+            watcher.errback(self._error)
+
+    # -- what users do -----------------------------------------------------------------------------
+
+    @property
+    def done(self) -> defer.Deferred[Status]:
+        """Fires with the final status; a new Deferred at each access.
+
+        Who waits for this and never iterates has the responses dropped. Cancelling it forgets the
+        wait and does not cancel the operation.
+        """
+        watcher: defer.Deferred[Status] = defer.Deferred(
+            lambda d: self._watchers.remove(d) if d in self._watchers else None
+        )
+        if self._final is not None or self._error is not None:
+            self._tell(watcher)
+        else:
+            self._watchers.append(watcher)
+        return watcher
+
+    def cancel(self) -> None:
+        """Send C-CANCEL-RQ, once; the peer answers with a final response, FE00 if it obeys."""
+        if not self._is_cancelled and self._final is None and self._error is None:
+            self._is_cancelled = True
+            self._asce.cancel_request(self)
+
+    def __aiter__(self) -> ResponseStream[_T]:
+        return self
+
+    async def __anext__(self) -> _T:
+        self._is_read = True
+        if self._unread:
+            response = self._unread.popleft()
+            if self._is_holding and len(self._unread) < _LOW_WATER:
+                self._is_holding = False
+                self._asce.resume(self)
+            return self._convert(response)
+        if self._final is not None:
+            raise StopAsyncIteration
+        if self._error is not None:
+            raise self._error
+        if self._next is not None:
+            raise LocalProtocolError("the stream is being read already")
+        self._next = defer.Deferred(self._next_cancelled)
+        return self._convert(await self._next)
+
+    def _next_cancelled(self, _: defer.Deferred[Response]) -> None:
+        self._next = None
+        self._leave()
+
+    async def __aenter__(self) -> ResponseStream[_T]:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._final is None and self._error is None:
+            self._leave()
+            if kind is None:
+                await self.done
+
+    def _leave(self) -> None:
+        """The reader is gone: cancel, and read on to the final response."""
+        self.is_forgotten = True
+        self._unread.clear()
+        self.cancel()
+        if self._is_holding:
+            self._is_holding = False
+            self._asce.resume(self)
+
+
+def _status(response: Response) -> Status:
+    return Status(response.status, response.OPERATION, response.error_comment or "")
+
+
+class Association:
+    """One association, of either side.
+
+    Attributes:
+        ae: The application entity that this side is.
+        is_requestor: Whether this side asked for the association.
+        accepted_contexts: Presentation contexts by ID.
+        calling_ae_title: Of the requestor.
+        called_ae_title: As the requestor called the acceptor.
+        window: Operations outstanding at once, from this side's view.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        ae: AE,
+        *,
+        is_requestor: bool,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        remote_ae: RemoteAE | None = None,
+    ) -> None:
+        self.ae = ae
+        self.is_requestor = is_requestor
+        self.clock = clock
+        self.timeouts = timeouts
+        #: Whom we called; None for an acceptor.
+        self.remote_ae = remote_ae
+        self.accepted_contexts: dict[int, PContextDef] = {}
+        self.calling_ae_title = ""
+        self.called_ae_title = ""
+        self.window: Window = NO_WINDOW
+        #: Octets that the peer admits in a P-DATA-TF; 0 means no limit.
+        self.send_limit = 0
+        self.peer_address: IAddress | None = None
+        self.request_pdu: AAssociateRQ | None = None
+        self.response_pdu: AAssociateAC | None = None
+        self._dul: DULProtocol | None = None
+        self._is_established = False
+        self._error: NetDICOMError | None = None  # why it is over
+        self._established: defer.Deferred[Association] | None = None
+        self._associate_timer: IDelayedCall | None = None
+        self._idle_timer: IDelayedCall | None = None
+        self._release_timer: IDelayedCall | None = None
+        self._released: list[defer.Deferred[None]] = []
+        self._is_releasing = False
+        self._closed: list[defer.Deferred[AssociationError]] = []
+        self._is_disconnected = False
+        self._reader: MessageReader | None = None
+        self._sink: _MemorySink | _FileSink | None = None
+        self._last_message_id = 0
+        self._outstanding: dict[int, _Outstanding] = {}
+        self._waiting: deque[_Outstanding] = deque()
+        self._operations: dict[int, Operation] = {}
+        self._backlog: deque[tuple[PContextDef, Request, EventHandlingError | None]] = deque()
+        self._answered: set[int] = set()
+        self._holders: set[object] = set()
+        self._breaths = 0
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        way = "to" if self.is_requestor else "from"
+        return f"<Association {way} {self.peer_title}, {'open' if self.is_open else 'over'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made."""
+        return self._is_established and self._error is None
+
+    @property
+    def error(self) -> NetDICOMError | None:
+        """Why the association is over; None while it is not."""
+        return self._error
+
+    @property
+    def peer_title(self) -> str:
+        """The AE title of the other side, safe for logs."""
+        return printable(self.called_ae_title if self.is_requestor else self.calling_ae_title)
+
+    @property
+    def operations(self) -> int:
+        """Requests that are being performed or wait for their responses."""
+        return (
+            len(self._operations)
+            + len(self._backlog)
+            + len(self._outstanding)
+            + len(self._waiting)
+        )
+
+    def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
+        """The accepted contexts of an abstract syntax, in the order they were proposed."""
+        return tuple(
+            ctx for _, ctx in sorted(self.accepted_contexts.items()) if ctx.sop_class == sop_class
+        )
+
+    def refusals(self, sop_class: str) -> dict[str, str]:
+        """For each transfer syntax proposed with a SOP class, what the peer said."""
+        if self.request_pdu is None or self.response_pdu is None:
+            return {}
+        return negotiation.refusals(self.request_pdu, self.response_pdu, sop_class)
+
+    def get_scu(self, sop_class: str) -> Callable[..., Any]:
+        """The SCU service of a SOP class, bound to this association and its context.
+
+        Returns:
+            A callable that takes what the service takes after ``asce`` and ``ctx``.
+
+        Raises:
+            ClassNotSupportedError: The peer accepted no context for it, or no SCU is registered.
+        """
+        registration = self.ae.supported_scu.find(sop_class)
+        if registration is None:
+            raise ClassNotSupportedError(
+                sop_class, self.refusals(sop_class), "this AE has no SCU for it: add_scu"
+            )
+        for ctx in self.contexts_for(sop_class):
+            if ctx.as_scu:
+                return partial(registration.service, self, ctx)
+        raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
+
+    def closed(self) -> defer.Deferred[AssociationError]:
+        """Fires when the connection is gone, with the reason as its result; new at each call.
+
+        The reason is an :class:`~netdicom_tx.exceptions.AssociationReleasedError` after a release.
+        Cancelling it forgets the wait.
+        """
+        waiting: defer.Deferred[AssociationError] = defer.Deferred(
+            lambda d: self._closed.remove(d) if d in self._closed else None
+        )
+        self._closed.append(waiting)
+        if self._is_disconnected:
+            self._fire_closed()
+        return waiting
+
+    def _fire_closed(self) -> None:
+        waiting, self._closed = self._closed, []
+        reason = self._error
+        if not isinstance(reason, AssociationError):
+            reason = ConnectionLostError(str(reason or "the connection was closed"))
+        for each in waiting:
+            each.callback(reason)
+
+    # -- the upper layer tells (UpperLayerUser) ------------------------------------------------------
+
+    def connected(self, dul: DULProtocol) -> None:
+        self._dul = dul
+        self.peer_address = dul.peer
+        self.ae.association_opened(self)
+        if self.is_requestor:
+            self._associate_timer = self.clock.callLater(
+                self.timeouts.associate, self._timed_out, "associate", self.timeouts.associate
+            )
+
+    def indicated(self, what: Indication) -> None:
+        if isinstance(what, Fragment):
+            self._receive(what)
+            return
+        match what:
+            case AAssociateRQ():
+                defer.Deferred.fromCoroutine(self._decide(what)).addErrback(self._decision_failed)
+            case AAssociateAC():
+                self._confirm(what)
+            case AAssociateRJ(result, source, reason):
+                self._end(AssociationRejectedError(result, source, reason))
+            case AReleaseRQ():
+                self._release_asked()
+            case AReleaseRP():
+                self._release_answered()
+            case AAbort(source, reason):
+                self._end(AssociationAbortedError(source, reason))
+            case ProviderAbort(reason, detail):
+                self._log.warn(
+                    "association with {peer}: aborted, {detail}",
+                    peer=self.peer_title or self.peer_address,
+                    detail=printable(detail, 200),
+                )
+                self._end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
+            case TransportClosed(detail):
+                if self._is_releasing:
+                    # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
+                    self._end(AssociationReleasedError())
+                else:
+                    self._end(ConnectionLostError(f"the connection was lost: {detail}"))
+
+    def stalled(self, seconds: float) -> None:
+        self._end(DCMTimeoutError("send", seconds))
+        dul = self._require_dul()
+        dul.abort()
+        # The A-ABORT stands behind what the peer does not take.
+        dul.abort_transport()
+
+    def sending_failed(self, error: Exception) -> None:
+        self._end(LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}"))
+        self._require_dul().abort()
+
+    def disconnected(self, reason: Failure) -> None:
+        self._is_disconnected = True
+        if self._error is None:
+            self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
+        self.ae.association_closed(self)
+        self._fire_closed()
+
+    def _require_dul(self) -> DULProtocol:
+        if self._dul is None:
+            raise LocalProtocolError("the association has no transport yet")
+        return self._dul
+
+    # -- establishment -------------------------------------------------------------------------------
+
+    def established(self) -> defer.Deferred[Association]:
+        """Fires with this association when the peer has accepted it, for a requestor.
+
+        Cancelling it aborts.
+        """
+        self._established = defer.Deferred(lambda _: self.abort())
+        return self._established
+
+    def _confirm(self, answer: AAssociateAC) -> None:
+        request = self.request_pdu
+        assert request is not None
+        self._stop(self._associate_timer)
+        try:
+            self.accepted_contexts = negotiation.accepted_contexts(request, answer)
+        except PDUProcessingError as error:
+            self._require_dul().invalid(error)
+            return
+        self.response_pdu = answer
+        self.send_limit = answer.maximum_length
+        window = answer.user_item(AsynchronousOperationsWindow)
+        if window is not None and request.user_item(AsynchronousOperationsWindow) is not None:
+            self.window = Window(window.invoked, window.performed)
+        self._open()
+        waiting, self._established = self._established, None
+        try:
+            self.ae.on_association_response(answer)
+        finally:
+            if waiting is not None:
+                waiting.callback(self)
+
+    async def _decide(self, request: AAssociateRQ) -> None:
+        """Answer an A-ASSOCIATE-RQ (Sta3)."""
+        self.request_pdu = request
+        self.calling_ae_title = request.calling_ae_title
+        self.called_ae_title = request.called_ae_title
+        self.send_limit = request.maximum_length
+        dul = self._require_dul()
+        try:
+            negotiation.check_context_ids(request)
+        except PDUProcessingError as error:
+            dul.invalid(error)
+            return
+        rejection = self.ae.reject_reason(self, request)
+        if rejection is None:
+            try:
+                verdict = self.ae.on_association_request(self, request)
+                if verdict is not None:
+                    await verdict
+            except AssociationRejectedError as error:
+                rejection = AAssociateRJ(error.result, error.source, error.diagnostic)
+            if self._error is not None:
+                return  # the peer went away meanwhile
+        if rejection is not None:
+            self._reject(rejection)
+            return
+        answers, self.accepted_contexts = negotiation.answer_contexts(request, self._offer)
+        window, self.window = negotiation.answer_window(
+            request.user_item(AsynchronousOperationsWindow), self.ae.window
+        )
+        user_information = (
+            *negotiation.identification(dul.machine.receive_limit),
+            *((window,) if window is not None else ()),
+            *negotiation.answer_roles(request, self._offer),
+        )
+        answer = AAssociateAC(
+            presentation_contexts=answers,
+            user_information=user_information,
+            reserved=request.reserved,
+        )
+        self.response_pdu = answer
+        self._open()
+        self._log.info(
+            "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
+            peer=self.peer_title,
+            address=self.peer_address,
+            called=printable(self.called_ae_title),
+            accepted=len(self.accepted_contexts),
+            proposed=len(answers),
+        )
+        dul.accept(answer)
+
+    def _offer(self, abstract_syntax: str) -> Offer | None:
+        as_scp = self.ae.supported_scp.find(abstract_syntax)
+        as_scu = self.ae.supported_scu.find(abstract_syntax)
+        either = as_scp or as_scu
+        if either is None:
+            return None
+        return Offer(either.transfer_syntaxes, as_scp is not None, as_scu is not None)
+
+    def _reject(self, rejection: AAssociateRJ) -> None:
+        error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
+        self._log.info(
+            "association from {peer} at {address} to {called}: {error}",
+            peer=self.peer_title,
+            address=self.peer_address,
+            called=printable(self.called_ae_title),
+            error=error,
+        )
+        self._end(error)
+        self._require_dul().reject(rejection)
+
+    def _decision_failed(self, failure: Failure) -> None:
+        self._log.failure("on_association_request failed", failure)
+        if self._error is None:
+            self._reject(AAssociateRJ(2, 1, 1))
+
+    def _open(self) -> None:
+        self._is_established = True
+        self._reader = MessageReader(self.accepted_contexts, self._open_sink)
+        if not self.is_requestor:
+            self._idle_timer = self.clock.callLater(self.timeouts.idle, self._check_idle)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def _end(self, error: NetDICOMError) -> None:
+        """Everything that waits for this association fails with this reason, once."""
+        if self._error is not None:
+            return
+        self._error = error
+        for timer in (self._associate_timer, self._idle_timer, self._release_timer):
+            self._stop(timer)
+        if self._sink is not None:
+            self._sink.abandon()
+            self._sink = None
+        self._holders.clear()
+        outstanding = [*self._outstanding.values(), *self._waiting]
+        self._outstanding.clear()
+        self._waiting.clear()
+        for _, message, _ in self._backlog:
+            _close(message)
+        self._backlog.clear()
+        for each in outstanding:
+            self._stop(each.timer)
+            each.fail(error)
+        for operation in list(self._operations.values()):
+            operation.stop()
+        released, self._released = self._released, []
+        for deferred in released:
+            if isinstance(error, AssociationReleasedError):
+                deferred.callback(None)
+            else:
+                deferred.errback(error)
+        established, self._established = self._established, None
+        if established is not None:
+            established.errback(error)
+        if self._is_established:
+            self._log.info(
+                "association with {peer} is over: {error}", peer=self.peer_title, error=error
+            )
+
+    @staticmethod
+    def _stop(timer: IDelayedCall | None) -> None:
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _timed_out(self, timer: str, seconds: float) -> None:
+        self._end(DCMTimeoutError(timer, seconds))
+        self._require_dul().abort()
+
+    def _check_idle(self) -> None:
+        dul = self._require_dul()
+        quiet = self.clock.seconds() - dul.last_received
+        left = self.timeouts.idle - quiet
+        if self.operations and not self._sink:
+            left = self.timeouts.idle
+        if left <= 0:
+            dul.invalid(
+                DIMSEProcessingError(
+                    f"nothing came for {quiet:g} s (timeout 'idle')", AbortReason.NOT_SPECIFIED
+                )
+            )
+        else:
+            self._idle_timer = self.clock.callLater(left, self._check_idle)
+
+    def abort(self) -> None:
+        """End the association at once: A-ABORT, source service-user (PS3.8 7.3).
+
+        Everything outstanding fails with an AssociationAbortedError whose ``by_peer`` is False.
+        """
+        if self._error is None:
+            self._end(AssociationAbortedError(0, 0, by_peer=False))
+            if self._dul is not None:
+                self._dul.abort()
+
+    def drop(self) -> None:
+        """Close the connection without waiting for the peer; what it has not taken is lost."""
+        if self._dul is not None:
+            self._dul.abort_transport()
+
+    def finish(self) -> None:
+        """End an idle association: release it, or abort when there is none yet."""
+        if self.is_open:
+            self.release().addErrback(lambda _: None)
+        else:
+            self.abort()
+            self.drop()
+
+    def release(self) -> defer.Deferred[None]:
+        """End the association in order, when what was requested has been answered (PS3.8 7.2).
+
+        Returns:
+            A Deferred that fires when the peer has agreed; at once when the association is
+            released already. It fails with what else ended the association. Cancelling it aborts.
+        """
+        if isinstance(self._error, AssociationReleasedError):
+            return defer.succeed(None)
+        if self._error is not None:
+            return defer.fail(self._error)
+        deferred: defer.Deferred[None] = defer.Deferred(lambda _: self.abort())
+        self._released.append(deferred)
+        self._release_when_quiet()
+        return deferred
+
+    def _release_when_quiet(self) -> None:
+        if not self._released or self._is_releasing or self._outstanding or self._waiting:
+            return
+        dul = self._require_dul()
+        if dul.machine.is_established and not dul.is_congested:
+            self._is_releasing = True
+            self._start_release_timer()
+            dul.release()
+        elif dul.machine.is_established:
+            dul.when_writable().addCallbacks(
+                lambda _: self._release_when_quiet(), lambda _: None
+            )
+
+    def _start_release_timer(self) -> None:
+        self._stop(self._release_timer)
+        self._release_timer = self.clock.callLater(
+            self.timeouts.release, self._timed_out, "release", self.timeouts.release
+        )
+
+    def _release_answered(self) -> None:
+        dul = self._require_dul()
+        if dul.machine.may_answer_release:
+            dul.answer_release()  # the acceptor's end of a collision (AR-10, AR-4)
+        self._end(AssociationReleasedError())
+
+    def _release_asked(self) -> None:
+        # The peer answers nothing any more: PS3.8 7.2.1.
+        error = AssociationReleasedError("the peer released the association")
+        outstanding = [*self._outstanding.values(), *self._waiting]
+        self._outstanding.clear()
+        self._waiting.clear()
+        for each in outstanding:
+            self._stop(each.timer)
+            each.fail(error)
+        if (self._operations or self._backlog) and not self._is_releasing:
+            # Running operations may still answer (Sta8, AR-7), for a while.
+            self._stop(self._release_timer)
+            self._release_timer = self.clock.callLater(self.timeouts.release, self._answer_release)
+            return
+        self._answer_release()
+
+    def _answer_release(self) -> None:
+        dul = self._require_dul()
+        if not dul.machine.may_answer_release:
+            return
+        if dul.is_congested:
+            dul.when_writable().addCallbacks(lambda _: self._answer_release(), lambda _: None)
+            return
+        dul.answer_release()
+        if not self._is_releasing:
+            self._end(AssociationReleasedError("the peer released the association"))
+
+    async def __aenter__(self) -> Association:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Release; abort when the block ends with an exception."""
+        if kind is None:
+            await self.release()
+        else:
+            self.abort()
+
+    # -- messages in ---------------------------------------------------------------------------------
+
+    def _receive(self, piece: Fragment) -> None:
+        if self._error is not None or self._reader is None:
+            return
+        try:
+            complete = self._reader.receive(piece)
+        except RemoteProtocolError as error:
+            self._require_dul().invalid(error)
+            return
+        if complete is None:
+            return
+        context_id, message, sink = complete
+        self._sink = None
+        failure: EventHandlingError | None = None
+        if isinstance(sink, _FileSink):
+            file = sink.finish()
+            failure = sink.error
+            message = replace(message, data_set=file)
+        elif isinstance(sink, _MemorySink):
+            message = replace(message, data_set=sink.finish())
+        if isinstance(message, Response):
+            self._route_response(message)
+        elif isinstance(message, CCancelRQ):
+            operation = self._operations.get(message.message_id_being_responded_to)
+            if operation is not None:
+                operation.cancel()
+        elif isinstance(message, Request):
+            self._take_request(self.accepted_contexts[context_id], message, failure)
+
+    def _open_sink(self, context_id: int, message: Message) -> DataSetSink:
+        ctx = self.accepted_contexts[context_id]
+        limit = IDENTIFIER_LIMIT
+        if isinstance(message, Request):
+            registration = self.ae.supported_scp.find(ctx.sop_class)
+            if registration is not None and registration.store_in_file:
+                self._sink = _FileSink(lambda: self.ae.get_file(self, ctx, message))
+                return self._sink
+            if message.OPERATION == "C-STORE":
+                limit = MEMORY_LIMIT
+        self._sink = _MemorySink(limit)
+        return self._sink
+
+    def _route_response(self, response: Response) -> None:
+        message_id = response.message_id_being_responded_to
+        outstanding = self._outstanding.get(message_id)
+        if outstanding is None or (
+            response.command_field
+        ) != outstanding.message.COMMAND_FIELD | 0x8000:
+            self._log.warn(
+                "{peer}: {operation} response to message {id}, which was not asked; ignored",
+                peer=self.peer_title,
+                operation=response.OPERATION,
+                id=message_id,
+            )
+            return
+        if Status(response.status).is_pending:
+            self._start_response_timer(outstanding)
+            outstanding.respond(response)
+            return
+        self._stop(outstanding.timer)
+        del self._outstanding[message_id]
+        outstanding.respond(response)
+        self._start_waiting()
+        self._release_when_quiet()
+
+    def _take_request(
+        self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
+    ) -> None:
+        assert message.message_id is not None
+        if message.message_id in self._operations or any(
+            queued.message_id == message.message_id for _, queued, _ in self._backlog
+        ):
+            # PS3.7 C.5.9; the first operation is not touched by it.
+            _close(message)
+            self.send(message.response(statuses.DUPLICATE_INVOCATION), ctx)
+            return
+        limit = self.window.performed
+        if limit and len(self._operations) >= limit:
+            # More than was negotiated; one after the other, and the peer waits.
+            self._backlog.append((ctx, message, failure))
+            self.pause(self._backlog)
+            return
+        self._perform(ctx, message, failure)
+
+    def _perform(
+        self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
+    ) -> None:
+        assert message.message_id is not None
+        if failure is not None:
+            error = failure
+            if error.__cause__ is not None:
+                self._log.error(
+                    "{operation} from {peer}: the data set cannot be kept: {error!r}",
+                    operation=message.OPERATION,
+                    peer=self.peer_title,
+                    error=error.__cause__,
+                )
+
+            def service(*_: object) -> None:
+                raise error
+        else:
+            registration = self.ae.supported_scp.find(ctx.sop_class)
+            expected = not isinstance(message, NEventReportRQ)
+            if registration is None and not expected:
+                # An event is reported to an SCU (PS3.7 10.1.1).
+                registration = self.ae.supported_scu.find(ctx.sop_class)
+            if registration is None:
+                self.send(message.response(statuses.SOP_CLASS_NOT_SUPPORTED), ctx)
+                _close(message)
+                return
+            service = registration.service
+        operation = Operation(self, ctx, message, service)
+        self._answered.discard(message.message_id)
+        self._operations[message.message_id] = operation
+        operation.start()
+
+    def operation_ended(self, operation: Operation) -> None:
+        """An operation has sent its final response, or nobody waits for it any more."""
+        assert operation.msg.message_id is not None
+        self._operations.pop(operation.msg.message_id, None)
+        self._answered.discard(operation.msg.message_id)
+        if self._error is not None:
+            return
+        if self._backlog:
+            ctx, message, failure = self._backlog.popleft()
+            if not self._backlog:
+                self.resume(self._backlog)
+            self._perform(ctx, message, failure)
+        elif (
+            not self._operations
+            and self._dul is not None
+            and self._dul.machine.may_answer_release
+        ):
+            self._stop(self._release_timer)
+            self._answer_release()
+
+    def has_answered(self, operation: Operation) -> bool:
+        """Whether a service has itself sent the final response of an operation."""
+        return operation.msg.message_id in self._answered
+
+    # -- messages out --------------------------------------------------------------------------------
+
+    def send(self, message: Message, ctx: PContextDef | int) -> None:
+        """Send a message without waiting for anything; services answer by what they return.
+
+        Args:
+            message: A response; requests go through :meth:`request`.
+            ctx: Presentation context, or its ID.
+
+        Raises:
+            AssociationError: The association is over.
+        """
+        if self._error is not None:
+            raise self._error
+        context_id = ctx if isinstance(ctx, int) else ctx.id
+        if isinstance(message, Response) and not Status(message.status).is_pending:
+            self._answered.add(message.message_id_being_responded_to)
+        self._require_dul().send_message(
+            fragment(message, context_id=context_id, limit=self.send_limit)
+        )
+
+    async def breathe(self, every: int) -> None:
+        """Wait while the peer is behind with reading; now and then let the reactor have a turn."""
+        self._breaths += 1
+        if self._dul is not None and self._dul.is_congested:
+            await self._dul.when_writable()
+        elif self._breaths % every == 0:
+            turn: defer.Deferred[None] = defer.Deferred()
+            call = self.clock.callLater(0, turn.callback, None)
+            try:
+                await turn
+            finally:
+                self._stop(call)
+
+    def next_message_id(self) -> int:
+        """A message ID that is not in use: 1 to 65535."""
+        for _ in range(0xFFFF):
+            self._last_message_id = self._last_message_id % 0xFFFF + 1
+            if self._last_message_id not in self._outstanding:
+                return self._last_message_id
+        raise LocalProtocolError("65535 requests are outstanding: there is no message ID left")
+
+    def request(
+        self, message: Request, ctx: PContextDef, *, timeout: float | None = None
+    ) -> defer.Deferred[Response]:
+        """Send a request that has one response.
+
+        Args:
+            message: Its message ID is counted here when it is None.
+            ctx: An accepted context of this association.
+            timeout: Seconds; None means ``timeouts.response``.
+
+        Returns:
+            Fires with the response, whatever its status. Fails when the association ends
+            (AssociationError) or the response does not come in time (DCMTimeoutError, and the
+            association is aborted). Cancelling sends nothing, for DIMSE has no way to take such a
+            request back: the late answer is swallowed.
+        """
+        one = _SingleRequest(self._numbered(message), ctx, timeout or self.timeouts.response)
+        self._submit(one)
+        return one.deferred
+
+    def request_many(
+        self,
+        message: Request,
+        ctx: PContextDef,
+        convert: Callable[[Response], _T],
+        *,
+        timeout: float | None = None,
+    ) -> ResponseStream[_T]:
+        """Send a request that has many responses.
+
+        Args:
+            message: As for :meth:`request`.
+            ctx: As for :meth:`request`.
+            convert: What the stream makes of each response.
+            timeout: Seconds to each response, counted anew from the one before.
+        """
+        stream = ResponseStream(
+            self, self._numbered(message), ctx, timeout or self.timeouts.response, convert
+        )
+        self._submit(stream)
+        return stream
+
+    def _numbered(self, message: Request) -> Request:
+        if message.message_id is not None:
+            return message
+        return replace(message, message_id=self.next_message_id())
+
+    def _submit(self, one: _Outstanding) -> None:
+        """Send a request now, or when the window has room for it."""
+        problem = self._error or self._cannot_send(one)
+        if problem is not None:
+            one.fail(problem)
+            return
+        limit = self.window.invoked
+        if self._waiting or (limit and len(self._outstanding) >= limit):
+            self._waiting.append(one)
+        else:
+            self._send_request(one)
+
+    def _cannot_send(self, one: _Outstanding) -> NetDICOMError | None:
+        if self.accepted_contexts.get(one.ctx.id) != one.ctx:
+            return LocalProtocolError(f"context {one.ctx.id} is none of this association")
+        if self._released:
+            return AssociationReleasedError("the association is being released")
+        may = one.ctx.as_scp if isinstance(one.message, NEventReportRQ) else one.ctx.as_scu
+        if not may:
+            return LocalProtocolError(
+                f"{one.message.OPERATION} needs the other role on context {one.ctx.id}"
+            )
+        if one.message.message_id in self._outstanding or any(
+            each.message.message_id == one.message.message_id for each in self._waiting
+        ):
+            return LocalProtocolError(f"message ID {one.message.message_id} is in use")
+        return None
+
+    def _start_waiting(self) -> None:
+        limit = self.window.invoked
+        while self._waiting and not (limit and len(self._outstanding) >= limit):
+            one = self._waiting.popleft()
+            if one.is_forgotten:
+                continue
+            self._send_request(one)
+
+    def _send_request(self, one: _Outstanding) -> None:
+        message_id = one.message.message_id
+        assert message_id is not None
+        # Recorded before it is written, so that an immediate answer finds it.
+        self._outstanding[message_id] = one
+        try:
+            self._require_dul().send_message(
+                fragment(one.message, context_id=one.ctx.id, limit=self.send_limit),
+                partial(self._request_sent, one),
+            )
+        except NetDICOMError as error:
+            del self._outstanding[message_id]
+            one.fail(error)
+
+    def _request_sent(self, one: _Outstanding) -> None:
+        one.is_sent = True
+        if self._outstanding.get(one.message.message_id or 0) is one:
+            self._start_response_timer(one)
+
+    def _start_response_timer(self, one: _Outstanding) -> None:
+        if one.timer is not None and one.timer.active():
+            one.timer.reset(one.timeout)
+        else:
+            one.timer = self.clock.callLater(
+                one.timeout, self._timed_out, "response", one.timeout
+            )
+
+    def cancel_request(self, one: _Outstanding) -> None:
+        """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
+        if one in self._waiting:
+            self._waiting.remove(one)
+            one.respond(one.message.response(statuses.CANCEL))
+        elif self._error is None and one.message.message_id is not None:
+            self.send(
+                CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx
+            )
+
+    # -- pressure ------------------------------------------------------------------------------------
+
+    def pause(self, holder: object) -> None:
+        """Read nothing until every holder has called :meth:`resume`."""
+        if not self._holders and self._dul is not None:
+            self._dul.pause_reading()
+        self._holders.add(id(holder))
+
+    def resume(self, holder: object) -> None:
+        """See :meth:`pause`."""
+        if id(holder) in self._holders:
+            self._holders.discard(id(holder))
+            if not self._holders and self._dul is not None:
+                self._dul.resume_reading()
+
+
+def _close(message: Message) -> None:
+    """Give up the data set of a message that nobody will look at."""
+    close = getattr(message.data_set, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,308 @@
+"""Who answers a request, and how an answer is made of what a handler gives back.
+
+A :class:`Dispatcher` maps abstract syntaxes to services, one for each AE and role. It serves negotiation and dispatch
+alike, so an accepted context always has someone to answer. An :class:`Operation` is one request being performed: it runs
+the service, sends what it returns or yields, and turns what it raises into a status. This is the only place with a
+broad catch.
+
+=====================================  ====================================================================
+a service                              the peer gets
+=====================================  ====================================================================
+returns a status                       the response with this status
+returns (status, data set)             the response with both (N-GET, N-CREATE, ...)
+returns a response message             that message
+returns a Deferred or a coroutine      as above, when it fires
+yields data sets or (data set, status) a Pending response each, then the final one; FE00 after C-CANCEL
+yields response messages               those messages; one that is not Pending is the last
+raises EventHandlingError              the service's failure status, or the one it carries, and its comment
+raises anything else                   0x0110 Processing failure; it is logged, the association lives on
+has nothing for this operation         0x0211 Unrecognized operation
+=====================================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from . import dsutils, statuses
+from .dimsemessages import DataSource, Request, Response
+from .exceptions import EventHandlingError, LocalProtocolError, NetDICOMError, printable
+from .negotiation import PContextDef
+
+if TYPE_CHECKING:
+    from .asceprovider import Association
+
+__all__ = ["UNKNOWN_SOP_CLASSES", "Dispatcher", "Operation", "Registration", "Service"]
+
+# A service takes (asce, ctx, msg) as SCP, (asce, ctx, *args, **kwargs) as SCU, and returns one of
+# the things in the table above: hence Any.
+Service = Callable[..., Any]
+
+#: Register a service for this to have it serve every SOP class that the registry of PS3.6 does not
+#: name: private ones, and those that are newer than this version.
+UNKNOWN_SOP_CLASSES = "*"
+
+# Responses of a generator between two turns of the reactor: a C-CANCEL is seen after so many.
+_RESPONSES_PER_TURN = 16
+
+_FAILURE = {
+    "C-STORE": statuses.C_STORE_CANNOT_UNDERSTAND,
+    "C-FIND": statuses.C_FIND_UNABLE_TO_PROCESS,
+    "C-GET": statuses.C_GET_UNABLE_TO_PROCESS,
+    "C-MOVE": statuses.C_MOVE_UNABLE_TO_PROCESS,
+}
+_CANCELLABLE = ("C-FIND", "C-GET", "C-MOVE")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A service, with what negotiation and reception must know of it.
+
+    Attributes:
+        transfer_syntaxes: That it takes, in the order of our preference.
+        store_in_file: Its data sets are received into a file.
+    """
+
+    service: Service
+    transfer_syntaxes: tuple[str, ...]
+    store_in_file: bool
+
+
+class Dispatcher:
+    """Abstract syntax -> service, for one AE in one role."""
+
+    def __init__(self, is_known: Callable[[str], bool]) -> None:
+        self._is_known = is_known
+        self._services: dict[str, Registration] = {}
+
+    def register(
+        self, service: Service, sop_classes: Iterable[str] | None, transfer_syntaxes: Sequence[str]
+    ) -> None:
+        """Let a service answer for SOP classes.
+
+        Args:
+            sop_classes: None means the service's own ``sop_classes``.
+
+        Raises:
+            ValueError: There is no SOP class, or one has a service already.
+        """
+        own: Iterable[str] = getattr(service, "sop_classes", ())
+        uids = tuple(own if sop_classes is None else sop_classes)
+        title = getattr(service, "__name__", type(service).__name__)
+        if not uids:
+            raise ValueError(f"{title} has no SOP classes of its own: name them")
+        for uid in uids:
+            other = self._services.get(uid)
+            if other is not None and other.service is not service:
+                raise ValueError(f"SOP class {uid} has a service already")
+        registration = Registration(
+            service, tuple(transfer_syntaxes), bool(getattr(service, "store_in_file", False))
+        )
+        self._services.update(dict.fromkeys(uids, registration))
+
+    def find(self, abstract_syntax: str) -> Registration | None:
+        """The service for the abstract syntax of a presentation context."""
+        found = self._services.get(abstract_syntax)
+        if found is None and not self._is_known(abstract_syntax):
+            found = self._services.get(UNKNOWN_SOP_CLASSES)
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, Registration]]:
+        return iter(
+            (uid, entry) for uid, entry in self._services.items() if uid != UNKNOWN_SOP_CLASSES
+        )
+
+
+class Operation:
+    """One request that this side performs.
+
+    Args:
+        asce: Where it came in, and where the responses go.
+        ctx: Its presentation context.
+        msg: The request; a data set in a file is closed at the end of the operation.
+        service: Who answers.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, asce: Association, ctx: PContextDef, msg: Request, service: Service
+    ) -> None:
+        self.asce = asce
+        self.ctx = ctx
+        self.msg = msg
+        self._service = service
+        self._is_answered = False  # the final response has been sent
+        self._is_cancelled = False  # C-CANCEL came
+        self._is_stopped = False  # the association ended
+        self._interrupt: IDelayedCall | None = None
+        self._running: defer.Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Run the service; the association is told when all is over."""
+        running = defer.Deferred.fromCoroutine(self._run())
+        self._running = running
+        running.addBoth(self._ended)
+
+    def cancel(self) -> None:
+        """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, answer FE00."""
+        if self.msg.OPERATION in _CANCELLABLE:
+            self._is_cancelled = True
+            self._interrupt_soon()
+
+    def stop(self) -> None:
+        """The association ended: nobody waits for an answer."""
+        self._is_stopped = True
+        self._interrupt_soon()
+
+    def _interrupt_soon(self) -> None:
+        # From a fresh turn: a coroutine can be cancelled only while it waits.
+        if self._interrupt is None and self._running is not None and not self._running.called:
+            self._interrupt = self.asce.clock.callLater(0, self._running.cancel)
+
+    def _ended(self, _: object) -> None:
+        if self._interrupt is not None and self._interrupt.active():
+            self._interrupt.cancel()
+        close = getattr(self.msg.data_set, "close", None)
+        if close is not None:
+            close()
+        self.asce.operation_ended(self)
+
+    # -- running the service -------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            result = self._service(self.asce, self.ctx, self.msg)
+            if inspect.isawaitable(result):
+                result = await result
+            if isinstance(result, AsyncIterable):
+                await self._stream_async(result)
+            elif isinstance(result, Iterator):
+                await self._stream(result)
+            else:
+                self._finish(result)
+        except defer.CancelledError:
+            if self._is_cancelled:
+                self._respond(statuses.CANCEL)
+            elif not self._is_stopped:
+                self._log.failure(
+                    "{operation} {id}: the handler's Deferred was cancelled",
+                    operation=self.msg.OPERATION,
+                    id=self.msg.message_id,
+                )
+                self._respond(statuses.PROCESSING_FAILURE)
+        except EventHandlingError as error:
+            status = error.status
+            if status is None:
+                status = _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE)
+            self._respond(status, comment=error.comment)
+        except Exception:
+            # Whatever a handler raises must not end the association of its peer, nor others.
+            self._log.failure(
+                "{operation} {id} from {peer}: the handler failed",
+                operation=self.msg.OPERATION,
+                id=self.msg.message_id,
+                peer=self.asce.peer_title,
+            )
+            self._respond(statuses.PROCESSING_FAILURE)
+
+    def _finish(self, result: object) -> None:
+        if result is None:
+            if not self.asce.has_answered(self):
+                self._log.error(
+                    "{operation} {id}: the handler returned None; expected a status",
+                    operation=self.msg.OPERATION,
+                    id=self.msg.message_id,
+                )
+                self._respond(statuses.PROCESSING_FAILURE)
+        elif isinstance(result, Response):
+            self._send(result)
+        elif isinstance(result, int):
+            self._respond(result, comment=getattr(result, "comment", ""))
+        elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int):
+            self._respond(result[0], result[1])
+        else:
+            raise LocalProtocolError(
+                f"a handler returned {type(result).__name__}; expected a status, a response, "
+                "(status, data set), a generator, a Deferred or a coroutine"
+            )
+
+    async def _stream(self, items: Iterator[object]) -> None:
+        try:
+            for item in items:
+                if inspect.isawaitable(item):
+                    item = await item
+                if await self._emit(item):
+                    break
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        self._complete()
+
+    async def _stream_async(self, items: AsyncIterable[object]) -> None:
+        try:
+            async for item in items:
+                if await self._emit(item):
+                    break
+        finally:
+            aclose = getattr(items, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        self._complete()
+
+    def _complete(self) -> None:
+        if self._is_cancelled:
+            self._respond(statuses.CANCEL)
+        elif not self._is_answered:
+            self._respond(statuses.SUCCESS)
+
+    async def _emit(self, item: object) -> bool:
+        """Send one item of a generator; True when it was the last, or nobody wants more."""
+        if self._is_cancelled or self._is_stopped:
+            return True
+        if isinstance(item, Response):
+            self._send(item)
+        elif isinstance(item, int):
+            self._respond(item, comment=getattr(item, "comment", ""))
+        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], int):
+            self._respond(item[1], item[0])
+        else:
+            self._respond(statuses.PENDING, item)
+        if self._is_answered:
+            return True
+        await self.asce.breathe(_RESPONSES_PER_TURN)
+        return False
+
+    # -- answering -----------------------------------------------------------------------------
+
+    def _respond(self, status: int, data_set: object = None, comment: str = "") -> None:
+        elements: dict[str, Any] = {"error_comment": printable(comment)} if comment else {}
+        self._send(self.msg.response(status, self._encode(data_set), **elements))
+
+    def _encode(self, data_set: object) -> DataSource | None:
+        if isinstance(data_set, Dataset):
+            return dsutils.encode(data_set, self.ctx.supported_ts)
+        if data_set is None or isinstance(data_set, bytes) or hasattr(data_set, "read"):
+            return data_set  # type: ignore[return-value]  # a file, by its read
+        raise LocalProtocolError(
+            f"a handler gave {type(data_set).__name__}; expected a Dataset, bytes or a file"
+        )
+
+    def _send(self, response: Response) -> None:
+        if self._is_answered or self._is_stopped:
+            return
+        self._is_answered = not statuses.Status(response.status).is_pending
+        try:
+            self.asce.send(response, self.ctx)
+        except NetDICOMError as error:
+            # The association ended under it; whatever else it may be, nobody can be told.
+            self._log.debug("a response could not be sent: {error}", error=error)

@@ -1,0 +1,456 @@
+"""The upper layer on a Twisted transport: feed bytes, perform outputs, keep ARTIM, relay pressure.
+
+:class:`DULProtocol` decides nothing: :mod:`netdicom_tx.upperlayer` does. What the machine indicates goes to a *user*,
+which in this package is an :class:`~netdicom_tx.asceprovider.Association`.
+
+Out, messages queue, and fragments of two never interleave. The protocol is a push producer of its transport: it writes
+:data:`TURN` octets of PDUs at a time until the transport has enough, and goes on when that has drained; so a data set of
+any size, and any number of small responses, cost bounded memory. (A pull producer would be registered anew for each
+message and could not hold back a stream of small ones.) In, the user pauses the transport for as long as it is behind.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from twisted.internet import defer
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .exceptions import LocalProtocolError
+from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare
+
+__all__ = [
+    "READ_BUFFER",
+    "RECEIVE_LIMIT",
+    "TURN",
+    "DULAcceptorFactory",
+    "DULProtocol",
+    "DULRequestorFactory",
+    "Timeouts",
+    "UpperLayerUser",
+]
+
+#: Octets that are read, and held for writing, at a time: bulk throughput nearly doubles against
+#: Twisted's 64 KiB.
+READ_BUFFER = 1 << 20
+
+#: Octets of PDUs that are written in one turn.
+TURN = 1 << 18
+
+#: The maximum length that we advertise unless told otherwise, in octets. PDUs are not buffered, so
+#: a large one costs nothing; peers that send as much as is admitted then need fewer headers.
+RECEIVE_LIMIT = 1 << 20
+
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each wait may take, in seconds; all are finite.
+
+    Attributes:
+        connect: From the attempt to the open transport.
+        artim: ARTIM (PS3.8 9.1.5): transport open to A-ASSOCIATE-RQ complete, and the end of an
+            association to the closed transport.
+        associate: From A-ASSOCIATE-RQ sent to the answer.
+        response: From a request sent to its response; each pending response renews it.
+        send: The peer takes nothing of what we send.
+        release: From A-RELEASE-RQ to the answer; also what running operations still have when the
+            peer asks for release.
+        idle: Nothing received, no operation under way (acceptor; a requestor decides itself when
+            to release).
+    """
+
+    connect: float = 30
+    artim: float = 30
+    associate: float = 30
+    response: float = 60
+    send: float = 60
+    release: float = 10
+    idle: float = 60
+
+
+class UpperLayerUser(TypingProtocol):
+    """What :class:`DULProtocol` tells the *service user* of PS3.8."""
+
+    def connected(self, dul: DULProtocol) -> None:
+        """The transport is open."""
+
+    def indicated(self, what: Indication) -> None:
+        """The machine indicates or confirms this; may be called again before it returns."""
+
+    def stalled(self, seconds: float) -> None:
+        """The peer has taken nothing of what we send for so long."""
+
+    def sending_failed(self, error: Exception) -> None:
+        """The data set of a message could not be read to its end."""
+
+    def disconnected(self, reason: Failure) -> None:
+        """The transport is gone; nothing follows."""
+
+
+class _Outgoing:
+    """A message on its way out."""
+
+    __slots__ = ("on_sent", "pdus")
+
+    def __init__(
+        self, pdus: Iterator[bytes | bytearray], on_sent: Callable[[], None] | None
+    ) -> None:
+        self.pdus = pdus
+        self.on_sent = on_sent
+
+
+@implementer(IPushProducer)
+class DULProtocol(Protocol):
+    """One transport connection, one upper layer, one user.
+
+    Args:
+        machine: Fresh, for the side that this is.
+        user: Is told what happens.
+        clock: For ARTIM and the other waits.
+        timeouts: Uses ``artim`` and ``send``.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        machine: UpperLayer,
+        user: UpperLayerUser,
+        *,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+    ) -> None:
+        self.machine = machine
+        self._user = user
+        self._clock = clock
+        self._timeouts = timeouts
+        self._artim: IDelayedCall | None = None
+        self._closing: IDelayedCall | None = None
+        self._stall: IDelayedCall | None = None
+        self._queue: deque[_Outgoing] = deque()
+        self._is_pumping = False
+        self._is_congested = False
+        self._is_registered = False
+        self._waiting: list[defer.Deferred[None]] = []
+        self._quickack: Callable[[], object] | None = None
+        #: When something was last received, by the clock.
+        self.last_received = clock.seconds()
+
+    # -- transport to machine ------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self._tune_transport()
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]  # an IConsumer
+        self._is_registered = True
+        self.last_received = self._clock.seconds()
+        self._user.connected(self)
+        self._perform(self.machine.transport_opened())
+
+    def _tune_transport(self) -> None:
+        transport: Any = self.transport  # what it is depends on the reactor and on TLS
+        if hasattr(transport, "bufferSize"):
+            transport.bufferSize = READ_BUFFER
+        if ITCPTransport.providedBy(transport):
+            # Without this, the second of two small writes waits for the peer's delayed
+            # acknowledgement, 40 ms.
+            transport.setTcpNoDelay(True)
+            handle = transport.getHandle()
+            if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):
+                option = (socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+                self._quickack = lambda: handle.setsockopt(*option)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.last_received = self._clock.seconds()
+        # The kernel leaves quick-acknowledge mode by itself, so it is set after each read; a sender
+        # with Nagle's algorithm on (DCMTK's as shipped) would else wait for our acknowledgement.
+        if self._quickack is not None:
+            self._quickack()
+        self._perform(self.machine.receive_data(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._is_registered = False
+        for call in (self._artim, self._closing, self._stall):
+            if call is not None and call.active():
+                call.cancel()
+        self._drop_queue()
+        self._perform(self.machine.transport_closed(reason.getErrorMessage()))
+        self._user.disconnected(reason)
+
+    # -- machine to transport ------------------------------------------------------------------
+
+    def _perform(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Indicate(what):
+                    self._user.indicated(what)
+                case Send(data):
+                    if self.transport is not None:
+                        self.transport.write(b"".join(data))
+                case _Bare.StartARTIM:
+                    self._stop_artim()
+                    self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
+                case _Bare.StopARTIM:
+                    self._stop_artim()
+                case _Bare.CloseTransport:
+                    self._close()
+                case _Bare.OpenTransport:
+                    pass  # the endpoint of AE.request_association does it
+
+    def _stop_artim(self) -> None:
+        if self._artim is not None and self._artim.active():
+            self._artim.cancel()
+        self._artim = None
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        self._log.debug("ARTIM expired in {state}", state=self.machine.state.name)
+        self._perform(self.machine.artim_expired())
+
+    def _close(self) -> None:
+        if self.transport is None:
+            return
+        was_congested = self._is_congested
+        self._drop_queue()
+        if self._is_registered:
+            # A transport with a producer does not close before that is done.
+            self._is_registered = False
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer
+        # The user may have paused it; a paused transport would not see the peer close.
+        self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
+        if was_congested:
+            self.abort_transport()
+            return
+        self.transport.loseConnection()
+        # A peer that takes nothing more must not keep the connection.
+        self._closing = self._clock.callLater(self._timeouts.artim, self.abort_transport)
+
+    def abort_transport(self) -> None:
+        """Drop the connection, with what is still unsent."""
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]  # an ITCPTransport
+
+    # -- the user's requests -------------------------------------------------------------------
+
+    @property
+    def peer(self) -> IAddress | None:
+        """The transport's address of the peer."""
+        return self.transport.getPeer() if self.transport is not None else None
+
+    def accept(self, answer: AAssociateAC) -> None:
+        self._perform(self.machine.accept(answer))
+
+    def reject(self, answer: AAssociateRJ) -> None:
+        self._perform(self.machine.reject(answer))
+
+    def release(self) -> None:
+        self._perform(self.machine.release())
+
+    def answer_release(self) -> None:
+        self._perform(self.machine.answer_release())
+
+    def abort(self) -> None:
+        """A-ABORT, in any state in which there is something to abort."""
+        self._drop_queue()
+        if self.machine.may_abort:
+            self._perform(self.machine.abort())
+
+    def invalid(self, error: Exception) -> None:
+        """The peer's data broke a rule that only the user can see: A-P-ABORT."""
+        self._drop_queue()
+        self._perform(self.machine.invalid_data(error))
+
+    def pause_reading(self) -> None:
+        """Let the peer wait."""
+        if self.transport is not None:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]  # an IPushProducer
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if self.transport is not None and not self.machine.is_over:
+            self.last_received = self._clock.seconds()
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
+
+    # -- messages out --------------------------------------------------------------------------
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether what is sent now waits for the peer to take what was sent before."""
+        return self._is_congested or bool(self._queue)
+
+    def send_message(
+        self,
+        pdus: Iterator[bytes | bytearray],
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
+        """Queue the PDUs of a message; they are made when there is room for them.
+
+        Args:
+            pdus: Encoded P-DATA-TF PDUs.
+            on_sent: Called when the last has been handed to the transport; perhaps before this
+                returns. Not called when the association ends before.
+        """
+        if not self.machine.may_send_data:
+            raise LocalProtocolError(
+                f"no message can be sent in {self.machine.state.name} ({self.machine.state.value})"
+            )
+        self._queue.append(_Outgoing(pdus, on_sent))
+        self._pump()
+
+    def when_writable(self) -> defer.Deferred[None]:
+        """Fires when :attr:`is_congested` ends; fails when the association does.
+
+        Cancelling it forgets the wait and changes nothing else.
+        """
+        if not self.is_congested:
+            return defer.succeed(None)
+        waiting: defer.Deferred[None] = defer.Deferred(lambda d: self._waiting.remove(d))
+        self._waiting.append(waiting)
+        return waiting
+
+    def _pump(self) -> None:
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while self._queue and not self._is_congested and self.machine.may_send_data:
+                self._write_turn()
+        finally:
+            self._is_pumping = False
+
+    def _write_turn(self) -> None:
+        """Write up to TURN octets, of as many messages as there are."""
+        turn: list[bytes | bytearray] = []
+        sent: list[_Outgoing] = []
+        size = 0
+        while self._queue and size < TURN:
+            outgoing = self._queue[0]
+            try:
+                pdu = next(outgoing.pdus, None)
+            except Exception as error:  # the file of the data set, or whatever stands for one
+                self._log.failure("a message could not be sent to its end")
+                self._drop_queue()
+                self._user.sending_failed(error)
+                return
+            if pdu is None:
+                self._queue.popleft()
+                sent.append(outgoing)
+            else:
+                turn.append(pdu)
+                size += len(pdu)
+        if turn:
+            self._perform(self.machine.send_data(turn))
+        for outgoing in sent:
+            if outgoing.on_sent is not None:
+                outgoing.on_sent()
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(LocalProtocolError("the association ended before there was room"))
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough (IPushProducer)."""
+        if not self._is_congested:
+            self._is_congested = True
+            self._stall = self._clock.callLater(self._timeouts.send, self._send_stalled)
+
+    def resumeProducing(self) -> None:
+        """The transport has room again (IPushProducer)."""
+        self._is_congested = False
+        if self._stall is not None and self._stall.active():
+            self._stall.cancel()
+        self._pump()
+        if not self.is_congested and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
+
+    def stopProducing(self) -> None:
+        """The transport is gone (IPushProducer); connectionLost tells the rest."""
+
+    def _send_stalled(self) -> None:
+        self._user.stalled(self._timeouts.send)
+
+
+class DULAcceptorFactory(Factory):
+    """Makes the protocol of each incoming connection.
+
+    Args:
+        make_user: Called for each; the acceptor's side of an association.
+        clock: For all waits.
+        receive_limit: Octets admitted in a P-DATA-TF; 0 means no limit.
+        timeouts: Of the connections to come.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        make_user: Callable[[], UpperLayerUser],
+        *,
+        clock: IReactorTime,
+        receive_limit: int = RECEIVE_LIMIT,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._make_user = make_user
+        self._clock = clock
+        self.receive_limit = receive_limit
+        self.timeouts = timeouts or Timeouts()
+
+    def buildProtocol(self, addr: IAddress | None) -> DULProtocol:
+        protocol = DULProtocol(
+            UpperLayer(is_requestor=False, receive_limit=self.receive_limit),
+            self._make_user(),
+            clock=self._clock,
+            timeouts=self.timeouts,
+        )
+        protocol.factory = self
+        return protocol
+
+
+class DULRequestorFactory(ClientFactory):
+    """Makes the protocol of one outgoing connection, whose A-ASSOCIATE-RQ is already known."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        request: AAssociateRQ,
+        user: UpperLayerUser,
+        *,
+        clock: IReactorTime,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._request = request
+        self._user = user
+        self._clock = clock
+        self._timeouts = timeouts or Timeouts()
+
+    def buildProtocol(self, addr: IAddress | None) -> DULProtocol:
+        machine = UpperLayer(is_requestor=True, receive_limit=self._request.maximum_length)
+        protocol = DULProtocol(machine, self._user, clock=self._clock, timeouts=self._timeouts)
+        # Evt1 and AE-1: the transport that the action opens is the one being built.
+        for _ in machine.associate(self._request):
+            pass
+        protocol.factory = self
+        return protocol

@@ -1,0 +1,381 @@
+"""What is proposed, accepted and refused when an association is made: pure decisions.
+
+Presentation contexts (PS3.8 9.3.2.2, 9.3.3.2), transfer syntaxes, SCU and SCP roles (PS3.7 D.3.3.4), maximum length
+(PS3.8 D.1), the asynchronous operations window (PS3.7 D.3.3.3), and the reasons to reject (PS3.8 9.3.4). Who is asked
+and what is sent is :mod:`netdicom_tx.asceprovider`'s part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .exceptions import AbortReason, LocalProtocolError, PDUProcessingError
+from .pdu import (
+    AAssociateAC,
+    AAssociateRJ,
+    AAssociateRQ,
+    ContextResult,
+    PresentationContextAC,
+    PresentationContextRQ,
+)
+from .uids import (
+    APPLICATION_CONTEXT_NAME,
+    DEFAULT_TRANSFER_SYNTAXES,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+)
+from .userdataitems import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    RoleSelection,
+    UserDataItem,
+)
+
+__all__ = [
+    "MAXIMUM_CONTEXTS",
+    "NO_WINDOW",
+    "Offer",
+    "PContextDef",
+    "Window",
+    "accepted_contexts",
+    "answer_contexts",
+    "answer_roles",
+    "answer_window",
+    "check_context_ids",
+    "identification",
+    "plan_contexts",
+    "refusals",
+    "reject_reason",
+]
+
+#: Context IDs are odd and one octet: 1, 3, ... 255.
+MAXIMUM_CONTEXTS = 128
+# Fragments of two octets need a PDU of eight.
+_SMALLEST_USABLE_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PContextDef:
+    """An accepted presentation context, as services receive it.
+
+    Attributes:
+        id: 1 to 255, odd.
+        sop_class: The abstract syntax.
+        supported_ts: The transfer syntax that was agreed on.
+        as_scu: This side may be the SCU.
+        as_scp: This side may be the SCP.
+    """
+
+    id: int
+    sop_class: str
+    supported_ts: str
+    as_scu: bool = True
+    as_scp: bool = False
+
+    @property
+    def transfer_syntax(self) -> str:
+        return self.supported_ts
+
+    @property
+    def abstract_syntax(self) -> str:
+        return self.sop_class
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an acceptor has for an abstract syntax.
+
+    Attributes:
+        transfer_syntaxes: That it can take.
+        as_scp: It has a service that answers requests.
+        as_scu: It has a service that makes them.
+    """
+
+    transfer_syntaxes: Sequence[str]
+    as_scp: bool = True
+    as_scu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Operations outstanding at once, from one side's own view; 0 means unlimited."""
+
+    invoked: int = 1
+    performed: int = 1
+
+
+#: Without negotiation there is one operation at a time (PS3.7 D.3.3.3).
+NO_WINDOW = Window(1, 1)
+
+
+def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
+    """The user items that every request and answer of ours begins with."""
+    return (
+        MaximumLength(receive_limit),
+        ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
+        ImplementationVersionName(IMPLEMENTATION_VERSION_NAME),
+    )
+
+
+# -- requestor ----------------------------------------------------------------------------------
+
+
+def plan_contexts(needs: Mapping[str, Sequence[str]]) -> tuple[PresentationContextRQ, ...]:
+    """Presentation contexts for what is to be sent or asked.
+
+    The uncompressed default transfer syntaxes, between which a data set can be re-encoded without
+    loss, share a context; each other transfer syntax has its own, because an acceptor picks one
+    of those that stand together.
+
+    Args:
+        needs: Abstract syntax -> transfer syntaxes in the order of preference.
+
+    Raises:
+        LocalProtocolError: Nothing is needed, or more than one association can hold.
+    """
+    wanted: list[tuple[str, tuple[str, ...]]] = []
+    for abstract_syntax, transfer_syntaxes in needs.items():
+        shared = tuple(ts for ts in transfer_syntaxes if ts in DEFAULT_TRANSFER_SYNTAXES)
+        first = True
+        for transfer_syntax in dict.fromkeys(transfer_syntaxes):
+            if transfer_syntax not in shared:
+                wanted.append((abstract_syntax, (transfer_syntax,)))
+            elif first:
+                first = False
+                wanted.append((abstract_syntax, shared))
+    if not wanted:
+        raise LocalProtocolError(
+            "an association needs a presentation context: register a service with add_scu, or name "
+            "the contexts"
+        )
+    if len(wanted) > MAXIMUM_CONTEXTS:
+        raise LocalProtocolError(
+            f"{len(wanted)} presentation contexts are needed, an association holds "
+            f"{MAXIMUM_CONTEXTS}: name those of the instances to be sent, or use several associations"
+        )
+    return tuple(
+        PresentationContextRQ(2 * index + 1, abstract_syntax, transfer_syntaxes)
+        for index, (abstract_syntax, transfer_syntaxes) in enumerate(wanted)
+    )
+
+
+def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, PContextDef]:
+    """The contexts that the acceptor accepted, with the requestor's roles, by ID.
+
+    Raises:
+        PDUProcessingError: The answer names a context, or a transfer syntax, that was not
+            proposed.
+    """
+    proposed = {context.context_id: context for context in request.presentation_contexts}
+    asked = {item.sop_class_uid: item for item in request.user_items(RoleSelection)}
+    granted = {item.sop_class_uid: item for item in answer.user_items(RoleSelection)}
+    accepted: dict[int, PContextDef] = {}
+    for context in answer.presentation_contexts:
+        proposal = proposed.get(context.context_id)
+        if proposal is None:
+            raise PDUProcessingError(
+                f"the answer has presentation context {context.context_id}, which was not proposed",
+                AbortReason.UNEXPECTED_PARAMETER,
+            )
+        if context.result != ContextResult.ACCEPTANCE:
+            continue
+        if context.transfer_syntax not in proposal.transfer_syntaxes:
+            raise PDUProcessingError(
+                f"presentation context {context.context_id} was accepted with a transfer syntax "
+                "that was not proposed for it"
+            )
+        uid = proposal.abstract_syntax
+        # PS3.7 D.3.3.4: no answer to role selection means the default roles, and an answer for a
+        # role that was not proposed is ignored.
+        as_scu, as_scp = True, False
+        if uid in asked and uid in granted:
+            as_scu = asked[uid].scu_role and granted[uid].scu_role
+            as_scp = asked[uid].scp_role and granted[uid].scp_role
+        accepted[context.context_id] = PContextDef(
+            context.context_id, uid, context.transfer_syntax, as_scu, as_scp
+        )
+    return accepted
+
+
+_RESULT_WORDS = {
+    0: "accepted",
+    1: "rejected by the user",
+    2: "rejected without a reason",
+    3: "abstract syntax not supported",
+    4: "transfer syntax not supported",
+}
+
+
+def refusals(request: AAssociateRQ, answer: AAssociateAC, sop_class: str) -> dict[str, str]:
+    """For each transfer syntax proposed with a SOP class, what the acceptor said to it."""
+    results = {context.context_id: context for context in answer.presentation_contexts}
+    told: dict[str, str] = {}
+    for proposal in request.presentation_contexts:
+        if proposal.abstract_syntax != sop_class:
+            continue
+        context = results.get(proposal.context_id)
+        for transfer_syntax in proposal.transfer_syntaxes:
+            if context is None:
+                told[transfer_syntax] = "not answered"
+            elif context.result:
+                told[transfer_syntax] = _RESULT_WORDS.get(
+                    context.result, f"result {context.result}"
+                )
+            elif context.transfer_syntax == transfer_syntax:
+                told[transfer_syntax] = "accepted"
+            else:
+                told[transfer_syntax] = "another was chosen"
+    return told
+
+
+# -- acceptor -----------------------------------------------------------------------------------
+
+
+def reject_reason(
+    request: AAssociateRQ,
+    *,
+    called_ae_titles: Iterable[str] | None = None,
+    calling_ae_titles: Iterable[str] | None = None,
+) -> AAssociateRJ | None:
+    """Why this request must be rejected, or None (PS3.8 9.3.4).
+
+    The protocol version is the upper layer's affair (AE-6).
+
+    Args:
+        called_ae_titles: Under which we serve; None means under any.
+        calling_ae_titles: Whom we serve; None means anybody.
+    """
+    if request.application_context != APPLICATION_CONTEXT_NAME:
+        return AAssociateRJ(1, 1, 2)
+    if not _is_ae_title(request.called_ae_title) or (
+        called_ae_titles is not None and request.called_ae_title not in called_ae_titles
+    ):
+        return AAssociateRJ(1, 1, 7)
+    if not _is_ae_title(request.calling_ae_title) or (
+        calling_ae_titles is not None and request.calling_ae_title not in calling_ae_titles
+    ):
+        return AAssociateRJ(1, 1, 3)
+    if 0 < request.maximum_length < _SMALLEST_USABLE_LENGTH:
+        # No fragment of a message fits; no reason of Table 9-21 says so.
+        return AAssociateRJ(1, 1, 1)
+    return None
+
+
+def _is_ae_title(title: str) -> bool:
+    return 0 < len(title) <= 16 and all(" " <= c <= "~" and c != "\\" for c in title)
+
+
+def check_context_ids(request: AAssociateRQ) -> None:
+    """Refuse a request whose context IDs cannot be told apart (PS3.8 9.3.2.2).
+
+    Raises:
+        PDUProcessingError: No context, more than 128, or an ID that is even or comes twice.
+    """
+    contexts = request.presentation_contexts
+    if not 0 < len(contexts) <= MAXIMUM_CONTEXTS:
+        raise PDUProcessingError(
+            f"{len(contexts)} presentation contexts; expected 1 to {MAXIMUM_CONTEXTS}"
+        )
+    seen: set[int] = set()
+    for context in contexts:
+        if context.context_id % 2 == 0:
+            raise PDUProcessingError(
+                f"presentation context ID {context.context_id}; expected an odd number"
+            )
+        if context.context_id in seen:
+            raise PDUProcessingError(f"presentation context ID {context.context_id} comes twice")
+        seen.add(context.context_id)
+
+
+def answer_roles(
+    request: AAssociateRQ, offers: Callable[[str], Offer | None]
+) -> tuple[RoleSelection, ...]:
+    """The answers to role selection: what was proposed, and we can complement (PS3.7 D.3.3.4).
+
+    Proposals for a SOP class that no context proposes, or that we do not have, stay unanswered.
+    """
+    proposed = {context.abstract_syntax for context in request.presentation_contexts}
+    answers: dict[str, RoleSelection] = {}
+    for item in request.user_items(RoleSelection):
+        offer = offers(item.sop_class_uid) if item.sop_class_uid in proposed else None
+        if offer is not None:
+            answers[item.sop_class_uid] = RoleSelection(
+                item.sop_class_uid, item.scu_role and offer.as_scp, item.scp_role and offer.as_scu
+            )
+    return tuple(answers.values())
+
+
+def answer_contexts(
+    request: AAssociateRQ, offers: Callable[[str], Offer | None]
+) -> tuple[tuple[PresentationContextAC, ...], dict[int, PContextDef]]:
+    """Decide on each proposed context.
+
+    The transfer syntax is the first of the requestor's that we can take: the requestor knows in
+    which one its data sets are.
+
+    Args:
+        offers: What we have for an abstract syntax; None when nothing.
+
+    Returns:
+        The answers, in the order of the proposals; and the accepted contexts with our roles.
+    """
+    roles = {item.sop_class_uid: item for item in answer_roles(request, offers)}
+    answers: list[PresentationContextAC] = []
+    accepted: dict[int, PContextDef] = {}
+    known: dict[str, tuple[Offer, frozenset[str]] | None] = {}
+    for context in request.presentation_contexts:
+        uid = context.abstract_syntax
+        if uid not in known:
+            found = offers(uid)
+            known[uid] = None if found is None else (found, frozenset(found.transfer_syntaxes))
+        entry = known[uid]
+        first = context.transfer_syntaxes[0]
+        as_scu, as_scp = False, False
+        if entry is not None:
+            offer, takes = entry
+            as_scp = offer.as_scp
+            if uid in roles:
+                as_scp, as_scu = roles[uid].scu_role, roles[uid].scp_role
+        if entry is None or not (as_scu or as_scp):
+            result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+        else:
+            chosen = next((ts for ts in context.transfer_syntaxes if ts in takes), None)
+            if chosen is not None:
+                answers.append(
+                    PresentationContextAC(context.context_id, ContextResult.ACCEPTANCE, chosen)
+                )
+                accepted[context.context_id] = PContextDef(
+                    context.context_id, uid, chosen, as_scu, as_scp
+                )
+                continue
+            result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
+        answers.append(PresentationContextAC(context.context_id, result, first))
+    return tuple(answers), accepted
+
+
+def answer_window(
+    offered: AsynchronousOperationsWindow | None, ours: Window
+) -> tuple[AsynchronousOperationsWindow | None, Window]:
+    """What an acceptor answers to a proposed window, and the window it then has itself.
+
+    Args:
+        offered: From the requestor's view; None when it was not proposed.
+        ours: What this side would do.
+
+    Returns:
+        The item for the answer, never larger than the offer (None when nothing was proposed: then
+        nothing is answered); and the acceptor's own view of it.
+    """
+    if offered is None:
+        return None, NO_WINDOW
+    invoked = _smaller(offered.invoked, ours.performed)
+    performed = _smaller(offered.performed, ours.invoked)
+    return AsynchronousOperationsWindow(invoked, performed), Window(performed, invoked)
+
+
+def _smaller(a: int, b: int) -> int:
+    """The smaller of two limits, of which 0 is none."""
+    return min(a, b) if a and b else a or b
