@@ -1,6 +1,7 @@
 """netdicom_tx: DICOM networking on Twisted.
 
-The names that programs begin with are importable from here; the rest lives in the modules that ``docs/`` describes.
+The names that programs begin with are importable from here; the rest lives in the modules that
+``docs/`` describes.
 """
 
 from .applicationentity import AE, AEService, RemoteAE

@@ -1,7 +1,8 @@
 """Application entities: who we are, whom we call, what we serve, and the hooks of the seed API.
 
-:class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It knows no service: those
-are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. :class:`RemoteAE` is a value; its address is an endpoint string.
+:class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It
+knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`.
+:class:`RemoteAE` is a value; its address is an endpoint string.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
-from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import MultiService
+from twisted.application.service import Service as TwistedService
 from twisted.internet import defer
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import (
@@ -288,9 +288,7 @@ class AE:
     def acceptor_factory(self) -> DULAcceptorFactory:
         """A Twisted factory whose connections are associations with this AE."""
         return DULAcceptorFactory(
-            lambda: Association(
-                self, is_requestor=False, clock=self.clock, timeouts=self.timeouts
-            ),
+            lambda: Association(self, is_requestor=False, clock=self.clock, timeouts=self.timeouts),
             clock=self.clock,
             receive_limit=self.max_pdu_length,
             timeouts=self.timeouts,
@@ -311,9 +309,7 @@ class AE:
         parsed: IStreamServerEndpoint = serverFromString(self.reactor, endpoint)
         return parsed
 
-    def as_service(
-        self, *endpoints: str | IStreamServerEndpoint, grace: float = 10
-    ) -> AEService:
+    def as_service(self, *endpoints: str | IStreamServerEndpoint, grace: float = 10) -> AEService:
         """A Twisted service that listens at the endpoints while it runs.
 
         Args:
@@ -335,7 +331,7 @@ class AE:
         drained: defer.Deferred[None] = defer.Deferred(lambda _: self._abort_all())
         self._drained.append(drained)
         for asce in list(self._associations):
-            self._end_when_idle(asce)
+            asce.finish()
         self._check_drained()
 
         def finished(result: Any) -> Any:  # passed on as it came
@@ -344,12 +340,6 @@ class AE:
             return result
 
         return drained.addBoth(finished)
-
-    def _end_when_idle(self, asce: Association) -> None:
-        if asce.operations:
-            self.clock.callLater(0.05, self._end_when_idle, asce)
-        elif asce in self._associations:
-            asce.finish()
 
     def _abort_all(self) -> None:
         for asce in list(self._associations):
@@ -455,32 +445,60 @@ class AE:
         raise EventHandlingError("on_receive_store is not implemented", statuses.PROCESSING_FAILURE)
 
 
-class AEService(MultiService):
+class AEService(TwistedService):
     """An AE that listens while the service runs.
 
-    ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
-    seconds, ends the associations, and fires when the last connection is gone.
+    Each port that opens is logged, ``AETITLE listening on HOST:PORT``. ``stopService`` stops
+    listening, rejects what still asks, lets operations end for ``grace`` seconds, ends the
+    associations, and fires when the last connection is gone.
     """
 
-    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
-        super().__init__()
-        self.ae = ae
-        self._grace = grace
-        self._listeners = []
-        for endpoint in endpoints:
-            listener = StreamServerEndpointService(endpoint, ae.acceptor_factory())
-            # A node that cannot listen must say so at once, not run deaf.
-            listener._raiseSynchronously = True
-            listener.setServiceParent(self)
-            self._listeners.append(listener)
+    _log = Logger()
 
-    @property
-    def listening(self) -> list[defer.Deferred[IListeningPort]]:
-        """For each endpoint the Deferred of its port, once the service has started."""
-        return [each._waitingForPort for each in self._listeners if each._waitingForPort is not None]
+    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
+        self.ae = ae
+        self._endpoints = endpoints
+        self._grace = grace
+        self._listening: list[defer.Deferred[IListeningPort]] = []
+        #: The ports that are open.
+        self.ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still open ports below 1024."""
+        self._listening = [
+            endpoint.listen(self.ae.acceptor_factory())
+            .addErrback(self._cannot_listen)
+            .addCallback(self._opened)
+            for endpoint in self._endpoints
+        ]
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._listening:
+            self.privilegedStartService()
+
+    def _opened(self, port: IListeningPort) -> IListeningPort:
+        self.ports.append(port)
+        host: Any = port.getHost()  # an address of some kind
+        self._log.info(
+            "{aet} listening on {host}:{port}",
+            aet=self.ae.ae_title,
+            host=getattr(host, "host", host),
+            port=getattr(host, "port", ""),
+        )
+        return port
+
+    def _cannot_listen(self, failure: Failure) -> IListeningPort:
+        # A node that cannot listen says so and goes, instead of running deaf.
+        raise SystemExit(f"cannot listen: {failure.getErrorMessage()}")
 
     def stopService(self) -> defer.Deferred[Any]:
-        stopped = defer.maybeDeferred(super().stopService)
+        super().stopService()  # type: ignore[no-untyped-call]
+        opening, self._listening = self._listening, []
+        for each in opening:
+            each.cancel()
+        ports, self.ports = self.ports, []
+        stopped = defer.gatherResults([defer.maybeDeferred(each.stopListening) for each in ports])
         return stopped.addCallback(lambda _: self.ae.drain(self._grace))
 
 

@@ -1,9 +1,10 @@
 """An association as its users hold it: requests out, responses and requests in (PS3.7 7, PS3.8 7).
 
-:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It counts message IDs, records
-a request before it writes it, routes a response by *Message ID Being Responded To*, a C-CANCEL-RQ to the running operation
-and any other request to the AE's dispatcher. It keeps the asynchronous operations window in both directions (PS3.7
-D.3.3.3). When the association ends, every Deferred that waits for it fails with one and the same reason.
+:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It
+counts message IDs, records a request before it writes it, routes a response by *Message ID Being
+Responded To*, a C-CANCEL-RQ to the running operation and any other request to the AE's
+dispatcher. It keeps the asynchronous operations window in both directions (PS3.7 D.3.3.3). When
+the association ends, every Deferred that waits for it fails with one and the same reason.
 """
 
 from __future__ import annotations
@@ -401,6 +402,7 @@ class Association:
         self._release_timer: IDelayedCall | None = None
         self._released: list[defer.Deferred[None]] = []
         self._is_releasing = False
+        self._is_finishing = False
         self._closed: list[defer.Deferred[AssociationError]] = []
         self._is_disconnected = False
         self._reader: MessageReader | None = None
@@ -439,10 +441,7 @@ class Association:
     def operations(self) -> int:
         """Requests that are being performed or wait for their responses."""
         return (
-            len(self._operations)
-            + len(self._backlog)
-            + len(self._outstanding)
-            + len(self._waiting)
+            len(self._operations) + len(self._backlog) + len(self._outstanding) + len(self._waiting)
         )
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
@@ -755,12 +754,22 @@ class Association:
             self._dul.abort_transport()
 
     def finish(self) -> None:
-        """End an idle association: release it, or abort when there is none yet."""
-        if self.is_open:
-            self.release().addErrback(lambda _: None)
-        else:
+        """End it in order when nothing is under way any more; at once when it is not open."""
+        if not self.is_open:
             self.abort()
             self.drop()
+            return
+        self._is_finishing = True
+        self._finish_when_idle()
+
+    def _finish_when_idle(self) -> None:
+        if self._is_finishing and not self.operations and self._sink is None and self.is_open:
+            self._is_finishing = False
+            self.release().addErrback(
+                lambda failure: self._log.debug(
+                    "{peer}: {error}", peer=self.peer_title, error=failure.value
+                )
+            )
 
     def release(self) -> defer.Deferred[None]:
         """End the association in order, when what was requested has been answered (PS3.8 7.2).
@@ -787,9 +796,7 @@ class Association:
             self._start_release_timer()
             dul.release()
         elif dul.machine.is_established:
-            dul.when_writable().addCallbacks(
-                lambda _: self._release_when_quiet(), lambda _: None
-            )
+            dul.when_writable().addCallbacks(lambda _: self._release_when_quiet(), lambda _: None)
 
     def _start_release_timer(self) -> None:
         self._stop(self._release_timer)
@@ -891,9 +898,10 @@ class Association:
     def _route_response(self, response: Response) -> None:
         message_id = response.message_id_being_responded_to
         outstanding = self._outstanding.get(message_id)
-        if outstanding is None or (
-            response.command_field
-        ) != outstanding.message.COMMAND_FIELD | 0x8000:
+        if (
+            outstanding is None
+            or (response.command_field) != outstanding.message.COMMAND_FIELD | 0x8000
+        ):
             self._log.warn(
                 "{peer}: {operation} response to message {id}, which was not asked; ignored",
                 peer=self.peer_title,
@@ -910,6 +918,7 @@ class Association:
         outstanding.respond(response)
         self._start_waiting()
         self._release_when_quiet()
+        self._finish_when_idle()
 
     def _take_request(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
@@ -975,12 +984,12 @@ class Association:
                 self.resume(self._backlog)
             self._perform(ctx, message, failure)
         elif (
-            not self._operations
-            and self._dul is not None
-            and self._dul.machine.may_answer_release
+            not self._operations and self._dul is not None and self._dul.machine.may_answer_release
         ):
             self._stop(self._release_timer)
             self._answer_release()
+        else:
+            self._finish_when_idle()
 
     def has_answered(self, operation: Operation) -> bool:
         """Whether a service has itself sent the final response of an operation."""
@@ -1134,9 +1143,7 @@ class Association:
         if one.timer is not None and one.timer.active():
             one.timer.reset(one.timeout)
         else:
-            one.timer = self.clock.callLater(
-                one.timeout, self._timed_out, "response", one.timeout
-            )
+            one.timer = self.clock.callLater(one.timeout, self._timed_out, "response", one.timeout)
 
     def cancel_request(self, one: _Outstanding) -> None:
         """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
@@ -1144,9 +1151,7 @@ class Association:
             self._waiting.remove(one)
             one.respond(one.message.response(statuses.CANCEL))
         elif self._error is None and one.message.message_id is not None:
-            self.send(
-                CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx
-            )
+            self.send(CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx)
 
     # -- pressure ------------------------------------------------------------------------------------
 

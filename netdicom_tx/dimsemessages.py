@@ -1,8 +1,9 @@
 """The 23 DIMSE messages and the codec of their command sets (PS3.7 6.3, 9.3, 10.3, Annex E).
 
-A message is a frozen value: the elements of its command set in snake_case, and ``data_set``, which is bytes, a binary
-file positioned at the data set, or None. Which messages carry one is the sender's knowledge; Command Data Set Type
-(0000,0800), Command Group Length and Command Field are the codec's.
+A message is a frozen value: the elements of its command set in snake_case, and ``data_set``,
+which is bytes, a binary file positioned at the data set, or None. Which messages carry one is the
+sender's knowledge; Command Data Set Type (0000,0800), Command Group Length and Command Field are
+the codec's.
 
 ============================  =====  ============================  =====
 request                       field  response                      field
@@ -21,8 +22,9 @@ request                       field  response                      field
 :class:`NDeleteRQ`            0150H  :class:`NDeleteRSP`           8150H
 ============================  =====  ============================  =====
 
-A command set is always implicit VR little endian, ascending, even; its grammar is fixed and tiny, so pydicom is not on
-this path. Elements that a message does not have, retired ones among them, are skipped when reading.
+A command set is always implicit VR little endian, ascending, even; its grammar is fixed and tiny,
+so pydicom is not on this path. Elements that a message does not have, retired ones among them,
+are skipped when reading.
 """
 
 from __future__ import annotations
@@ -228,7 +230,9 @@ class Request(Message):
 
     message_id: int | None = None
 
-    def response(self, status: int, data_set: DataSource | None = None, **elements: Any) -> Response:
+    def response(
+        self, status: int, data_set: DataSource | None = None, **elements: Any
+    ) -> Response:
         """The response to this request, with its IDs filled in.
 
         Args:

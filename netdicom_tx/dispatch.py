@@ -1,9 +1,9 @@
 """Who answers a request, and how an answer is made of what a handler gives back.
 
-A :class:`Dispatcher` maps abstract syntaxes to services, one for each AE and role. It serves negotiation and dispatch
-alike, so an accepted context always has someone to answer. An :class:`Operation` is one request being performed: it runs
-the service, sends what it returns or yields, and turns what it raises into a status. This is the only place with a
-broad catch.
+A :class:`Dispatcher` maps abstract syntaxes to services, one for each AE and role. It serves
+negotiation and dispatch alike, so an accepted context always has someone to answer. An
+:class:`Operation` is one request being performed: it runs the service, sends what it returns or
+yields, and turns what it raises into a status. This is the only place with a broad catch.
 
 =====================================  ====================================================================
 a service                              the peer gets
@@ -133,9 +133,7 @@ class Operation:
 
     _log = Logger()
 
-    def __init__(
-        self, asce: Association, ctx: PContextDef, msg: Request, service: Service
-    ) -> None:
+    def __init__(self, asce: Association, ctx: PContextDef, msg: Request, service: Service) -> None:
         self.asce = asce
         self.ctx = ctx
         self.msg = msg

@@ -1,7 +1,8 @@
 """Data sets and bytes: pydicom's codec by transfer syntax, and the Part 10 header (PS3.5, PS3.10 7.1).
 
-The rest of the package moves data sets as bytes or as files of bytes; here, and only on request, they become
-:class:`pydicom.Dataset`. The File Meta Information is written by hand because it stands on the receiving hot path.
+The rest of the package moves data sets as bytes or as files of bytes; here, and only on request,
+they become :class:`pydicom.Dataset`. The File Meta Information is written by hand because it
+stands on the receiving hot path.
 """
 
 from __future__ import annotations
@@ -39,7 +40,21 @@ __all__ = [
 _PREAMBLE = bytes(128) + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
-_LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+_LONG_VRS = {
+    b"OB",
+    b"OW",
+    b"OF",
+    b"OD",
+    b"OL",
+    b"OV",
+    b"SQ",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"SV",
+    b"UV",
+}
 # Octets of File Meta Information that is read; a real one has about 200, private information
 # can make it longer.
 _FILE_META_LIMIT = 1 << 20
@@ -216,14 +231,20 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
             (length,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
             size = 12
         if length > _FILE_META_LIMIT:
-            raise DataSetError(f"element (0002,{number:04X}) of the file header has {length} octets")
+            raise DataSetError(
+                f"element (0002,{number:04X}) of the file header has {length} octets"
+            )
         value = file.read(length)
         if len(value) < length:
             raise DataSetError("the file ends inside its header")
         values[number] = value.decode("latin-1").rstrip("\0 ")
         offset += size + length
     file.seek(offset)
-    for number, what in ((0x0002, "SOP Class"), (0x0003, "SOP Instance"), (0x0010, "Transfer Syntax")):
+    for number, what in (
+        (0x0002, "SOP Class"),
+        (0x0003, "SOP Instance"),
+        (0x0010, "Transfer Syntax"),
+    ):
         if not values.get(number):
             raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
     return FileMeta(values[0x0002], values[0x0003], values[0x0010], offset)

@@ -1,12 +1,14 @@
 """The upper layer on a Twisted transport: feed bytes, perform outputs, keep ARTIM, relay pressure.
 
-:class:`DULProtocol` decides nothing: :mod:`netdicom_tx.upperlayer` does. What the machine indicates goes to a *user*,
-which in this package is an :class:`~netdicom_tx.asceprovider.Association`.
+:class:`DULProtocol` decides nothing: :mod:`netdicom_tx.upperlayer` does. What the machine
+indicates goes to a *user*, which in this package is an
+:class:`~netdicom_tx.asceprovider.Association`.
 
-Out, messages queue, and fragments of two never interleave. The protocol is a push producer of its transport: it writes
-:data:`TURN` octets of PDUs at a time until the transport has enough, and goes on when that has drained; so a data set of
-any size, and any number of small responses, cost bounded memory. (A pull producer would be registered anew for each
-message and could not hold back a stream of small ones.) In, the user pauses the transport for as long as it is behind.
+Out, messages queue, and fragments of two never interleave. The protocol is a push producer of its
+transport: it writes :data:`TURN` octets of PDUs at a time until the transport has enough, and
+goes on when that has drained; so a data set of any size, and any number of small responses, cost
+bounded memory. (A pull producer would be registered anew for each message and could not hold back
+a stream of small ones.) In, the user pauses the transport for as long as it is behind.
 """
 
 from __future__ import annotations
@@ -173,7 +175,7 @@ class DULProtocol(Protocol):
             # Without this, the second of two small writes waits for the peer's delayed
             # acknowledgement, 40 ms.
             transport.setTcpNoDelay(True)
-            handle = transport.getHandle()
+            handle = self.transport.getHandle()  # type: ignore[union-attr]
             if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):
                 option = (socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
                 self._quickack = lambda: handle.setsockopt(*option)

@@ -18,8 +18,9 @@
     └── EventHandlingError                raise it in a handler; .status .comment
         └── StatusError
 
-Blame first: *Local* is our caller's mistake, *Remote* the peer's. A DIMSE status, even a failing one, is a
-result and not an exception; :class:`EventHandlingError` is how a *handler* answers with one.
+Blame first: *Local* is our caller's mistake, *Remote* the peer's. A DIMSE status, even a failing
+one, is a result and not an exception; :class:`EventHandlingError` is how a *handler* answers with
+one.
 """
 
 from __future__ import annotations

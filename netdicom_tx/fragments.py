@@ -1,8 +1,9 @@
 """Messages to P-DATA-TF PDUs, and fragments back to messages (PS3.8 9.3.5, Annexes D.1 and E).
 
-Out, :func:`fragment` is lazy: a data set of any size costs one fragment of memory. In, :class:`MessageReader` collects
-the command set, bounded, and passes the data set on to a sink of its caller's choice while it arrives. A PDV that
-breaks the order of Annex E is a :class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the fitting abort reason.
+Out, :func:`fragment` is lazy: a data set of any size costs one fragment of memory. In,
+:class:`MessageReader` collects the command set, bounded, and passes the data set on to a sink of
+its caller's choice while it arrives. A PDV that breaks the order of Annex E is a
+:class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the fitting abort reason.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class DataSetSink(Protocol):
     """Where the octets of a data set go while they arrive."""
 
     def write(self, data: memoryview, /) -> object:
-        """Take some octets; what they are a view of may be reused after the call."""
+        """Take some octets; they do not change, so the view may be kept instead of a copy."""
 
 
 class MessageReader:

@@ -1,13 +1,16 @@
 """The state machine of the upper layer: Table 9-10 and Tables 9-6 to 9-9 of PS3.8 9.2, as data.
 
-Everything that decides a transition is in this file; it does not know sockets, bytes or clocks. Compare it with the
-standard line by line. A cell that is empty there is ``.`` here; 54 of the 123 filled ones say AA-8.
+Everything that decides a transition is in this file; it does not know sockets, bytes or clocks.
+Compare it with the standard line by line. A cell that is empty there is ``.`` here; 54 of the 123
+filled ones say AA-8.
 
 What the tables leave to prose:
 
-- AE-6 and AR-8 have two outcomes each. The second is a row of its own here: ``AE-6 unacceptable`` and ``AR-8 acceptor``.
-- After AE-4, AR-3, AA-2 and AA-3 the transport is being closed *by us*, and will report so: Evt17 in Sta1, an empty
-  cell. :class:`netdicom_tx.upperlayer.UpperLayer` ignores what the transport says after that. This is the only addition.
+- AE-6 and AR-8 have two outcomes each. The second is a row of its own here: ``AE-6 unacceptable``
+  and ``AR-8 acceptor``.
+- After AE-4, AR-3, AA-2 and AA-3 the transport is being closed *by us*, and will report so: Evt17
+  in Sta1, an empty cell. :class:`netdicom_tx.upperlayer.UpperLayer` ignores what the transport says
+  after that. This is the only addition.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What is proposed, accepted and refused when an association is made: pure decisions.
 
-Presentation contexts (PS3.8 9.3.2.2, 9.3.3.2), transfer syntaxes, SCU and SCP roles (PS3.7 D.3.3.4), maximum length
-(PS3.8 D.1), the asynchronous operations window (PS3.7 D.3.3.3), and the reasons to reject (PS3.8 9.3.4). Who is asked
-and what is sent is :mod:`netdicom_tx.asceprovider`'s part.
+Presentation contexts (PS3.8 9.3.2.2, 9.3.3.2), transfer syntaxes, SCU and SCP roles (PS3.7
+D.3.3.4), maximum length (PS3.8 D.1), the asynchronous operations window (PS3.7 D.3.3.3), and the
+reasons to reject (PS3.8 9.3.4). Who is asked and what is sent is
+:mod:`netdicom_tx.asceprovider`'s part.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ type   class                   read as
 07H    :class:`AAbort`         a value, when complete
 =====  ======================  =====================================================
 
-Values are frozen and checked when they are made; ``encode()`` gives the whole PDU. What a peer sends is read
-tolerantly where the standard says *not tested* (reserved bytes, padding of AE titles), strictly where lengths and
-structure are concerned. The sub-items of the user information are in :mod:`netdicom_tx.userdataitems`.
+Values are frozen and checked when they are made; ``encode()`` gives the whole PDU. What a peer
+sends is read tolerantly where the standard says *not tested* (reserved bytes, padding of AE
+titles), strictly where lengths and structure are concerned. The sub-items of the user information
+are in :mod:`netdicom_tx.userdataitems`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """DIMSE statuses: an int that knows its category and its words.
 
-Sources: PS3.7 Annex C (the general codes and the classes of codes) and PS3.4 (those of a service). What a service
-means by a code depends on the operation, so a :class:`Status` may be told which one it answers.
+Sources: PS3.7 Annex C (the general codes and the classes of codes) and PS3.4 (those of a
+service). What a service means by a code depends on the operation, so a :class:`Status` may be
+told which one it answers.
 """
 
 from __future__ import annotations

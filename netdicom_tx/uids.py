@@ -1,7 +1,7 @@
 """SOP classes, transfer syntaxes and other UIDs, by the names of PS3.6 Annex A.
 
-The registry itself is pydicom's; this module picks out of it the groups that services are registered for, and names
-what the code of this package mentions.
+The registry itself is pydicom's; this module picks out of it the groups that services are
+registered for, and names what the code of this package mentions.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "STUDY_ROOT_GET_SOP_CLASS",
     "STUDY_ROOT_MOVE_SOP_CLASS",
     "VERIFICATION_SOP_CLASS",
+    "is_uid_like",
     "is_valid_uid",
     "name",
 ]
@@ -155,6 +156,14 @@ _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)
 def is_valid_uid(uid: str) -> bool:
     """Whether this is a UID: 1 to 64 characters, components without leading zeros (PS3.5 9.1)."""
     return len(uid) <= 64 and _UID.fullmatch(uid) is not None
+
+
+def is_uid_like(uid: str) -> bool:
+    """Whether peers in the field would take this for a UID: 1 to 64 digits and dots.
+
+    Some devices send components with leading zeros; their instances are worth keeping.
+    """
+    return 0 < len(uid) <= 64 and not uid.strip("0123456789.")
 
 
 def name(uid: str) -> str:

@@ -1,12 +1,15 @@
 """The DICOM upper layer of one connection, without I/O: events in, ordered outputs out (PS3.8 9.2).
 
-There is one door. Every input becomes an event, is looked up in Table 9-10, the new state is **committed, and then**
-the outputs are given in the standard's order; performing one may therefore come back in. Iterators returned from here
-are lazy and must be used up: :meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the one
-before have been performed, so that an abort in between stops the rest of the segment, as the table wants it (AA-6).
+There is one door. Every input becomes an event, is looked up in Table 9-10, the new state is
+**committed, and then** the outputs are given in the standard's order; performing one may
+therefore come back in. Iterators returned from here are lazy and must be used up:
+:meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the one before have
+been performed, so that an abort in between stops the rest of the segment, as the table wants it
+(AA-6).
 
-A peer's fault is never raised: it becomes Evt19 and the A-ABORT reason that fits. A request of our own side that
-the table does not have is a :class:`~netdicom_tx.exceptions.LocalProtocolError`.
+A peer's fault is never raised: it becomes Evt19 and the A-ABORT reason that fits. A request of
+our own side that the table does not have is a
+:class:`~netdicom_tx.exceptions.LocalProtocolError`.
 """
 
 from __future__ import annotations
@@ -271,7 +274,11 @@ class UpperLayer:
     def _outcome(self, name: str, payload: object) -> str:
         """The row of the action, for the two that have a second."""
         # PS3.8 9.3.2: of the protocol version bit 0 alone is tested.
-        if name == "AE-6" and isinstance(payload, AAssociateRQ) and not payload.protocol_version & 1:
+        if (
+            name == "AE-6"
+            and isinstance(payload, AAssociateRQ)
+            and not payload.protocol_version & 1
+        ):
             return "AE-6 unacceptable"
         if name == "AR-8" and not self.is_requestor:
             return "AR-8 acceptor"

@@ -15,10 +15,10 @@ type    class                                       section
 other   :class:`UnknownItem`                        kept as it came (PS3.8 D.2)
 ======  ==========================================  ======================
 
-Each is a frozen value with ``encode() -> bytes`` (the whole item) and ``decode(body)`` (the bytes behind its length
-field). All integers are big endian. A body that is too short or disagrees with its inner lengths is a
-:class:`~netdicom_tx.exceptions.PDUProcessingError` with the fitting A-ABORT reason. The items that hold them are
-in :mod:`netdicom_tx.pdu`.
+Each is a frozen value with ``encode() -> bytes`` (the whole item) and ``decode(body)`` (the bytes
+behind its length field). All integers are big endian. A body that is too short or disagrees with
+its inner lengths is a :class:`~netdicom_tx.exceptions.PDUProcessingError` with the fitting
+A-ABORT reason. The items that hold them are in :mod:`netdicom_tx.pdu`.
 """
 
 from __future__ import annotations

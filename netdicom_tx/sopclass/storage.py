@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -15,7 +15,7 @@ from ..dimsemessages import CStoreRQ, DataSource, Request
 from ..exceptions import ClassNotSupportedError, EventHandlingError, LocalProtocolError
 from ..negotiation import PContextDef
 from ..statuses import Status
-from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_valid_uid, name
+from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_uid_like, name
 from .base import sop_classes, store_in_file
 from .verification import status_of
 
@@ -86,7 +86,7 @@ def _store(
         raise dsutils.DataSetError(
             f"expected a Dataset, a path or an open binary file, got {type(dataset).__name__}"
         )
-    return _store_file(asce, ctx, dataset, msg_id)
+    return _store_file(asce, ctx, cast(BinaryIO, dataset), msg_id)
 
 
 def _store_file(
@@ -117,8 +117,10 @@ def _store_data_set(
 
 
 def _encode(data_set: Dataset, source: str, target: str) -> bytes:
-    if source and source != target and dsutils.is_little_endian(source) != (
-        dsutils.is_little_endian(target)
+    if (
+        source
+        and source != target
+        and dsutils.is_little_endian(source) != (dsutils.is_little_endian(target))
     ):
         raise dsutils.DataSetError(
             f"re-encoding from {name(source)} to {name(target)} would have to swap pixel data"
@@ -171,7 +173,7 @@ def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awai
     """Keep an instance: its file goes to ``AE.on_receive_store``, whose status is the answer.
 
     A request whose SOP class is not the one of its context is refused with 0x0122, a SOP Instance
-    UID that is none with 0x0117, and the hook does not see them.
+    UID that is none with 0xA900, and the hook does not see them.
     """
     if msg.data_set is None:
         raise EventHandlingError("C-STORE-RQ without a data set")
@@ -181,9 +183,11 @@ def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awai
             "C-STORE",
             "Affected SOP Class UID is not that of the presentation context",
         )
-    if not is_valid_uid(msg.sop_instance_uid or ""):
+    if not is_uid_like(msg.sop_instance_uid or ""):
         return Status(
-            statuses.INVALID_SOP_INSTANCE, "C-STORE", "Affected SOP Instance UID is no UID"
+            statuses.C_STORE_DATA_SET_DOES_NOT_MATCH,
+            "C-STORE",
+            "Affected SOP Instance UID is no UID",
         )
     assert not isinstance(msg.data_set, bytes)
     return asce.ae.on_receive_store(ctx, msg.data_set)

@@ -1,0 +1,367 @@
+"""Instances as files that survive: temporary name, fsync, rename, directory fsync.
+
+The layout of the storage directory::
+
+    lock                        held while a node runs
+    incoming/                   what is arriving; emptied at start, read by nobody
+    instances/3f/3fa9….dcm      Part 10 files, named by the SHA-256 of their SOP Instance UID
+
+No name is ever derived from a peer's text but through the digest. Nothing under ``instances/`` is
+ever incomplete: a file gets its name there when all of it is on the disk. What is kept is the
+data set as it came, behind a Part 10 header.
+
+All methods but :meth:`FileStore.spool` and :meth:`Spool.write` block, and belong in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import itertools
+import mmap
+import os
+import threading
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..dsutils import DataSetError, part10_header, read_file_meta
+from ..exceptions import NetDICOMError
+from .header import Scanned, scan
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = [
+    "Duplicates",
+    "FileStore",
+    "Kept",
+    "MismatchError",
+    "Outcome",
+    "Spool",
+    "StorageError",
+]
+
+# Octets of an instance that are held in memory; smaller ones are written by the thread that keeps
+# them, in one go.
+SPOOL_MEMORY = 1 << 20
+# Buffers in one writev; the kernel's IOV_MAX is 1024.
+_BUFFERS = 512
+# What is left free on the disk, so that the system and other services live on: 5 %, at most 1 GiB.
+_RESERVE_DIVISOR, _RESERVE_LIMIT = 20, 1 << 30
+
+
+class StorageError(NetDICOMError):
+    """The storage directory cannot be used."""
+
+
+class MismatchError(NetDICOMError):
+    """The data set is not the instance that the request announced."""
+
+
+class Duplicates(Enum):
+    """What happens to an instance whose SOP Instance UID is here with another data set."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+
+
+class Outcome(Enum):
+    """What became of an instance."""
+
+    STORED = "stored"
+    SAME = "the same data set was here"
+    REPLACED = "another data set was here, and is gone"
+    REFUSED = "another data set is here, and stays"
+
+
+class Kept(NamedTuple):
+    """The result of :meth:`FileStore.keep`."""
+
+    outcome: Outcome
+    path: Path
+    scanned: Scanned
+
+
+class Spool(io.RawIOBase):
+    """A Part 10 file on its way in: in memory while small, then under a temporary name.
+
+    Can be read and positioned like any binary file once it is complete. Closing it deletes it,
+    unless it was kept.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax: str,
+        header: bytes,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.transfer_syntax = transfer_syntax
+        #: Octets of the Part 10 header, before the data set.
+        self.header_size = len(header)
+        self._held: list[ReadableBuffer] = [header]
+        self._held_size = len(header)
+        self._size = len(header)
+        self._position = 0
+        self._descriptor: int | None = None
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Append; views are kept, not copied."""
+        size = memoryview(data).nbytes
+        self._held.append(data)
+        self._held_size += size
+        self._size += size
+        if self._held_size >= SPOOL_MEMORY or len(self._held) >= _BUFFERS:
+            self.flush_to_file()
+        return size
+
+    def flush_to_file(self) -> int:
+        """Write what is held, and return the descriptor of the file."""
+        if self._descriptor is None:
+            self._descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+        held, self._held, left = self._held, [], self._held_size
+        self._held_size = 0
+        while left:
+            written = os.writev(self._descriptor, held)
+            left -= written
+            if left:
+                held = _behind(held, written)
+        return self._descriptor
+
+    def view(self) -> bytes | mmap.mmap:
+        """All of it, as octets: joined when in memory, else a memory map."""
+        if self._descriptor is None:
+            whole = b"".join(
+                bytes(each) if not isinstance(each, bytes) else each for each in self._held
+            )
+            self._held = [whole]
+            return whole
+        self.flush_to_file()
+        return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+
+    # -- the file interface ----------------------------------------------------------------------
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        room = memoryview(buffer).cast("B")
+        view = self.view()
+        data = view[self._position : self._position + len(room)]
+        if isinstance(view, mmap.mmap):
+            view.close()
+        room[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            self._held.clear()
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+                # Absent when it was kept: then it has its name under instances/.
+                self.path.unlink(missing_ok=True)
+        super().close()
+
+
+def _behind(buffers: list[ReadableBuffer], written: int) -> list[ReadableBuffer]:
+    """What of some buffers stands behind so many octets."""
+    for index, each in enumerate(buffers):
+        view = memoryview(each).cast("B")
+        if written < len(view):
+            return [view[written:], *buffers[index + 1 :]]
+        written -= len(view)
+    return []
+
+
+class FileStore:
+    """The instances below one directory; one process at a time.
+
+    Args:
+        root: Created, with its parents, when absent.
+        fsync: False gives up durability over a power cut, not over a crash of the process.
+        duplicates: What happens to an instance that is here with another data set.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        fsync: bool = True,
+        duplicates: Duplicates = Duplicates.KEEP,
+    ) -> None:
+        self.root = Path(root).absolute()
+        self.incoming = self.root / "incoming"
+        self.instances = self.root / "instances"
+        self.duplicates = duplicates
+        self._fsync = fsync
+        self._lock: int | None = None
+        self._naming = threading.Lock()
+        self._count = itertools.count()
+
+    # -- opening and closing -----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the directory: lock it, make its folders, remove what never became complete.
+
+        Raises:
+            StorageError: Another process has it, or it cannot be written.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, b"%d\n" % os.getpid())
+            self.incoming.mkdir(mode=0o700, exist_ok=True)
+            self.instances.mkdir(mode=0o700, exist_ok=True)
+            # All folders now, so that keeping an instance has one directory to sync.
+            for number in range(256):
+                (self.instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+            for leftover in self.incoming.iterdir():
+                leftover.unlink()
+            for folder in (self.instances, self.root, self.root.parent):
+                self._sync_directory(folder)
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None:
+                raise StorageError(
+                    f"the storage directory {self.root} is in use by another node: stop that one, or "
+                    "give this one another directory"
+                ) from error
+            raise StorageError(
+                f"the storage directory {self.root} cannot be used: {error.strerror}"
+            ) from error
+
+    def close(self) -> None:
+        """Give the directory back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- the way in ----------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Whether more than the reserve is free."""
+        disk = os.statvfs(self.incoming)
+        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        return free > min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
+
+    def spool(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str
+    ) -> Spool:
+        """A file for an instance that is about to arrive; it does not touch the disk yet."""
+        return Spool(
+            self.incoming / f"{os.getpid()}-{next(self._count)}",
+            sop_class_uid,
+            sop_instance_uid,
+            transfer_syntax,
+            part10_header(
+                sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
+            ),
+        )
+
+    def path(self, sop_instance_uid: str) -> Path:
+        """Where the instance is, or would be."""
+        digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.instances / digest[:2] / f"{digest}.dcm"
+
+    def keep(self, spool: Spool) -> Kept:
+        """Make a complete instance durable; when this returns, it is on the disk for good.
+
+        Raises:
+            InvalidDataSetError: It is no whole data set.
+            MismatchError: It is another instance than was announced.
+            OSError: The disk refused; nothing of the instance is left behind.
+        """
+        scanned = self._check(spool)
+        target = self.path(spool.sop_instance_uid)
+        descriptor = spool.flush_to_file()
+        if self._fsync:
+            os.fsync(descriptor)
+        with self._naming:
+            outcome = Outcome.STORED
+            if os.path.lexists(target):
+                outcome = self._compare(spool, target)
+            if outcome in (Outcome.STORED, Outcome.REPLACED):
+                # rename, not link: one entry, one journal transaction.
+                os.rename(spool.path, target)
+        # Also when it was here already: whoever put it there may not have come so far yet.
+        self._sync_directory(target.parent)
+        return Kept(outcome, target, scanned)
+
+    def _check(self, spool: Spool) -> Scanned:
+        view = spool.view()
+        try:
+            scanned = scan(view, spool.transfer_syntax, spool.header_size)
+        finally:
+            if isinstance(view, mmap.mmap):
+                view.close()
+        for what, announced, found in (
+            ("SOP Class UID (0008,0016)", spool.sop_class_uid, scanned.sop_class_uid),
+            ("SOP Instance UID (0008,0018)", spool.sop_instance_uid, scanned.sop_instance_uid),
+        ):
+            if announced != found:
+                raise MismatchError(
+                    f"{what} of the data set is not the one of the command"
+                    if found
+                    else f"the data set has no {what}"
+                )
+        return scanned
+
+    def _compare(self, spool: Spool, target: Path) -> Outcome:
+        """What an instance is to the one of the same UID that is here."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(target, flags), "rb") as here:
+            try:
+                meta = read_file_meta(here)
+            except DataSetError:
+                return Outcome.REPLACED  # no instance of ours: whatever it is, it cannot be served
+            if meta.transfer_syntax == spool.transfer_syntax:
+                spool.seek(spool.header_size)
+                if _same_rest(spool, here):
+                    return Outcome.SAME
+        return Outcome.REPLACED if self.duplicates is Duplicates.REPLACE else Outcome.REFUSED
+
+    def _sync_directory(self, folder: Path) -> None:
+        if self._fsync:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:
+    """Whether two files hold the same octets from their positions on."""
+    while True:
+        one = a.read(SPOOL_MEMORY) or b""
+        if one != b.read(SPOOL_MEMORY):
+            return False
+        if not one:
+            return True
