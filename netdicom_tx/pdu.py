@@ -32,9 +32,12 @@ from .userdataitems import (
     MaximumLength,
     UnknownItem,
     UserDataItem,
+    check_range,
+    check_text,
     decode_uid,
     decode_user_data,
     encode_item,
+    encode_uid,
     split_items,
 )
 
@@ -88,7 +91,7 @@ def check_ae_title(title: str) -> str:
 
 def _pad(title: str) -> bytes:
     # Spaces, not NUL (PS3.8 9.3.2). latin-1, so that a peer's odd title is echoed as it came.
-    return title.encode("latin-1").ljust(16)[:16]
+    return title.encode("latin-1").ljust(16)
 
 
 def _unpad(field_: bytes) -> str:
@@ -118,9 +121,14 @@ class PresentationContextRQ:
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        # A peer's even or zero ID is a value too; refusing it is negotiation.
+        check_range("a presentation context ID", self.context_id, 0xFF)
+        check_text("the UID", self.abstract_syntax, *self.transfer_syntaxes)
+
     def encode(self) -> bytes:
-        body = encode_item(_ABSTRACT_SYNTAX, self.abstract_syntax.encode("latin-1")) + b"".join(
-            encode_item(_TRANSFER_SYNTAX, uid.encode("latin-1")) for uid in self.transfer_syntaxes
+        body = encode_item(_ABSTRACT_SYNTAX, encode_uid(self.abstract_syntax)) + b"".join(
+            encode_item(_TRANSFER_SYNTAX, encode_uid(uid)) for uid in self.transfer_syntaxes
         )
         return encode_item(_CONTEXT_RQ, bytes((self.context_id, 0, 0, 0)) + body)
 
@@ -161,9 +169,14 @@ class PresentationContextAC:
     result: int
     transfer_syntax: str = ""
 
+    def __post_init__(self) -> None:
+        check_range("a presentation context ID", self.context_id, 0xFF)
+        check_range("a result", self.result, 0xFF)
+        check_text("the UID", self.transfer_syntax)
+
     def encode(self) -> bytes:
         # Some peers insist on the sub-item in refusals too; it is not significant there.
-        syntax = encode_item(_TRANSFER_SYNTAX, self.transfer_syntax.encode("latin-1"))
+        syntax = encode_item(_TRANSFER_SYNTAX, encode_uid(self.transfer_syntax))
         return encode_item(_CONTEXT_AC, bytes((self.context_id, 0, self.result, 0)) + syntax)
 
     @classmethod
@@ -232,6 +245,14 @@ class AAssociateRQ(_Associate):
     #: The 64 octets of titles and reserved field as they came; an answer repeats them.
     reserved: bytes = field(default=b"", repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        check_text("the AE title", self.called_ae_title, self.calling_ae_title)
+        # What else makes an AE title is in check_ae_title: a peer's may be odd.
+        for title in (self.called_ae_title, self.calling_ae_title):
+            check_range("the length of an AE title", len(title), 16)
+        check_text("the UID", self.application_context)
+        check_range("a protocol version", self.protocol_version, 0xFFFF)
+
     def encode(self) -> bytes:
         return _encode_associate(
             self.PDU_TYPE,
@@ -272,9 +293,14 @@ class AAssociateAC(_Associate):
     unknown_items: tuple[UnknownItem, ...] = ()
     reserved: bytes = field(default=b"", repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        check_range("the length of the reserved octets", len(self.reserved), 64)
+        check_text("the UID", self.application_context)
+        check_range("a protocol version", self.protocol_version, 0xFFFF)
+
     def encode(self) -> bytes:
         return _encode_associate(
-            self.PDU_TYPE, self.protocol_version, self.reserved.ljust(64, b"\0")[:64], self
+            self.PDU_TYPE, self.protocol_version, self.reserved.ljust(64, b"\0"), self
         )
 
     @classmethod
@@ -299,7 +325,7 @@ def _encode_associate(
         (
             struct.pack(">HH", version, 0),
             titles,
-            encode_item(_APPLICATION_CONTEXT, pdu.application_context.encode("latin-1")),
+            encode_item(_APPLICATION_CONTEXT, encode_uid(pdu.application_context)),
             *(context.encode() for context in pdu.presentation_contexts),
             encode_item(
                 _USER_INFORMATION, b"".join(item.encode() for item in pdu.user_information)
@@ -362,6 +388,10 @@ class AAssociateRJ:
     source: int
     reason: int
 
+    def __post_init__(self) -> None:
+        for value in (self.result, self.source, self.reason):
+            check_range("a code of A-ASSOCIATE-RJ", value, 0xFF)
+
     def encode(self) -> bytes:
         return _encode_short(self.PDU_TYPE, 0, self.result, self.source, self.reason)
 
@@ -409,6 +439,10 @@ class AAbort:
     source: int = 0
     reason: int = 0
 
+    def __post_init__(self) -> None:
+        check_range("a source", self.source, 0xFF)
+        check_range("a reason", self.reason, 0xFF)
+
     def encode(self) -> bytes:
         return _encode_short(self.PDU_TYPE, 0, 0, self.source, self.reason)
 
@@ -424,6 +458,10 @@ _CONTROL_PDUS = {
     for pdu in (AAssociateRQ, AAssociateAC, AAssociateRJ, AReleaseRQ, AReleaseRP, AAbort)
 }
 _P_DATA_TF = 0x04
+# Octets in the variable field of each, at least and at most (PS3.8 Tables 9-11 to 9-26).
+_LENGTHS = dict.fromkeys(_CONTROL_PDUS, (4, 4)) | dict.fromkeys(
+    (AAssociateRQ.PDU_TYPE, AAssociateAC.PDU_TYPE), (_ASSOCIATE.size, MAXIMUM_CONTROL_PDU_LENGTH)
+)
 
 
 class Fragment(NamedTuple):
@@ -548,11 +586,11 @@ class PDUReader:
                 )
             self._pdu_left = length
             self._need = 6
-        elif pdu_type in _CONTROL_PDUS:
-            if not 4 <= length <= MAXIMUM_CONTROL_PDU_LENGTH:
+        elif pdu_type in _LENGTHS:
+            least, most = _LENGTHS[pdu_type]
+            if not least <= length <= most:
                 raise PDUProcessingError(
-                    f"PDU type {pdu_type:02X}H of {length} octets; "
-                    f"expected 4 to {MAXIMUM_CONTROL_PDU_LENGTH}"
+                    f"PDU type {pdu_type:02X}H of {length} octets; expected {least} to {most}"
                 )
             self._need = length
         else:

@@ -314,7 +314,7 @@ def success_of(deferred: defer.Deferred[_T]) -> _T:
     (result,) = results
     if isinstance(result, Failure):
         result.raiseException()
-    return result  # type: ignore[return-value]  # no Failure
+    return result
 
 
 def failure_of(deferred: defer.Deferred[Any]) -> Exception:
