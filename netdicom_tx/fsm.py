@@ -26,6 +26,9 @@ __all__ = ["ACTIONS", "TABLE_9_10", "TRANSITIONS", "Action", "Event", "State", "
 class State(Enum):
     """Tables 9-1 to 9-5."""
 
+    # By identity, as members are compared: Enum's own hash is a call for each look-up.
+    __hash__ = object.__hash__
+
     Sta1 = "idle"
     Sta2 = "transport open, awaiting A-ASSOCIATE-RQ"
     Sta3 = "awaiting the local A-ASSOCIATE response"
@@ -43,6 +46,8 @@ class State(Enum):
 
 class Event(Enum):
     """The rows of Table 9-10."""
+
+    __hash__ = object.__hash__
 
     Evt1 = "A-ASSOCIATE request (local user)"
     Evt2 = "transport connection confirmed"
@@ -107,6 +112,8 @@ TRANSITIONS: Mapping[tuple[Event, State], str] = _read(TABLE_9_10)
 
 class Step(Enum):
     """What an action can consist of; each makes one output out of the event's payload."""
+
+    __hash__ = object.__hash__
 
     OPEN_TRANSPORT = "issue the transport connect request"
     CLOSE_TRANSPORT = "close the transport connection"
