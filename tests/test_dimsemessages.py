@@ -1,0 +1,580 @@
+"""DIMSE messages and their command sets against PS3.7 6.3, 9, 10, C and E, pydicom and pynetdicom."""
+
+import json
+import struct
+from contextlib import suppress
+from dataclasses import fields, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.tag import Tag
+from pynetdicom import dimse_messages, dimse_primitives
+from strategies import KINDS, data_sets, messages, messages_of, uids
+
+from netdicom_tx import dimsemessages as dimse
+from netdicom_tx.dimsemessages import (
+    ELEMENTS,
+    MESSAGE_TYPE,
+    CCancelRQ,
+    CEchoRQ,
+    CEchoRSP,
+    CFindRQ,
+    CFindRSP,
+    CGetRSP,
+    CMoveRQ,
+    CStoreRQ,
+    CStoreRSP,
+    Message,
+    NActionRQ,
+    NActionRSP,
+    NCreateRQ,
+    NGetRQ,
+    NSetRQ,
+    Priority,
+    Request,
+    Response,
+    UnknownRQ,
+    UnknownRSP,
+    decode_command,
+    encode_command,
+)
+from netdicom_tx.exceptions import DIMSEProcessingError, LocalProtocolError
+from netdicom_tx.statuses import Status
+
+TABLES = json.loads((Path(__file__).parent / "standard" / "dimse_commands.json").read_text())
+BY_FIELD = {int(entry["command_field"], 16): name for name, entry in TABLES["messages"].items()}
+KEYWORD = {name: element.keyword for name, element in ELEMENTS.items()}
+#: What the codec itself writes.
+PROTOCOL = {"CommandGroupLength", "CommandField", "CommandDataSetType"}
+#: PS3.7 Annex C: any response may carry them, depending on its status.
+EXPLAINING = {"OffendingElement", "ErrorComment", "ErrorID", "AttributeIdentifierList"}
+
+ECHO = CEchoRQ(message_id=7, affected_sop_class_uid="1.2.840.10008.1.1")
+#: PS3.7 9.3.5.1 by hand: group length, affected SOP class, field, message ID, no data set.
+ECHO_BYTES = bytes.fromhex(
+    "00000000 04000000 38000000"
+    "00000200 12000000 312e322e3834302e31303030382e312e3100"
+    "00000001 02000000 3000"
+    "00001001 02000000 0700"
+    "00000008 02000000 0101"
+)
+
+
+def elements(data: bytes) -> dict[int, bytes]:
+    """A command set taken apart by its grammar: element number -> value, in the order it has."""
+    found: dict[int, bytes] = {}
+    while data:
+        group, number, length = struct.unpack_from("<HHI", data)
+        assert group == 0
+        assert number not in found
+        assert len(data) >= 8 + length
+        found[number], data = data[8 : 8 + length], data[8 + length :]
+    return found
+
+
+def command(**values: Any) -> bytes:
+    """A command set out of (element number, value) pairs: for input that is wrong."""
+    return b"".join(
+        struct.pack("<HHI", 0, int(number[1:], 16), len(value)) + value
+        for number, value in values.items()
+    )
+
+
+def us(value: int) -> bytes:
+    return struct.pack("<H", value)
+
+
+# -- the standard's tables ------------------------------------------------------------------------
+
+
+def test_the_23_messages_are_there():
+    """PS3.7 Tables 9.1-1, 10.1-1 and Annex E: each by its Command Field."""
+    fields = {name: int(code, 16) for name, code in TABLES["command_fields"].items()}
+    assert len(MESSAGE_TYPE) == 23
+    assert set(MESSAGE_TYPE) == set(fields.values())
+    for name, code in fields.items():
+        kind = MESSAGE_TYPE[code]
+        assert kind.__name__ == name.title().replace("-", "").replace("Rq", "RQ").replace(
+            "Rsp", "RSP"
+        )
+        assert code == kind.COMMAND_FIELD
+        assert name.startswith(kind.OPERATION)
+
+
+def test_the_elements_are_those_of_annex_e():
+    """PS3.7 Annex E.1: tag and keyword of every element that is not retired."""
+    table = {
+        entry["keyword"]: int(entry["tag"].split(",")[1], 16)
+        for entry in TABLES["command_elements"].values()
+        if entry["keyword"] != "CommandGroupLength"
+    }
+    assert {e.keyword: e.number for e in ELEMENTS.values()} == table
+    assert [e.number for e in ELEMENTS.values()] == sorted(table.values())
+
+
+SAMPLES = {"UI": "1.2.3", "US": 513, "AE": "TITLE", "LO": "why", "AT": (0x00100020, 0x7FE00010)}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_an_element_is_written_by_its_value_representation(name):
+    """PS3.7 Annex E.1 gives the VR, PS3.5 its bytes; pydicom writes the same."""
+    element = ELEMENTS[name]
+    vr = TABLES["command_elements"][element.keyword]["vr"]
+    value = SAMPLES[vr]
+    data_set = Dataset()
+    data_set.add_new(Tag(0, element.number), vr, list(value) if isinstance(value, tuple) else value)
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = True, True
+    write_dataset(written, data_set)
+    (expected,) = elements(written.getvalue()).values()
+    assert element.encode(value) == expected
+    assert element.decode(expected) == value
+
+
+def names(kind: type[Message], *, mandatory: bool = False) -> list[str]:
+    """The fields that stand for elements; the mandatory ones have no default of None."""
+    return [
+        field.name
+        for field in fields(kind)
+        if field.name in ELEMENTS
+        and not (mandatory and field.default is None and field.name != "message_id")
+    ]
+
+
+def sample(kind: type[Message], names: list[str]) -> Message:
+    vrs = {name: TABLES["command_elements"][KEYWORD[name]]["vr"] for name in names}
+    return kind(**{name: SAMPLES[vr] for name, vr in vrs.items()})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_has_the_elements_of_the_standard(kind):
+    """PS3.7 9.3 and 10.3, table by table: all that are listed, mandatory ones always."""
+    listed = {
+        entry["keyword"]: entry
+        for entry in TABLES["messages"][BY_FIELD[kind.COMMAND_FIELD]]["elements"]
+    }
+    numbers = {TABLES["command_elements"][k]["tag"]: k for k in TABLES["command_elements"]}
+
+    def keywords(message: Message) -> set[str]:
+        return {numbers[f"0000,{number:04X}"] for number in elements(encode_command(message))}
+
+    extra = EXPLAINING if issubclass(kind, Response) else set()
+    assert keywords(sample(kind, names(kind))) == set(listed) | extra
+    mandatory = {keyword for keyword, entry in listed.items() if entry["usage"] == "M"}
+    assert keywords(sample(kind, names(kind, mandatory=True))) == mandatory
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_command_field_and_group_length_are_the_codecs(kind):
+    """PS3.7 6.3.1 and Annex E: ascending, even, and the group length counts what follows it."""
+    data = encode_command(sample(kind, names(kind)))
+    found = elements(data)
+    assert list(found) == sorted(found)
+    assert all(len(value) % 2 == 0 for value in found.values())
+    assert struct.unpack("<I", found[0x0000]) == (len(data) - 12,)
+    assert found[0x0100] == us(kind.COMMAND_FIELD)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_data_set_type_says_whether_a_data_set_follows(kind):
+    """PS3.7 Annex E: 0101H means none, anything else that there is one."""
+    message = sample(kind, names(kind))
+    assert elements(encode_command(message))[0x0800] == us(0x0101)
+    assert decode_command(encode_command(message)) == (message, False)
+    data = encode_command(replace(message, data_set=b"ab"))
+    assert elements(data)[0x0800] != us(0x0101)
+    assert decode_command(data) == (message, True)
+
+
+@pytest.mark.parametrize("data_set_type", [0x0000, 0x0001, 0x0102, 0xFFFF])
+def test_any_other_data_set_type_means_that_one_follows(data_set_type):
+    """PS3.7 Annex E (0000,0800): peers send 0000, 0001, 0102."""
+    data = bytearray(ECHO_BYTES)
+    data[-2:] = us(data_set_type)
+    assert decode_command(bytes(data)) == (ECHO, True)
+
+
+def test_priorities_are_the_standards():
+    """PS3.7 Annex E (0000,0700)."""
+    words = {priority.value: priority.name.lower() for priority in Priority}
+    assert words == {int(code, 16): word for code, word in TABLES["priority"].items()}
+    assert dimse.PRIORITY_LOW is Priority.LOW
+    assert CStoreRQ(affected_sop_class_uid="1", affected_sop_instance_uid="2").priority == 0
+
+
+@pytest.mark.parametrize("operation", TABLES["statuses_per_service"])
+def test_a_response_can_carry_what_its_statuses_ask_for(operation):
+    """PS3.7 Annex C: each status has elements that explain it."""
+    field = int(TABLES["command_fields"][f"{operation}-RSP"], 16)
+    ours = {KEYWORD[name] for name in names(MESSAGE_TYPE[field])}
+    # The standard lists the type ID of an event and of an action beside each other.
+    not_here = {"EventTypeID", "ActionTypeID"} - {
+        "N-EVENT-REPORT": {"EventTypeID"},
+        "N-ACTION": {"ActionTypeID"},
+    }.get(operation, set())
+    for code in TABLES["statuses_per_service"][operation]["general"]:
+        asked = set(TABLES["general_statuses"][code]["elements"]) & set(TABLES["command_elements"])
+        instance = set() if "AffectedSOPInstanceUID" in ours else {"AffectedSOPInstanceUID"}
+        assert asked - not_here - instance <= ours, code
+
+
+# -- bytes ----------------------------------------------------------------------------------------
+
+
+def test_a_c_echo_is_these_bytes():
+    """PS3.7 9.3.5.1, written down by hand from the table."""
+    assert encode_command(ECHO) == ECHO_BYTES
+    assert decode_command(ECHO_BYTES) == (ECHO, False)
+
+
+@given(messages)
+def test_what_was_encoded_is_read_again(message):
+    """PS3.7 6.3.1: every message, with and without its optional elements."""
+    read, has_data_set = decode_command(encode_command(message))
+    assert has_data_set == (message.data_set is not None)
+    assert type(read) is type(message)
+    assert read == replace(message, data_set=None)
+
+
+@given(messages)
+def test_pydicom_writes_the_same_bytes(message):
+    """A second encoder of implicit VR little endian, with the dictionary of PS3.7 Annex E."""
+    data_set = Dataset()
+    for name, keyword in KEYWORD.items():
+        value = getattr(message, name, None)
+        if value is not None:
+            setattr(data_set, keyword, list(value) if isinstance(value, tuple) else value)
+    data_set.CommandDataSetType = 0x0101 if message.data_set is None else 0x0001
+    body = DicomBytesIO()
+    body.is_little_endian, body.is_implicit_VR = True, True
+    write_dataset(body, data_set)
+    length = len(body.getvalue())
+    assert encode_command(message) == struct.pack("<HHII", 0, 0, 4, length) + body.getvalue()
+
+
+@given(messages)
+def test_pydicom_reads_the_same_values(message):
+    """And a second decoder."""
+    read = read_dataset(BytesIO(encode_command(message)), True, True)
+    assert read.CommandField == message.command_field
+    for name, keyword in KEYWORD.items():
+        value = getattr(message, name, None)
+        if isinstance(value, int):
+            assert read[keyword].value == value
+
+
+def their_slot(kind: type[Message]) -> str | None:
+    """What pynetdicom calls the data set of a message: PS3.7's name for it."""
+    entry = TABLES["messages"][BY_FIELD[kind.COMMAND_FIELD]]["data_set"]
+    return entry["name"] and entry["name"].replace(" ", "")
+
+
+def both_ways() -> list[tuple[type[Message], bool]]:
+    """Each message with and without a data set, as far as PS3.7 allows."""
+    presence = {
+        kind: TABLES["messages"][BY_FIELD[kind.COMMAND_FIELD]]["data_set"]["presence"]
+        for kind in KINDS
+    }
+    return [
+        (kind, has_data_set)
+        for kind in KINDS
+        for has_data_set in (False, True)
+        if presence[kind] != ("never" if has_data_set else "always")
+    ]
+
+
+@pytest.mark.parametrize(("kind", "has_data_set"), both_ways())
+def test_the_bytes_are_pynetdicoms(kind, has_data_set):
+    """A second reading of PS3.7 9.3 and 10.3, by another implementation."""
+    name = BY_FIELD[kind.COMMAND_FIELD].replace("-", "_")
+    service = "C_CANCEL" if kind is CCancelRQ else name.rpartition("_")[0]
+    primitive = getattr(dimse_primitives, service)()
+    listed = {e["keyword"] for e in TABLES["messages"][BY_FIELD[kind.COMMAND_FIELD]]["elements"]}
+    # pynetdicom gives an explaining element with some statuses only.
+    ours = sample(kind, [n for n in names(kind) if KEYWORD[n] in listed])
+    if "status" in names(kind):
+        ours = replace(ours, status=0xFF00)
+    if "priority" in names(kind):
+        ours = replace(ours, priority=2)
+    for field in names(kind):
+        value = getattr(ours, field)
+        if value is not None:
+            value = list(value) if isinstance(value, tuple) else value
+            setattr(primitive, KEYWORD[field], value)
+    if has_data_set:
+        ours = replace(ours, data_set=b"ab")
+        setattr(primitive, their_slot(kind), BytesIO(b"ab"))
+    theirs = getattr(dimse_messages, name)()
+    theirs.primitive_to_message(primitive)
+    (their_pdata, *_) = theirs.encode_msg(1, 0)
+    ((_, their_value),) = their_pdata.presentation_data_value_list
+    assert encode_command(ours) == their_value[1:]
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def test_a_message_id_is_counted_by_the_association_before_it_is_sent():
+    """A request without an ID is a request that was never sent."""
+    with pytest.raises(LocalProtocolError, match="Message ID"):
+        encode_command(CEchoRQ(affected_sop_class_uid="1.2"))
+    with pytest.raises(LocalProtocolError, match="never sent"):
+        CEchoRQ(affected_sop_class_uid="1.2").response(0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        CEchoRQ(message_id=65536, affected_sop_class_uid="1.2"),
+        CEchoRQ(message_id=-1, affected_sop_class_uid="1.2"),
+        CEchoRQ(message_id=1, affected_sop_class_uid="1.2.\u0663"),
+        CEchoRQ(message_id="1", affected_sop_class_uid="1.2"),  # type: ignore[arg-type]
+        CEchoRSP(message_id_being_responded_to=1, status=0x10000),
+        NGetRQ(
+            message_id=1,
+            requested_sop_class_uid="1",
+            requested_sop_instance_uid="2",
+            attribute_identifier_list=(1 << 32,),
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_our_callers_mistake(message):
+    """PS3.7 Annex E: the message names the element, so that the caller can find it."""
+    with pytest.raises(
+        LocalProtocolError, match=rf"{message.OPERATION}: \w+ \(0000,[0-9A-F]{{4}}\)"
+    ):
+        encode_command(message)
+
+
+@pytest.mark.parametrize(
+    ("comment", "sent"),
+    [
+        ("plain", b"plain "),
+        ("two\nlines", b"two\\nlines".replace(b"\\", b"/")),
+        ("a\\b", b"a/b "),
+        ("x" * 100, b"x" * 64),
+        ("Störung", b"St?rung "),
+        ("\x1b[2J", b"/x1b[2J "),
+    ],
+)
+def test_an_error_comment_is_a_long_string(comment, sent):
+    """PS3.5 6.2 LO: at most 64 characters, no backslash, no control characters; ISO 646 here."""
+    message = CEchoRSP(message_id_being_responded_to=1, status=0x0110, error_comment=comment)
+    value = elements(encode_command(message))[0x0902]
+    assert value.rstrip() == sent.rstrip()
+    assert len(value) <= 64
+    assert b"\\" not in value
+
+
+@pytest.mark.parametrize("value", [b"1.2.3\0", b"1.2.3 ", b"1.2.3\0\0\0", b"1.2.3"])
+def test_a_uid_is_read_without_its_padding(value):
+    """PS3.5 9.4: one trailing NUL; some peers send a space, or an odd length."""
+    data = command(x0002=value, x0100=us(0x30), x0110=us(1), x0800=us(0x0101))
+    message, _ = decode_command(data)
+    assert message.sop_class_uid == "1.2.3"
+
+
+def test_a_message_knows_its_sop_class_and_instance():
+    """Affected or requested, whichever it has."""
+    affected = NCreateRQ(affected_sop_class_uid="1.2", affected_sop_instance_uid="1.3")
+    requested = NSetRQ(requested_sop_class_uid="1.4", requested_sop_instance_uid="1.5")
+    assert (affected.sop_class_uid, affected.sop_instance_uid) == ("1.2", "1.3")
+    assert (requested.sop_class_uid, requested.sop_instance_uid) == ("1.4", "1.5")
+    cancel = CCancelRQ(message_id_being_responded_to=1)
+    assert (cancel.sop_class_uid, cancel.sop_instance_uid) == (None, None)
+
+
+def test_the_data_set_does_not_show():
+    """No patient data in a log line, nor a gigabyte."""
+    assert "DOE" not in repr(CFindRQ(affected_sop_class_uid="1.2", data_set=b"DOE^JOHN"))
+
+
+# -- responses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if issubclass(k, Request)])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_response_answers_its_request(kind, data):
+    """PS3.7 9.1 and 10.1: field, Message ID Being Responded To, and the UIDs marked (=)."""
+    request = data.draw(messages_of(kind, data_sets))
+    response = request.response(Status(0x0110), error_comment="why")
+    assert response.command_field == request.command_field | 0x8000
+    assert response.operation == request.OPERATION == response.OPERATION
+    assert response.message_id_being_responded_to == request.message_id
+    assert response.status == 0x0110
+    assert response.affected_sop_class_uid == request.sop_class_uid
+    assert response.error_comment == "why"
+    if "affected_sop_instance_uid" in names(type(response)):
+        assert response.affected_sop_instance_uid == request.sop_instance_uid
+
+
+def test_a_response_keeps_what_its_maker_says():
+    """The performer of an N-CREATE may assign the instance UID (PS3.7 10.3.5.2)."""
+    request = NCreateRQ(message_id=1, affected_sop_class_uid="1.2")
+    response = request.response(0, b"ab", affected_sop_instance_uid="9.9")
+    assert response.affected_sop_instance_uid == "9.9"
+    assert response.data_set == b"ab"
+    action = NActionRQ(
+        message_id=2, requested_sop_class_uid="1", requested_sop_instance_uid="2", action_type_id=3
+    ).response(0, action_type_id=3)
+    assert isinstance(action, NActionRSP)
+    assert action.action_type_id == 3
+
+
+@given(uids)
+def test_an_unknown_request_can_be_answered(uid):
+    """PS3.7 C.5.23: 0x0211 unrecognized operation; the association lives on."""
+    data = command(x0002=uid.encode(), x0100=us(0x0777), x0110=us(5), x0800=us(0x0101))
+    request, has_data_set = decode_command(data)
+    assert request == UnknownRQ(message_id=5, request_field=0x0777, affected_sop_class_uid=uid)
+    assert (request.command_field, has_data_set) == (0x0777, False)
+    response = request.response(0x0211)
+    assert isinstance(response, UnknownRSP)
+    found = elements(encode_command(response))
+    assert found[0x0100] == us(0x8777)
+    assert found[0x0120] == us(5)
+    assert found[0x0900] == us(0x0211)
+    assert found[0x0002].rstrip(b"\0") == uid.encode()
+
+
+def test_a_cancel_has_no_response():
+    """PS3.7 9.3.2.3: it is a request that is never answered; the ancestor made it a response."""
+    assert not issubclass(CCancelRQ, Request | Response)
+    assert 0x8FFF not in MESSAGE_TYPE
+
+
+def test_only_a_sub_operation_has_a_move_originator():
+    """PS3.7 9.3.1.1: the ancestor sent it with every C-STORE."""
+    plain = CStoreRQ(message_id=1, affected_sop_class_uid="1", affected_sop_instance_uid="2")
+    assert not {0x1030, 0x1031} & set(elements(encode_command(plain)))
+
+
+# -- what a peer does wrong -----------------------------------------------------------------------
+
+RQ = {"x0002": b"1.2\0", "x0100": us(0x30), "x0110": us(1), "x0800": us(0x0101)}
+
+
+def without(number: str) -> bytes:
+    return command(**{k: v for k, v in RQ.items() if k != number})
+
+
+WRONG = {
+    "stray octets": (command(**RQ) + b"\0" * 7, "7 stray octets"),
+    "another group": (command(**RQ) + struct.pack("<HHI", 8, 0x18, 0), r"\(0008,0018\)"),
+    "an element that is cut": (command(**RQ)[:-1], r"\(0000,0800\) says 2 octets, 1 are left"),
+    "an element of 4 GiB": (
+        struct.pack("<HHI", 0, 0x0902, 0xFFFFFFFF),
+        r"\(0000,0902\) says 4294967295 octets, 0 are left",
+    ),
+    "an element twice": (command(**RQ) + command(x0110=us(2)), r"\(0000,0110\) comes twice"),
+    "a group length that is too small": (
+        command(x0000=struct.pack("<I", 3), **RQ),
+        "group length does not count the 42 octets",
+    ),
+    "a group length of two octets": (command(x0000=us(42), **RQ), "group length"),
+    "no Command Field": (without("x0100"), "lacks Command Field or Command Data Set Type"),
+    "no Data Set Type": (without("x0800"), "lacks Command Field or Command Data Set Type"),
+    "a Command Field of 4 octets": (command(**{**RQ, "x0100": b"\0" * 4}), "US of 4 octets"),
+    "no Message ID": (without("x0110"), r"C-ECHO 0030H lacks MessageID \(0000,0110\)"),
+    "a Message ID of 1 octet": (command(**{**RQ, "x0110": b"\1"}), r"\(0000,0110\): US of 1"),
+    "no SOP class": (without("x0002"), r"lacks AffectedSOPClassUID \(0000,0002\)"),
+    "half a tag": (
+        command(x0003=b"1", x0100=us(0x0110), x0110=us(1), x0800=us(257), x1001=b"2", x1005=b"ab"),
+        "AT of 2 octets",
+    ),
+    "a response without a status": (
+        command(x0100=us(0x8030), x0120=us(1), x0800=us(0x0101)),
+        r"lacks Status \(0000,0900\)",
+    ),
+    "a response to nothing": (
+        command(x0100=us(0x8030), x0800=us(0x0101), x0900=us(0)),
+        r"lacks MessageIDBeingRespondedTo \(0000,0120\)",
+    ),
+    "nothing at all": (b"", "lacks Command Field"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_command_set_is_refused(what):
+    """PS3.7 6.3: what cannot be read cannot be answered; the association is aborted."""
+    data, message = WRONG[what]
+    with pytest.raises(DIMSEProcessingError, match=message) as caught:
+        decode_command(data)
+    assert caught.value.abort_reason == 6
+
+
+def test_an_unknown_response_is_refused():
+    """PS3.8 Table 9-26: nobody asked for it; unrecognized parameter."""
+    data = command(x0100=us(0x8777), x0120=us(1), x0800=us(0x0101), x0900=us(0))
+    with pytest.raises(DIMSEProcessingError, match="response 8777H") as caught:
+        decode_command(data)
+    assert caught.value.abort_reason == 4
+
+
+def test_retired_and_unknown_elements_are_skipped():
+    """PS3.7 E.2: old peers send Length to End, Initiator and Receiver."""
+    retired = {int(e["tag"][5:], 16) for e in TABLES["retired_command_elements"].values()}
+    assert {0x0001, 0x0200, 0x0300} <= retired
+    data = command(
+        x0001=b"\0" * 4,
+        **RQ,
+        **{f"x{number:04X}": b"ab" for number in sorted(retired - {1})},
+        xFFFF=b"??",
+    )
+    message, _ = decode_command(data)
+    assert message == CEchoRQ(message_id=1, affected_sop_class_uid="1.2")
+
+
+def test_a_group_length_may_be_missing():
+    """PS3.7 Annex E demands it; nothing depends on it."""
+    assert decode_command(ECHO_BYTES[12:]) == (ECHO, False)
+
+
+@given(st.binary(max_size=120))
+def test_arbitrary_bytes_are_a_message_or_a_processing_error(data):
+    """Nothing else is raised."""
+    with suppress(DIMSEProcessingError):
+        decode_command(data)
+
+
+@given(messages, st.data())
+def test_a_damaged_command_set_is_a_message_or_a_processing_error(message, data):
+    """One octet changed anywhere; and what is understood can be encoded again."""
+    damaged = bytearray(encode_command(message))
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at] = data.draw(st.integers(0, 255))
+    try:
+        read, _ = decode_command(bytes(damaged))
+    except DIMSEProcessingError:
+        return
+    encode_command(read)
+
+
+@given(messages, st.data())
+def test_a_command_set_that_is_cut_is_refused(message, data):
+    """The group length tells, wherever it was cut."""
+    encoded = encode_command(message)
+    with pytest.raises(DIMSEProcessingError):
+        decode_command(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
+
+
+def test_messages_are_values():
+    """Equal by what they say, and never changed."""
+    one = CStoreRSP(message_id_being_responded_to=1, status=0)
+    assert one == CStoreRSP(message_id_being_responded_to=1, status=0)
+    with pytest.raises(AttributeError):
+        one.status = 1  # type: ignore[misc]
+    assert one != CEchoRSP(message_id_being_responded_to=1, status=0)
+    assert CFindRSP(message_id_being_responded_to=1, status=0) != CGetRSP(
+        message_id_being_responded_to=1, status=0
+    )
+    assert CMoveRQ(affected_sop_class_uid="1", move_destination="A").message_id is None
