@@ -171,7 +171,8 @@ class MessageReader:
             DIMSEProcessingError: The fragment breaks Annex E, or the command set is unusable.
         """
         context_id, is_command, is_last, data = piece
-        if context_id != self._context_id:
+        # 0 is no ID, and stands for "between messages" here: _begin refuses it.
+        if context_id != self._context_id or not context_id:
             self._begin(context_id)
         if self._message is None:
             if not is_command:
