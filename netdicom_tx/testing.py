@@ -134,6 +134,8 @@ class MemoryTransport:
 
     def unregisterProducer(self) -> None:
         self._producer = None
+        if self.disconnecting:
+            self._wire.do(self._close)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -159,11 +161,13 @@ class MemoryTransport:
         if not self._inbox and peer._producer and (peer._producer_paused or not peer._is_streaming):
             peer._producer_paused = False
             peer._producer.resumeProducing()
+        if peer.disconnecting:
+            self._wire.do(peer._close)
 
     # -- the end -------------------------------------------------------------------------------
 
     def loseConnection(self) -> None:
-        """Close when the peer has been given all."""
+        """Close when the producer has been unregistered and the peer has been given all."""
         if self.is_connected and not self.disconnecting:
             self.disconnecting = True
             self._wire.do(self._close)
@@ -171,7 +175,7 @@ class MemoryTransport:
     def _close(self) -> None:
         peer = self.peer
         assert peer is not None
-        if not peer._inbox or not peer.is_connected:
+        if not self._producer and not (peer._inbox and peer.is_connected):
             self._lost(ConnectionDone())
             self._wire.do(lambda: peer._lost(ConnectionDone()))
 
