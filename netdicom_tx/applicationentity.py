@@ -7,11 +7,13 @@ knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+from pydicom.dataset import Dataset
 from twisted.application.service import Service as TwistedService
 from twisted.internet import defer
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -26,9 +28,9 @@ from twisted.python.failure import Failure
 
 from . import negotiation, statuses, uids
 from .asceprovider import Association
-from .dimsemessages import Request
+from .dimsemessages import CStoreRQ, Request
 from .dispatch import Dispatcher, Service
-from .dsutils import part10_header
+from .dsutils import part10_header, read_file_meta
 from .dulprovider import (
     RECEIVE_LIMIT,
     DULAcceptorFactory,
@@ -40,14 +42,20 @@ from .exceptions import (
     DCMTimeoutError,
     EventHandlingError,
     LocalProtocolError,
+    NetDICOMError,
 )
-from .negotiation import NO_WINDOW, PContextDef, Window
+from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .userdataitems import AsynchronousOperationsWindow, RoleSelection, UserDataItem, UserIdentity
 
 __all__ = ["AE", "AEService", "RemoteAE"]
 
 _AE = TypeVar("_AE", bound="AE")
+#: What presentation contexts are made of; see :func:`~netdicom_tx.negotiation.plan_contexts`.
+Contexts = Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]]
+_STORAGE = frozenset(uids.STORAGE_SOP_CLASSES)
+# Services whose SCP stores on the same association: C-GET.
+_WITH_SUBOPERATIONS = frozenset(uids.GET_SOP_CLASSES)
 # A hook may return a value, a Deferred or a coroutine of it.
 _Status = int | Awaitable[int]
 
@@ -76,6 +84,25 @@ class RemoteAE:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
 
+    def connector(self, reactor: Any) -> IStreamClientEndpoint:
+        """The endpoint to connect with.
+
+        Raises:
+            ValueError: The endpoint string is none.
+        """
+        if not isinstance(self.endpoint, str):
+            return self.endpoint
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
+        return endpoint
+
+
+class Arrival(NamedTuple):
+    """An instance that a C-MOVE of ours brought to an AE of ours, and how we answered."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    status: int
+
 
 class AE:
     """An application entity.
@@ -92,6 +119,7 @@ class AE:
         called_ae_titles: Under which we serve; None means under any, which is what peers expect
             that call everybody ``ANY-SCP``.
         calling_ae_titles: Whom we serve; None means anybody.
+        move_associations: To the destination of a C-MOVE that we perform, at once.
     """
 
     _log = Logger()
@@ -108,6 +136,7 @@ class AE:
         window: Window = NO_WINDOW,
         called_ae_titles: Iterable[str] | None = None,
         calling_ae_titles: Iterable[str] | None = None,
+        move_associations: int = 1,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
         self.supported_ts = tuple(supported_ts)
@@ -117,10 +146,12 @@ class AE:
         self.window = window
         self.called_ae_titles = None if called_ae_titles is None else frozenset(called_ae_titles)
         self.calling_ae_titles = None if calling_ae_titles is None else frozenset(calling_ae_titles)
+        self.move_associations = move_associations
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
         self._associations: set[Association] = set()
+        self._arrivals: dict[tuple[str, int], list[Arrival]] = {}
         self._is_draining = False
         self._drained: list[defer.Deferred[None]] = []
 
@@ -182,8 +213,9 @@ class AE:
     def request_association(
         self,
         remote_ae: RemoteAE,
-        contexts: Mapping[str, Sequence[str]] | None = None,
+        contexts: Contexts | None = None,
         *,
+        for_files: Iterable[str | os.PathLike[str]] | None = None,
         roles: Iterable[RoleSelection] = (),
         user_items: Iterable[UserDataItem] = (),
     ) -> defer.Deferred[Association]:
@@ -191,9 +223,15 @@ class AE:
 
         Args:
             remote_ae: Whom to call.
-            contexts: Abstract syntax -> transfer syntaxes to propose; None means those of all
-                services registered with :meth:`add_scu`.
-            roles: Role selection (PS3.7 D.3.3.4); without it we are SCU.
+            contexts: Abstract syntax -> transfer syntaxes to propose, or pairs of the two that
+                become one context each; None means those of all services registered with
+                :meth:`add_scu`.
+            for_files: Part 10 files that are to be stored: the contexts are derived from them, one
+                for each SOP class and transfer syntax. More than 128 need
+                :func:`~netdicom_tx.sopclass.store_all`.
+            roles: Role selection (PS3.7 D.3.3.4). Without it we are SCU; and for the storage
+                classes that C-GET brings back, SCP: those that this AE serves are proposed with a
+                C-GET service, as many as there is room for.
             user_items: Further user information, such as extended negotiation.
 
         Returns:
@@ -203,17 +241,14 @@ class AE:
             aborts, and it fails with CancelledError.
         """
         try:
-            needs = (
-                {uid: entry.transfer_syntaxes for uid, entry in self.supported_scu}
-                if contexts is None
-                else contexts
-            )
-            request = self._proposal(
-                remote_ae, negotiation.plan_contexts(needs), tuple(roles), tuple(user_items)
-            )
-            endpoint = self._client_endpoint(remote_ae)
-        except (LocalProtocolError, ValueError) as error:
-            return defer.fail(_as_local(error))
+            planned = self._plan(contexts, for_files)
+            asked = tuple(roles) or self._roles(planned)
+            request = self._proposal(remote_ae, planned, asked, tuple(user_items))
+            endpoint = remote_ae.connector(self.reactor)
+        except (NetDICOMError, OSError) as error:
+            return defer.fail(error)
+        except ValueError as error:  # the endpoint string
+            return defer.fail(LocalProtocolError(f"{_where(remote_ae)}: {error}"))
         asce = Association(
             self,
             is_requestor=True,
@@ -253,6 +288,52 @@ class AE:
         connecting.addCallbacks(lambda _: established.addBoth(answered), failed)
         return result
 
+    def _plan(
+        self,
+        contexts: Contexts | None,
+        for_files: Iterable[str | os.PathLike[str]] | None,
+    ) -> tuple[PresentationContextRQ, ...]:
+        if for_files is not None:
+            metas = []
+            for path in for_files:
+                with open(path, "rb") as file:
+                    metas.append(read_file_meta(file))
+            return negotiation.plan_contexts(
+                negotiation.contexts_for_instances(
+                    (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
+                )
+            )
+        if contexts is not None:
+            return negotiation.plan_contexts(contexts)
+        planned = negotiation.plan_contexts(
+            {uid: entry.transfer_syntaxes for uid, entry in self.supported_scu}
+        )
+        if any(context.abstract_syntax in uids.GET_SOP_CLASSES for context in planned):
+            room = negotiation.MAXIMUM_CONTEXTS - len(planned)
+            own = {context.abstract_syntax for context in planned}
+            brought = [
+                (uid, entry.transfer_syntaxes)
+                for uid, entry in self.supported_scp
+                if uid not in own and uid in _STORAGE
+            ]
+            brought.sort(key=lambda each: "Image" not in uids.name(each[0]))
+            planned = negotiation.plan_contexts(
+                [(context.abstract_syntax, context.transfer_syntaxes) for context in planned]
+                + brought[:room]
+            )
+        return planned
+
+    def _roles(self, planned: Iterable[PresentationContextRQ]) -> tuple[RoleSelection, ...]:
+        """The roles for what C-GET brings back: PS3.4 C.4.3 has us as SCP of storage."""
+        proposed = dict.fromkeys(context.abstract_syntax for context in planned)
+        if not any(uid in _WITH_SUBOPERATIONS for uid in proposed):
+            return ()
+        return tuple(
+            RoleSelection(uid, self.supported_scu.find(uid) is not None, True)
+            for uid in proposed
+            if uid in _STORAGE and self.supported_scp.find(uid) is not None
+        )
+
     def _proposal(
         self,
         remote: RemoteAE,
@@ -276,12 +357,6 @@ class AE:
                 *identity,
             ),
         )
-
-    def _client_endpoint(self, remote: RemoteAE) -> IStreamClientEndpoint:
-        if not isinstance(remote.endpoint, str):
-            return remote.endpoint
-        endpoint: IStreamClientEndpoint = clientFromString(self.reactor, remote.endpoint)
-        return endpoint
 
     # -- acceptor --------------------------------------------------------------------------------
 
@@ -361,6 +436,23 @@ class AE:
         self._associations.discard(asce)
         self._check_drained()
 
+    def offer(self, abstract_syntax: str) -> Offer | None:
+        """What this AE has for a presentation context that a peer proposes; None when nothing."""
+        as_scp = self.supported_scp.find(abstract_syntax)
+        as_scu = self.supported_scu.find(abstract_syntax)
+        # Who performs C-GET stores at its requestor (PS3.4 C.4.3), in whatever syntax there is.
+        brings = abstract_syntax in _STORAGE and any(
+            self.supported_scp.find(uid) for uid in _WITH_SUBOPERATIONS
+        )
+        if as_scp is None and as_scu is None and not brings:
+            return None
+        either = as_scp or as_scu
+        return Offer(
+            either.transfer_syntaxes if either is not None else uids.ALL_TRANSFER_SYNTAXES,
+            as_scp is not None,
+            as_scu is not None or brings,
+        )
+
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why this request is rejected before anybody is asked, or None."""
         if self._is_draining:
@@ -398,6 +490,18 @@ class AE:
 
     def on_association_response(self, response: AAssociateAC) -> None:
         """A peer has accepted an association that we requested."""
+
+    def transcode(self, asce: Association, instance: Any) -> Any:
+        """Another form of an instance, for a peer that does not take its transfer syntax (C-GET).
+
+        Args:
+            asce: On which it is to go; its ``accepted_contexts`` say what the peer takes.
+            instance: An :class:`~netdicom_tx.sopclass.Instance`.
+
+        Returns:
+            An Instance, or None when there is no other form; or a Deferred or coroutine of it.
+        """
+        return None
 
     def get_file(
         self, asce: Association, context: PContextDef, command_set: Request
@@ -443,6 +547,91 @@ class AE:
             EventHandlingError: Answered with 0xC000, or the status it carries.
         """
         raise EventHandlingError("on_receive_store is not implemented", statuses.PROCESSING_FAILURE)
+
+    def on_receive_find(self, context: PContextDef, ds: Dataset) -> Any:
+        """C-FIND came.
+
+        Args:
+            context: On which it came.
+            ds: The identifier.
+
+        Returns:
+            An iterable or async iterable, or a Deferred or coroutine of one, of the matches: data
+            sets, or (data set, status). The final response, Success unless an item says otherwise,
+            is sent behind them. On C-CANCEL the iterator is closed and FE00 is sent.
+
+        Raises:
+            EventHandlingError: Answered with 0xC000, or the status it carries.
+        """
+        raise EventHandlingError("on_receive_find is not implemented", statuses.PROCESSING_FAILURE)
+
+    def on_receive_get(self, context: PContextDef, ds: Dataset) -> Any:
+        """C-GET came.
+
+        Args:
+            context: On which it came.
+            ds: The identifier.
+
+        Returns:
+            (number, instances), or a Deferred or coroutine of it: how many instances there are, and
+            an iterable or async iterable of them, each a data set, a path, an open file or an
+            :class:`~netdicom_tx.sopclass.Instance`.
+
+        Raises:
+            EventHandlingError: Answered with 0xC000, or the status it carries.
+        """
+        raise EventHandlingError("on_receive_get is not implemented", statuses.PROCESSING_FAILURE)
+
+    def on_receive_move(self, context: PContextDef, ds: Dataset, destination: str) -> Any:
+        """C-MOVE came.
+
+        Args:
+            context: On which it came.
+            ds: The identifier.
+            destination: The AE title to send to.
+
+        Returns:
+            (remote AE, number, instances), or a Deferred or coroutine of it: a :class:`RemoteAE`, or
+            None when the destination is unknown, and what :meth:`on_receive_get` returns.
+
+        Raises:
+            EventHandlingError: Answered with 0xC000, or the status it carries.
+        """
+        raise EventHandlingError("on_receive_move is not implemented", statuses.PROCESSING_FAILURE)
+
+    # -- what C-MOVE brings ------------------------------------------------------------------------
+
+    def watch_arrivals(self, originator: str, message_id: int) -> list[Arrival]:
+        """Collect what is stored here on behalf of a C-MOVE of ours (PS3.7 9.3.1.1).
+
+        Args:
+            originator: The AE title that the C-MOVE came from.
+            message_id: Of the C-MOVE-RQ.
+
+        Returns:
+            A list that grows with each C-STORE that names this C-MOVE.
+        """
+        return self._arrivals.setdefault((originator, message_id), [])
+
+    def forget_arrivals(self, originator: str, message_id: int) -> None:
+        """Stop collecting."""
+        self._arrivals.pop((originator, message_id), None)
+
+    def arrived(self, request: CStoreRQ, status: int) -> None:
+        """A C-STORE was answered; the storage service tells."""
+        if self._arrivals and request.move_originator_message_id is not None:
+            watched = self._arrivals.get(
+                (
+                    request.move_originator_application_entity_title or "",
+                    request.move_originator_message_id,
+                )
+            )
+            if watched is not None:
+                watched.append(
+                    Arrival(
+                        request.affected_sop_class_uid, request.affected_sop_instance_uid, status
+                    )
+                )
 
 
 class AEService(TwistedService):
@@ -504,10 +693,6 @@ class AEService(TwistedService):
 
 def _is_registered(uid: str) -> bool:
     return uids.name(uid) != uid
-
-
-def _as_local(error: Exception) -> LocalProtocolError:
-    return error if isinstance(error, LocalProtocolError) else LocalProtocolError(str(error))
 
 
 def _where(remote: RemoteAE) -> str:

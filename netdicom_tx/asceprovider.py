@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -53,6 +53,7 @@ from .pdu import (
     AReleaseRQ,
     Fragment,
 )
+from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
 from .userdataitems import AsynchronousOperationsWindow
@@ -73,11 +74,7 @@ IDENTIFIER_LIMIT = 1 << 20
 #: The same for the instance of a C-STORE whose service does not ask for a file.
 MEMORY_LIMIT = 1 << 26
 
-# Unread responses of a stream: above the one the transport pauses, below the other it goes on.
-_HIGH_WATER = 256
-_LOW_WATER = 64
-
-_T = TypeVar("_T")
+_Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
 
 class _MemorySink:
@@ -152,209 +149,6 @@ class _FileSink:
             file.close()
 
 
-class _Outstanding:
-    """A request of ours that has no final response yet."""
-
-    __slots__ = ("ctx", "is_forgotten", "is_sent", "message", "timeout", "timer")
-
-    def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
-        self.message = message
-        self.ctx = ctx
-        self.timeout = timeout
-        self.timer: IDelayedCall | None = None
-        self.is_sent = False
-        self.is_forgotten = False  # the caller does not want the answer any more
-
-    def respond(self, response: Response) -> None:
-        """A response came, Pending or final."""
-        raise NotImplementedError
-
-    def fail(self, error: Exception) -> None:
-        """There will be no response."""
-        raise NotImplementedError
-
-
-class _SingleRequest(_Outstanding):
-    __slots__ = ("deferred",)
-
-    def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
-        super().__init__(message, ctx, timeout)
-        self.deferred: defer.Deferred[Response] = defer.Deferred(self._cancel)
-
-    def _cancel(self, _: defer.Deferred[Response]) -> None:
-        self.is_forgotten = True
-
-    def respond(self, response: Response) -> None:
-        if not self.is_forgotten and not Status(response.status).is_pending:
-            self.deferred.callback(response)
-
-    def fail(self, error: Exception) -> None:
-        if not self.is_forgotten:
-            self.deferred.errback(error)
-
-
-class ResponseStream(_Outstanding, Generic[_T]):
-    """The responses to one C-FIND, C-GET or C-MOVE.
-
-    Iterate with ``async for``; inside ``async with``, leaving early sends C-CANCEL-RQ. The final
-    response is the last item, so a failure is seen by whoever reads to the end. Above a high-water
-    mark of unread responses the transport is paused, and the peer waits.
-
-    Iterating raises what ended the association, if that came before the final response.
-    """
-
-    __slots__ = (
-        "_asce",
-        "_convert",
-        "_error",
-        "_final",
-        "_is_cancelled",
-        "_is_holding",
-        "_is_read",
-        "_next",
-        "_unread",
-        "_watchers",
-    )
-
-    def __init__(
-        self,
-        asce: Association,
-        message: Request,
-        ctx: PContextDef,
-        timeout: float,
-        convert: Callable[[Response], _T],
-    ) -> None:
-        super().__init__(message, ctx, timeout)
-        self._asce = asce
-        self._convert = convert
-        self._unread: deque[Response] = deque()
-        self._next: defer.Deferred[Response] | None = None
-        self._watchers: list[defer.Deferred[Status]] = []
-        self._final: Response | None = None
-        self._error: Exception | None = None
-        self._is_cancelled = False
-        self._is_holding = False  # the transport is paused for us
-        self._is_read = False  # somebody iterates
-
-    # -- what the association tells --------------------------------------------------------------
-
-    def respond(self, response: Response) -> None:
-        if not Status(response.status).is_pending:
-            self._final = response
-        if self._next is not None:
-            waiting, self._next = self._next, None
-            waiting.callback(response)
-        elif not self.is_forgotten:
-            self._unread.append(response)
-            if len(self._unread) > _HIGH_WATER and not self._is_holding and self._final is None:
-                self._hold()
-        if self._final is not None:
-            self._tell_watchers()
-
-    def _hold(self) -> None:
-        if self._watchers and not self._is_read:
-            # Somebody waits for the end and nobody reads: holding would wait for ever.
-            self._unread.clear()
-            self.is_forgotten = True
-            return
-        self._is_holding = True
-        self._asce.pause(self)
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        if self._next is not None:
-            waiting, self._next = self._next, None
-            waiting.errback(error)
-        self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for each in watchers:
-            self._tell(each)
-
-    def _tell(self, watcher: defer.Deferred[Status]) -> None:
-        if self._final is not None:
-            watcher.callback(_status(self._final))
-        else:
-            assert self._error is not None
-            watcher.errback(self._error)
-
-    # -- what users do -----------------------------------------------------------------------------
-
-    @property
-    def done(self) -> defer.Deferred[Status]:
-        """Fires with the final status; a new Deferred at each access.
-
-        Who waits for this and never iterates has the responses dropped. Cancelling it forgets the
-        wait and does not cancel the operation.
-        """
-        watcher: defer.Deferred[Status] = defer.Deferred(
-            lambda d: self._watchers.remove(d) if d in self._watchers else None
-        )
-        if self._final is not None or self._error is not None:
-            self._tell(watcher)
-        else:
-            self._watchers.append(watcher)
-        return watcher
-
-    def cancel(self) -> None:
-        """Send C-CANCEL-RQ, once; the peer answers with a final response, FE00 if it obeys."""
-        if not self._is_cancelled and self._final is None and self._error is None:
-            self._is_cancelled = True
-            self._asce.cancel_request(self)
-
-    def __aiter__(self) -> ResponseStream[_T]:
-        return self
-
-    async def __anext__(self) -> _T:
-        self._is_read = True
-        if self._unread:
-            response = self._unread.popleft()
-            if self._is_holding and len(self._unread) < _LOW_WATER:
-                self._is_holding = False
-                self._asce.resume(self)
-            return self._convert(response)
-        if self._final is not None:
-            raise StopAsyncIteration
-        if self._error is not None:
-            raise self._error
-        if self._next is not None:
-            raise LocalProtocolError("the stream is being read already")
-        self._next = defer.Deferred(self._next_cancelled)
-        return self._convert(await self._next)
-
-    def _next_cancelled(self, _: defer.Deferred[Response]) -> None:
-        self._next = None
-        self._leave()
-
-    async def __aenter__(self) -> ResponseStream[_T]:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._final is None and self._error is None:
-            self._leave()
-            if kind is None:
-                await self.done
-
-    def _leave(self) -> None:
-        """The reader is gone: cancel, and read on to the final response."""
-        self.is_forgotten = True
-        self._unread.clear()
-        self.cancel()
-        if self._is_holding:
-            self._is_holding = False
-            self._asce.resume(self)
-
-
-def _status(response: Response) -> Status:
-    return Status(response.status, response.OPERATION, response.error_comment or "")
-
-
 class Association:
     """One association, of either side.
 
@@ -408,8 +202,8 @@ class Association:
         self._reader: MessageReader | None = None
         self._sink: _MemorySink | _FileSink | None = None
         self._last_message_id = 0
-        self._outstanding: dict[int, _Outstanding] = {}
-        self._waiting: deque[_Outstanding] = deque()
+        self._outstanding: dict[int, Outstanding] = {}
+        self._waiting: deque[Outstanding] = deque()
         self._operations: dict[int, Operation] = {}
         self._backlog: deque[tuple[PContextDef, Request, EventHandlingError | None]] = deque()
         self._answered: set[int] = set()
@@ -646,12 +440,7 @@ class Association:
         dul.accept(answer)
 
     def _offer(self, abstract_syntax: str) -> Offer | None:
-        as_scp = self.ae.supported_scp.find(abstract_syntax)
-        as_scu = self.ae.supported_scu.find(abstract_syntax)
-        either = as_scp or as_scu
-        if either is None:
-            return None
-        return Offer(either.transfer_syntaxes, as_scp is not None, as_scu is not None)
+        return self.ae.offer(abstract_syntax)
 
     def _reject(self, rejection: AAssociateRJ) -> None:
         error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
@@ -991,6 +780,21 @@ class Association:
         else:
             self._finish_when_idle()
 
+    def hand_over(self, operation: Operation) -> bool:
+        """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
+
+        Returns:
+            Whether it was taken; its file is then closed by the stream.
+        """
+        if operation.msg.OPERATION != "C-STORE" or not self.is_requestor:
+            return False
+        status = operation.status
+        if status is None or status.is_failure:
+            return False
+        return any(
+            each.take_instance(operation.ctx, operation.msg) for each in self._outstanding.values()
+        )
+
     def has_answered(self, operation: Operation) -> bool:
         """Whether a service has itself sent the final response of an operation."""
         return operation.msg.message_id in self._answered
@@ -1053,7 +857,7 @@ class Association:
             association is aborted). Cancelling sends nothing, for DIMSE has no way to take such a
             request back: the late answer is swallowed.
         """
-        one = _SingleRequest(self._numbered(message), ctx, timeout or self.timeouts.response)
+        one = SingleRequest(self._numbered(message), ctx, timeout or self.timeouts.response)
         self._submit(one)
         return one.deferred
 
@@ -1061,10 +865,12 @@ class Association:
         self,
         message: Request,
         ctx: PContextDef,
-        convert: Callable[[Response], _T],
+        convert: Callable[[Any], Any],
         *,
         timeout: float | None = None,
-    ) -> ResponseStream[_T]:
+        kind: type[_Stream] = ResponseStream,  # type: ignore[assignment]  # a default for a TypeVar
+        high_water: int = HIGH_WATER,
+    ) -> _Stream:
         """Send a request that has many responses.
 
         Args:
@@ -1072,9 +878,16 @@ class Association:
             ctx: As for :meth:`request`.
             convert: What the stream makes of each response.
             timeout: Seconds to each response, counted anew from the one before.
+            kind: The class of the stream.
+            high_water: Unread items above which the transport is paused.
         """
-        stream = ResponseStream(
-            self, self._numbered(message), ctx, timeout or self.timeouts.response, convert
+        stream = kind(
+            self,
+            self._numbered(message),
+            ctx,
+            timeout or self.timeouts.response,
+            convert,
+            high_water,
         )
         self._submit(stream)
         return stream
@@ -1084,7 +897,7 @@ class Association:
             return message
         return replace(message, message_id=self.next_message_id())
 
-    def _submit(self, one: _Outstanding) -> None:
+    def _submit(self, one: Outstanding) -> None:
         """Send a request now, or when the window has room for it."""
         problem = self._error or self._cannot_send(one)
         if problem is not None:
@@ -1096,7 +909,7 @@ class Association:
         else:
             self._send_request(one)
 
-    def _cannot_send(self, one: _Outstanding) -> NetDICOMError | None:
+    def _cannot_send(self, one: Outstanding) -> NetDICOMError | None:
         if self.accepted_contexts.get(one.ctx.id) != one.ctx:
             return LocalProtocolError(f"context {one.ctx.id} is none of this association")
         if self._released:
@@ -1120,7 +933,7 @@ class Association:
                 continue
             self._send_request(one)
 
-    def _send_request(self, one: _Outstanding) -> None:
+    def _send_request(self, one: Outstanding) -> None:
         message_id = one.message.message_id
         assert message_id is not None
         # Recorded before it is written, so that an immediate answer finds it.
@@ -1134,18 +947,28 @@ class Association:
             del self._outstanding[message_id]
             one.fail(error)
 
-    def _request_sent(self, one: _Outstanding) -> None:
-        one.is_sent = True
+    def _request_sent(self, one: Outstanding) -> None:
+        one.deadline = self.clock.seconds() + self.timeouts.total
         if self._outstanding.get(one.message.message_id or 0) is one:
             self._start_response_timer(one)
 
-    def _start_response_timer(self, one: _Outstanding) -> None:
-        if one.timer is not None and one.timer.active():
-            one.timer.reset(one.timeout)
+    def _response_overdue(self, one: Outstanding) -> None:
+        if self._holders:
+            # It is we who do not read; the answer may be here already.
+            one.timer = self.clock.callLater(one.timeout, self._response_overdue, one)
+        elif self.clock.seconds() >= one.deadline:
+            self._timed_out("total", self.timeouts.total)
         else:
-            one.timer = self.clock.callLater(one.timeout, self._timed_out, "response", one.timeout)
+            self._timed_out("response", one.timeout)
 
-    def cancel_request(self, one: _Outstanding) -> None:
+    def _start_response_timer(self, one: Outstanding) -> None:
+        left = min(one.timeout, max(0.0, one.deadline - self.clock.seconds()))
+        if one.timer is not None and one.timer.active():
+            one.timer.reset(left)
+        else:
+            one.timer = self.clock.callLater(left, self._response_overdue, one)
+
+    def cancel_request(self, one: Outstanding) -> None:
         """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
         if one in self._waiting:
             self._waiting.remove(one)

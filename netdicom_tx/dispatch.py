@@ -60,6 +60,12 @@ _FAILURE = {
     "C-MOVE": statuses.C_MOVE_UNABLE_TO_PROCESS,
 }
 _CANCELLABLE = ("C-FIND", "C-GET", "C-MOVE")
+_COUNTERS = (
+    "number_of_remaining_suboperations",
+    "number_of_completed_suboperations",
+    "number_of_failed_suboperations",
+    "number_of_warning_suboperations",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +145,16 @@ class Operation:
         self.msg = msg
         self._service = service
         self._is_answered = False  # the final response has been sent
+        self._last: Response | None = None  # the last one that was sent
         self._is_cancelled = False  # C-CANCEL came
         self._is_stopped = False  # the association ended
         self._interrupt: IDelayedCall | None = None
         self._running: defer.Deferred[None] | None = None
+
+    @property
+    def status(self) -> statuses.Status | None:
+        """The final status; None while there is none."""
+        return statuses.Status(self._last.status) if self._is_answered and self._last else None
 
     def start(self) -> None:
         """Run the service; the association is told when all is over."""
@@ -169,9 +181,10 @@ class Operation:
     def _ended(self, _: object) -> None:
         if self._interrupt is not None and self._interrupt.active():
             self._interrupt.cancel()
-        close = getattr(self.msg.data_set, "close", None)
-        if close is not None:
-            close()
+        if not self.asce.hand_over(self):
+            close = getattr(self.msg.data_set, "close", None)
+            if close is not None:
+                close()
         self.asce.operation_ended(self)
 
     # -- running the service -------------------------------------------------------------------
@@ -183,13 +196,13 @@ class Operation:
                 result = await result
             if isinstance(result, AsyncIterable):
                 await self._stream_async(result)
-            elif isinstance(result, Iterator):
-                await self._stream(result)
+            elif isinstance(result, Iterator | list):
+                await self._stream(iter(result))
             else:
                 self._finish(result)
         except defer.CancelledError:
             if self._is_cancelled:
-                self._respond(statuses.CANCEL)
+                self._respond_cancelled()
             elif not self._is_stopped:
                 self._log.failure(
                     "{operation} {id}: the handler's Deferred was cancelled",
@@ -257,9 +270,18 @@ class Operation:
                 await aclose()
         self._complete()
 
+    def _respond_cancelled(self) -> None:
+        """FE00, with the counters of the last Pending response where there was one."""
+        counters = {
+            name: value
+            for name in _COUNTERS
+            if (value := getattr(self._last, name, None)) is not None
+        }
+        self._send(self.msg.response(statuses.CANCEL, **counters))
+
     def _complete(self) -> None:
         if self._is_cancelled:
-            self._respond(statuses.CANCEL)
+            self._respond_cancelled()
         elif not self._is_answered:
             self._respond(statuses.SUCCESS)
 
@@ -298,6 +320,7 @@ class Operation:
     def _send(self, response: Response) -> None:
         if self._is_answered or self._is_stopped:
             return
+        self._last = response
         self._is_answered = not statuses.Status(response.status).is_pending
         try:
             self.asce.send(response, self.ctx)

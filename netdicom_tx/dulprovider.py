@@ -72,6 +72,7 @@ class Timeouts:
             association to the closed transport.
         associate: From A-ASSOCIATE-RQ sent to the answer.
         response: From a request sent to its response; each pending response renews it.
+        total: From a request sent to its final response, however many are pending between.
         send: The peer takes nothing of what we send.
         release: From A-RELEASE-RQ to the answer; also what running operations still have when the
             peer asks for release.
@@ -83,6 +84,7 @@ class Timeouts:
     artim: float = 30
     associate: float = 30
     response: float = 60
+    total: float = 86400
     send: float = 60
     release: float = 10
     idle: float = 60

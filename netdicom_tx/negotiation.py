@@ -46,6 +46,7 @@ __all__ = [
     "answer_roles",
     "answer_window",
     "check_context_ids",
+    "contexts_for_instances",
     "identification",
     "plan_contexts",
     "refusals",
@@ -124,19 +125,39 @@ def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
 # -- requestor ----------------------------------------------------------------------------------
 
 
-def plan_contexts(needs: Mapping[str, Sequence[str]]) -> tuple[PresentationContextRQ, ...]:
+def plan_contexts(
+    needs: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]],
+) -> tuple[PresentationContextRQ, ...]:
     """Presentation contexts for what is to be sent or asked.
 
-    The uncompressed default transfer syntaxes, between which a data set can be re-encoded without
-    loss, share a context; each other transfer syntax has its own, because an acceptor picks one
-    of those that stand together.
-
     Args:
-        needs: Abstract syntax -> transfer syntaxes in the order of preference.
+        needs: Abstract syntax -> transfer syntaxes in the order of preference. The uncompressed
+            default ones, between which a data set can be re-encoded without loss, then share a
+            context; each other has its own, because an acceptor picks one of those that stand
+            together. Or pairs of the two, each of which becomes one context as it is.
 
     Raises:
         LocalProtocolError: Nothing is needed, or more than one association can hold.
     """
+    wanted = _by_syntax(needs) if isinstance(needs, Mapping) else [(a, tuple(t)) for a, t in needs]
+    if not wanted:
+        raise LocalProtocolError(
+            "an association needs a presentation context: register a service with add_scu, or name "
+            "the contexts"
+        )
+    if len(wanted) > MAXIMUM_CONTEXTS:
+        raise LocalProtocolError(
+            f"{len(wanted)} presentation contexts are needed, an association holds "
+            f"{MAXIMUM_CONTEXTS}: name those of the instances to be sent, or use store_all, which "
+            "opens several associations"
+        )
+    return tuple(
+        PresentationContextRQ(2 * index + 1, abstract_syntax, transfer_syntaxes)
+        for index, (abstract_syntax, transfer_syntaxes) in enumerate(wanted)
+    )
+
+
+def _by_syntax(needs: Mapping[str, Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
     wanted: list[tuple[str, tuple[str, ...]]] = []
     for abstract_syntax, transfer_syntaxes in needs.items():
         shared = tuple(ts for ts in transfer_syntaxes if ts in DEFAULT_TRANSFER_SYNTAXES)
@@ -147,20 +168,31 @@ def plan_contexts(needs: Mapping[str, Sequence[str]]) -> tuple[PresentationConte
             elif first:
                 first = False
                 wanted.append((abstract_syntax, shared))
-    if not wanted:
-        raise LocalProtocolError(
-            "an association needs a presentation context: register a service with add_scu, or name "
-            "the contexts"
-        )
-    if len(wanted) > MAXIMUM_CONTEXTS:
-        raise LocalProtocolError(
-            f"{len(wanted)} presentation contexts are needed, an association holds "
-            f"{MAXIMUM_CONTEXTS}: name those of the instances to be sent, or use several associations"
-        )
-    return tuple(
-        PresentationContextRQ(2 * index + 1, abstract_syntax, transfer_syntaxes)
-        for index, (abstract_syntax, transfer_syntaxes) in enumerate(wanted)
-    )
+    return wanted
+
+
+def contexts_for_instances(
+    instances: Iterable[tuple[str, str]],
+) -> list[tuple[str, tuple[str, ...]]]:
+    """One context for each SOP class and transfer syntax of what is to be stored.
+
+    A default transfer syntax stands first in its context, with the other behind it: the acceptor
+    may then ask for a re-encoded data set instead of refusing the instance.
+
+    Args:
+        instances: SOP class and transfer syntax of each.
+
+    Returns:
+        For :func:`plan_contexts`, in the order of first appearance; perhaps more than one
+        association holds.
+    """
+    entries: list[tuple[str, tuple[str, ...]]] = []
+    for sop_class, transfer_syntax in dict.fromkeys(instances):
+        others: tuple[str, ...] = ()
+        if transfer_syntax in DEFAULT_TRANSFER_SYNTAXES:
+            others = tuple(ts for ts in DEFAULT_TRANSFER_SYNTAXES if ts != transfer_syntax)
+        entries.append((sop_class, (transfer_syntax, *others)))
+    return entries
 
 
 def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, PContextDef]:

@@ -11,16 +11,39 @@ from .base import (
     sop_classes,
     store_in_file,
 )
-from .storage import storage_scp, storage_scu
+from .normalized import NormalizedSCU, normalized_scu
+from .query_retrieve import (
+    qr_find_scp,
+    qr_find_scu,
+    qr_get_scp,
+    qr_get_scu,
+    qr_move_scp,
+    qr_move_scu,
+)
+from .storage import Instance, StoreResult, storage_scp, storage_scu, store_all
 from .verification import verification_scp, verification_scu
+from .worklist import modality_work_list_scp, modality_work_list_scu
 
 __all__ = [
+    "Instance",
     "MessageDispatcher",
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
+    "NormalizedSCU",
+    "StoreResult",
+    "modality_work_list_scp",
+    "modality_work_list_scu",
+    "normalized_scu",
+    "qr_find_scp",
+    "qr_find_scu",
+    "qr_get_scp",
+    "qr_get_scu",
+    "qr_move_scp",
+    "qr_move_scu",
     "sop_classes",
     "storage_scp",
     "storage_scu",
+    "store_all",
     "store_in_file",
     "verification_scp",
     "verification_scu",

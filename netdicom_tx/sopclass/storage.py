@@ -1,25 +1,48 @@
-"""Storage service class (PS3.4 Annex B): C-STORE."""
+"""Storage service class (PS3.4 Annex B): C-STORE.
+
+:func:`storage_scu` stores one instance on an association; :func:`store_all` any number of them
+at an AE, on the associations that this takes.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
-from typing import BinaryIO, cast
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import BinaryIO, NamedTuple, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
-from .. import dsutils, statuses
+from .. import dsutils, negotiation, statuses
+from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import CStoreRQ, DataSource, Request
-from ..exceptions import ClassNotSupportedError, EventHandlingError, LocalProtocolError
-from ..negotiation import PContextDef
+from ..exceptions import (
+    ClassNotSupportedError,
+    ConnectionLostError,
+    EventHandlingError,
+    NetDICOMError,
+)
+from ..negotiation import MAXIMUM_CONTEXTS, PContextDef
+from ..requests import status_of
 from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_uid_like, name
 from .base import sop_classes, store_in_file
-from .verification import status_of
 
-__all__ = ["storage_scp", "storage_scu"]
+__all__ = [
+    "Instance",
+    "MoveOriginator",
+    "Source",
+    "StoreResult",
+    "storage_scp",
+    "storage_scu",
+    "store_all",
+    "store_instance",
+]
 
 # Re-encoding between these changes no value and touches no pixel (PS3.5 Annex A.1, A.2, A.3, A.5).
 _PLAIN = frozenset(
@@ -30,20 +53,142 @@ _PLAIN = frozenset(
         "1.2.840.10008.1.2.2",
     }
 )
+# Instances whose contexts are planned together by store_all; so many headers are read ahead.
+_PLANNED_TOGETHER = 1000
+
+Source = Dataset | str | os.PathLike[str] | BinaryIO
+
+
+class MoveOriginator(NamedTuple):
+    """On behalf of which C-MOVE an instance is stored (PS3.7 9.3.1.1)."""
+
+    ae_title: str
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A SOP instance that can be sent.
+
+    Attributes:
+        transfer_syntax: Of its data set; of a :class:`pydicom.Dataset` without one, explicit VR
+            little endian.
+        source: A data set; the path of a Part 10 file; or an open one, at its data set.
+        offset: Octets before the data set, when ``source`` is a path.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    source: Source
+    offset: int = 0
+
+    @classmethod
+    def of(cls, source: Source) -> Instance:
+        """Read what an instance is from its file header or its data set.
+
+        Raises:
+            DataSetError: It is no DICOM file, or has no UIDs.
+            OSError: The file cannot be read.
+        """
+        if isinstance(source, Dataset):
+            return cls._of_data_set(source)
+        if isinstance(source, str | os.PathLike):
+            with open(source, "rb") as file:
+                meta = dsutils.read_file_meta(file)
+        elif hasattr(source, "read"):
+            meta = dsutils.read_file_meta(cast(BinaryIO, source))
+        else:
+            raise dsutils.DataSetError(
+                f"expected a Dataset, a path or an open binary file, got {type(source).__name__}"
+            )
+        return cls(*meta[:3], source, meta.offset)
+
+    @classmethod
+    def _of_data_set(cls, data_set: Dataset) -> Instance:
+        sop_class, sop_instance = data_set.get("SOPClassUID"), data_set.get("SOPInstanceUID")
+        if not sop_class or not sop_instance:
+            raise dsutils.DataSetError(
+                "the data set has no SOP Class UID (0008,0016) or no SOP Instance UID (0008,0018)"
+            )
+        meta = getattr(data_set, "file_meta", None)
+        syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+        return cls(str(sop_class), str(sop_instance), syntax or EXPLICIT_VR_LITTLE_ENDIAN, data_set)
+
+    def encoded(self, transfer_syntax: str) -> DataSource:
+        """The data set in a transfer syntax; a file that has it is opened when it is read.
+
+        Raises:
+            DataSetError: It cannot be re-encoded.
+            OSError: The file cannot be read.
+        """
+        if isinstance(self.source, Dataset):
+            return _encode(self.source, self.transfer_syntax, transfer_syntax)
+        source = (
+            _PathSource(self.source, self.offset)
+            if isinstance(self.source, str | os.PathLike)
+            else self.source
+        )
+        if transfer_syntax == self.transfer_syntax:
+            return cast(BinaryIO, source)
+        try:
+            plain = dsutils.decode(cast(BinaryIO, source), self.transfer_syntax)
+        finally:
+            if isinstance(source, _PathSource):
+                source.close()
+        return _encode(plain, self.transfer_syntax, transfer_syntax)
+
+
+class _PathSource:
+    """A file that is open only while it is being read, so that thousands may wait their turn."""
+
+    def __init__(self, path: str | os.PathLike[str], offset: int) -> None:
+        self._path = path
+        self._offset = offset
+        self._file: BinaryIO | None = None
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            # Unbuffered: it is read in large pieces.
+            self._file = cast(BinaryIO, open(self._path, "rb", buffering=0))  # noqa: SIM115
+            self._file.seek(self._offset)
+        return self._file
+
+    def readinto(self, buffer: memoryview) -> int:
+        count: int = self._open().readinto(buffer)  # type: ignore[attr-defined]  # a FileIO
+        if not count:
+            self.close()
+        return count
+
+    def read(self, size: int = -1) -> bytes:
+        return self._open().read(size)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _encode(data_set: Dataset, source: str, target: str) -> bytes:
+    if source != target and dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
+        raise dsutils.DataSetError(
+            f"re-encoding from {name(source)} to {name(target)} would have to swap pixel data"
+        )
+    return dsutils.encode(data_set, target)
 
 
 @sop_classes([])
 def storage_scu(
     asce: Association,
     ctx: PContextDef,
-    dataset: Dataset | str | os.PathLike[str] | BinaryIO,
+    dataset: Source,
     msg_id: int | None = None,
 ) -> defer.Deferred[Status]:
     """Store an instance at the peer.
 
     A file whose transfer syntax was accepted goes out as it is, streamed and never decoded. Where
     only another uncompressed transfer syntax was accepted, the data set is read and re-encoded in
-    memory. It goes out on the context of ``ctx``'s SOP class whose transfer syntax fits best.
+    memory. It goes out on the context of its SOP class whose transfer syntax fits best.
 
     Args:
         dataset: A data set; the path of a Part 10 file; or an open one, read from its position
@@ -56,84 +201,57 @@ def storage_scu(
         :meth:`Association.request` says. Cancelling does not stop the transfer.
     """
     try:
-        return _store(asce, ctx, dataset, msg_id)
-    except (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError) as error:
+        return store_instance(asce, Instance.of(dataset), msg_id=msg_id, ctx=ctx)
+    except (OSError, dsutils.DataSetError) as error:
         return defer.fail(error)
 
 
-def _store(
+def store_instance(
     asce: Association,
-    ctx: PContextDef,
-    dataset: Dataset | str | os.PathLike[str] | BinaryIO,
-    msg_id: int | None,
+    instance: Instance,
+    *,
+    msg_id: int | None = None,
+    ctx: PContextDef | None = None,
+    originator: MoveOriginator | None = None,
+    timeout: float | None = None,
 ) -> defer.Deferred[Status]:
-    if isinstance(dataset, Dataset):
-        return _store_data_set(asce, ctx, dataset, msg_id)
-    if isinstance(dataset, str | os.PathLike):
-        file: BinaryIO = open(dataset, "rb")  # noqa: SIM115 - closed when the response is there
-        try:
-            sent = _store_file(asce, ctx, file, msg_id)
-        except BaseException:
-            file.close()
-            raise
+    """As :func:`storage_scu`, for an instance whose header has been read.
+
+    Args:
+        ctx: Preferred among those that fit.
+        originator: When this is a sub-operation of a C-MOVE.
+        timeout: Seconds to the response; None means ``timeouts.response``.
+    """
+    try:
+        fitting = _context(asce, ctx, instance.sop_class_uid, instance.transfer_syntax)
+        source = instance.encoded(fitting.supported_ts)
+    except (OSError, dsutils.DataSetError, ClassNotSupportedError) as error:
+        return defer.fail(error)
+    request = CStoreRQ(
+        affected_sop_class_uid=instance.sop_class_uid,
+        affected_sop_instance_uid=instance.sop_instance_uid,
+        message_id=msg_id,
+        data_set=source,
+        move_originator_application_entity_title=originator.ae_title if originator else None,
+        move_originator_message_id=originator.message_id if originator else None,
+    )
+    sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
+    if isinstance(source, _PathSource):
 
         def close(result: object) -> object:
-            file.close()
+            source.close()
             return result
 
-        return sent.addBoth(close)
-    if not hasattr(dataset, "read"):
-        raise dsutils.DataSetError(
-            f"expected a Dataset, a path or an open binary file, got {type(dataset).__name__}"
-        )
-    return _store_file(asce, ctx, cast(BinaryIO, dataset), msg_id)
-
-
-def _store_file(
-    asce: Association, ctx: PContextDef, file: BinaryIO, msg_id: int | None
-) -> defer.Deferred[Status]:
-    meta = dsutils.read_file_meta(file)
-    fitting = _context(asce, ctx, meta.sop_class_uid, meta.transfer_syntax)
-    source: DataSource = file
-    if fitting.supported_ts != meta.transfer_syntax:
-        plain = dsutils.decode(file, meta.transfer_syntax)
-        source = _encode(plain, meta.transfer_syntax, fitting.supported_ts)
-    return _send(asce, fitting, meta.sop_class_uid, meta.sop_instance_uid, source, msg_id)
-
-
-def _store_data_set(
-    asce: Association, ctx: PContextDef, data_set: Dataset, msg_id: int | None
-) -> defer.Deferred[Status]:
-    sop_class, sop_instance = data_set.get("SOPClassUID"), data_set.get("SOPInstanceUID")
-    if not sop_class or not sop_instance:
-        raise dsutils.DataSetError(
-            "the data set has no SOP Class UID (0008,0016) or no SOP Instance UID (0008,0018)"
-        )
-    meta = getattr(data_set, "file_meta", None)
-    syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-    fitting = _context(asce, ctx, str(sop_class), syntax or EXPLICIT_VR_LITTLE_ENDIAN)
-    encoded = _encode(data_set, syntax, fitting.supported_ts)
-    return _send(asce, fitting, str(sop_class), str(sop_instance), encoded, msg_id)
-
-
-def _encode(data_set: Dataset, source: str, target: str) -> bytes:
-    if (
-        source
-        and source != target
-        and dsutils.is_little_endian(source) != (dsutils.is_little_endian(target))
-    ):
-        raise dsutils.DataSetError(
-            f"re-encoding from {name(source)} to {name(target)} would have to swap pixel data"
-        )
-    return dsutils.encode(data_set, target)
+        sent.addBoth(close)
+    return sent
 
 
 def _context(
-    asce: Association, ctx: PContextDef, sop_class: str, transfer_syntax: str
+    asce: Association, ctx: PContextDef | None, sop_class: str, transfer_syntax: str
 ) -> PContextDef:
     """The accepted context for an instance: its own transfer syntax, or one to re-encode to."""
     usable = [each for each in asce.contexts_for(sop_class) if each.as_scu]
-    if ctx in usable:
+    if ctx is not None and ctx in usable:
         usable.insert(0, ctx)
     for each in usable:
         if each.supported_ts == transfer_syntax:
@@ -150,21 +268,221 @@ def _context(
     )
 
 
-def _send(
-    asce: Association,
-    ctx: PContextDef,
-    sop_class: str,
-    sop_instance: str,
-    source: DataSource,
-    msg_id: int | None,
-) -> defer.Deferred[Status]:
-    request = CStoreRQ(
-        affected_sop_class_uid=sop_class,
-        affected_sop_instance_uid=sop_instance,
-        message_id=msg_id,
-        data_set=source,
+# -- many instances -------------------------------------------------------------------------------
+
+
+class StoreResult(NamedTuple):
+    """What became of one instance of :func:`store_all`.
+
+    Attributes:
+        source: As it was given.
+        instance: None when its header could not be read.
+        status: Of the peer; None when it was not asked.
+        error: Why there is no status; None when there is one.
+    """
+
+    source: Source | Instance
+    instance: Instance | None
+    status: Status | None
+    error: Exception | None
+
+    @property
+    def is_stored(self) -> bool:
+        """Success or a warning: the peer has it."""
+        return self.status is not None and not self.status.is_failure
+
+
+async def store_all(
+    ae: AE,
+    remote_ae: RemoteAE,
+    sources: Iterable[Source | Instance],
+    *,
+    associations: int = 1,
+    originator: MoveOriginator | None = None,
+) -> AsyncIterator[StoreResult]:
+    """Store any number of instances, at constant memory.
+
+    The contexts are derived from the instances, one for each SOP class and transfer syntax, and
+    spread over several associations where one cannot hold them. A failure of one instance never
+    stops the others; an association that ends is opened anew, unless nothing went through it.
+
+    Args:
+        sources: What :func:`storage_scu` takes, or instances whose header has been read; consumed
+            as they are sent.
+        associations: Open at once.
+        originator: When this serves a C-MOVE.
+
+    Yields:
+        A result for each source, in the order in which they are known.
+
+    Closing the generator early releases the associations.
+    """
+    remaining = iter(sources)
+    sender = _Sender(ae, remote_ae, max(1, associations), originator)
+    try:
+        while chunk := list(islice(remaining, _PLANNED_TOGETHER)):
+            async for result in sender.send(chunk):
+                yield result
+    finally:
+        await sender.close()
+
+
+_Work = deque[tuple[Source | Instance, Instance]]
+
+
+class _Sender:
+    """The associations of a :func:`store_all`, used again while their contexts suffice."""
+
+    def __init__(
+        self, ae: AE, remote: RemoteAE, associations: int, originator: MoveOriginator | None
+    ) -> None:
+        self._ae = ae
+        self._remote = remote
+        self._limit = associations
+        self._originator = originator
+        self._open: list[Association] = []
+        self._proposed: list[tuple[str, tuple[str, ...]]] = []
+
+    async def send(self, chunk: Sequence[Source | Instance]) -> AsyncIterator[StoreResult]:
+        """Send some instances; results come as they are known, at most one for each."""
+        results: defer.DeferredQueue[StoreResult | Failure | None] = defer.DeferredQueue()
+        producing = defer.Deferred.fromCoroutine(self._produce(chunk, results))
+        producing.addBoth(results.put)
+        try:
+            while True:
+                result = await results.get()
+                if isinstance(result, Failure):
+                    result.raiseException()
+                if result is None:
+                    return
+                yield result
+        finally:
+            if not producing.called:
+                producing.cancel()
+
+    async def _produce(
+        self,
+        chunk: Sequence[Source | Instance],
+        results: defer.DeferredQueue[StoreResult | Failure | None],
+    ) -> None:
+        ready: list[tuple[Source | Instance, Instance]] = []
+        for source in chunk:
+            try:
+                instance = source if isinstance(source, Instance) else Instance.of(source)
+            except (OSError, dsutils.DataSetError) as error:
+                results.put(StoreResult(source, None, None, error))
+            else:
+                ready.append((source, instance))
+        for entries, group in _groups(ready):
+            if not set(self._proposed).issuperset(entries):
+                await self.close()
+                self._proposed = entries
+            work = deque(group)
+            lanes = [
+                defer.Deferred.fromCoroutine(self._lane(work, results))
+                for _ in range(min(self._limit, len(work)))
+            ]
+            await defer.gatherResults(lanes, consumeErrors=True)
+
+    async def _lane(
+        self, work: _Work, results: defer.DeferredQueue[StoreResult | Failure | None]
+    ) -> None:
+        """One association after the other, until there is no more work."""
+        while work:
+            try:
+                asce = self._take_open() or await self._ae.request_association(
+                    self._remote, self._proposed
+                )
+            except NetDICOMError as error:
+                _give_up(work, error, results)
+                return
+            went_through = await self._use(asce, work, results)
+            if asce.is_open:
+                self._open.append(asce)
+            elif not went_through:
+                _give_up(work, asce.error or ConnectionLostError(), results)
+
+    def _take_open(self) -> Association | None:
+        while self._open:
+            asce = self._open.pop()
+            if asce.is_open:
+                return asce
+        return None
+
+    async def _use(
+        self,
+        asce: Association,
+        work: _Work,
+        results: defer.DeferredQueue[StoreResult | Failure | None],
+    ) -> bool:
+        """Send on one association; whether the peer has answered anything."""
+        answered = False
+        running: set[defer.Deferred[None]] = set()
+
+        def finish(
+            outcome: Status | Failure, source: Source | Instance, instance: Instance
+        ) -> None:
+            nonlocal answered
+            if isinstance(outcome, Failure):
+                results.put(StoreResult(source, instance, None, cast(Exception, outcome.value)))
+            else:
+                answered = True
+                results.put(StoreResult(source, instance, outcome, None))
+
+        while work and asce.is_open:
+            source, instance = work.popleft()
+            sent = store_instance(asce, instance, originator=self._originator)
+            done: defer.Deferred[None] = sent.addBoth(finish, source, instance)
+            if not done.called:
+                running.add(done)
+                done.addCallback(lambda _, mine: running.discard(mine), done)
+            # Twice the window: the next request is ready when an answer comes.
+            while len(running) >= 2 * max(1, asce.window.invoked):
+                await defer.DeferredList(list(running), fireOnOneCallback=True)
+        while running:
+            await defer.DeferredList(list(running))
+        return answered
+
+    async def close(self) -> None:
+        """Release what is open."""
+        opened, self._open = self._open, []
+        for asce in opened:
+            if asce.is_open:
+                try:
+                    await asce.release()
+                except NetDICOMError:
+                    asce.abort()
+
+
+def _give_up(
+    work: _Work,
+    error: Exception,
+    results: defer.DeferredQueue[StoreResult | Failure | None],
+) -> None:
+    """The same result for all that is left."""
+    while work:
+        source, instance = work.popleft()
+        results.put(StoreResult(source, instance, None, error))
+
+
+def _groups(
+    ready: Sequence[tuple[Source | Instance, Instance]],
+) -> Iterator[tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Source | Instance, Instance]]]]:
+    """Instances that fit one association, with its contexts."""
+    entries = negotiation.contexts_for_instances(
+        (instance.sop_class_uid, instance.transfer_syntax) for _, instance in ready
     )
-    return asce.request(request, ctx).addCallback(status_of)
+    for start in range(0, len(entries), MAXIMUM_CONTEXTS):
+        mine = entries[start : start + MAXIMUM_CONTEXTS]
+        keys = {(sop_class, syntaxes[0]) for sop_class, syntaxes in mine}
+        yield (
+            mine,
+            [
+                (source, instance)
+                for source, instance in ready
+                if (instance.sop_class_uid, instance.transfer_syntax) in keys
+            ],
+        )
 
 
 @store_in_file
@@ -190,4 +508,14 @@ def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awai
             "Affected SOP Instance UID is no UID",
         )
     assert not isinstance(msg.data_set, bytes)
-    return asce.ae.on_receive_store(ctx, msg.data_set)
+    answer = asce.ae.on_receive_store(ctx, msg.data_set)
+    if isinstance(msg, CStoreRQ) and msg.move_originator_message_id is not None:
+        return _with_arrival(asce, msg, answer)
+    return answer
+
+
+async def _with_arrival(asce: Association, msg: CStoreRQ, answer: int | Awaitable[int]) -> int:
+    """Answer, and tell whoever waits for what a C-MOVE brings."""
+    status = answer if isinstance(answer, int) else await answer
+    asce.ae.arrived(msg, status)
+    return status

@@ -7,18 +7,14 @@ from collections.abc import Awaitable
 from twisted.internet import defer
 
 from ..asceprovider import Association
-from ..dimsemessages import CEchoRQ, Request, Response
+from ..dimsemessages import CEchoRQ, Request
 from ..negotiation import PContextDef
+from ..requests import status_of
 from ..statuses import Status
 from ..uids import VERIFICATION_SOP_CLASS
 from .base import sop_classes
 
 __all__ = ["verification_scp", "verification_scu"]
-
-
-def status_of(response: Response) -> Status:
-    """The status of a response, with its words and its Error Comment."""
-    return Status(response.status, response.OPERATION, response.error_comment or "")
 
 
 @sop_classes([VERIFICATION_SOP_CLASS])

@@ -1,0 +1,502 @@
+"""Query/Retrieve service class (PS3.4 Annex C): C-FIND, C-MOVE and C-GET.
+
+The SCUs return a :class:`~netdicom_tx.asceprovider.ResponseStream`; its last item carries the final
+status:
+
+=====================  ======================================================================
+:func:`qr_find_scu`    (data set, status) for each match, then (None, status)
+:func:`qr_move_scu`    (status, response) for each response, the final one included
+:func:`qr_get_scu`     (context, instance) for each instance received, then (None, status)
+=====================  ======================================================================
+
+The SCPs ask the hooks of their AE what there is, and do the rest: sub-operations, counters, the list
+of failures, C-CANCEL, statuses.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any, TypeVar, cast
+
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from .. import dsutils, statuses
+from ..applicationentity import AE, Arrival, RemoteAE
+from ..asceprovider import Association, ResponseStream
+from ..dimsemessages import (
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    Request,
+    Response,
+)
+from ..exceptions import ClassNotSupportedError, NetDICOMError, StatusError
+from ..negotiation import PContextDef
+from ..requests import status_of
+from ..statuses import Status
+from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES
+from .base import sop_classes
+from .storage import Instance, MoveOriginator, StoreResult, store_all, store_instance
+
+__all__ = [
+    "GetStream",
+    "MoveStream",
+    "qr_find_scp",
+    "qr_find_scu",
+    "qr_get_scp",
+    "qr_get_scu",
+    "qr_move_scp",
+    "qr_move_scu",
+]
+
+_T = TypeVar("_T")
+_log = Logger()
+
+# Seconds between Pending responses while a sub-operation takes its time, so that no SCU's timer
+# runs out.
+KEEP_ALIVE = 10.0
+# Instances of a C-GET that wait for their reader, each with an open file.
+_UNREAD_INSTANCES = 8
+
+
+def _encoded(ctx: PContextDef, ds: Dataset) -> bytes:
+    return dsutils.encode(ds, ctx.supported_ts)
+
+
+def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
+    """The identifier of a request.
+
+    Raises:
+        StatusError: There is none (0xA900), or it cannot be read (0xC000).
+    """
+    if msg.data_set is None:
+        raise StatusError(0xA900, "the request has no identifier")
+    try:
+        return dsutils.decode(msg.data_set, ctx.supported_ts)
+    except dsutils.DataSetError as error:
+        raise StatusError(0xC000, str(error)) from error
+
+
+# -- C-FIND -----------------------------------------------------------------------------------------
+
+
+@sop_classes(FIND_SOP_CLASSES)
+def qr_find_scu(
+    asce: Association,
+    ctx: PContextDef,
+    ds: Dataset,
+    msg_id: int | None = None,
+    *,
+    timeout: float | None = None,
+) -> ResponseStream[tuple[Dataset | None, Status]]:
+    """Ask for what matches.
+
+    Args:
+        ds: The identifier: keys, and what to return.
+        msg_id: Message ID, 0 to 65535; None lets the association count.
+        timeout: Seconds to each response; None means ``timeouts.response``.
+
+    Returns:
+        A stream of (data set, status), at the end (None, final status).
+
+    Raises:
+        DataSetError: The identifier cannot be encoded.
+    """
+
+    def convert(response: Response) -> tuple[Dataset | None, Status]:
+        found = None
+        if response.data_set is not None:
+            found = dsutils.decode(response.data_set, ctx.supported_ts)
+        return found, status_of(response)
+
+    request = CFindRQ(
+        affected_sop_class_uid=ctx.sop_class, message_id=msg_id, data_set=_encoded(ctx, ds)
+    )
+    return asce.request_many(request, ctx, convert, timeout=timeout)
+
+
+@sop_classes(FIND_SOP_CLASSES)
+def qr_find_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
+    """Answer C-FIND with what ``AE.on_receive_find`` yields, then Success."""
+    return asce.ae.on_receive_find(ctx, _identifier(ctx, msg))
+
+
+# -- C-MOVE -----------------------------------------------------------------------------------------
+
+
+class MoveStream(ResponseStream[tuple[Status, Response]]):
+    """The responses to a C-MOVE.
+
+    Attributes:
+        arrivals: When the destination is an AE of ours, what has arrived there for this C-MOVE.
+    """
+
+    __slots__ = ("arrivals",)
+    arrivals: list[Arrival]
+
+
+@sop_classes(MOVE_SOP_CLASSES)
+def qr_move_scu(
+    asce: Association,
+    ctx: PContextDef,
+    ds: Dataset,
+    dest_ae: str | AE,
+    msg_id: int | None = None,
+    *,
+    timeout: float | None = None,
+) -> MoveStream:
+    """Have what matches sent to a destination.
+
+    Args:
+        ds: The identifier: unique keys, lists of UIDs.
+        dest_ae: The AE title of the destination, which the peer must know; or an AE of ours that
+            listens: then ``arrivals`` of the stream tells what came.
+        msg_id: Message ID, 0 to 65535; None lets the association count.
+        timeout: Seconds to each response; None means ``timeouts.response``.
+
+    Returns:
+        A stream of (status, response), the final one included; the response has the counters.
+    """
+    title = dest_ae if isinstance(dest_ae, str) else dest_ae.ae_title
+    request = CMoveRQ(
+        affected_sop_class_uid=ctx.sop_class,
+        move_destination=title,
+        message_id=asce.next_message_id() if msg_id is None else msg_id,
+        data_set=_encoded(ctx, ds),
+    )
+    stream = asce.request_many(
+        request,
+        ctx,
+        lambda response: (status_of(response), response),
+        timeout=timeout,
+        kind=MoveStream,
+    )
+    stream.arrivals = []
+    if not isinstance(dest_ae, str):
+        key = (asce.calling_ae_title, request.message_id or 0)
+        stream.arrivals = dest_ae.watch_arrivals(*key)
+
+        def forget(_: object) -> None:
+            dest_ae.forget_arrivals(*key)
+
+        stream.done.addBoth(forget)
+    return stream
+
+
+@sop_classes(MOVE_SOP_CLASSES)
+async def qr_move_scp(
+    asce: Association, ctx: PContextDef, msg: CMoveRQ
+) -> AsyncIterator[Response] | int:
+    """Send what ``AE.on_receive_move`` names to where it says (PS3.4 C.4.2.3).
+
+    The associations that this takes are opened to the destination, contexts planned from the
+    instances; a Pending response goes out for each, and in between when one takes long. An unknown
+    destination is 0xA801. The final status is Success, 0xB000 when some failed, 0xA702 when all
+    did; failures come with the list of their UIDs.
+    """
+    answer = await _settled(
+        asce.ae.on_receive_move(ctx, _identifier(ctx, msg), msg.move_destination)
+    )
+    remote, number, instances = answer
+    if remote is None:
+        return Status(
+            statuses.C_MOVE_DESTINATION_UNKNOWN,
+            "C-MOVE",
+            f"move destination {msg.move_destination} is not known here",
+        )
+    originator = MoveOriginator(asce.calling_ae_title, msg.message_id or 0)
+    return _move(asce, ctx, msg, remote, number, instances, originator)
+
+
+async def _move(
+    asce: Association,
+    ctx: PContextDef,
+    msg: CMoveRQ,
+    remote: RemoteAE,
+    number: int,
+    instances: Any,
+    originator: MoveOriginator,
+) -> AsyncIterator[Response]:
+    count = _Counters(msg, ctx, number)
+    sources = await _all_of(instances)
+    results = store_all(
+        asce.ae,
+        remote,
+        sources,
+        associations=asce.ae.move_associations,
+        originator=originator,
+    )
+    try:
+        iterator = aiter(results)
+        while True:
+            upcoming = defer.Deferred.fromCoroutine(_next(iterator))
+            async for response in _meanwhile(asce, upcoming, count):
+                yield response
+            result = await upcoming
+            if result is None:
+                break
+            if result.error is not None:
+                _log.warn(
+                    "C-MOVE for {peer} to {destination}: {error}",
+                    peer=asce.peer_title,
+                    destination=remote.ae_title,
+                    error=result.error,
+                )
+            count.add(result)
+            if count.remaining:
+                yield count.pending()
+    finally:
+        await results.aclose()  # type: ignore[attr-defined]  # an async generator
+    yield count.final()
+
+
+async def _next(iterator: AsyncIterator[_T]) -> _T | None:
+    try:
+        return await anext(iterator)
+    except StopAsyncIteration:
+        return None
+
+
+async def _meanwhile(
+    asce: Association, upcoming: defer.Deferred[Any], count: _Counters
+) -> AsyncIterator[Response]:
+    """Pending responses for as long as something takes."""
+    try:
+        while not upcoming.called:
+            tick: defer.Deferred[None] = defer.Deferred()
+            call = asce.clock.callLater(KEEP_ALIVE, tick.callback, None)
+            waiting: defer.Deferred[None] = defer.Deferred()
+
+            def done(result: Any, waiting: defer.Deferred[None] = waiting) -> Any:
+                if not waiting.called:
+                    waiting.callback(None)
+                return result
+
+            upcoming.addBoth(done)
+            tick.addBoth(done)
+            try:
+                await waiting
+            finally:
+                if call.active():
+                    call.cancel()
+            if not upcoming.called:
+                yield count.pending()
+    except BaseException:
+        upcoming.addErrback(lambda _: None)
+        upcoming.cancel()
+        raise
+
+
+class _Counters:
+    """The counters of sub-operations, and the responses that carry them (PS3.4 C.4.2.1.6)."""
+
+    def __init__(self, msg: Request, ctx: PContextDef, number: int) -> None:
+        self._msg = msg
+        self._ctx = ctx
+        self._number = number
+        self.completed = self.failed = self.warning = 0
+        self._failures: list[str] = []
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self._number - self.completed - self.failed - self.warning)
+
+    def add(self, result: StoreResult) -> None:
+        """Count a sub-operation."""
+        if result.status is None or result.status.is_failure:
+            self.failed += 1
+            if result.instance is not None:
+                self._failures.append(result.instance.sop_instance_uid)
+        elif result.status.is_warning:
+            self.warning += 1
+        else:
+            self.completed += 1
+
+    def _elements(self) -> dict[str, Any]:
+        # US: more than 65535 cannot be said.
+        return {
+            "number_of_completed_suboperations": min(self.completed, 0xFFFF),
+            "number_of_failed_suboperations": min(self.failed, 0xFFFF),
+            "number_of_warning_suboperations": min(self.warning, 0xFFFF),
+        }
+
+    def pending(self) -> Response:
+        return self._msg.response(
+            statuses.PENDING,
+            number_of_remaining_suboperations=min(self.remaining, 0xFFFF),
+            **self._elements(),
+        )
+
+    def final(self) -> Response:
+        """Success; B000 when some failed or were warned about; A702 when all failed."""
+        status = 0x0000
+        if self.failed and not self.completed and not self.warning:
+            status = 0xA702
+        elif self.failed or self.warning:
+            status = 0xB000
+        data_set = None
+        if self._failures:
+            identifier = Dataset()
+            identifier.FailedSOPInstanceUIDList = self._failures
+            data_set = _encoded(self._ctx, identifier)
+        return self._msg.response(status, data_set, **self._elements())
+
+
+# -- C-GET ------------------------------------------------------------------------------------------
+
+
+class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
+    """What a C-GET brings: (context, instance) each, and at the end (None, final status).
+
+    An instance is an open Part 10 file at its beginning, or a :class:`pydicom.Dataset` when the storage
+    service of the AE does not ask for files. A file is closed when the next item is asked for.
+
+    Attributes:
+        progress: The last response; it has the counters.
+    """
+
+    __slots__ = ("_current", "progress")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.progress: Response | None = None
+        self._current: Any = None  # the file that the reader has now
+
+    def respond(self, response: Response) -> None:
+        self.progress = response
+        if not Status(response.status).is_pending:
+            super().respond(response)
+
+    def take_instance(self, ctx: PContextDef, message: Request) -> bool:
+        if self.is_forgotten:
+            return False
+        source = message.data_set
+        if isinstance(source, bytes):
+            self._put((ctx, dsutils.decode(source, ctx.supported_ts)))
+            return True
+        if source is None:
+            return False
+        source.seek(0)
+        self._put((ctx, source))
+        return True
+
+    async def __anext__(self) -> tuple[PContextDef | None, Any]:
+        self._close_current()
+        ctx, instance = await super().__anext__()
+        self._current = instance
+        return ctx, instance
+
+    def _close_current(self) -> None:
+        current, self._current = self._current, None
+        close = getattr(current, "close", None)
+        if close is not None:
+            close()
+
+    def _drop(self, item: Any) -> None:
+        if isinstance(item, tuple):
+            close = getattr(item[1], "close", None)
+            if close is not None:
+                close()
+
+    def _leave(self) -> None:
+        self._close_current()
+        super()._leave()
+
+
+def _get_item(item: Any) -> tuple[PContextDef | None, Any]:
+    return (None, status_of(item)) if isinstance(item, Response) else item
+
+
+@sop_classes(GET_SOP_CLASSES)
+def qr_get_scu(
+    asce: Association,
+    ctx: PContextDef,
+    ds: Dataset,
+    msg_id: int | None = None,
+    *,
+    timeout: float | None = None,
+) -> GetStream:
+    """Have what matches sent here, on this association.
+
+    Each instance goes to the storage service of our AE (``add_scp(storage_scp)``), and so to
+    ``on_receive_store`` with its own context, as any C-STORE; that answer counts. Who iterates gets it
+    afterwards as well. The storage classes must have been proposed with the SCP role;
+    :meth:`AE.request_association` does so for those that the AE serves.
+
+    Args:
+        ds: The identifier: unique keys, lists of UIDs.
+        msg_id: Message ID, 0 to 65535; None lets the association count.
+        timeout: Seconds to each response or instance; None means ``timeouts.response``.
+    """
+    request = CGetRQ(
+        affected_sop_class_uid=ctx.sop_class, message_id=msg_id, data_set=_encoded(ctx, ds)
+    )
+    return asce.request_many(
+        request,
+        ctx,
+        _get_item,
+        timeout=timeout,
+        kind=GetStream,
+        high_water=_UNREAD_INSTANCES,
+    )
+
+
+@sop_classes(GET_SOP_CLASSES)
+async def qr_get_scp(asce: Association, ctx: PContextDef, msg: CGetRQ) -> AsyncIterator[Response]:
+    """Send what ``AE.on_receive_get`` names, on this association (PS3.4 C.4.3.3).
+
+    An instance goes out in its own transfer syntax, on a context in which the requestor is SCP; where
+    none was accepted, ``AE.transcode`` may give another form of it. What cannot be sent is counted as
+    failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
+    """
+    number, instances = await _settled(asce.ae.on_receive_get(ctx, _identifier(ctx, msg)))
+    return _get(asce, ctx, msg, number, instances)
+
+
+async def _get(
+    asce: Association, ctx: PContextDef, msg: CGetRQ, number: int, instances: Any
+) -> AsyncIterator[Response]:
+    count = _Counters(msg, ctx, number)
+    for source in await _all_of(instances):
+        upcoming = defer.Deferred.fromCoroutine(_get_one(asce, source))
+        async for response in _meanwhile(asce, upcoming, count):
+            yield response
+        count.add(await upcoming)
+        if count.remaining:
+            yield count.pending()
+    yield count.final()
+
+
+async def _get_one(asce: Association, source: Any) -> StoreResult:
+    instance: Instance | None = None
+    try:
+        instance = source if isinstance(source, Instance) else Instance.of(source)
+        try:
+            status = await store_instance(asce, instance)
+        except ClassNotSupportedError as refused:
+            other = await _settled(asce.ae.transcode(asce, instance))
+            if other is None:
+                raise refused
+            status = await store_instance(asce, other)
+    except (OSError, NetDICOMError) as error:
+        _log.warn("C-GET for {peer}: {error}", peer=asce.peer_title, error=error)
+        return StoreResult(source, instance, None, error)
+    return StoreResult(source, instance, status, None)
+
+
+# -- what hooks return ------------------------------------------------------------------------------
+
+
+async def _settled(value: Any) -> Any:
+    """The value, or what the Deferred or coroutine gives."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _all_of(instances: Any) -> Iterable[Any]:
+    """An iterable of the instances; an async iterable is read to its end."""
+    if isinstance(instances, AsyncIterable):
+        return [each async for each in instances]
+    return cast(Iterable[Any], instances)
