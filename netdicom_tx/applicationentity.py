@@ -316,7 +316,7 @@ class AE:
                 for uid, entry in self.supported_scp
                 if uid not in own and uid in _STORAGE
             ]
-            brought.sort(key=lambda each: "Image" not in uids.name(each[0]))
+            brought.sort(key=lambda each: uids.is_rare(each[0]))
             planned = negotiation.plan_contexts(
                 [(context.abstract_syntax, context.transfer_syntaxes) for context in planned]
                 + brought[:room]

@@ -150,6 +150,15 @@ COMPRESSED_TRANSFER_SYNTAXES: Final = tuple(
     uid for uid in ALL_TRANSFER_SYNTAXES if uid not in _UNCOMPRESSED
 )
 
+_COMMON = re.compile(r"Image|SR |RT |Presentation State|Segmentation|PDF|Key Object|Waveform|ECG")
+
+
+def is_rare(storage_sop_class: str) -> bool:
+    """Whether a storage SOP class gives way where there is no room for all of them."""
+    entry = _REGISTRY.get(storage_sop_class)
+    return entry is None or entry[3] == "Retired" or _COMMON.search(entry[0]) is None
+
+
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)
 
 
