@@ -12,6 +12,7 @@ import zlib
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -58,6 +59,7 @@ _LONG_VRS = {
 # Octets of File Meta Information that is read; a real one has about 200, private information
 # can make it longer.
 _FILE_META_LIMIT = 1 << 20
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 class DataSetError(NetDICOMError):
@@ -92,6 +94,8 @@ def inflate(data: bytes, limit: int) -> bytes:
         raise DataSetError(f"the deflated data set is damaged: {error}") from error
     if len(plain) > limit:
         raise DataSetError(f"the deflated data set has more than {limit} octets inflated")
+    if not stream.eof:
+        raise DataSetError("the deflated data set is damaged: it ends before its stream does")
     return plain
 
 
@@ -110,14 +114,37 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
     raw = data if isinstance(data, bytes) else data.read()
     if is_deflated(transfer_syntax):
         raw = inflate(raw, limit)
+    source = _Source(raw)
     try:
-        return read_dataset(
-            BytesIO(raw),
+        data_set = read_dataset(
+            source,
             is_implicit_VR=is_implicit_vr(transfer_syntax),
             is_little_endian=is_little_endian(transfer_syntax),
         )
     except Exception as error:  # pydicom documents no closed set of errors for bad input
         raise DataSetError(f"the data set cannot be read: {error!r:.200}") from error
+    # Of a data set that ends within an element pydicom gives what it has, or nothing at all; half
+    # an identifier asks for more than its sender meant.
+    if source.last.strip(b"\0") or (raw.strip(b"\0") and not data_set):
+        raise DataSetError("the data set is damaged: it does not end behind an element")
+    for element in data_set.values():
+        if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
+            missing = element.value_tell + element.length - len(raw)
+            if missing > 0:
+                raise DataSetError(
+                    f"the data set is damaged: {missing} octets of {element.tag} are missing"
+                )
+    return data_set
+
+
+class _Source(BytesIO):
+    """Remembers what was read last: behind a whole data set nothing, or zeros for padding."""
+
+    last = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.last = super().read(size)
+        return self.last
 
 
 def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
