@@ -21,6 +21,7 @@ from .exceptions import (
     StatusError,
 )
 from .negotiation import Window
+from .pool import AssociationPool
 from .sopclass import (
     sop_classes,
     storage_scp,
@@ -30,6 +31,7 @@ from .sopclass import (
     verification_scu,
 )
 from .statuses import Status
+from .tls import TLSOptions
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "Association",
     "AssociationAbortedError",
     "AssociationError",
+    "AssociationPool",
     "AssociationRejectedError",
     "AssociationReleasedError",
     "ClassNotSupportedError",
@@ -52,6 +55,7 @@ __all__ = [
     "ResponseStream",
     "Status",
     "StatusError",
+    "TLSOptions",
     "Timeouts",
     "Window",
     "__version__",

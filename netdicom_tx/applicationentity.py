@@ -8,6 +8,7 @@ knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ from .exceptions import (
 )
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .tls import TLSOptions
 from .userdataitems import AsynchronousOperationsWindow, RoleSelection, UserDataItem, UserIdentity
 
 __all__ = ["AE", "AEService", "RemoteAE"]
@@ -72,14 +74,16 @@ class RemoteAE:
 
     Args:
         ae_title: Under which we call it.
-        endpoint: A Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``,
-            ``"tls:pacs.example:2762"``.
-        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7).
+        endpoint: A Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
+        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
+            response and none comes, the association is aborted.
+        tls: Speak TLS over the endpoint, in this way.
     """
 
     ae_title: str
     endpoint: str | IStreamClientEndpoint
     identity: UserIdentity | None = field(default=None, repr=False)
+    tls: TLSOptions | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
@@ -90,10 +94,20 @@ class RemoteAE:
         Raises:
             ValueError: The endpoint string is none.
         """
+        if isinstance(self.endpoint, str):
+            endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
+        else:
+            endpoint = self.endpoint
+        return endpoint if self.tls is None else self.tls.wrap_client(endpoint, self._host())
+
+    def _host(self) -> str:
+        """The host of an endpoint string, for the check of the certificate's name."""
         if not isinstance(self.endpoint, str):
-            return self.endpoint
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
-        return endpoint
+            return ""
+        parts = re.split(r"(?<!\\):", self.endpoint)
+        return next(
+            (part[5:] for part in parts if part.startswith("host=")), parts[1] if parts[1:] else ""
+        ).replace("\\:", ":")
 
 
 class Arrival(NamedTuple):
@@ -369,14 +383,21 @@ class AE:
             timeouts=self.timeouts,
         )
 
-    def listen(self, endpoint: str | IStreamServerEndpoint) -> defer.Deferred[IListeningPort]:
+    def listen(
+        self, endpoint: str | IStreamServerEndpoint, tls: TLSOptions | None = None
+    ) -> defer.Deferred[IListeningPort]:
         """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+
+        Args:
+            tls: Serve TLS over it, in this way.
 
         Returns:
             Fires with the listening port; its ``stopListening`` ends it, live associations go on.
             Fails with CannotListenError. Cancelling it gives the attempt up.
         """
-        return self._server_endpoint(endpoint).listen(self.acceptor_factory())
+        plain = self._server_endpoint(endpoint)
+        wrapped = plain if tls is None else tls.wrap_server(plain)
+        return wrapped.listen(self.acceptor_factory())
 
     def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if not isinstance(endpoint, str):

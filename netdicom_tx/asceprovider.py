@@ -56,7 +56,7 @@ from .pdu import (
 from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
-from .userdataitems import AsynchronousOperationsWindow
+from .userdataitems import AsynchronousOperationsWindow, UserIdentity, UserIdentityResponse
 
 if TYPE_CHECKING:
     from .applicationentity import AE, RemoteAE
@@ -374,6 +374,16 @@ class Association:
             self.accepted_contexts = negotiation.accepted_contexts(request, answer)
         except PDUProcessingError as error:
             self._require_dul().invalid(error)
+            return
+        identity = request.user_item(UserIdentity)
+        if (
+            identity is not None
+            and identity.positive_response_requested
+            and answer.user_item(UserIdentityResponse) is None
+        ):
+            # PS3.7 D.3.3.7.2: absent when the acceptor does not check identities.
+            self._end(AssociationError("the peer did not confirm the user identity"))
+            self._require_dul().abort()
             return
         self.response_pdu = answer
         self.send_limit = answer.maximum_length

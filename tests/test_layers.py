@@ -31,7 +31,7 @@ ROWS = {
         "fsm",
         "upperlayer",
     ],
-    "shell": ["dulprovider", "requests", "dispatch", "asceprovider", "applicationentity", "testing"],
+    "shell": ["dulprovider", "requests", "dispatch", "asceprovider", "tls", "applicationentity", "pool", "testing"],
     "services": ["sopclass.base", "sopclass"],
     "public names": ["netdicom_tx"],
     "on top": ["archive", "tap", "commands", "__main__"],

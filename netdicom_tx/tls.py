@@ -1,0 +1,198 @@
+"""TLS for associations (PS3.15 Annex B.12: BCP 195): options for both sides, over any endpoint.
+
+Twisted's ``tls:`` and ``ssl:`` endpoint strings do for one-way TLS with public names. DICOM also
+wants client certificates, private authorities, peers called by address, and certificates known by
+their fingerprint: that is :class:`TLSOptions`. Needs the extra ``tls`` (pyOpenSSL,
+service-identity).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.python.filepath import FilePath
+from zope.interface import implementer
+
+from .exceptions import LocalProtocolError
+
+__all__ = ["TLSOptions"]
+
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSOptions:
+    """How one side does TLS; version 1.2 or newer, always.
+
+    Attributes:
+        certificate: PEM file of our certificate, with its chain behind it; a server needs one, a client has
+            one when the peer asks for it.
+        key: PEM file of its private key; None means that ``certificate`` holds it too.
+        trust: PEM file of the authorities, or of self-signed certificates, that we trust. For a client None
+            means those of the system; a server that has it demands client certificates.
+        server_name: For a client, the name in the server's certificate; None means the host that is called.
+        fingerprint: For a client, the SHA-256 of the server's certificate, in hexadecimal with or without
+            colons; it then counts alone, whatever the certificate says.
+    """
+
+    certificate: _Path | None = None
+    key: _Path | None = None
+    trust: _Path | None = None
+    server_name: str | None = None
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fingerprint is not None:
+            digits = self.fingerprint.replace(":", "").lower()
+            if len(digits) != 64 or digits.strip("0123456789abcdef"):
+                raise LocalProtocolError(
+                    "a fingerprint is a SHA-256 in hexadecimal, 64 digits, not "
+                    f"{self.fingerprint!r:.80}"
+                )
+            object.__setattr__(self, "fingerprint", digits)
+
+    def wrap_client(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
+        """An endpoint that speaks TLS over another.
+
+        Args:
+            host: That is called, for the check of the certificate's name.
+
+        Raises:
+            LocalProtocolError: A file cannot be used.
+        """
+        from twisted.internet.endpoints import wrapClientTLS
+        from twisted.internet.ssl import optionsForClientTLS, platformTrust
+
+        name = self.server_name or host
+        if self.fingerprint is not None:
+            return wrapClientTLS(_Pinned(self, name), endpoint)
+        own = self._own()
+        creator = optionsForClientTLS(
+            name,
+            trustRoot=platformTrust() if self.trust is None else self._authorities(),
+            clientCertificate=own,
+            extraCertificateOptions=_modern(),
+        )
+        return wrapClientTLS(creator, endpoint)
+
+    def wrap_server(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
+        """An endpoint that serves TLS over another.
+
+        Raises:
+            LocalProtocolError: There is no certificate, or a file cannot be used.
+        """
+        from twisted.internet.endpoints import wrapServerTLS
+
+        wrapped: IStreamServerEndpoint = wrapServerTLS(self.context_factory(), endpoint)
+        return wrapped
+
+    def context_factory(self) -> Any:  # a CertificateOptions, whose module is an extra
+        """What Twisted wants of a TLS server."""
+        from twisted.internet.ssl import CertificateOptions
+
+        own = self._own()
+        if own is None:
+            raise LocalProtocolError("a TLS server needs a certificate")
+        chain = _load_chain(self.certificate)[1:]
+        return CertificateOptions(
+            privateKey=own.privateKey.original,
+            certificate=own.original,
+            extraCertChain=chain or None,
+            trustRoot=None if self.trust is None else self._authorities(),
+            **_modern(),
+        )
+
+    def _own(self) -> Any:
+        from OpenSSL.SSL import Error
+        from twisted.internet.ssl import PrivateCertificate
+
+        if self.certificate is None:
+            return None
+        pem = _read(self.certificate)
+        if self.key is not None:
+            pem = _read(self.key) + b"\n" + pem
+        try:
+            return PrivateCertificate.loadPEM(pem)
+        except (Error, ValueError, TypeError) as error:
+            raise LocalProtocolError(
+                f"{os.fspath(self.certificate)} has no certificate with a private key: {error}"
+            ) from error
+
+    def _authorities(self) -> Any:
+        from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+        assert self.trust is not None
+        return trustRootFromCertificates([Certificate(each) for each in _load_chain(self.trust)])
+
+
+def _modern() -> dict[str, Any]:
+    """BCP 195: nothing below TLS 1.2."""
+    from twisted.internet.ssl import TLSVersion
+
+    return {"raiseMinimumTo": TLSVersion.TLSv1_2}
+
+
+def _read(path: _Path) -> bytes:
+    try:
+        content: bytes = FilePath(os.fspath(path)).getContent()
+    except OSError as error:
+        raise LocalProtocolError(f"{os.fspath(path)}: {error.strerror}") from error
+    return content
+
+
+def _load_chain(path: _Path | None) -> list[Any]:
+    """The certificates of a PEM file, in order."""
+    from OpenSSL import crypto
+
+    assert path is not None
+    marker = b"-----BEGIN CERTIFICATE-----"
+    blocks = _read(path).split(marker)[1:]
+    if not blocks:
+        raise LocalProtocolError(f"{os.fspath(path)} holds no certificate in PEM form")
+    try:
+        return [crypto.load_certificate(crypto.FILETYPE_PEM, marker + block) for block in blocks]
+    except crypto.Error as error:
+        raise LocalProtocolError(f"{os.fspath(path)} holds a damaged certificate") from error
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Pinned:
+    """Makes client connections that trust one certificate, by its fingerprint."""
+
+    def __init__(self, options: TLSOptions, name: str) -> None:
+        from OpenSSL import SSL
+        from twisted.internet.ssl import CertificateOptions
+
+        own = options._own()
+        context = CertificateOptions(
+            privateKey=own.privateKey.original if own else None,
+            certificate=own.original if own else None,
+            **_modern(),
+        ).getContext()
+        wanted = options.fingerprint
+
+        def verify(_: object, certificate: Any, error: int, depth: int, ok: int) -> bool:
+            if depth:
+                return True  # who signed it does not matter
+            found: str = certificate.digest("sha256").decode().replace(":", "").lower()
+            return found == wanted
+
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        self._context = context
+        self._name = name
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """IOpenSSLClientConnectionCreator."""
+        from OpenSSL import SSL
+
+        connection = SSL.Connection(self._context, None)
+        if not self._name.replace(".", "").replace(":", "").isdigit():
+            connection.set_tlsext_host_name(self._name.encode("idna"))
+        return connection
