@@ -24,15 +24,32 @@ NESTING_LIMIT = 64
 INFLATED_LIMIT = 1 << 24
 INFLATION_RATIO = 200
 
+# PS3.5 7.1.2: the VRs with 16 bits of length, and those with 32.
+_SHORT_VRS = frozenset(
+    (
+        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO"),
+        *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+    )
+)
 _LONG_VRS = frozenset(
     (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV")
 )
 _UNDEFINED = 0xFFFFFFFF
+# The groups that the walk looks at: identification, pixel data, delimiters.
+_IDENTITY, _PIXELS, _DELIMITERS = 0x0008, 0x7FE0, 0xFFFE
+_SOP_CLASS, _SOP_INSTANCE, _PIXEL_DATA = 0x0016, 0x0018, 0x0010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXEL_DATA = 0x7FE00010
-_PICKED = frozenset((0x00080016, 0x00080018))
+# No tag: the data set is over.
+_END = -1
+# Octets of a deflated data set that zlib is given at once; what it does not take, it copies.
+_PIECE = 1 << 16
 
-_Buffer = bytes | memoryview | mmap.mmap
+# Group, element and length, and the same with a VR of 16 bits of length; a length of 32 bits.
+_IMPLICIT = struct.Struct("<HHI")
+_LITTLE = (_IMPLICIT, struct.Struct("<HH2sH"), struct.Struct("<I"))
+_BIG = (struct.Struct(">HHI"), struct.Struct(">HH2sH"), struct.Struct(">I"))
+
+_Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 
 class InvalidDataSetError(NetDICOMError):
@@ -63,143 +80,200 @@ def scan(data: _Buffer, transfer_syntax: str, offset: int = 0) -> Scanned:
     Raises:
         InvalidDataSetError: It is cut off, or is none in this transfer syntax.
     """
-    if not is_deflated(transfer_syntax):
-        return _Walk(data, transfer_syntax, is_cut=False).run(offset)
+    is_cut = False
+    if is_deflated(transfer_syntax):
+        data, is_cut = _inflate(data, offset)
+        offset = 0
+    walk = _Walk(data, offset, transfer_syntax)
+    try:
+        walk.run()
+    except _BeyondTheEndError as error:
+        if not is_cut:
+            raise InvalidDataSetError(str(error)) from None
+    return Scanned(walk.sop_class_uid, walk.sop_instance_uid, walk.pixel_data, not is_cut)
+
+
+def _inflate(data: _Buffer, offset: int) -> tuple[bytearray, bool]:
+    """What a deflated data set holds, up to the limit; and whether it holds more."""
     limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = stream.decompress(memoryview(data)[offset:], limit)
-    except zlib.error as error:
-        raise InvalidDataSetError(f"the deflated data set is damaged: {error}") from error
-    if not stream.eof and not stream.unconsumed_tail and len(plain) < limit:
+    plain = bytearray()
+    with memoryview(data) as view:
+        while offset < len(view) and not stream.eof:
+            try:
+                plain += stream.decompress(view[offset : offset + _PIECE], limit - len(plain))
+            except zlib.error as error:
+                raise InvalidDataSetError(f"the deflated data set is damaged: {error}") from error
+            if len(plain) == limit:
+                return plain, not stream.eof
+            offset += _PIECE
+    if not stream.eof:
         raise InvalidDataSetError("the deflated data set ends in its middle")
-    return _Walk(plain, transfer_syntax, is_cut=not stream.eof).run(0)
+    return plain, False
+
+
+class _BeyondTheEndError(Exception):
+    """The octets end too early, which is no fault of what was inflated in part."""
 
 
 class _Walk:
-    """The state of a walk; ``is_cut`` bears an end in the middle."""
+    """One walk, and what it has found so far.
 
-    def __init__(self, data: _Buffer, transfer_syntax: str, *, is_cut: bool) -> None:
+    This stands on the receive path and most data sets have hundreds of elements: the loops step
+    over a run of elements without a call for each.
+    """
+
+    def __init__(self, data: _Buffer, offset: int, transfer_syntax: str) -> None:
         self._data = data
+        self._begin = offset
         self._end = len(data)
-        self._is_cut = is_cut
         self._is_implicit = is_implicit_vr(transfer_syntax)
-        order = "<" if is_little_endian(transfer_syntax) else ">"
-        self._tag_and_length = struct.Struct(order + "HHI")
-        self._short = struct.Struct(order + "HH2sH")
-        self._length = struct.Struct(order + "I")
-        self._little = struct.Struct("<HHI")
+        self._structs = _LITTLE if is_little_endian(transfer_syntax) else _BIG
+        self.sop_class_uid = ""
+        self.sop_instance_uid = ""
+        self.pixel_data = self._end
 
-    def run(self, offset: int) -> Scanned:
-        picked: dict[int, str] = {}
-        pixel_data = 0
-        position = offset
-        try:
-            while position < self._end:
-                tag, value, length, is_implicit = self._element(position, self._is_implicit)
-                if tag >> 16 == 0xFFFE:
-                    raise InvalidDataSetError(f"delimiter {_show(tag)} outside a sequence")
-                if tag >= _PIXEL_DATA and not pixel_data:
-                    pixel_data = position
-                if tag in _PICKED:
-                    picked[tag] = self._text(value, length)
-                if length == _UNDEFINED:
-                    position = self._sequence(value, tag, is_implicit)
-                else:
-                    position = value + length
-                    if position > self._end:
-                        raise self._cut(tag, length, value)
-        except _EndOfCutDataError:
-            return self._found(picked, pixel_data or self._end, is_whole=False)
-        return self._found(picked, pixel_data or self._end, is_whole=True)
-
-    @staticmethod
-    def _found(picked: dict[int, str], pixel_data: int, *, is_whole: bool) -> Scanned:
-        return Scanned(picked.get(0x00080016, ""), picked.get(0x00080018, ""), pixel_data, is_whole)
-
-    def _text(self, value: int, length: int) -> str:
-        if length > 64 or value + length > self._end:
-            return ""
-        return bytes(self._data[value : value + length]).decode("latin-1").rstrip("\0 ")
-
-    def _cut(self, tag: int, length: int, value: int) -> Exception:
-        if self._is_cut:
-            return _EndOfCutDataError()
-        return InvalidDataSetError(
-            f"element {_show(tag)} says {length} octets, {max(self._end - value, 0)} are left"
-        )
-
-    def _element(self, position: int, is_implicit: bool) -> tuple[int, int, int, bool]:
-        """Tag, offset of the value, its length, and whether what is inside has implicit VR."""
-        if position + 8 > self._end:
-            if self._is_cut:
-                raise _EndOfCutDataError
-            raise InvalidDataSetError(
-                f"{self._end - position} stray octets where an element is expected"
-            )
-        if is_implicit:
-            unpack = self._little if not self._is_implicit else self._tag_and_length
-            group, element, length = unpack.unpack_from(self._data, position)
-            return group << 16 | element, position + 8, length, True
-        group, element, vr, short = self._short.unpack_from(self._data, position)
-        tag = group << 16 | element
-        if group == 0xFFFE:
-            (length,) = self._length.unpack_from(self._data, position + 4)
-            return tag, position + 8, length, False
-        if vr in _LONG_VRS:
-            if position + 12 > self._end:
-                raise self._cut(tag, 0, position + 12)
-            (length,) = self._length.unpack_from(self._data, position + 8)
-            # PS3.5 6.2.2: UN of undefined length is encoded as implicit VR little endian.
-            return tag, position + 12, length, vr == b"UN"
-        if not (vr.isalpha() and vr.isupper()):
-            raise InvalidDataSetError(f"element {_show(tag)} has no value representation: {vr!r}")
-        return tag, position + 8, short, False
-
-    def _sequence(self, position: int, tag: int, is_implicit: bool) -> int:
-        """Walk a sequence, or encapsulated pixel data, of undefined length; the offset behind it."""
-        # Each entry: inside an item of undefined length (True) or between items (False), and the
-        # encoding there. Items and sequences of defined length are stepped over.
-        stack: list[tuple[bool, bool]] = [(False, is_implicit)]
-        while stack:
-            in_item, is_implicit = stack[-1]
-            inner, value, length, inside = self._element(position, is_implicit)
-            if in_item:
-                if inner == _ITEM_END:
-                    stack.pop()
-                    position = value
-                    continue
-                if inner >> 16 == 0xFFFE:
-                    raise InvalidDataSetError(f"delimiter {_show(inner)} inside an item")
-                if length == _UNDEFINED:
-                    stack.append((False, inside))
-                    if len(stack) > 2 * NESTING_LIMIT:
-                        raise InvalidDataSetError(
-                            f"sequences are nested more than {NESTING_LIMIT} deep"
-                        )
-                    position = value
-                    continue
-            else:
-                if inner == _SEQUENCE_END:
-                    stack.pop()
-                    position = value
-                    continue
-                if inner != _ITEM:
+    def run(self) -> None:
+        # The sequences with an open item around the current place, each with whether it has
+        # implicit VR inside. Only undefined length opens anything: the rest is stepped over.
+        around: list[tuple[int, bool]] = []
+        is_implicit = self._is_implicit
+        position = self._begin
+        while True:
+            # Among the elements of the data set, or of an item.
+            elements = self._implicit_elements if is_implicit else self._explicit_elements
+            tag, position, is_implicit = elements(position, not around)
+            if tag == _END and not around:
+                return
+            if tag == _END:
+                raise _BeyondTheEndError(f"sequence {_show(around[-1][0])} is not ended")
+            if tag == _ITEM_END and around:
+                tag, is_implicit = around.pop()
+            elif tag >> 16 == _DELIMITERS:
+                where = "inside an item" if around else "outside a sequence"
+                raise InvalidDataSetError(f"delimiter {_show(tag)} {where}")
+            # Between the items of a sequence, or the fragments of pixel data.
+            position, has_item = self._items(position, tag, is_implicit)
+            if has_item:
+                if len(around) == NESTING_LIMIT:
                     raise InvalidDataSetError(
-                        f"{_show(inner)} in sequence {_show(tag)}, where an item is expected"
+                        f"sequences are nested more than {NESTING_LIMIT} deep"
                     )
+                around.append((tag, is_implicit))
+            else:
+                is_implicit = around[-1][1] if around else self._is_implicit
+
+    def _explicit_elements(self, position: int, is_top: bool) -> tuple[int, int, bool]:
+        """Step over elements.
+
+        Returns:
+            The tag of the first that is a delimiter or of undefined length, the offset behind its
+            head, and whether there is implicit VR inside.
+        """
+        data, end, last = self._data, self._end, self._end - 8
+        _, head, long_length = self._structs
+        unpack, unpack_length = head.unpack_from, long_length.unpack_from
+        group = element = value = length = 0
+        while position <= last:
+            group, element, vr, length = unpack(data, position)
+            if group >= _PIXELS:
+                if group == _DELIMITERS:
+                    return group << 16 | element, position + 8, False
+                self._from_pixel_data(group, element, position, is_top)
+            if vr in _SHORT_VRS:
+                value = position + 8
+            elif vr in _LONG_VRS:
+                value = position + 12
+                if value > end:
+                    raise self._cut(group, element, 0, value)
+                (length,) = unpack_length(data, position + 8)
                 if length == _UNDEFINED:
-                    stack.append((True, is_implicit))
-                    position = value
-                    continue
+                    # PS3.5 6.2.2: UN of undefined length has implicit VR little endian inside.
+                    return group << 16 | element, value, vr == b"UN"
+            elif vr.isalpha() and vr.isupper():
+                value = position + 8  # a VR that is newer than this code
+            else:
+                raise InvalidDataSetError(
+                    f"element {_show(group << 16 | element)} has no value representation: {vr!r}"
+                )
+            if group == _IDENTITY and is_top:
+                self._identify(element, value, length)
             position = value + length
-            if position > self._end:
-                raise self._cut(inner, length, value)
-        return position
+        if position > end:
+            raise self._cut(group, element, length, value)
+        return self._over(position, is_top)
 
+    def _implicit_elements(self, position: int, is_top: bool) -> tuple[int, int, bool]:
+        """The same for implicit VR, which is always little endian."""
+        data, end, last, unpack = self._data, self._end, self._end - 8, _IMPLICIT.unpack_from
+        group = element = value = length = 0
+        while position <= last:
+            group, element, length = unpack(data, position)
+            value = position + 8
+            if group >= _PIXELS:
+                if group == _DELIMITERS:
+                    return group << 16 | element, value, True
+                self._from_pixel_data(group, element, position, is_top)
+            if length == _UNDEFINED:
+                return group << 16 | element, value, True
+            if group == _IDENTITY and is_top:
+                self._identify(element, value, length)
+            position = value + length
+        if position > end:
+            raise self._cut(group, element, length, value)
+        return self._over(position, is_top)
 
-class _EndOfCutDataError(Exception):
-    """The inflated part of a data set is over."""
+    def _items(self, position: int, tag: int, is_implicit: bool) -> tuple[int, bool]:
+        """Step over items; the offset behind the head of one of undefined length, or of the end."""
+        head = _IMPLICIT if is_implicit else self._structs[0]
+        data, last, unpack = self._data, self._end - 8, head.unpack_from
+        length = 0
+        while position <= last:
+            group, element, length = unpack(data, position)
+            position += 8
+            inner = group << 16 | element
+            if inner == _SEQUENCE_END:
+                return position, False
+            if inner != _ITEM:
+                raise InvalidDataSetError(
+                    f"{_show(inner)} in sequence {_show(tag)}, where an item is expected"
+                )
+            if length == _UNDEFINED:
+                return position, True
+            position += length
+        if position > self._end:
+            raise self._cut(_ITEM >> 16, _ITEM & 0xFFFF, length, position - length)
+        raise _BeyondTheEndError(f"sequence {_show(tag)} is not ended")
+
+    def _identify(self, element: int, value: int, length: int) -> None:
+        if element not in (_SOP_CLASS, _SOP_INSTANCE):
+            return
+        uid = ""
+        if length <= 64 and value + length <= self._end:
+            uid = bytes(self._data[value : value + length]).decode("latin-1").rstrip("\0 ")
+        if element == _SOP_CLASS:
+            self.sop_class_uid = uid
+        else:
+            self.sop_instance_uid = uid
+
+    def _from_pixel_data(self, group: int, element: int, position: int, is_top: bool) -> None:
+        if is_top and (group > _PIXELS or element >= _PIXEL_DATA):
+            self.pixel_data = min(self.pixel_data, position)
+
+    def _over(self, position: int, is_top: bool) -> tuple[int, int, bool]:
+        """The end of the octets, if it is one of elements too."""
+        left = self._end - position
+        # Who sends a last value of odd length may add a NUL to have an even fragment (PS3.8 Annex E).
+        is_padding = left == 1 and (position - self._begin) % 2 and not self._data[position]
+        if left and not (is_padding and is_top):
+            raise _BeyondTheEndError(f"{left} stray octets where an element is expected")
+        return _END, self._end, False
+
+    def _cut(self, group: int, element: int, length: int, value: int) -> Exception:
+        left = max(self._end - value, 0)
+        return _BeyondTheEndError(
+            f"element {_show(group << 16 | element)} says {length} octets, {left} are left"
+        )
 
 
 def _show(tag: int) -> str:

@@ -1,0 +1,579 @@
+"""The walk over an encoded data set: whole or not, and which instance it is (PS3.5 7)."""
+
+import io
+import mmap
+import struct
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from interop.samples import BROKEN, quiet
+from pydicom.filereader import _read_file_meta_info, read_preamble
+
+from netdicom_tx.archive.header import (
+    INFLATED_LIMIT,
+    NESTING_LIMIT,
+    InvalidDataSetError,
+    Scanned,
+    scan,
+)
+from netdicom_tx.uids import (
+    COMPRESSED_TRANSFER_SYNTAXES,
+    DEFLATED_TRANSFER_SYNTAXES,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+from .data_sets import (
+    BIG_ENDIAN,
+    CT_IMAGE_STORAGE,
+    DEFLATED,
+    ENCODINGS,
+    EXPLICIT,
+    IMPLICIT,
+    LONG_VRS,
+    SHORT_VRS,
+    UNDEFINED,
+    Encoding,
+    Made,
+    ct,
+    data_sets,
+    deflated,
+)
+
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+DATA = Path(pydicom.__file__).parent / "data"
+each_encoding = pytest.mark.parametrize(
+    "encoding", ENCODINGS, ids=lambda each: each.transfer_syntax
+)
+
+
+def part10_files() -> list[Path]:
+    """pydicom's own files with a Part 10 header that names a transfer syntax."""
+    found = []
+    for path in sorted(DATA.rglob("*")):
+        if path.is_file():
+            octets = path.read_bytes()
+            if octets[128:132] == b"DICM" and b"\x02\x00\x10\x00UI" in octets[:1024]:
+                found.append(path)
+    return found
+
+
+def refused(data: bytes, transfer_syntax: str) -> str:
+    """The sentence with which a data set is refused."""
+    with pytest.raises(InvalidDataSetError) as caught:
+        scan(data, transfer_syntax)
+    return str(caught.value)
+
+
+def is_refused(data: bytes, transfer_syntax: str) -> bool:
+    try:
+        scan(data, transfer_syntax)
+    except InvalidDataSetError:
+        return True
+    return False
+
+
+# -- real files ----------------------------------------------------------------------------------------
+
+
+def test_there_are_files_to_test_with() -> None:
+    """A pydicom without its files would make the next test empty."""
+    assert len(part10_files()) > 100
+
+
+@pytest.mark.parametrize("path", part10_files(), ids=lambda path: str(path.relative_to(DATA)))
+def test_what_pydicom_reads_is_found(path: Path) -> None:
+    """Whole, and with the SOP Class UID, SOP Instance UID and place of Pixel Data that pydicom finds."""
+    octets = path.read_bytes()
+    with quiet():
+        ds = pydicom.dcmread(path)
+        header = io.BytesIO(octets)
+        read_preamble(header, False)
+        _read_file_meta_info(header)
+    syntax = str(ds.file_meta.TransferSyntaxUID)
+    offset = header.tell()
+    if path.name in BROKEN:
+        with pytest.raises(InvalidDataSetError):
+            scan(octets, syntax, offset)
+        return
+    found = scan(octets, syntax, offset)
+    assert found.is_whole
+    with quiet():
+        assert found.sop_class_uid == str(ds.get("SOPClassUID", ""))
+        assert found.sop_instance_uid == str(ds.get("SOPInstanceUID", ""))
+    if "PixelData" in ds:
+        raw = ds.get_item("PixelData")
+        head = 8 if syntax == IMPLICIT_VR_LITTLE_ENDIAN else 12
+        assert found.pixel_data == raw.value_tell - head  # type: ignore[union-attr]
+
+
+# -- encodings -----------------------------------------------------------------------------------------
+
+
+@each_encoding
+def test_the_instance_is_found_in_every_uncompressed_transfer_syntax(encoding: Encoding) -> None:
+    """PS3.5 A.1, A.2, A.3."""
+    data = ct("1.2.3.4", encoding=encoding)
+    place = data.index(encoding.element(0x7FE00010, "OW", bytes([7]) * 512))
+    assert scan(data, encoding.transfer_syntax) == Scanned(CT_IMAGE_STORAGE, "1.2.3.4", place, True)
+
+
+@pytest.mark.parametrize("transfer_syntax", DEFLATED_TRANSFER_SYNTAXES)
+def test_a_deflated_data_set_is_walked_inflated(transfer_syntax: str) -> None:
+    """PS3.5 A.5; pixel_data counts inflated octets."""
+    plain = ct("1.2.3.4")
+    found = scan(deflated(plain), transfer_syntax)
+    assert found == scan(plain, EXPLICIT.transfer_syntax)
+    assert found.is_whole
+
+
+@pytest.mark.parametrize(
+    "transfer_syntax", sorted(set(COMPRESSED_TRANSFER_SYNTAXES) - set(DEFLATED_TRANSFER_SYNTAXES))
+)
+def test_encapsulated_pixel_data_is_walked_to_its_delimiter(transfer_syntax: str) -> None:
+    """PS3.5 A.4: an offset table, fragments, the sequence delimiter."""
+    fragments = EXPLICIT.items(b"", b"\xff\xd8" * 8, b"\xfe\xff\xdd\xe0", defined=True)
+    pixels = EXPLICIT.element(0x7FE00010, "OB", fragments, UNDEFINED)
+    data = EXPLICIT.identity() + pixels + EXPLICIT.element(0xFFFEE0DD, "")
+    found = scan(data, transfer_syntax)
+    assert (found.sop_instance_uid, found.is_whole) == ("1.2.3", True)
+    assert found.pixel_data == len(EXPLICIT.identity())
+    with pytest.raises(InvalidDataSetError, match=r"\(7FE0,0010\)"):
+        scan(data[:-8], transfer_syntax)
+
+
+@pytest.mark.parametrize("vr", LONG_VRS + SHORT_VRS)
+def test_every_value_representation_is_stepped_over(vr: str) -> None:
+    """PS3.5 7.1.2: 32 bits of length for some, 16 for the others."""
+    for encoding in (EXPLICIT, BIG_ENDIAN):
+        data = encoding.element(0x00080005, vr, b"ab") + encoding.identity()
+        assert scan(data, encoding.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+def test_a_value_representation_that_does_not_exist_yet_has_a_short_length() -> None:
+    """PS3.5 6.2 grows; two capital letters are taken for one of those to come."""
+    data = EXPLICIT.element(0x00080005, "ZZ", b"ab") + EXPLICIT.identity()
+    assert scan(data, EXPLICIT.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+@each_encoding
+@pytest.mark.parametrize("defined", [True, False], ids=["defined", "undefined"])
+def test_sequences_nest(encoding: Encoding, defined: bool) -> None:
+    """PS3.5 7.5; what is inside a sequence does not say which instance this is."""
+    inner = encoding.identity("9.9.9")
+    for _ in range(10):
+        inner = encoding.sequence(0x00081140, inner, b"", inner[:0], defined=defined)
+    data = encoding.identity("1.2.3") + inner + encoding.element(0x7FE00010, "OW", b"ab")
+    found = scan(data, encoding.transfer_syntax)
+    assert found.sop_instance_uid == "1.2.3"
+    assert found.pixel_data == len(data) - (10 if encoding.is_implicit else 14)
+
+
+@each_encoding
+def test_items_and_sequences_of_both_kinds_mix(encoding: Encoding) -> None:
+    """PS3.5 7.5.2: an item may have another kind of length than its sequence."""
+    item = encoding.element(0xFFFEE000, "", encoding.identity())
+    sequence = encoding.element(0x00081140, "SQ", item, UNDEFINED)
+    data = sequence + encoding.element(0xFFFEE0DD, "") + encoding.identity("1.2.3")
+    assert scan(data, encoding.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, BIG_ENDIAN], ids=["little", "big"])
+def test_unknown_of_undefined_length_has_implicit_little_endian_inside(encoding: Encoding) -> None:
+    """PS3.5 6.2.2 note: whatever the transfer syntax is, down to every depth."""
+    deep = IMPLICIT.sequence(0x00091002, IMPLICIT.identity("9.9.9"))
+    unknown = encoding.element(0x00091001, "UN", IMPLICIT.items(IMPLICIT.identity() + deep))
+    data = unknown[:8] + b"\xff\xff\xff\xff" + unknown[12:] + encoding.identity()
+    assert scan(data, encoding.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+def test_a_sequence_behind_unknown_is_explicit_again() -> None:
+    """PS3.5 6.2.2: the encoding of UN ends with it, also inside an item."""
+    unknown = EXPLICIT.element(0x00091001, "UN", IMPLICIT.items(IMPLICIT.identity()), UNDEFINED)
+    item = unknown + EXPLICIT.element(0x00091002, "CS", b"AB")
+    data = EXPLICIT.sequence(0x00081140, item) + EXPLICIT.identity()
+    assert scan(data, EXPLICIT.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+def test_an_item_whose_length_looks_like_a_value_representation_is_an_item() -> None:
+    """Items have no VR in any transfer syntax (PS3.5 7.5): here the length is 'CS' in octets."""
+    content = EXPLICIT.element(0x00091001, "OB", bytes(0x5343 - 12))
+    for item in (content, content + bytes(1 << 17)):
+        assert len(item) & 0xFFFF == 0x5343
+        data = EXPLICIT.element(0x00081140, "SQ", EXPLICIT.items(item, defined=True), UNDEFINED)
+        data += EXPLICIT.element(0xFFFEE0DD, "") + EXPLICIT.identity()
+        assert scan(data, EXPLICIT.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+def test_trailing_padding_is_an_element() -> None:
+    """PS3.10 7.2: Data Set Trailing Padding (FFFC,FFFC)."""
+    data = EXPLICIT.identity() + EXPLICIT.element(0xFFFCFFFC, "OB", bytes(16))
+    assert scan(data, EXPLICIT.transfer_syntax).pixel_data == len(EXPLICIT.identity())
+
+
+@each_encoding
+def test_an_empty_data_set_is_whole(encoding: Encoding) -> None:
+    """It is no instance either; who asked decides what that means."""
+    assert scan(b"", encoding.transfer_syntax) == Scanned("", "", 0, True)
+
+
+@each_encoding
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, mmap.mmap])
+def test_the_octets_may_be_in_memory_or_mapped(
+    encoding: Encoding, kind: type, tmp_path: Path
+) -> None:
+    """The offsets count from the beginning of what is given, a Part 10 header for example."""
+    header, data = bytes(131), ct("1.2.3", encoding=encoding)
+    whole = header + data
+    expected = scan(data, encoding.transfer_syntax)
+    buffer = whole
+    if kind is mmap.mmap:
+        path = tmp_path / "mapped"
+        path.write_bytes(whole)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            found = scan(view, encoding.transfer_syntax, len(header))
+            with pytest.raises(InvalidDataSetError):
+                scan(view, encoding.transfer_syntax, len(header) + 1)
+    else:
+        found = scan(kind(buffer), encoding.transfer_syntax, len(header))
+    assert found == expected._replace(pixel_data=expected.pixel_data + len(header))
+
+
+def test_a_map_can_be_closed_after_a_refusal(tmp_path: Path) -> None:
+    """No view of it may be left, or closing it raises BufferError."""
+    path = tmp_path / "mapped"
+    path.write_bytes(b"\xff" * 4096)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for syntax in (EXPLICIT.transfer_syntax, IMPLICIT.transfer_syntax, DEFLATED):
+            try:
+                scan(view, syntax)
+            except InvalidDataSetError as error:
+                refusal = error  # keeps its traceback, and so the frames, alive
+                view.size()
+    assert refusal.__traceback__ is not None
+
+
+def test_a_uid_loses_its_padding_and_only_that() -> None:
+    """PS3.5 9.1: a trailing NUL; some pad with a space. One longer than 64 is none."""
+    for value, expected in (
+        (b"1.2.3\0", "1.2.3"),
+        (b"1.2.3 ", "1.2.3"),
+        (b"1.2\0.3", "1.2\0.3"),
+        (b"", ""),
+        (b"1." * 32, "1." * 32),
+        (b"1." * 33, ""),
+    ):
+        data = EXPLICIT.element(0x00080018, "UI", value)
+        assert scan(data, EXPLICIT.transfer_syntax).sop_instance_uid == expected
+
+
+def test_the_last_value_may_be_odd_and_padded_by_the_sender() -> None:
+    """PS3.8 Annex E wants even fragments: who sends an odd Pixel Data adds a NUL behind it."""
+    odd = EXPLICIT.identity() + EXPLICIT.element(0x7FE00010, "OB", b"abc")
+    assert scan(odd, EXPLICIT.transfer_syntax).is_whole
+    assert scan(odd + b"\0", EXPLICIT.transfer_syntax).is_whole
+    assert "stray" in refused(odd + b"\1", EXPLICIT.transfer_syntax)
+    assert "stray" in refused(odd + b"\0\0", EXPLICIT.transfer_syntax)
+    assert "stray" in refused(EXPLICIT.identity() + b"\0", EXPLICIT.transfer_syntax)
+
+
+# -- what is refused -------------------------------------------------------------------------------------
+
+
+@each_encoding
+@pytest.mark.parametrize("length", [0xFFFFFFFE, 0x7FFFFFFF, 5])
+def test_a_length_beyond_the_end_is_refused(encoding: Encoding, length: int) -> None:
+    """The element is named, and nothing is allocated for it."""
+    data = encoding.identity() + encoding.element(0x00091001, "OB", b"abcd", length)
+    tracemalloc.start()
+    try:
+        said = refused(data, encoding.transfer_syntax)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert said == f"element (0009,1001) says {length} octets, 4 are left"
+    assert peak < 1 << 20
+
+
+@each_encoding
+def test_a_sequence_that_is_never_ended_is_refused(encoding: Encoding) -> None:
+    """PS3.5 7.5.2: length 0xFFFFFFFF needs a delimiter, at each depth."""
+    sequence = encoding.sequence(0x00081140, encoding.identity())
+    delimiter = len(encoding.element(0xFFFEE0DD, ""))
+    for cut in (delimiter, 2 * delimiter):
+        assert is_refused(sequence[:-cut], encoding.transfer_syntax)
+        inside = encoding.sequence(0x00081140, sequence[:-cut])
+        assert is_refused(inside, encoding.transfer_syntax)
+
+
+@each_encoding
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        (0xFFFEE000, "delimiter (FFFE,E000) outside a sequence"),
+        (0xFFFEE00D, "delimiter (FFFE,E00D) outside a sequence"),
+        (0xFFFEE0DD, "delimiter (FFFE,E0DD) outside a sequence"),
+    ],
+)
+def test_a_delimiter_outside_a_sequence_is_refused(encoding: Encoding, tag: int, says: str) -> None:
+    """PS3.5 7.5."""
+    data = encoding.identity() + encoding.element(tag, "")
+    assert refused(data, encoding.transfer_syntax) == says
+
+
+@each_encoding
+def test_what_stands_between_items_is_refused(encoding: Encoding) -> None:
+    """PS3.5 7.5: a sequence holds items and nothing else."""
+    data = encoding.element(0x00081140, "SQ", encoding.identity(), UNDEFINED)
+    assert (
+        refused(data, encoding.transfer_syntax)
+        == "(0008,0016) in sequence (0008,1140), where an item is expected"
+    )
+    stray = encoding.element(0x00081140, "SQ", encoding.element(0xFFFEE00D, ""), UNDEFINED)
+    assert "(FFFE,E00D) in sequence (0008,1140)" in refused(stray, encoding.transfer_syntax)
+
+
+@each_encoding
+@pytest.mark.parametrize("tag", [0xFFFEE000, 0xFFFEE0DD])
+def test_a_wrong_delimiter_inside_an_item_is_refused(encoding: Encoding, tag: int) -> None:
+    """PS3.5 7.5: an item of undefined length ends with (FFFE,E00D)."""
+    item = encoding.element(0xFFFEE000, "", encoding.element(tag, ""), UNDEFINED)
+    data = encoding.element(0x00081140, "SQ", item, UNDEFINED)
+    said = refused(data, encoding.transfer_syntax)
+    assert said == f"delimiter (FFFE,{tag & 0xFFFF:04X}) inside an item"
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, BIG_ENDIAN], ids=["little", "big"])
+@pytest.mark.parametrize("vr", ["  ", "\0\0", "cs", "1C", "C1", "\xff\xff"])
+def test_an_element_without_a_value_representation_is_refused(encoding: Encoding, vr: str) -> None:
+    """PS3.5 7.1.2, at the top and inside an item."""
+    bad = encoding.element(0x00091001, "CS", b"ab").replace(b"CS", vr.encode("latin-1"))
+    for data in (encoding.identity() + bad, encoding.sequence(0x00081140, bad)):
+        assert "element (0009,1001) has no value representation" in refused(
+            data, encoding.transfer_syntax
+        )
+
+
+@pytest.mark.parametrize(
+    ("sent", "announced"),
+    [
+        (EXPLICIT, BIG_ENDIAN),
+        (BIG_ENDIAN, EXPLICIT),
+        (IMPLICIT, EXPLICIT),
+        (IMPLICIT, BIG_ENDIAN),
+        (EXPLICIT, IMPLICIT),
+        (BIG_ENDIAN, IMPLICIT),
+    ],
+)
+def test_another_transfer_syntax_than_announced_is_refused(
+    sent: Encoding, announced: Encoding
+) -> None:
+    """Kept under the wrong name it would be lost for most readers."""
+    assert is_refused(ct("1.2.3", encoding=sent), announced.transfer_syntax)
+
+
+@each_encoding
+def test_sequences_nested_to_the_limit_are_walked(encoding: Encoding) -> None:
+    """And one more is not."""
+    data = b""
+    for _ in range(NESTING_LIMIT):
+        data = encoding.sequence(0x00081140, data)
+    assert scan(data, encoding.transfer_syntax).is_whole
+    too_deep = encoding.sequence(0x00081140, data)
+    assert (
+        refused(too_deep, encoding.transfer_syntax)
+        == f"sequences are nested more than {NESTING_LIMIT} deep"
+    )
+
+
+@each_encoding
+def test_ten_thousand_nested_sequences_are_refused(encoding: Encoding) -> None:
+    """Closed or not, at once and without recursion."""
+    opening = encoding.element(0x00081140, "SQ", b"", UNDEFINED) + encoding.element(
+        0xFFFEE000, "", b"", UNDEFINED
+    )
+    closing = encoding.element(0xFFFEE00D, "") + encoding.element(0xFFFEE0DD, "")
+    for data in (opening * 10_000, opening * 10_000 + closing * 10_000):
+        assert "nested more than" in refused(data, encoding.transfer_syntax)
+
+
+@each_encoding
+def test_sequences_of_defined_length_are_stepped_over_however_deep(encoding: Encoding) -> None:
+    """Their end is known; nothing inside can make the data set end early."""
+    data = b""
+    for _ in range(2000):
+        data = encoding.sequence(0x00081140, data, defined=True)
+    assert scan(data, encoding.transfer_syntax).is_whole
+
+
+@each_encoding
+@pytest.mark.parametrize("left", range(1, 8))
+def test_stray_octets_at_the_end_are_refused(encoding: Encoding, left: int) -> None:
+    """An element has at least eight."""
+    data = encoding.identity() + b"\x09\x00\x01\x10LO\x00"[:left]
+    assert (
+        refused(data, encoding.transfer_syntax)
+        == f"{left} stray octets where an element is expected"
+    )
+
+
+def test_a_long_element_cut_before_its_length_is_refused() -> None:
+    """PS3.5 7.1.2: eight octets of such an element are not enough."""
+    data = EXPLICIT.identity() + EXPLICIT.element(0x00091001, "OB")
+    for left in range(1, 5):
+        assert "(0009,1001)" in refused(data[:-left], EXPLICIT.transfer_syntax)
+
+
+# -- deflate ---------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_deflate_stream_is_refused() -> None:
+    """The sentence says so."""
+    assert "is damaged" in refused(b"\xff" * 64, DEFLATED)
+
+
+def test_a_deflated_data_set_that_is_cut_is_refused() -> None:
+    """At every octet of the stream."""
+    packed = deflated(ct("1.2.3", pixels=64))
+    plain = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain.decompress(packed)
+    end = len(packed) - len(plain.unused_data)
+    for cut in range(end):
+        assert is_refused(packed[:cut], DEFLATED), cut
+
+
+def test_a_deflated_data_set_may_be_broken_inside() -> None:
+    """The stream is whole, what it holds is not."""
+    assert "(7FE0,0010)" in refused(deflated(ct("1.2.3")[:-1]), DEFLATED)
+
+
+@pytest.mark.parametrize("pixels", [1 << 20, 1 << 28], ids=["by ratio", "by size"])
+def test_a_deflate_bomb_is_walked_as_far_as_the_limit(pixels: int) -> None:
+    """It may be an honest image of one colour, so it is no error; it costs neither memory nor time."""
+    plain = EXPLICIT.identity() + EXPLICIT.element(0x00280010, "US", b"\0\2")
+    stream = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = bytearray(
+        stream.compress(plain + EXPLICIT.element(0x7FE00010, "OB", b"", length=pixels))
+    )
+    for _ in range(pixels >> 20):
+        packed += stream.compress(bytes(1 << 20))
+    packed += stream.flush()
+    data = bytes(packed)
+    tracemalloc.start()
+    try:
+        found = scan(data, DEFLATED)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == Scanned(CT_IMAGE_STORAGE, "1.2.3", len(plain), False)
+    assert peak < 3 * INFLATED_LIMIT
+
+
+def test_a_large_deflated_data_set_is_not_copied() -> None:
+    """What zlib has not taken when the limit is reached stays where it is."""
+    stream = zlib.compressobj(0, wbits=-zlib.MAX_WBITS)  # stored, not compressed
+    size = 4 * INFLATED_LIMIT
+    data = stream.compress(EXPLICIT.identity() + EXPLICIT.element(0x7FE00010, "OB", bytes(size)))
+    data += stream.flush()
+    tracemalloc.start()
+    try:
+        found = scan(data, DEFLATED)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == Scanned(CT_IMAGE_STORAGE, "1.2.3", len(EXPLICIT.identity()), False)
+    assert peak < 2.5 * INFLATED_LIMIT
+
+
+def test_a_bomb_that_ends_within_an_element_of_the_header_is_borne() -> None:
+    """Where the walk stops is no fault of the data set."""
+    for tail in (bytes(1 << 20), EXPLICIT.sequence(0x00081140, bytes(1 << 20))):
+        plain = EXPLICIT.identity() + EXPLICIT.element(0x00091001, "OB", tail)
+        for lead in range(0, 48, 2):
+            data = deflated(plain + EXPLICIT.element(0x00091002, "OB", bytes(lead)) * 20_000)
+            assert scan(data, DEFLATED).sop_instance_uid == "1.2.3"
+
+
+def test_a_bomb_of_sequences_is_still_bounded_in_depth() -> None:
+    """The limits hold for what is inflated."""
+    opening = EXPLICIT.element(0x00081140, "SQ", b"", UNDEFINED) + EXPLICIT.element(
+        0xFFFEE000, "", b"", UNDEFINED
+    )
+    assert "nested more than" in refused(deflated(opening * 100_000), DEFLATED)
+
+
+# -- anything ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(data_sets())
+def test_what_is_valid_is_whole(made: Made) -> None:
+    """Sequences and items of both kinds of length, all value representations."""
+    found = scan(made.octets, made.encoding.transfer_syntax)
+    assert found.is_whole
+    if made.encoding is EXPLICIT:
+        assert scan(deflated(made.octets), DEFLATED) == found
+
+
+@settings(max_examples=60)
+@given(data_sets(), st.data())
+def test_a_data_set_that_is_cut_within_an_element_is_refused(
+    made: Made, data: st.DataObject
+) -> None:
+    """And whole when it is cut between two."""
+    cut = data.draw(st.integers(0, len(made.octets)))
+    refused_there = is_refused(made.octets[:cut], made.encoding.transfer_syntax)
+    assert refused_there == (cut not in made.boundaries)
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([*(each.transfer_syntax for each in ENCODINGS), DEFLATED, JPEG_BASELINE]),
+)
+@example(b"\x08\x00\x18\x00UI\xff\xff", EXPLICIT.transfer_syntax)
+@example(b"\x09\x00\x01\x10UN\0\0\xff\xff\xff\xff\xff\xfe\xe0\x00", BIG_ENDIAN.transfer_syntax)
+def test_arbitrary_octets_are_walked_or_refused(octets: bytes, transfer_syntax: str) -> None:
+    """Nothing but InvalidDataSetError comes out."""
+    is_refused(octets, transfer_syntax)
+
+
+@settings(max_examples=60)
+@given(data_sets(), st.data())
+def test_a_changed_data_set_is_walked_or_refused(made: Made, data: st.DataObject) -> None:
+    """Deeper than arbitrary octets come: lengths, tags and delimiters overwritten in a valid one."""
+    octets = bytearray(made.octets)
+    for _ in range(data.draw(st.integers(1, 4))):
+        if octets:
+            place = data.draw(st.integers(0, len(octets) - 1))
+            octets[place] = data.draw(st.sampled_from([0, 1, 8, 0xE0, 0xFE, 0xFF, 0x41]))
+    is_refused(bytes(octets), made.encoding.transfer_syntax)
+
+
+@each_encoding
+@pytest.mark.parametrize(
+    "octets",
+    [bytes(1 << 20), b"\xff" * (1 << 20), b"\xfe\xff\x00\xe0" * (1 << 18), b"AA" * (1 << 19)],
+    ids=["zeros", "ones", "items", "letters"],
+)
+def test_the_time_for_a_mebibyte_is_bounded(encoding: Encoding, octets: bytes) -> None:
+    """The most elements that fit are 131072; a walk that looked at one octet twice would show."""
+    started = time.process_time()
+    is_refused(octets, encoding.transfer_syntax)
+    assert time.process_time() - started < 5
+
+
+def test_a_ct_header_costs_well_under_a_millisecond() -> None:
+    """It stands on the receive path; the best of many runs, so that a busy machine does not matter."""
+    octets = (DATA / "test_files" / "CT_small.dcm").read_bytes()
+    offset = 144 + struct.unpack_from("<I", octets, 140)[0]
+    best = 1.0
+    for _ in range(50):
+        started = time.process_time()
+        scan(octets, EXPLICIT.transfer_syntax, offset)
+        best = min(best, time.process_time() - started)
+    assert best < 0.0005
