@@ -1,0 +1,44 @@
+"""Take images and sort them by patient: python store_scp.py DIRECTORY [ENDPOINT]."""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from pydicom import dcmread
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
+
+from netdicom_tx import AE, statuses, storage_scp, verification_scp
+from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES
+
+
+class Sorter(AE):
+    directory: Path
+
+    async def on_receive_store(self, context, ds):
+        await deferToThread(self.keep, ds)
+        return statuses.SUCCESS
+
+    def keep(self, file):
+        header = dcmread(file, stop_before_pixels=True)
+        # A peer's text never becomes a path: its digest does.
+        names = str(header.get("PatientID", "")), str(header.SOPInstanceUID)
+        patient, instance = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in names)
+        (self.directory / patient).mkdir(parents=True, exist_ok=True)
+        file.seek(0)
+        with (self.directory / patient / f"{instance}.dcm").open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+
+
+async def main(reactor, directory, endpoint="tcp:11112:interface=127.0.0.1"):
+    ae = Sorter("SORTER", reactor=reactor).add_scp(verification_scp)
+    ae.add_scp(storage_scp, transfer_syntaxes=ALL_TRANSFER_SYNTAXES)
+    ae.directory = Path(directory)
+    port = await ae.listen(endpoint)
+    print("listening on", port.getHost(), flush=True)
+    await Deferred()  # until the process is stopped
+
+
+react(main, sys.argv[1:])
