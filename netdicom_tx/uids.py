@@ -133,9 +133,22 @@ STORAGE_SOP_CLASSES: Final = tuple(
     dict.fromkeys((*_storage(""), *_NEWER_STORAGE, *_storage("Retired")))
 )
 
-#: Every transfer syntax that pydicom names, retired ones included, in the registry's order.
+# Transfer syntaxes of PS3.6 that are newer than the registry of the oldest pydicom we support.
+_NEWER_TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
+    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
+    "1.2.840.10008.1.2.4.112",  # JPEG XL
+    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
+)
+
+#: Every transfer syntax of PS3.6, retired ones included: pydicom's, then those newer than it.
 ALL_TRANSFER_SYNTAXES: Final = tuple(
-    uid for uid, (_, kind, *_) in _REGISTRY.items() if kind == "Transfer Syntax"
+    dict.fromkeys(
+        (
+            *(uid for uid, (_, kind, *_) in _REGISTRY.items() if kind == "Transfer Syntax"),
+            *_NEWER_TRANSFER_SYNTAXES,
+        )
+    )
 )
 
 _UNCOMPRESSED = {
@@ -178,4 +191,5 @@ def is_uid_like(uid: str) -> bool:
 def name(uid: str) -> str:
     """The registered name of a UID, or the UID itself when it has none (private classes)."""
     entry = _REGISTRY.get(uid)
-    return entry[0] if entry else uid
+    # Some retired entries of the registry have no name.
+    return (entry and entry[0]) or uid
