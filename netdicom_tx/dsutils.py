@@ -8,15 +8,20 @@ stands on the receiving hot path.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
+from functools import lru_cache
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
+from pydicom.tag import BaseTag
 
 from .exceptions import NetDICOMError
 from .uids import (
@@ -59,6 +64,10 @@ _LONG_VRS = {
 # Octets of File Meta Information that is read; a real one has about 200, private information
 # can make it longer.
 _FILE_META_LIMIT = 1 << 20
+# Octets of a data set for which the flat reader is tried; and no Specific Character Set.
+_FLAT_LIMIT = 1 << 16
+_NO_CHARSET = b""
+_CHARACTER_SET = 0x00080005
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -114,6 +123,10 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
     raw = data if isinstance(data, bytes) else data.read()
     if is_deflated(transfer_syntax):
         raw = inflate(raw, limit)
+    if len(raw) <= _FLAT_LIMIT:
+        flat = _decode_flat(raw, transfer_syntax)
+        if flat is not None:
+            return flat
     source = _Source(raw)
     try:
         data_set = read_dataset(
@@ -135,6 +148,71 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
                     f"the data set is damaged: {missing} octets of {element.tag} are missing"
                 )
     return data_set
+
+
+def _decode_flat(raw: bytes, transfer_syntax: str) -> Dataset | None:
+    """A data set without sequences, such as most identifiers: several times faster than pydicom's reader.
+
+    Returns:
+        The data set that pydicom would give; None when it is not flat, or not whole.
+    """
+    little, implicit = is_little_endian(transfer_syntax), is_implicit_vr(transfer_syntax)
+    order = "<" if little else ">"
+    head = struct.Struct(order + ("HHI" if implicit else "HH2sH"))
+    elements: dict[BaseTag, RawDataElement] = {}
+    offset, end = 0, len(raw)
+    charset = _NO_CHARSET
+    while offset < end:
+        if end - offset < 8:
+            return None
+        if implicit:
+            group, number, length = head.unpack_from(raw, offset)
+            vr = None
+        else:
+            group, number, vr, length = head.unpack_from(raw, offset)
+            if vr in _LONG_VRS or not vr.isalpha():
+                return None
+            vr = vr.decode("ascii")
+        offset += 8
+        behind = offset + length
+        if behind > end or group == 0xFFFE:
+            return None
+        tag = BaseTag(group << 16 | number)
+        if implicit and _is_sequence(tag):
+            return None
+        value = raw[offset:behind]
+        elements[tag] = RawDataElement(tag, vr, length, value, offset, implicit, little)
+        if tag == _CHARACTER_SET:
+            charset = value
+        offset = behind
+    data_set = Dataset(elements)  # type: ignore[arg-type]  # it takes raw elements too
+    try:
+        data_set.set_original_encoding(implicit, little, _encodings(charset))
+    except LookupError:
+        return None
+    return data_set
+
+
+@lru_cache(maxsize=1024)
+def _encodings(specific_character_set: bytes) -> list[str] | str:
+    """Python's codecs for a value of Specific Character Set (0008,0005); as pydicom reads them."""
+    if not specific_character_set:
+        return default_encoding
+    names = specific_character_set.decode("latin-1").rstrip("\0 ").split("\\")
+    with warnings.catch_warnings():
+        # An unknown one is read as the default; who reads the text will see.
+        warnings.simplefilter("ignore")
+        found: list[str] = convert_encodings([each.strip() for each in names])
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _is_sequence(tag: int) -> bool:
+    """Whether the VR of an element in implicit VR is SQ, or cannot be known."""
+    try:
+        return dictionary_VR(tag) in ("SQ", "UN")
+    except KeyError:
+        return True
 
 
 class _Source(BytesIO):
