@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -152,8 +153,7 @@ class DULProtocol(Protocol):
         self._queue: deque[_Outgoing] = deque()
         self._is_pumping = False
         self._is_congested = False
-        self._is_registered = False
-        self._waiting: list[defer.Deferred[None]] = []
+        self._waiting: deque[defer.Deferred[None]] = deque()
         self._quickack: Callable[[], object] | None = None
         #: When something was last received, by the clock.
         self.last_received = clock.seconds()
@@ -164,7 +164,6 @@ class DULProtocol(Protocol):
         assert self.transport is not None
         self._tune_transport()
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]  # an IConsumer
-        self._is_registered = True
         self.last_received = self._clock.seconds()
         self._user.connected(self)
         self._perform(self.machine.transport_opened())
@@ -189,14 +188,15 @@ class DULProtocol(Protocol):
         if self._quickack is not None:
             self._quickack()
         self._perform(self.machine.receive_data(data))
+        if self._queue and not self.machine.may_send_data:
+            self._drop_queue()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._is_registered = False
         for call in (self._artim, self._closing, self._stall):
             if call is not None and call.active():
                 call.cancel()
-        self._drop_queue()
         self._perform(self.machine.transport_closed(reason.getErrorMessage()))
+        self._drop_queue()
         self._user.disconnected(reason)
 
     # -- machine to transport ------------------------------------------------------------------
@@ -207,17 +207,16 @@ class DULProtocol(Protocol):
                 case Indicate(what):
                     self._user.indicated(what)
                 case Send(data):
-                    if self.transport is not None:
-                        self.transport.write(b"".join(data))
+                    assert self.transport is not None
+                    self.transport.write(b"".join(data))
                 case _Bare.StartARTIM:
                     self._stop_artim()
                     self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
                 case _Bare.StopARTIM:
                     self._stop_artim()
-                case _Bare.CloseTransport:
+                # OpenTransport has been performed by the endpoint when there is a protocol.
+                case _Bare.CloseTransport:  # pragma: no branch
                     self._close()
-                case _Bare.OpenTransport:
-                    pass  # the endpoint of AE.request_association does it
 
     def _stop_artim(self) -> None:
         if self._artim is not None and self._artim.active():
@@ -230,22 +229,19 @@ class DULProtocol(Protocol):
         self._perform(self.machine.artim_expired())
 
     def _close(self) -> None:
-        if self.transport is None:
-            return
+        assert self.transport is not None
         was_congested = self._is_congested
         self._drop_queue()
-        if self._is_registered:
-            # A transport with a producer does not close before that is done.
-            self._is_registered = False
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer
+        # A transport with a producer does not close before that is done.
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer
         # The user may have paused it; a paused transport would not see the peer close.
         self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
         if was_congested:
             self.abort_transport()
             return
-        self.transport.loseConnection()
         # A peer that takes nothing more must not keep the connection.
         self._closing = self._clock.callLater(self._timeouts.artim, self.abort_transport)
+        self.transport.loseConnection()
 
     def abort_transport(self) -> None:
         """Drop the connection, with what is still unsent."""
@@ -273,14 +269,14 @@ class DULProtocol(Protocol):
 
     def abort(self) -> None:
         """A-ABORT, in any state in which there is something to abort."""
-        self._drop_queue()
         if self.machine.may_abort:
             self._perform(self.machine.abort())
+        self._drop_queue()
 
     def invalid(self, error: Exception) -> None:
         """The peer's data broke a rule that only the user can see: A-P-ABORT."""
-        self._drop_queue()
         self._perform(self.machine.invalid_data(error))
+        self._drop_queue()
 
     def pause_reading(self) -> None:
         """Let the peer wait."""
@@ -308,25 +304,30 @@ class DULProtocol(Protocol):
         """Queue the PDUs of a message; they are made when there is room for them.
 
         Args:
-            pdus: Encoded P-DATA-TF PDUs.
+            pdus: Encoded P-DATA-TF PDUs. The first, which begins the command set, is made at once.
             on_sent: Called when the last has been handed to the transport; perhaps before this
                 returns. Not called when the association ends before.
+
+        Raises:
+            LocalProtocolError: There is no association to send it on, or the command set cannot be
+                encoded. Nothing of it is sent.
         """
         if not self.machine.may_send_data:
             raise LocalProtocolError(
                 f"no message can be sent in {self.machine.state.name} ({self.machine.state.value})"
             )
-        self._queue.append(_Outgoing(pdus, on_sent))
+        first = next(pdus, b"")
+        self._queue.append(_Outgoing(chain((first,), pdus), on_sent))
         self._pump()
 
     def when_writable(self) -> defer.Deferred[None]:
-        """Fires when :attr:`is_congested` ends; fails when the association does.
+        """Fires when :attr:`is_congested` ends; is cancelled when the association ends before.
 
         Cancelling it forgets the wait and changes nothing else.
         """
         if not self.is_congested:
             return defer.succeed(None)
-        waiting: defer.Deferred[None] = defer.Deferred(lambda d: self._waiting.remove(d))
+        waiting: defer.Deferred[None] = defer.Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
 
@@ -335,8 +336,14 @@ class DULProtocol(Protocol):
             return
         self._is_pumping = True
         try:
-            while self._queue and not self._is_congested and self.machine.may_send_data:
-                self._write_turn()
+            while not self._is_congested:
+                if self._queue and self.machine.may_send_data:
+                    self._write_turn()
+                elif self._waiting and not self._queue:
+                    # One after the other: the first may fill the room again.
+                    self._waiting.popleft().callback(None)
+                else:
+                    break
         finally:
             self._is_pumping = False
 
@@ -351,8 +358,8 @@ class DULProtocol(Protocol):
                 pdu = next(outgoing.pdus, None)
             except Exception as error:  # the file of the data set, or whatever stands for one
                 self._log.failure("a message could not be sent to its end")
-                self._drop_queue()
                 self._user.sending_failed(error)
+                self._drop_queue()
                 return
             if pdu is None:
                 self._queue.popleft()
@@ -368,9 +375,8 @@ class DULProtocol(Protocol):
 
     def _drop_queue(self) -> None:
         self._queue.clear()
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(LocalProtocolError("the association ended before there was room"))
+        while self._waiting:
+            self._waiting[0].cancel()
 
     def pauseProducing(self) -> None:
         """The transport holds enough (IPushProducer)."""
@@ -384,10 +390,6 @@ class DULProtocol(Protocol):
         if self._stall is not None and self._stall.active():
             self._stall.cancel()
         self._pump()
-        if not self.is_congested and self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for each in waiting:
-                each.callback(None)
 
     def stopProducing(self) -> None:
         """The transport is gone (IPushProducer); connectionLost tells the rest."""
