@@ -137,7 +137,8 @@ def plan_contexts(
             together. Or pairs of the two, each of which becomes one context as it is.
 
     Raises:
-        LocalProtocolError: Nothing is needed, or more than one association can hold.
+        LocalProtocolError: Nothing is needed, or more than one association can hold, or a SOP
+            class has no transfer syntax.
     """
     wanted = _by_syntax(needs) if isinstance(needs, Mapping) else [(a, tuple(t)) for a, t in needs]
     if not wanted:
@@ -160,14 +161,13 @@ def plan_contexts(
 def _by_syntax(needs: Mapping[str, Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
     wanted: list[tuple[str, tuple[str, ...]]] = []
     for abstract_syntax, transfer_syntaxes in needs.items():
-        shared = tuple(ts for ts in transfer_syntaxes if ts in DEFAULT_TRANSFER_SYNTAXES)
-        first = True
-        for transfer_syntax in dict.fromkeys(transfer_syntaxes):
-            if transfer_syntax not in shared:
-                wanted.append((abstract_syntax, (transfer_syntax,)))
-            elif first:
-                first = False
-                wanted.append((abstract_syntax, shared))
+        if not transfer_syntaxes:
+            # PresentationContextRQ refuses it; a SOP class must not disappear in silence.
+            wanted.append((abstract_syntax, ()))
+        proposed = tuple(dict.fromkeys(transfer_syntaxes))
+        shared = tuple(ts for ts in proposed if ts in DEFAULT_TRANSFER_SYNTAXES)
+        groups = dict.fromkeys(shared if ts in shared else (ts,) for ts in proposed)
+        wanted.extend((abstract_syntax, group) for group in groups)
     return wanted
 
 

@@ -125,6 +125,8 @@ class PresentationContextRQ:
         # A peer's even or zero ID is a value too; refusing it is negotiation.
         check_range("a presentation context ID", self.context_id, 0xFF)
         check_text("the UID", self.abstract_syntax, *self.transfer_syntaxes)
+        if not self.transfer_syntaxes:
+            raise LocalProtocolError(f"no transfer syntax for {printable(self.abstract_syntax)}")
 
     def encode(self) -> bytes:
         body = encode_item(_ABSTRACT_SYNTAX, encode_uid(self.abstract_syntax)) + b"".join(
