@@ -396,6 +396,7 @@ def test_an_ae_title_that_is_none_is_refused(title):
         lambda: PresentationContextRQ(-1, VERIFICATION, (IMPLICIT,)),
         lambda: PresentationContextRQ(1, "1.2.\u0663", (IMPLICIT,)),
         lambda: PresentationContextRQ(1, VERIFICATION, ("1.2.\u0663",)),
+        lambda: PresentationContextRQ(1, VERIFICATION, ()),
         lambda: PresentationContextAC(256, 0, IMPLICIT),
         lambda: PresentationContextAC(1, 256, IMPLICIT),
         lambda: PresentationContextAC(1, 0, "1.2.\u0663"),
