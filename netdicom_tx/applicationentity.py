@@ -166,6 +166,7 @@ class AE:
         self._reactor = reactor
         self._associations: set[Association] = set()
         self._arrivals: dict[tuple[str, int], list[Arrival]] = {}
+        self._commitments: dict[str, defer.Deferred[Any]] = {}
         self._is_draining = False
         self._drained: list[defer.Deferred[None]] = []
 
@@ -619,6 +620,61 @@ class AE:
             EventHandlingError: Answered with 0xC000, or the status it carries.
         """
         raise EventHandlingError("on_receive_move is not implemented", statuses.PROCESSING_FAILURE)
+
+    def on_commitment_request(self, remote_ae: str, uids: Iterable[tuple[str, str]]) -> Any:
+        """A peer asks for the safekeeping of instances.
+
+        Args:
+            remote_ae: Its AE title.
+            uids: (SOP class, SOP instance) of each.
+
+        Returns:
+            (remote AE, success, failure), or a Deferred or coroutine of it: a :class:`RemoteAE` to report
+            to, or None; (SOP class, SOP instance) of what is kept; (SOP class, SOP instance, reason) of what
+            is not.
+
+        Raises:
+            EventHandlingError: The request is answered with 0x0110.
+        """
+        raise EventHandlingError("on_commitment_request is not implemented")
+
+    def on_commitment_response(
+        self,
+        transaction_uid: str,
+        success: Iterable[tuple[str, str]],
+        failure: Iterable[tuple[str, str, int]],
+    ) -> Any:
+        """The report of a storage commitment came.
+
+        Args:
+            success: (SOP class, SOP instance) of what the peer keeps.
+            failure: (SOP class, SOP instance, reason) of what it does not.
+
+        Raises:
+            EventHandlingError: The report is answered with 0x0110.
+        """
+        raise EventHandlingError("on_commitment_response is not implemented")
+
+    # -- what storage commitment reports -----------------------------------------------------------
+
+    def await_commitment(self, transaction_uid: str) -> defer.Deferred[Any]:
+        """Fires with the result of a transaction when its report comes, on whatever association."""
+        waiting: defer.Deferred[Any] = defer.Deferred(
+            lambda _: self.forget_commitment(transaction_uid)
+        )
+        self._commitments[transaction_uid] = waiting
+        return waiting
+
+    def forget_commitment(self, transaction_uid: str) -> None:
+        """Stop waiting; a report that comes now goes to :meth:`on_commitment_response`."""
+        self._commitments.pop(transaction_uid, None)
+
+    def commitment_came(self, transaction_uid: str, result: Any) -> bool:
+        """Whether somebody waited for this report, and has it now."""
+        waiting = self._commitments.pop(transaction_uid, None)
+        if waiting is not None:
+            waiting.callback(result)
+        return waiting is not None
 
     # -- what C-MOVE brings ------------------------------------------------------------------------
 

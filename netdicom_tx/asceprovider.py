@@ -269,6 +269,27 @@ class Association:
                 return partial(registration.service, self, ctx)
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
+    def context_as_scp(self, sop_class: str) -> PContextDef:
+        """The context of a SOP class on which we report events, when it was we who asked for it.
+
+        Many SCUs accept such a context without answering the role selection; what they asked for by N-ACTION
+        they take nevertheless, so that counts as consent.
+
+        Raises:
+            ClassNotSupportedError: The peer accepted no context for it.
+        """
+        for ctx in self.contexts_for(sop_class):
+            if not ctx.as_scp:
+                ctx = self.accepted_contexts[ctx.id] = replace(ctx, as_scp=True)
+            return ctx
+        raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
+
+    async def pause_for(self, seconds: float) -> None:
+        """Wait, but not longer than the association lasts."""
+        over = self.closed()
+        over.addTimeout(seconds, self.clock, lambda *_: None)
+        await over
+
     def closed(self) -> defer.Deferred[AssociationError]:
         """Fires when the connection is gone, with the reason as its result; new at each call.
 

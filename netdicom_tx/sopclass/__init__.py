@@ -21,15 +21,23 @@ from .query_retrieve import (
     qr_move_scu,
 )
 from .storage import Instance, StoreResult, storage_scp, storage_scu, store_all
+from .storage_commitment import (
+    CommitmentResult,
+    StorageCommitment,
+    request_commitment,
+    storage_commitment_scu,
+)
 from .verification import verification_scp, verification_scu
 from .worklist import modality_work_list_scp, modality_work_list_scu
 
 __all__ = [
+    "CommitmentResult",
     "Instance",
     "MessageDispatcher",
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
     "NormalizedSCU",
+    "StorageCommitment",
     "StoreResult",
     "modality_work_list_scp",
     "modality_work_list_scu",
@@ -40,7 +48,9 @@ __all__ = [
     "qr_get_scu",
     "qr_move_scp",
     "qr_move_scu",
+    "request_commitment",
     "sop_classes",
+    "storage_commitment_scu",
     "storage_scp",
     "storage_scu",
     "store_all",

@@ -1,0 +1,362 @@
+"""Storage commitment service class, push model (PS3.4 Annex J).
+
+The SCU asks by N-ACTION for the safekeeping of instances; the SCP says by N-EVENT-REPORT, on the
+same association or on one that it opens itself, which it has. :class:`StorageCommitment` is the
+service of both sides' incoming messages, as the seed page has it; :func:`storage_commitment_scu`
+sends the request, :func:`request_commitment` also waits for the report.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from .. import dsutils, statuses
+from ..applicationentity import AE, RemoteAE
+from ..asceprovider import Association
+from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
+from ..exceptions import DCMTimeoutError, EventHandlingError, NetDICOMError, StatusError
+from ..negotiation import PContextDef
+from ..requests import status_of
+from ..statuses import Status
+from ..uids import (
+    DEFAULT_TRANSFER_SYNTAXES,
+    STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
+    STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
+)
+from ..userdataitems import RoleSelection
+from .base import MessageDispatcherSCP, sop_classes
+
+__all__ = [
+    "CommitmentResult",
+    "Report",
+    "StorageCommitment",
+    "request_commitment",
+    "send_report",
+    "storage_commitment_scu",
+]
+
+_log = Logger()
+_Reference = tuple[str, str]
+_Failure = tuple[str, str, int]
+
+
+class CommitmentResult(NamedTuple):
+    """What an SCP says of a transaction.
+
+    Attributes:
+        committed: (SOP class, SOP instance) of what it keeps.
+        failed: (SOP class, SOP instance, reason) of what it does not; the reasons are the constants of
+            :class:`StorageCommitment`.
+    """
+
+    transaction_uid: str
+    committed: tuple[_Reference, ...]
+    failed: tuple[_Failure, ...]
+
+
+class Report(NamedTuple):
+    """An N-EVENT-REPORT that is owed."""
+
+    transaction_uid: str
+    success: tuple[_Reference, ...]
+    failure: tuple[_Failure, ...]
+
+    def information(self) -> Dataset:
+        """Its data set (PS3.4 Table J.3-2)."""
+        ds = Dataset()
+        ds.TransactionUID = self.transaction_uid
+        if self.success:
+            ds.ReferencedSOPSequence = Sequence([_reference(*each) for each in self.success])
+        if self.failure:
+            items = []
+            for sop_class, sop_instance, reason in self.failure:
+                item = _reference(sop_class, sop_instance)
+                item.FailureReason = reason
+                items.append(item)
+            ds.FailedSOPSequence = Sequence(items)
+        return ds
+
+    @property
+    def event_type(self) -> int:
+        """1: all is kept; 2: there are failures (PS3.4 J.3.3.1.1)."""
+        return 2 if self.failure else 1
+
+
+def _reference(sop_class: str, sop_instance: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class
+    item.ReferencedSOPInstanceUID = sop_instance
+    return item
+
+
+def _references(ds: Dataset, keyword: str) -> list[tuple[str, str, int]]:
+    """(class, instance, failure reason or 0) of the items of a sequence."""
+    return [
+        (
+            str(item.get("ReferencedSOPClassUID", "")),
+            str(item.get("ReferencedSOPInstanceUID", "")),
+            int(item.get("FailureReason", 0) or 0),
+        )
+        for item in ds.get(keyword) or ()
+    ]
+
+
+class StorageCommitment(MessageDispatcherSCP):
+    """Storage commitment, as SCP of requests and as receiver of reports.
+
+    A request goes to ``AE.on_commitment_request(remote_ae, uids)``, where ``remote_ae`` is the AE title of
+    the requestor and ``uids`` are (SOP class, SOP instance). The hook returns, at once or by a Deferred or
+    coroutine, ``(remote_ae, success, failure)``: whom to report to on an association of our own (a
+    :class:`~netdicom_tx.RemoteAE`, or None when it is not known), what is kept, and what is not, with
+    reasons. The request is answered with Success, and the report follows: on the same association when the
+    requestor still holds it after :attr:`same_association` seconds, else on a new one. A hook that raises
+    EventHandlingError has the request answered with 0x0110.
+
+    A report goes to ``AE.on_commitment_response(transaction_uid, success, failure)`` and is answered with
+    Success, or 0x0110 when that raises EventHandlingError.
+    """
+
+    sop_classes: ClassVar[tuple[str, ...]] = (STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,)
+
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_OBJECT_INSTANCE = 0x0112
+    RESOURCE_LIMITATION = 0x0213
+    REFERENCED_SOP_CLASS_NOT_SUPPORTED = 0x0122
+    CLASS_OR_INSTANCE_CONFLICT = 0x0119
+    DUPLICATE_TRANSACTION_UID = 0x0131
+
+    #: Seconds after the response to the request; a requestor that wants the report elsewhere has released
+    #: by then.
+    same_association = 1.0
+
+    # -- N-ACTION ----------------------------------------------------------------------------------
+
+    async def n_action(self, asce: Association, ctx: PContextDef, msg: NActionRQ) -> Response:
+        """A request for commitment came (PS3.4 J.3.2)."""
+        if msg.action_type_id != 1:
+            raise StatusError(
+                statuses.NO_SUCH_ACTION_TYPE, f"action type {msg.action_type_id}; expected 1"
+            )
+        if msg.requested_sop_instance_uid != STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE:
+            raise StatusError(
+                statuses.NO_SUCH_SOP_INSTANCE, "not the well-known instance of the push model"
+            )
+        ds = _information(ctx, msg)
+        transaction_uid = str(ds.get("TransactionUID", "") or "")
+        if not transaction_uid:
+            raise StatusError(statuses.MISSING_ATTRIBUTE, "Transaction UID (0008,1195) is missing")
+        uids = [each[:2] for each in _references(ds, "ReferencedSOPSequence")]
+        if not uids or not all(sop_class and instance for sop_class, instance in uids):
+            raise StatusError(
+                statuses.INVALID_ARGUMENT_VALUE,
+                "Referenced SOP Sequence (0008,1199) is empty or incomplete",
+            )
+        try:
+            remote, success, failure = await self.decide(asce, transaction_uid, uids)
+        except StatusError:
+            raise
+        except EventHandlingError as error:
+            raise StatusError(statuses.PROCESSING_FAILURE, error.comment) from error
+        report = Report(transaction_uid, tuple(success), tuple(failure))
+        self.owe(asce, ctx, remote, report)
+        return msg.response(statuses.SUCCESS, action_type_id=1)
+
+    async def decide(
+        self, asce: Association, transaction_uid: str, uids: list[_Reference]
+    ) -> tuple[RemoteAE | None, Iterable[_Reference], Iterable[_Failure]]:
+        """Ask the AE; override this where the transaction UID matters, as in a node that remembers."""
+        answer: Any = asce.ae.on_commitment_request(asce.calling_ae_title, uids)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        remote, success, failure = answer
+        return remote, success, failure
+
+    def owe(
+        self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
+    ) -> None:
+        """Send a report when its time has come; override this to have it survive a restart."""
+        defer.Deferred.fromCoroutine(self._report(asce, ctx, remote, report)).addErrback(
+            lambda failure: _log.failure("a commitment report failed", failure)
+        )
+
+    async def _report(
+        self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
+    ) -> None:
+        try:
+            status = await self.deliver(asce, ctx, remote, report)
+        except NetDICOMError as error:
+            _log.error(
+                "the commitment report {uid} for {peer} is lost: {error}",
+                uid=report.transaction_uid,
+                peer=asce.peer_title,
+                error=error,
+            )
+        else:
+            if status.is_failure:
+                _log.warn(
+                    "{peer} answered the commitment report {uid} with {status}",
+                    peer=asce.peer_title,
+                    uid=report.transaction_uid,
+                    status=status,
+                )
+
+    async def deliver(
+        self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
+    ) -> Status:
+        """Send a report on the association of its request if that is still held, else on a new one.
+
+        Raises:
+            NetDICOMError: It reached nobody.
+        """
+        await asce.pause_for(self.same_association)
+        if asce.is_open and ctx.as_scp:
+            try:
+                return await send_report(asce, ctx, report)
+            except NetDICOMError:
+                if remote is None:
+                    raise
+        if remote is None:
+            raise DCMTimeoutError("same association", self.same_association)
+        return await report_to(asce.ae, remote, report)
+
+    # -- N-EVENT-REPORT ----------------------------------------------------------------------------
+
+    async def n_event_report(
+        self, asce: Association, ctx: PContextDef, msg: NEventReportRQ
+    ) -> Response:
+        """A report came (PS3.4 J.3.3)."""
+        if msg.event_type_id not in (1, 2):
+            raise StatusError(
+                statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 or 2"
+            )
+        ds = _information(ctx, msg)
+        transaction_uid = str(ds.get("TransactionUID", "") or "")
+        if not transaction_uid:
+            raise StatusError(
+                statuses.INVALID_ARGUMENT_VALUE, "Transaction UID (0008,1195) is missing"
+            )
+        success = tuple(each[:2] for each in _references(ds, "ReferencedSOPSequence"))
+        failure = tuple(_references(ds, "FailedSOPSequence"))
+        result = CommitmentResult(transaction_uid, success, failure)
+        if not asce.ae.commitment_came(transaction_uid, result):
+            try:
+                verdict: Any = asce.ae.on_commitment_response(transaction_uid, success, failure)
+                if inspect.isawaitable(verdict):
+                    await verdict
+            except StatusError:
+                raise
+            except EventHandlingError as error:
+                raise StatusError(statuses.PROCESSING_FAILURE, error.comment) from error
+        return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
+
+
+def _information(ctx: PContextDef, msg: Request) -> Dataset:
+    if msg.data_set is None:
+        raise StatusError(statuses.INVALID_ARGUMENT_VALUE, "the request has no data set")
+    try:
+        return dsutils.decode(msg.data_set, ctx.supported_ts)
+    except dsutils.DataSetError as error:
+        raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
+
+
+async def send_report(asce: Association, ctx: PContextDef, report: Report) -> Status:
+    """Send an N-EVENT-REPORT on an association on which we are SCP."""
+    request = NEventReportRQ(
+        affected_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
+        affected_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
+        event_type_id=report.event_type,
+        data_set=dsutils.encode(report.information(), ctx.supported_ts),
+    )
+    return status_of(await asce.request(request, ctx))
+
+
+async def report_to(ae: AE, remote: RemoteAE, report: Report) -> Status:
+    """Send an N-EVENT-REPORT on an association of our own, as SCP by role selection (PS3.4 J.3.3).
+
+    Raises:
+        NetDICOMError: The association cannot be had, or ends.
+    """
+    uid = STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS
+    asce = await ae.request_association(
+        remote,
+        {uid: DEFAULT_TRANSFER_SYNTAXES},
+        roles=[RoleSelection(uid, scu_role=False, scp_role=True)],
+    )
+    async with asce:
+        return await send_report(asce, asce.context_as_scp(uid), report)
+
+
+@sop_classes([STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS])
+def storage_commitment_scu(
+    asce: Association,
+    ctx: PContextDef,
+    transaction_uid: str,
+    uids: Iterable[_Reference],
+    msg_id: int | None = None,
+) -> defer.Deferred[Status]:
+    """Ask for the safekeeping of instances; the report comes to ``AE.on_commitment_response``.
+
+    Args:
+        transaction_uid: New for each request.
+        uids: (SOP class, SOP instance) of each.
+        msg_id: Message ID, 0 to 65535; None lets the association count.
+
+    Returns:
+        Fires with the status of the request itself.
+    """
+    ds = Dataset()
+    ds.TransactionUID = transaction_uid
+    ds.ReferencedSOPSequence = Sequence([_reference(*each) for each in uids])
+    request = NActionRQ(
+        requested_sop_class_uid=ctx.sop_class,
+        requested_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
+        action_type_id=1,
+        message_id=msg_id,
+        data_set=dsutils.encode(ds, ctx.supported_ts),
+    )
+    return asce.request(request, ctx).addCallback(status_of)
+
+
+async def request_commitment(
+    asce: Association,
+    uids: Iterable[_Reference],
+    *,
+    transaction_uid: str | None = None,
+    timeout: float = 300.0,
+) -> CommitmentResult:
+    """Ask for the safekeeping of instances, and wait for the report, whichever way it comes.
+
+    The AE must have :class:`StorageCommitment` as SCP; and listen, where the peer reports on an association
+    of its own.
+
+    Args:
+        transaction_uid: None makes one.
+        timeout: Seconds to the report.
+
+    Raises:
+        StatusError: The peer refused the request.
+        DCMTimeoutError: No report came in time.
+        NetDICOMError: The association ended before the request was answered.
+    """
+    uid = transaction_uid or str(generate_uid())
+    ae = asce.ae
+    waiting = ae.await_commitment(uid)
+    try:
+        status = await asce.get_scu(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)(uid, list(uids))
+        if status.is_failure:
+            raise StatusError(int(status), status.comment or str(status))
+        waiting.addTimeout(
+            timeout, asce.clock, lambda *_: defer.fail(DCMTimeoutError("commitment", timeout))
+        )
+        result: CommitmentResult = await waiting
+        return result
+    finally:
+        ae.forget_commitment(uid)
