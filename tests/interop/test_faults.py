@@ -1,11 +1,12 @@
-"""Peers that refuse, abort, hang or die: our SCU's Deferred fails with the error that says so."""
+"""Peers that refuse, abort, hang or die, and a node that is full: each side is told what it is."""
 
 from collections.abc import Callable
 
 import pytest
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from netdicom_tx import AE, RemoteAE, Timeouts, storage_scu
+from netdicom_tx import AE, RemoteAE, Timeouts, storage_scu, verification_scu
 from netdicom_tx.exceptions import (
     AssociationAbortedError,
     AssociationRejectedError,
@@ -13,7 +14,7 @@ from netdicom_tx.exceptions import (
     DCMTimeoutError,
 )
 
-from .peers import OUR_SCU, Address, StoreSCP, free_port
+from .peers import OUR_SCU, Address, Node, StoreSCP, eventually, free_port, program, run
 from .samples import Sample
 
 pytestmark = pytest.mark.interop
@@ -83,3 +84,25 @@ class FaultTests(TestCase):
             await asce.get_scu(self.sample.sop_class)(self.sample.path)
         assert caught.value.timer == "response"
         await asce.closed()
+
+
+class LimitTests(TestCase):
+    """Our node at its limit, seen by DCMTK."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, start_node: Callable[..., Node]) -> None:
+        self.node = start_node("--max-associations", "1")
+
+    async def test_echoscu_is_rejected_while_the_only_slot_is_taken(self) -> None:
+        """PS3.8 Table 9-21: transient, by the presentation provider, local limit exceeded."""
+        command = [program("echoscu"), "--verbose", *self.node.address.arguments]
+        ae = AE(OUR_SCU).add_scu(verification_scu)
+        remote = RemoteAE(self.node.ae_title, self.node.address.endpoint)
+        async with await ae.request_association(remote) as asce:
+            done = await deferToThread(run, *command)
+            assert "Result: Rejected Transient" in done.stdout, done.stdout
+            assert "Reason: Local Limit Exceeded" in done.stdout, done.stdout
+        await asce.closed()
+        await deferToThread(
+            eventually, lambda: run(*command).returncode == 0, "free slot for echoscu"
+        )
