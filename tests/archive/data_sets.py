@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
 from typing import NamedTuple
 
+import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import strategies as st
 
 from netdicom_tx.uids import (
@@ -100,37 +100,45 @@ class Made(NamedTuple):
     boundaries: frozenset[int]
 
 
-def _elements(encoding: Encoding) -> st.SearchStrategy[bytes]:
-    """The encoded value of one element with its tag still open: ``tag -> octets``."""
-    values = st.binary(max_size=9).map(lambda value: value + b"\0" * (len(value) % 2))
-    plain: st.SearchStrategy[Callable[[int], bytes]] = st.builds(
-        lambda vr, value: lambda tag: encoding.element(tag, vr, value),
-        st.sampled_from([vr for vr in LONG_VRS + SHORT_VRS if vr != "SQ"]),
-        values,
-    )
+class _Open(NamedTuple):
+    """A sequence that is being made: the items so far, of which the last one grows."""
 
-    def nested(
-        inner: st.SearchStrategy[Callable[[int], bytes]],
-    ) -> st.SearchStrategy[Callable[[int], bytes]]:
-        item = st.lists(inner, max_size=3).map(
-            lambda makes: b"".join(make(0x00081000 + i) for i, make in enumerate(makes))
-        )
-        return st.builds(
-            lambda items, defined: lambda tag: encoding.sequence(tag, *items, defined=defined),
-            st.lists(item, max_size=3),
-            st.booleans(),
-        )
-
-    return st.recursive(plain, nested, max_leaves=8)  # type: ignore[return-value]
+    defined: bool
+    items: list[bytes]
 
 
-@st.composite
-def data_sets(draw: st.DrawFn) -> Made:
-    """Valid data sets of every uncompressed transfer syntax, with sequences of both kinds."""
-    encoding = draw(st.sampled_from(ENCODINGS))
-    makes = draw(st.lists(_elements(encoding), max_size=6))
-    octets, boundaries = b"", {0}
-    for number, make in enumerate(makes):
-        octets += make(0x00091000 + number)
-        boundaries.add(len(octets))
-    return Made(encoding, octets, frozenset(boundaries))
+def make(encoding: Encoding, program: bytes) -> Made:
+    """A valid data set by a program: each octet is an element, or begins or ends a sequence or item."""
+    vrs = [vr for vr in LONG_VRS + SHORT_VRS if vr != "SQ"]
+    whole, boundaries = b"", {0}
+    around: list[_Open] = []
+
+    def add(element: bytes) -> None:
+        nonlocal whole
+        if around:
+            around[-1].items[-1] += element
+        else:
+            whole += element
+            boundaries.add(len(whole))
+
+    def close() -> None:
+        done = around.pop()
+        add(encoding.sequence(0x00091000 + len(around), *done.items, defined=done.defined))
+
+    for octet in program:
+        kind, more = octet % 8, octet // 8
+        if kind < 4:
+            add(encoding.element(0x00101000 + more, vrs[octet % len(vrs)], bytes(more % 4 * 2)))
+        elif kind < 6:
+            around.append(_Open(kind == 5, [b""]))
+        elif around and kind == 6:
+            around[-1].items.append(b"")
+        elif around:
+            close()
+    while around:
+        close()
+    return Made(encoding, whole, frozenset(boundaries))
+
+
+#: Valid data sets of every uncompressed transfer syntax, with sequences of both kinds of length.
+data_sets = st.builds(make, st.sampled_from(ENCODINGS), st.binary(max_size=40))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from interop.samples import BROKEN, quiet
 from pydicom.filereader import _read_file_meta_info, read_preamble
@@ -452,7 +452,7 @@ def test_a_deflated_data_set_may_be_broken_inside() -> None:
     assert "(7FE0,0010)" in refused(deflated(ct("1.2.3")[:-1]), DEFLATED)
 
 
-@pytest.mark.parametrize("pixels", [1 << 20, 1 << 28], ids=["by ratio", "by size"])
+@pytest.mark.parametrize("pixels", [1 << 20, 1 << 27], ids=["by ratio", "by size"])
 def test_a_deflate_bomb_is_walked_as_far_as_the_limit(pixels: int) -> None:
     """It may be an honest image of one colour, so it is no error; it costs neither memory nor time."""
     plain = EXPLICIT.identity() + EXPLICIT.element(0x00280010, "US", b"\0\2")
@@ -510,8 +510,7 @@ def test_a_bomb_of_sequences_is_still_bounded_in_depth() -> None:
 # -- anything ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
-@given(data_sets())
+@given(data_sets)
 def test_what_is_valid_is_whole(made: Made) -> None:
     """Sequences and items of both kinds of length, all value representations."""
     found = scan(made.octets, made.encoding.transfer_syntax)
@@ -520,8 +519,7 @@ def test_what_is_valid_is_whole(made: Made) -> None:
         assert scan(deflated(made.octets), DEFLATED) == found
 
 
-@settings(max_examples=60)
-@given(data_sets(), st.data())
+@given(data_sets, st.data())
 def test_a_data_set_that_is_cut_within_an_element_is_refused(
     made: Made, data: st.DataObject
 ) -> None:
@@ -542,8 +540,7 @@ def test_arbitrary_octets_are_walked_or_refused(octets: bytes, transfer_syntax: 
     is_refused(octets, transfer_syntax)
 
 
-@settings(max_examples=60)
-@given(data_sets(), st.data())
+@given(data_sets, st.data())
 def test_a_changed_data_set_is_walked_or_refused(made: Made, data: st.DataObject) -> None:
     """Deeper than arbitrary octets come: lengths, tags and delimiters overwritten in a valid one."""
     octets = bytearray(made.octets)
