@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_partial
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.filewriter import write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
@@ -200,6 +200,105 @@ def test_a_value_that_cannot_be_written_is_an_error_of_ours():
     data_set.Rows = 70_000
     with pytest.raises(DataSetError, match="cannot be written"):
         encode(data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+# -- the reader of flat data sets -----------------------------------------------------------------
+
+#: One element of each short VR, and a private one.
+FLAT = {
+    0x00080005: "CS",
+    0x00080018: "UI",
+    0x00080020: "DA",
+    0x00080030: "TM",
+    0x00080050: "SH",
+    0x00080052: "CS",
+    0x00080054: "AE",
+    0x0008002A: "DT",
+    0x00080081: "ST",
+    0x00090010: "LO",
+    0x00091001: "DS",
+    0x00100010: "PN",
+    0x00100020: "LO",
+    0x00101010: "AS",
+    0x00101030: "DS",
+    0x00104000: "LT",
+    0x00186020: "SL",
+    0x00186028: "FD",
+    0x00200013: "IS",
+    0x00280009: "AT",
+    0x00280010: "US",
+    0x00280106: "SS",
+    0x00720050: "CS",
+}
+CHARACTER_SETS = ["ISO_IR 100", "ISO_IR 192", "\\ISO 2022 IR 87", "", "NO SUCH", "ISO_IR 100 "]
+flat_elements = st.dictionaries(
+    st.sampled_from(sorted(FLAT)), st.text("A1.9^\\-* é", max_size=8), max_size=8
+)
+
+
+def written(elements: dict[int, bytes], transfer_syntax: str) -> bytes:
+    """Elements by hand: FLAT's VR, and whatever value, valid or not."""
+    order = "<" if dsutils.is_little_endian(transfer_syntax) else ">"
+    found = b""
+    for tag, value in sorted(elements.items()):
+        number = (tag >> 16, tag & 0xFFFF)
+        if dsutils.is_implicit_vr(transfer_syntax):
+            found += struct.pack(f"{order}HHI", *number, len(value))
+        else:
+            found += struct.pack(f"{order}HH2sH", *number, FLAT[tag].encode(), len(value))
+        found += value
+    return found
+
+
+def what_a_reader_sees(data_set: Dataset) -> list[object]:
+    """Its encodings, and the values, or the errors of those who touch them."""
+    # pydicom has one codec as itself or as a list of one.
+    codecs = data_set.original_character_set
+    seen: list[object] = [
+        data_set.original_encoding,
+        [codecs] if isinstance(codecs, str) else list(codecs),
+    ]
+    for tag in sorted(data_set.keys()):
+        seen.append(tag)
+        try:
+            seen.append((data_set[tag].VR, repr(data_set[tag].value)))
+        except Exception as error:
+            seen.append(type(error))
+    return seen
+
+
+@given(flat_elements, st.sampled_from(CHARACTER_SETS), st.sampled_from(UNCOMPRESSED[:3]))
+def test_a_flat_data_set_is_read_as_pydicom_reads_it(elements, character_set, transfer_syntax):
+    """Identifiers are read by a short way of our own; nobody must see the difference."""
+    values = {
+        tag: text.encode() + b" " * (len(text.encode()) % 2) for tag, text in elements.items()
+    }
+    if 0x00080005 in values:
+        values[0x00080005] = character_set.encode()
+    raw = written(values, transfer_syntax)
+    theirs = read_dataset(
+        BytesIO(raw),
+        dsutils.is_implicit_vr(transfer_syntax),
+        dsutils.is_little_endian(transfer_syntax),
+    )
+    assert what_a_reader_sees(decode(raw, transfer_syntax)) == what_a_reader_sees(theirs)
+
+
+def test_an_identifier_does_not_go_through_pydicoms_reader(monkeypatch):
+    """The short way is taken, or the test above would compare pydicom with itself."""
+    raw = written({0x00080052: b"STUDY ", 0x00100010: b"DOE*"}, EXPLICIT_VR_LITTLE_ENDIAN)
+    monkeypatch.setattr(dsutils, "read_dataset", None)
+    assert decode(raw, EXPLICIT_VR_LITTLE_ENDIAN).QueryRetrieveLevel == "STUDY"
+    with pytest.raises(DataSetError):
+        decode(element(0x40, 0x275, b"SQ", 0), EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def test_a_character_set_that_pydicom_is_told_to_refuse_is_refused(monkeypatch):
+    """pydicom's own setting decides, whichever way a data set is read."""
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
+    raw = written({0x00080005: b"NONESUCH"}, EXPLICIT_VR_LITTLE_ENDIAN)
+    with pytest.raises(DataSetError, match="NONESUCH"):
+        decode(raw, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 # -- what cannot be read --------------------------------------------------------------------------
