@@ -74,14 +74,14 @@ class Instance:
         transfer_syntax: Of its data set; of a :class:`pydicom.Dataset` without one, explicit VR
             little endian.
         source: A data set; the path of a Part 10 file; or an open one, at its data set.
-        offset: Octets before the data set, when ``source`` is a path.
+        offset: Octets before the data set, when ``source`` is a path; None reads the header to know.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax: str
     source: Source
-    offset: int = 0
+    offset: int | None = 0
 
     @classmethod
     def of(cls, source: Source) -> Instance:
@@ -124,11 +124,10 @@ class Instance:
         """
         if isinstance(self.source, Dataset):
             return _encode(self.source, self.transfer_syntax, transfer_syntax)
-        source = (
-            _PathSource(self.source, self.offset)
-            if isinstance(self.source, str | os.PathLike)
-            else self.source
-        )
+        source: object = self.source
+        if isinstance(self.source, str | os.PathLike):
+            os.stat(self.source)  # what is not there is this instance's failure, not the association's
+            source = _PathSource(self.source, self.offset)
         if transfer_syntax == self.transfer_syntax:
             return cast(BinaryIO, source)
         try:
@@ -142,7 +141,7 @@ class Instance:
 class _PathSource:
     """A file that is open only while it is being read, so that thousands may wait their turn."""
 
-    def __init__(self, path: str | os.PathLike[str], offset: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], offset: int | None) -> None:
         self._path = path
         self._offset = offset
         self._file: BinaryIO | None = None
@@ -151,7 +150,10 @@ class _PathSource:
         if self._file is None:
             # Unbuffered: it is read in large pieces.
             self._file = cast(BinaryIO, open(self._path, "rb", buffering=0))  # noqa: SIM115
-            self._file.seek(self._offset)
+            if self._offset is None:
+                dsutils.read_file_meta(self._file)
+            else:
+                self._file.seek(self._offset)
         return self._file
 
     def readinto(self, buffer: memoryview) -> int:
