@@ -4,13 +4,16 @@ What the package can tell by itself (options, the state table, SOP classes) is p
 package when the pages are built, into ``_generated/``, so that it cannot become untrue.
 """
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -92,12 +95,37 @@ def implementation() -> str:
     )
 
 
+def services() -> str:
+    """A section for each module of the service classes."""
+    pages = []
+    for path in sorted((ROOT / "netdicom_tx" / "sopclass").glob("[!_]*.py")):
+        summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or path.stem).partition(
+            "\n"
+        )
+        title = re.split(r"[:(]", summary[0])[0].strip(" .")
+        pages.append(
+            f"## {title}\n\n```{{eval-rst}}\n"
+            f".. automodule:: netdicom_tx.sopclass.{path.stem}\n```\n"
+        )
+    return "\n".join(pages)
+
+
 def generate(_: Sphinx) -> None:
     directory = HERE / "_generated"
     directory.mkdir(exist_ok=True)
-    for page in (options, state_table, implementation, sop_classes, transfer_syntaxes):
+    for page in (options, state_table, implementation, services, sop_classes, transfer_syntaxes):
         (directory / f"{page.__name__}.md").write_text(page(), "utf-8")
+
+
+def check_claims(_: Sphinx) -> None:
+    """A claim of conformance names the test that shows it; the test must be there."""
+    for name in re.findall(
+        r"`((?:\w+/)*test_\w+\.py)`", (HERE / "conformance.md").read_text("utf-8")
+    ):
+        if not (ROOT / "tests" / name).exists():
+            getLogger(__name__).warning("conformance.md names tests/%s, which is not there", name)
 
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", generate)
+    app.connect("builder-inited", check_claims)
