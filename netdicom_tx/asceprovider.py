@@ -195,6 +195,7 @@ class Association:
         self._idle_timer: IDelayedCall | None = None
         self._release_timer: IDelayedCall | None = None
         self._released: list[defer.Deferred[None]] = []
+        self._is_told = False  # some caller knows why it is over
         self._is_releasing = False
         self._is_finishing = False
         self._closed: list[defer.Deferred[AssociationError]] = []
@@ -515,6 +516,7 @@ class Association:
         for _, message, _ in self._backlog:
             _close(message)
         self._backlog.clear()
+        self._is_told = self._is_told or bool(outstanding)
         for each in outstanding:
             self._stop(each.timer)
             each.fail(error)
@@ -666,11 +668,14 @@ class Association:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Release; abort when the block ends with an exception."""
-        if kind is None:
-            await self.release()
-        else:
+        """Release; abort when the block ends with an exception.
+
+        What ended the association before is raised only if nothing in the block has been told of it.
+        """
+        if kind is not None:
             self.abort()
+        elif not (self._error is not None and self._is_told):
+            await self.release()
 
     # -- messages in ---------------------------------------------------------------------------------
 
@@ -932,6 +937,7 @@ class Association:
         """Send a request now, or when the window has room for it."""
         problem = self._error or self._cannot_send(one)
         if problem is not None:
+            self._is_told = self._is_told or problem is self._error
             one.fail(problem)
             return
         limit = self.window.invoked

@@ -66,6 +66,7 @@ _LONG_VRS = {
 _FILE_META_LIMIT = 1 << 20
 # Octets of a data set for which the flat reader is tried; and no Specific Character Set.
 _FLAT_LIMIT = 1 << 16
+_IDENTITY_OCTETS = 1 << 14
 _NO_CHARSET = b""
 _CHARACTER_SET = 0x00080005
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -213,6 +214,49 @@ def _is_sequence(tag: int) -> bool:
         return dictionary_VR(tag) in ("SQ", "UN")
     except KeyError:
         return True
+
+
+def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
+    """SOP class and SOP instance as a data set says them, read from its first octets.
+
+    Args:
+        file: At the data set; it is left somewhere behind.
+
+    Returns:
+        The two UIDs, empty where absent; None when the beginning of the data set is not plain.
+    """
+    raw = file.read(_IDENTITY_OCTETS)
+    if is_deflated(transfer_syntax):
+        try:
+            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, _IDENTITY_OCTETS)
+        except zlib.error:
+            return None
+    little, implicit = is_little_endian(transfer_syntax), is_implicit_vr(transfer_syntax)
+    order = "<" if little else ">"
+    head, long_length = (
+        struct.Struct(order + ("HHI" if implicit else "HH2sH")),
+        struct.Struct(order + "I"),
+    )
+    found = {0x00080016: "", 0x00080018: ""}
+    offset, end = 0, len(raw)
+    while end - offset >= 12:
+        if implicit:
+            group, number, length = head.unpack_from(raw, offset)
+        else:
+            group, number, vr, length = head.unpack_from(raw, offset)
+            if vr in _LONG_VRS:
+                (length,) = long_length.unpack_from(raw, offset + 8)
+                offset += 4
+        tag = group << 16 | number
+        offset += 8
+        if tag > 0x00080018:
+            return found[0x00080016], found[0x00080018]
+        if length > end - offset:
+            return None
+        if tag in found:
+            found[tag] = raw[offset : offset + length].decode("latin-1").rstrip("\0 ")
+        offset += length
+    return None
 
 
 class _Source(BytesIO):

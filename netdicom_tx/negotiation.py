@@ -25,6 +25,7 @@ from .uids import (
     DEFAULT_TRANSFER_SYNTAXES,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    STORAGE_SOP_CLASSES,
 )
 from .userdataitems import (
     AsynchronousOperationsWindow,
@@ -55,6 +56,7 @@ __all__ = [
 
 #: Context IDs are odd and one octet: 1, 3, ... 255.
 MAXIMUM_CONTEXTS = 128
+_STORAGE = frozenset(STORAGE_SOP_CLASSES)
 # Fragments of two octets need a PDU of eight.
 _SMALLEST_USABLE_LENGTH = 8
 
@@ -131,16 +133,21 @@ def plan_contexts(
     """Presentation contexts for what is to be sent or asked.
 
     Args:
-        needs: Abstract syntax -> transfer syntaxes in the order of preference. The uncompressed
-            default ones, between which a data set can be re-encoded without loss, then share a
-            context; each other has its own, because an acceptor picks one of those that stand
-            together. Or pairs of the two, each of which becomes one context as it is.
+        needs: Abstract syntax -> transfer syntaxes in the order of preference. An acceptor picks one
+            of those that stand together in a context; so for storage, where instances should go out as
+            they are, each has a context of its own while there is room, and for other services the
+            uncompressed ones share one. Or pairs of the two, each of which becomes one context as it is.
 
     Raises:
         LocalProtocolError: Nothing is needed, or more than one association can hold, or a SOP
             class has no transfer syntax.
     """
-    wanted = _by_syntax(needs) if isinstance(needs, Mapping) else [(a, tuple(t)) for a, t in needs]
+    if isinstance(needs, Mapping):
+        wanted = _by_syntax(needs, _STORAGE)
+        if len(wanted) > MAXIMUM_CONTEXTS:
+            wanted = _by_syntax(needs, frozenset())
+    else:
+        wanted = [(abstract, tuple(syntaxes)) for abstract, syntaxes in needs]
     if not wanted:
         raise LocalProtocolError(
             "an association needs a presentation context: register a service with add_scu, or name "
@@ -158,14 +165,19 @@ def plan_contexts(
     )
 
 
-def _by_syntax(needs: Mapping[str, Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
+def _by_syntax(
+    needs: Mapping[str, Sequence[str]], apart: frozenset[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """One entry for each transfer syntax; the default ones share one, but for the classes apart."""
     wanted: list[tuple[str, tuple[str, ...]]] = []
     for abstract_syntax, transfer_syntaxes in needs.items():
         if not transfer_syntaxes:
             # PresentationContextRQ refuses it; a SOP class must not disappear in silence.
             wanted.append((abstract_syntax, ()))
         proposed = tuple(dict.fromkeys(transfer_syntaxes))
-        shared = tuple(ts for ts in proposed if ts in DEFAULT_TRANSFER_SYNTAXES)
+        shared: tuple[str, ...] = ()
+        if abstract_syntax not in apart:
+            shared = tuple(ts for ts in proposed if ts in DEFAULT_TRANSFER_SYNTAXES)
         groups = dict.fromkeys(shared if ts in shared else (ts,) for ts in proposed)
         wanted.extend((abstract_syntax, group) for group in groups)
     return wanted

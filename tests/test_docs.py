@@ -1,9 +1,12 @@
 """The programs of README.md and of the pages under docs/, run as they stand."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,94 @@ def test_the_readme_has_exactly_two_set_up_commands() -> None:
     assert [len(block.strip().splitlines()) for block in blocks] == [1, 1]
     assert "twistd -n dicom" in blocks[0]
     assert "pytest" in blocks[1]
+
+
+class Helper:
+    """A process that serves something until the test is over."""
+
+    def __init__(self, cwd: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
+
+    def __enter__(self) -> "Helper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+PACS = """
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pydicom.dataset import Dataset
+from twisted.internet import defer, task
+from netdicom_tx import AE, verification_scp
+from netdicom_tx.sopclass import qr_find_scp
+
+class Pacs(AE):
+    def on_receive_find(self, ctx, ds):
+        for number in range(3):
+            match = Dataset()
+            match.QueryRetrieveLevel = "STUDY"
+            match.StudyInstanceUID = f"1.2.{number}"
+            match.PatientName = f"{ds.PatientID}^{number}"
+            yield match
+
+async def main(reactor):
+    ae = Pacs("PACS").add_scp(qr_find_scp).add_scp(verification_scp)
+    port = await ae.listen("tcp:0:interface=127.0.0.1")
+    print(port.getHost().port, flush=True)
+    await defer.Deferred()
+
+task.react(main)
+"""
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[str]:
+    """The port of an SCP that verifies and finds."""
+    (tmp_path / "pacs.py").write_text(PACS)
+    with Helper(tmp_path, "pacs.py") as helper:
+        yield helper.first_line.strip()
+
+
+def test_an_scu_is_driven_from_asyncio(tmp_path: Path, pacs: str) -> None:
+    """The program of docs/howto/asyncio.md, on the asyncio reactor."""
+    for name, text in examples(ROOT / "docs/howto/asyncio.md").items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "from_asyncio.py", pacs],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("Success (0x0000)\n" * 3, "")
+
+
+def test_a_web_resource_queries_a_pacs_and_streams_the_answer(tmp_path: Path, pacs: str) -> None:
+    """The program of docs/howto/web.md: a line of JSON for each match."""
+    for name, text in examples(ROOT / "docs/howto/web.md").items():
+        (tmp_path / name).write_text(text)
+    port = str(free_port())
+    with Helper(tmp_path, "web.py", pacs, port) as web:
+        assert web.first_line == "serving\n"
+        for patient in ("P1", "P2"):  # the second is asked on the association of the first
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/?patient={patient}") as answer:
+                lines = [json.loads(line) for line in answer]
+            assert lines == [
+                {"study": f"1.2.{number}", "patient": f"{patient}^{number}"} for number in range(3)
+            ]

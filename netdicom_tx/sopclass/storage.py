@@ -95,14 +95,27 @@ class Instance:
             return cls._of_data_set(source)
         if isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
-                meta = dsutils.read_file_meta(file)
-        elif hasattr(source, "read"):
-            meta = dsutils.read_file_meta(cast(BinaryIO, source))
-        else:
-            raise dsutils.DataSetError(
-                f"expected a Dataset, a path or an open binary file, got {type(source).__name__}"
-            )
-        return cls(*meta[:3], source, meta.offset)
+                return cls._of_file(file, source)
+        if hasattr(source, "read"):
+            return cls._of_file(cast(BinaryIO, source), source)
+        raise dsutils.DataSetError(
+            f"expected a Dataset, a path or an open binary file, got {type(source).__name__}"
+        )
+
+    @classmethod
+    def _of_file(cls, file: BinaryIO, source: Source) -> Instance:
+        meta = dsutils.read_file_meta(file)
+        start = file.tell()
+        # What the data set says counts (PS3.4 B.2.2); some writers leave another UID in the header.
+        said = dsutils.identity(file, meta.transfer_syntax) or ("", "")
+        file.seek(start)
+        return cls(
+            said[0] or meta.sop_class_uid,
+            said[1] or meta.sop_instance_uid,
+            meta.transfer_syntax,
+            source,
+            meta.offset,
+        )
 
     @classmethod
     def _of_data_set(cls, data_set: Dataset) -> Instance:
@@ -126,7 +139,9 @@ class Instance:
             return _encode(self.source, self.transfer_syntax, transfer_syntax)
         source: object = self.source
         if isinstance(self.source, str | os.PathLike):
-            os.stat(self.source)  # what is not there is this instance's failure, not the association's
+            os.stat(
+                self.source
+            )  # what is not there is this instance's failure, not the association's
             source = _PathSource(self.source, self.offset)
         if transfer_syntax == self.transfer_syntax:
             return cast(BinaryIO, source)
