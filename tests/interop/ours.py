@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
-from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
+from netdicom_tx.uids import VERIFICATION_SOP_CLASS
 
 from .peers import OUR_SCU, Address, data_set_bytes
 from .samples import Sample
@@ -19,27 +19,20 @@ async def echo(address: Address, calling: str = OUR_SCU) -> int:
 
 
 async def store(address: Address, samples: Iterable[Sample]) -> Mapping[str, int]:
-    """Store samples; the status of each, by its file name.
-
-    Those with implicit VR have an association of their own: together with explicit VR they would be
-    proposed in one context, and the peer, who picks one of the two, would have some re-encoded.
-    """
+    """Store samples on one association; the status of each, by its file name."""
     samples = tuple(samples)
-    implicit = [s for s in samples if s.transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN]
-    others = [s for s in samples if s.transfer_syntax != IMPLICIT_VR_LITTLE_ENDIAN]
+    contexts: dict[str, list[str]] = {}
+    for sample in samples:
+        syntaxes = contexts.setdefault(sample.sop_class, [])
+        if sample.transfer_syntax not in syntaxes:
+            syntaxes.append(sample.transfer_syntax)
+    ae = AE(OUR_SCU).add_scu(storage_scu, contexts)
+    remote = RemoteAE(address.ae_title, address.endpoint)
     statuses: dict[str, int] = {}
-    for group in filter(None, (others, implicit)):
-        contexts: dict[str, list[str]] = {}
-        for sample in group:
-            syntaxes = contexts.setdefault(sample.sop_class, [])
-            if sample.transfer_syntax not in syntaxes:
-                syntaxes.append(sample.transfer_syntax)
-        ae = AE(OUR_SCU).add_scu(storage_scu, contexts)
-        remote = RemoteAE(address.ae_title, address.endpoint)
-        async with await ae.request_association(remote, contexts) as asce:
-            for sample in group:
-                status = await asce.get_scu(sample.sop_class)(sample.path)
-                statuses[sample.path.name] = int(status)
+    async with await ae.request_association(remote, contexts) as asce:
+        for sample in samples:
+            status = await asce.get_scu(sample.sop_class)(sample.path)
+            statuses[sample.path.name] = int(status)
     return statuses
 
 
