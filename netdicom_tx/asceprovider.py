@@ -9,7 +9,7 @@ the association ends, every Deferred that waits for it fails with one and the sa
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses
-from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
-from .dispatch import Operation
+from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response, UnknownRQ
+from .dispatch import Operation, give_up
 from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
     AbortReason,
@@ -74,6 +74,11 @@ IDENTIFIER_LIMIT = 1 << 20
 #: The same for the instance of a C-STORE whose service does not ask for a file.
 MEMORY_LIMIT = 1 << 26
 
+# Operations that run at once, and answers that the peer has not taken, when the window has no limit.
+_MOST_OPERATIONS = 1024
+# Requests that never have a data set (PS3.7 Tables 9.3-12, 10.3-3 and 10.3-11).
+_WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
+
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
 
@@ -101,8 +106,8 @@ class _MemorySink:
 class _FileSink:
     """Passes a data set on to a file of the AE; remembers why it could not.
 
-    A file that fails does not end the association: the rest of the data set is read and dropped,
-    and the request is answered with the failure.
+    Whatever the hook or the file raises does not end the association: the rest of the data set is
+    read and dropped, and the request is answered with the failure.
     """
 
     __slots__ = ("_file", "_start", "error")
@@ -113,16 +118,19 @@ class _FileSink:
         self.error: EventHandlingError | None = None
         try:
             self._file, self._start = open_file()
-        except (OSError, EventHandlingError) as error:
+        except Exception as error:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, EventHandlingError):
             self.error = error
-        else:
+        elif isinstance(error, OSError):
             self.error = EventHandlingError(
                 "out of resources: the data set cannot be kept", statuses.C_STORE_OUT_OF_RESOURCES
             )
+            self.error.__cause__ = error
+        else:
+            self.error = EventHandlingError(status=statuses.PROCESSING_FAILURE)
             self.error.__cause__ = error
         self.abandon()
 
@@ -131,7 +139,7 @@ class _FileSink:
             return
         try:
             self._file.write(data)
-        except (OSError, EventHandlingError) as error:
+        except Exception as error:
             self._fail(error)
 
     def finish(self) -> BinaryIO | None:
@@ -139,14 +147,13 @@ class _FileSink:
         if self._file is not None:
             try:
                 self._file.seek(self._start)
-            except (OSError, EventHandlingError) as error:
+            except Exception as error:
                 self._fail(error)
         return self._file
 
     def abandon(self) -> None:
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        give_up(file)
 
 
 class Association:
@@ -191,6 +198,7 @@ class Association:
         self._is_established = False
         self._error: NetDICOMError | None = None  # why it is over
         self._established: defer.Deferred[Association] | None = None
+        self._verdict: defer.Deferred[None] | None = None  # of on_association_request
         self._associate_timer: IDelayedCall | None = None
         self._idle_timer: IDelayedCall | None = None
         self._release_timer: IDelayedCall | None = None
@@ -204,9 +212,14 @@ class Association:
         self._sink: _MemorySink | _FileSink | None = None
         self._last_message_id = 0
         self._outstanding: dict[int, Outstanding] = {}
-        self._waiting: deque[Outstanding] = deque()
+        self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
         self._operations: dict[int, Operation] = {}
-        self._backlog: deque[tuple[PContextDef, Request, EventHandlingError | None]] = deque()
+        # Requests that came while no more operations may run.
+        self._backlog: OrderedDict[int, tuple[PContextDef, Request, EventHandlingError | None]] = (
+            OrderedDict()
+        )
+        self._is_starting = False  # operations of the backlog
+        self._unsent = 0  # final responses that the transport has no room for
         self._answered: set[int] = set()
         self._holders: set[object] = set()
         self._breaths = 0
@@ -306,12 +319,11 @@ class Association:
         return waiting
 
     def _fire_closed(self) -> None:
-        waiting, self._closed = self._closed, []
         reason = self._error
         if not isinstance(reason, AssociationError):
             reason = ConnectionLostError(str(reason or "the connection was closed"))
-        for each in waiting:
-            each.callback(reason)
+        while self._closed:
+            self._closed.pop(0).callback(reason)
 
     # -- the upper layer tells (UpperLayerUser) ------------------------------------------------------
 
@@ -329,6 +341,8 @@ class Association:
             self._receive(what)
             return
         match what:
+            case AAssociateRQ() if self._error is not None:
+                self._require_dul().abort()  # this side has ended it before it began
             case AAssociateRQ():
                 defer.Deferred.fromCoroutine(self._decide(what)).addErrback(self._decision_failed)
             case AAssociateAC():
@@ -383,9 +397,14 @@ class Association:
     def established(self) -> defer.Deferred[Association]:
         """Fires with this association when the peer has accepted it, for a requestor.
 
-        Cancelling it aborts.
+        Cancelling it aborts, and it fails with CancelledError.
         """
-        self._established = defer.Deferred(lambda _: self.abort())
+
+        def cancel(_: defer.Deferred[Association]) -> None:
+            self._established = None
+            self.abort()
+
+        self._established = defer.Deferred(cancel)
         return self._established
 
     def _confirm(self, answer: AAssociateAC) -> None:
@@ -413,12 +432,16 @@ class Association:
         if window is not None and request.user_item(AsynchronousOperationsWindow) is not None:
             self.window = Window(window.invoked, window.performed)
         self._open()
-        waiting, self._established = self._established, None
+        failure: Failure | None = None
         try:
             self.ae.on_association_response(answer)
-        finally:
-            if waiting is not None:
-                waiting.callback(self)
+        except Exception:  # whatever a hook raises is for who asked for the association
+            failure = Failure()
+        waiting, self._established = self._established, None
+        if failure is not None:
+            self.abort()
+        if waiting is not None:
+            waiting.callback(failure or self)
 
     async def _decide(self, request: AAssociateRQ) -> None:
         """Answer an A-ASSOCIATE-RQ (Sta3)."""
@@ -437,7 +460,8 @@ class Association:
             try:
                 verdict = self.ae.on_association_request(self, request)
                 if verdict is not None:
-                    await verdict
+                    self._verdict = defer.ensureDeferred(verdict)  # type: ignore[arg-type]
+                    await self._verdict
             except AssociationRejectedError as error:
                 rejection = AAssociateRJ(error.result, error.source, error.diagnostic)
             if self._error is not None:
@@ -487,8 +511,8 @@ class Association:
         self._require_dul().reject(rejection)
 
     def _decision_failed(self, failure: Failure) -> None:
-        self._log.failure("on_association_request failed", failure)
         if self._error is None:
+            self._log.failure("on_association_request failed", failure)
             self._reject(AAssociateRJ(2, 1, 1))
 
     def _open(self) -> None:
@@ -509,12 +533,15 @@ class Association:
         if self._sink is not None:
             self._sink.abandon()
             self._sink = None
-        self._holders.clear()
-        outstanding = [*self._outstanding.values(), *self._waiting]
-        self._outstanding.clear()
-        self._waiting.clear()
-        for _, message, _ in self._backlog:
-            _close(message)
+        if self._verdict is not None:
+            # From a fresh turn: a coroutine can be cancelled only while it waits.
+            self.clock.callLater(0, self._verdict.cancel)
+        if self._holders and self._dul is not None:
+            self._holders.clear()
+            self._dul.resume_reading()  # to see the peer close
+        outstanding = self._take_outstanding()
+        for _, message, _ in self._backlog.values():
+            give_up(message.data_set)
         self._backlog.clear()
         self._is_told = self._is_told or bool(outstanding)
         for each in outstanding:
@@ -522,12 +549,12 @@ class Association:
             each.fail(error)
         for operation in list(self._operations.values()):
             operation.stop()
-        released, self._released = self._released, []
-        for deferred in released:
+        while self._released:
+            released = self._released.pop(0)
             if isinstance(error, AssociationReleasedError):
-                deferred.callback(None)
+                released.callback(None)
             else:
-                deferred.errback(error)
+                released.errback(error)
         established, self._established = self._established, None
         if established is not None:
             established.errback(error)
@@ -535,6 +562,13 @@ class Association:
             self._log.info(
                 "association with {peer} is over: {error}", peer=self.peer_title, error=error
             )
+
+    def _take_outstanding(self) -> list[Outstanding]:
+        """All requests of ours that have no final response; none of them is ours any more."""
+        taken = [*self._outstanding.values(), *self._waiting.values()]
+        self._outstanding.clear()
+        self._waiting.clear()
+        return taken
 
     @staticmethod
     def _stop(timer: IDelayedCall | None) -> None:
@@ -598,16 +632,22 @@ class Association:
 
         Returns:
             A Deferred that fires when the peer has agreed; at once when the association is
-            released already. It fails with what else ended the association. Cancelling it aborts.
+            released already. It fails with what else ended the association. Cancelling it aborts,
+            and it fails with CancelledError.
         """
         if isinstance(self._error, AssociationReleasedError):
             return defer.succeed(None)
         if self._error is not None:
             return defer.fail(self._error)
-        deferred: defer.Deferred[None] = defer.Deferred(lambda _: self.abort())
-        self._released.append(deferred)
+
+        def cancel(deferred: defer.Deferred[None]) -> None:
+            self._released.remove(deferred)
+            self.abort()
+
+        released: defer.Deferred[None] = defer.Deferred(cancel)
+        self._released.append(released)
         self._release_when_quiet()
-        return deferred
+        return released
 
     def _release_when_quiet(self) -> None:
         if not self._released or self._is_releasing or self._outstanding or self._waiting:
@@ -635,10 +675,7 @@ class Association:
     def _release_asked(self) -> None:
         # The peer answers nothing any more: PS3.8 7.2.1.
         error = AssociationReleasedError("the peer released the association")
-        outstanding = [*self._outstanding.values(), *self._waiting]
-        self._outstanding.clear()
-        self._waiting.clear()
-        for each in outstanding:
+        for each in self._take_outstanding():
             self._stop(each.timer)
             each.fail(error)
         if (self._operations or self._backlog) and not self._is_releasing:
@@ -749,25 +786,53 @@ class Association:
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
     ) -> None:
         assert message.message_id is not None
-        if message.message_id in self._operations or any(
-            queued.message_id == message.message_id for _, queued, _ in self._backlog
-        ):
+        if message.message_id in self._operations or message.message_id in self._backlog:
             # PS3.7 C.5.9; the first operation is not touched by it.
-            _close(message)
-            self.send(message.response(statuses.DUPLICATE_INVOCATION), ctx)
+            self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)
+        else:
+            self._backlog[message.message_id] = (ctx, message, failure)
+            self._start_operations()
+
+    def _start_operations(self) -> None:
+        """Perform what has come, in order; what the window does not allow waits, and so does the peer.
+
+        An operation counts until its answer has gone out, so that a peer that does not read cannot
+        fill our memory with answers. One that keeps to the window never notices.
+        """
+        if self._is_starting:
             return
-        limit = self.window.performed
-        if limit and len(self._operations) >= limit:
-            # More than was negotiated; one after the other, and the peer waits.
-            self._backlog.append((ctx, message, failure))
+        self._is_starting = True
+        limit = self.window.performed or _MOST_OPERATIONS
+        while self._backlog and len(self._operations) + self._unsent < limit:
+            self._perform(*self._backlog.popitem(last=False)[1])
+        self._is_starting = False
+        if self._backlog:
             self.pause(self._backlog)
-            return
-        self._perform(ctx, message, failure)
+        else:
+            self.resume(self._backlog)
+
+    def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
+        """Answer a request that no service sees."""
+        give_up(message.data_set)
+        dul = self._require_dul()
+        if self._error is not None or not dul.machine.may_send_data:
+            return  # in Sta7 a request may come, but no answer go
+        self._write(message.response(status), ctx.id)
+        if dul.is_congested and id(dul) not in self._holders:
+            # Refusals have no window: who does not take them is not asked for more.
+            self.pause(dul)
+            dul.when_writable().addBoth(lambda _: self.resume(dul))
 
     def _perform(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
     ) -> None:
         assert message.message_id is not None
+        if isinstance(message, UnknownRQ):
+            self._refuse(ctx, message, statuses.UNRECOGNIZED_OPERATION)
+            return
+        if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
+            self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
+            return
         if failure is not None:
             error = failure
             if error.__cause__ is not None:
@@ -787,8 +852,7 @@ class Association:
                 # An event is reported to an SCU (PS3.7 10.1.1).
                 registration = self.ae.supported_scu.find(ctx.sop_class)
             if registration is None:
-                self.send(message.response(statuses.SOP_CLASS_NOT_SUPPORTED), ctx)
-                _close(message)
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
                 return
             service = registration.service
         operation = Operation(self, ctx, message, service)
@@ -803,14 +867,10 @@ class Association:
         self._answered.discard(operation.msg.message_id)
         if self._error is not None:
             return
-        if self._backlog:
-            ctx, message, failure = self._backlog.popleft()
-            if not self._backlog:
-                self.resume(self._backlog)
-            self._perform(ctx, message, failure)
-        elif (
-            not self._operations and self._dul is not None and self._dul.machine.may_answer_release
-        ):
+        self._start_operations()
+        if self._operations or self._backlog:
+            return
+        if self._dul is not None and self._dul.machine.may_answer_release:
             self._stop(self._release_timer)
             self._answer_release()
         else:
@@ -845,16 +905,36 @@ class Association:
             ctx: Presentation context, or its ID.
 
         Raises:
-            AssociationError: The association is over.
+            AssociationError: The association is over, or about to be.
+            LocalProtocolError: A value of the command set does not fit.
         """
         if self._error is not None:
             raise self._error
+        if self._is_releasing:
+            raise AssociationReleasedError("the association is being released")
         context_id = ctx if isinstance(ctx, int) else ctx.id
-        if isinstance(message, Response) and not Status(message.status).is_pending:
-            self._answered.add(message.message_id_being_responded_to)
+        if not isinstance(message, Response) or Status(message.status).is_pending:
+            self._write(message, context_id)
+            return
+        self._unsent += 1
+        try:
+            self._write(message, context_id, self._answer_sent)
+        except LocalProtocolError:
+            self._unsent -= 1
+            raise
+        self._answered.add(message.message_id_being_responded_to)
+
+    def _write(
+        self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
+    ) -> None:
         self._require_dul().send_message(
-            fragment(message, context_id=context_id, limit=self.send_limit)
+            fragment(message, context_id=context_id, limit=self.send_limit), on_sent
         )
+
+    def _answer_sent(self) -> None:
+        self._unsent -= 1
+        if self._backlog:
+            self._start_operations()
 
     async def breathe(self, every: int) -> None:
         """Wait while the peer is behind with reading; now and then let the reactor have a turn."""
@@ -873,8 +953,9 @@ class Association:
         """A message ID that is not in use: 1 to 65535."""
         for _ in range(0xFFFF):
             self._last_message_id = self._last_message_id % 0xFFFF + 1
-            if self._last_message_id not in self._outstanding:
-                return self._last_message_id
+            candidate = self._last_message_id
+            if candidate not in self._outstanding and candidate not in self._waiting:
+                return candidate
         raise LocalProtocolError("65535 requests are outstanding: there is no message ID left")
 
     def request(
@@ -942,7 +1023,8 @@ class Association:
             return
         limit = self.window.invoked
         if self._waiting or (limit and len(self._outstanding) >= limit):
-            self._waiting.append(one)
+            assert one.message.message_id is not None
+            self._waiting[one.message.message_id] = one
         else:
             self._send_request(one)
 
@@ -956,16 +1038,14 @@ class Association:
             return LocalProtocolError(
                 f"{one.message.OPERATION} needs the other role on context {one.ctx.id}"
             )
-        if one.message.message_id in self._outstanding or any(
-            each.message.message_id == one.message.message_id for each in self._waiting
-        ):
+        if one.message.message_id in self._outstanding or one.message.message_id in self._waiting:
             return LocalProtocolError(f"message ID {one.message.message_id} is in use")
         return None
 
     def _start_waiting(self) -> None:
         limit = self.window.invoked
         while self._waiting and not (limit and len(self._outstanding) >= limit):
-            one = self._waiting.popleft()
+            _, one = self._waiting.popitem(last=False)
             if one.is_forgotten:
                 continue
             self._send_request(one)
@@ -976,10 +1056,7 @@ class Association:
         # Recorded before it is written, so that an immediate answer finds it.
         self._outstanding[message_id] = one
         try:
-            self._require_dul().send_message(
-                fragment(one.message, context_id=one.ctx.id, limit=self.send_limit),
-                partial(self._request_sent, one),
-            )
+            self._write(one.message, one.ctx.id, partial(self._request_sent, one))
         except NetDICOMError as error:
             del self._outstanding[message_id]
             one.fail(error)
@@ -990,8 +1067,9 @@ class Association:
             self._start_response_timer(one)
 
     def _response_overdue(self, one: Outstanding) -> None:
-        if self._holders:
-            # It is we who do not read; the answer may be here already.
+        if self._holders - {id(self._backlog)}:
+            # It is we who do not read; the answer may be here already. (A peer that asks for more
+            # than was negotiated is not read either, but that is its own affair.)
             one.timer = self.clock.callLater(one.timeout, self._response_overdue, one)
         elif self.clock.seconds() >= one.deadline:
             self._timed_out("total", self.timeouts.total)
@@ -1007,10 +1085,11 @@ class Association:
 
     def cancel_request(self, one: Outstanding) -> None:
         """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
-        if one in self._waiting:
-            self._waiting.remove(one)
+        assert one.message.message_id is not None
+        if self._waiting.get(one.message.message_id) is one:
+            del self._waiting[one.message.message_id]
             one.respond(one.message.response(statuses.CANCEL))
-        elif self._error is None and one.message.message_id is not None:
+        elif self._error is None:
             self.send(CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx)
 
     # -- pressure ------------------------------------------------------------------------------------
@@ -1027,10 +1106,3 @@ class Association:
             self._holders.discard(id(holder))
             if not self._holders and self._dul is not None:
                 self._dul.resume_reading()
-
-
-def _close(message: Message) -> None:
-    """Give up the data set of a message that nobody will look at."""
-    close = getattr(message.data_set, "close", None)
-    if close is not None:
-        close()

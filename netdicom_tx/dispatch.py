@@ -31,10 +31,11 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from . import dsutils, statuses
 from .dimsemessages import DataSource, Request, Response
-from .exceptions import EventHandlingError, LocalProtocolError, NetDICOMError, printable
+from .exceptions import AssociationError, EventHandlingError, LocalProtocolError, printable
 from .negotiation import PContextDef
 
 if TYPE_CHECKING:
@@ -80,6 +81,19 @@ class Registration:
     service: Service
     transfer_syntaxes: tuple[str, ...]
     store_in_file: bool
+
+
+_log = Logger()
+
+
+def give_up(data_set: object) -> None:
+    """Close the file of a data set that nobody needs any more, whatever it says to that."""
+    close = getattr(data_set, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:  # of a disk, or of who made the file; nobody waits for it
+            _log.warn("the file of a data set could not be closed: {error!r}", error=error)
 
 
 class Dispatcher:
@@ -161,6 +175,8 @@ class Operation:
         running = defer.Deferred.fromCoroutine(self._run())
         self._running = running
         running.addBoth(self._ended)
+        if self._is_stopped:  # by the service itself, before it first waited
+            self._interrupt_soon()
 
     def cancel(self) -> None:
         """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, answer FE00."""
@@ -176,15 +192,27 @@ class Operation:
     def _interrupt_soon(self) -> None:
         # From a fresh turn: a coroutine can be cancelled only while it waits.
         if self._interrupt is None and self._running is not None and not self._running.called:
-            self._interrupt = self.asce.clock.callLater(0, self._running.cancel)
+            self._interrupt = self.asce.clock.callLater(0, self._interrupt_now)
 
-    def _ended(self, _: object) -> None:
-        if self._interrupt is not None and self._interrupt.active():
+    def _interrupt_now(self) -> None:
+        self._interrupt = None
+        assert self._running is not None
+        self._running.cancel()
+
+    def _ended(self, result: object) -> None:
+        if self._interrupt is not None:
             self._interrupt.cancel()
+        if isinstance(result, Failure):
+            self._failed(result)  # what it said of its failure could not be sent either
+        if not self._is_answered and not self._is_stopped and not self.asce.has_answered(self):
+            self._log.error(
+                "{operation} {id}: the handler gave no final status; expected one",
+                operation=self.msg.OPERATION,
+                id=self.msg.message_id,
+            )
+            self._respond(statuses.PROCESSING_FAILURE)
         if not self.asce.hand_over(self):
-            close = getattr(self.msg.data_set, "close", None)
-            if close is not None:
-                close()
+            give_up(self.msg.data_set)
         self.asce.operation_ended(self)
 
     # -- running the service -------------------------------------------------------------------
@@ -215,25 +243,24 @@ class Operation:
             if status is None:
                 status = _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE)
             self._respond(status, comment=error.comment)
-        except Exception:
+        except Exception as error:
             # Whatever a handler raises must not end the association of its peer, nor others.
-            self._log.failure(
-                "{operation} {id} from {peer}: the handler failed",
-                operation=self.msg.OPERATION,
-                id=self.msg.message_id,
-                peer=self.asce.peer_title,
-            )
-            self._respond(statuses.PROCESSING_FAILURE)
+            if error is not self.asce.error:  # else it waited for something on the association
+                self._failed(Failure())
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure(
+            "{operation} {id} from {peer}: the handler failed",
+            failure,
+            operation=self.msg.OPERATION,
+            id=self.msg.message_id,
+            peer=self.asce.peer_title,
+        )
+        self._respond(statuses.PROCESSING_FAILURE)
 
     def _finish(self, result: object) -> None:
         if result is None:
-            if not self.asce.has_answered(self):
-                self._log.error(
-                    "{operation} {id}: the handler returned None; expected a status",
-                    operation=self.msg.OPERATION,
-                    id=self.msg.message_id,
-                )
-                self._respond(statuses.PROCESSING_FAILURE)
+            pass  # it has answered itself, or _ended sees that it has not
         elif isinstance(result, Response):
             self._send(result)
         elif isinstance(result, int):
@@ -320,10 +347,11 @@ class Operation:
     def _send(self, response: Response) -> None:
         if self._is_answered or self._is_stopped:
             return
-        self._last = response
-        self._is_answered = not statuses.Status(response.status).is_pending
+        is_final = not statuses.Status(response.status).is_pending
         try:
             self.asce.send(response, self.ctx)
-        except NetDICOMError as error:
-            # The association ended under it; whatever else it may be, nobody can be told.
+        except AssociationError as error:
+            # It ended under the operation: nobody can be told.
             self._log.debug("a response could not be sent: {error}", error=error)
+        self._last = response
+        self._is_answered = is_final
