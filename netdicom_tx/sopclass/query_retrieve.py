@@ -135,6 +135,7 @@ class MoveStream(ResponseStream[tuple[Status, Response]]):
     """
 
     __slots__ = ("arrivals",)
+
     arrivals: list[Arrival]
 
 
@@ -167,6 +168,9 @@ def qr_move_scu(
         message_id=asce.next_message_id() if msg_id is None else msg_id,
         data_set=_encoded(ctx, ds),
     )
+    # Watched before it is sent: the first instance may be here before this returns.
+    key = (asce.calling_ae_title, request.message_id or 0)
+    arrivals = [] if isinstance(dest_ae, str) else dest_ae.watch_arrivals(*key)
     stream = asce.request_many(
         request,
         ctx,
@@ -174,10 +178,8 @@ def qr_move_scu(
         timeout=timeout,
         kind=MoveStream,
     )
-    stream.arrivals = []
+    stream.arrivals = arrivals
     if not isinstance(dest_ae, str):
-        key = (asce.calling_ae_title, request.message_id or 0)
-        stream.arrivals = dest_ae.watch_arrivals(*key)
 
         def forget(_: object) -> None:
             dest_ae.forget_arrivals(*key)
