@@ -310,9 +310,7 @@ class Association:
         The reason is an :class:`~netdicom_tx.exceptions.AssociationReleasedError` after a release.
         Cancelling it forgets the wait.
         """
-        waiting: defer.Deferred[AssociationError] = defer.Deferred(
-            lambda d: self._closed.remove(d) if d in self._closed else None
-        )
+        waiting: defer.Deferred[AssociationError] = defer.Deferred(self._closed.remove)
         self._closed.append(waiting)
         if self._is_disconnected:
             self._fire_closed()

@@ -196,14 +196,14 @@ class ResponseStream(Outstanding, Generic[_T]):
             self._asce.resume(self)
 
     def _tell_watchers(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for each in watchers:
-            self._tell(each)
+        while self._watchers:
+            self._tell(self._watchers.pop(0))
 
     def _tell(self, watcher: defer.Deferred[Status]) -> None:
         if self._final is not None:
             watcher.callback(status_of(self._final))
-        elif self._error is not None:
+        else:
+            assert self._error is not None
             watcher.errback(self._error)
 
     # -- what users do -----------------------------------------------------------------------------
@@ -220,9 +220,7 @@ class ResponseStream(Outstanding, Generic[_T]):
         Who waits for this and never iterates has the responses dropped. Cancelling it forgets the
         wait and does not cancel the operation.
         """
-        watcher: defer.Deferred[Status] = defer.Deferred(
-            lambda d: self._watchers.remove(d) if d in self._watchers else None
-        )
+        watcher: defer.Deferred[Status] = defer.Deferred(self._watchers.remove)
         if self._final is not None or self._error is not None:
             self._tell(watcher)
         else:
