@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +48,20 @@ class Peer:
 
 
 @contextmanager
-def node(storage: Path) -> Iterator[Peer]:
-    """Run ``twistd dicom`` as it comes, on a port of its own choice."""
+def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iterator[Peer]:
+    """Run ``twistd dicom``, on a port of its own choice.
+
+    Args:
+        storage: Folder of the received files.
+        name: What the figures call it.
+        options: More of ``twistd dicom``.
+    """
     command = [
         str(Path(sys.executable).with_name("twistd")),
         *("--pidfile=", "-n", "dicom"),
         *("--listen", "tcp:0:interface=127.0.0.1"),
         *("--storage", str(storage), "--aet", "NETDICOM"),
+        *options,
     ]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = dcmtk_environment(tuned=False) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
@@ -65,7 +72,7 @@ def node(storage: Path) -> Iterator[Peer]:
             return int(found[1]) if found else None
 
         port = _until(announced, "the node's line with its port", process, log)
-        yield Peer(name="node", ae_title="NETDICOM", pid=process.pid, port=port, storage=storage)
+        yield Peer(name=name, ae_title="NETDICOM", pid=process.pid, port=port, storage=storage)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ compares only within the round; the order changes from round to round. Modes:
 * ``raw``: the SCP as in ``tuned``, the sender a plain socket that writes PDUs made beforehand.
 
 The node is started in the same way for all three. It syncs every file before it answers;
-``storescp`` never does.
+``storescp`` never does. Two more peers tell how much of the difference is that: ``nosync`` is the
+node without syncing, ``disk`` no peer at all but a loop that puts the same files on the disk as
+durably as the node must, one after the other.
 
     python -m tests.bench.store_scp [--rounds N] [--sets ct,big] [--modes tuned,raw] ...
 """
@@ -17,14 +19,14 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -33,10 +35,11 @@ from tests.bench.data import make_set
 from tests.bench.peers import Peer, node, part10_files, storescp, storescu
 from tests.bench.raw_sender import RawSender
 
-COUNTS = {"small": 2000, "ct": 500, "big": 4}
+COUNTS = {"small": 1000, "ct": 300, "big": 4}
 # Two stalls of 44 ms for each message make larger sets slow and no truer.
 SHIPPED_COUNTS = {"small": 100, "ct": 100, "big": 4}
 MODES = ("shipped", "tuned", "raw")
+PEERS = ("node", "storescp", "nosync", "disk")
 
 _MEGA = 1_000_000
 
@@ -76,10 +79,12 @@ def measure(
         send(peer)
         seconds = time.perf_counter() - began
         cpu, peak = peer.cpu_seconds() - cpu, peer.peak_octets()
-    kept = len(part10_files(peer.storage))
-    if kept != len(paths):
-        raise RuntimeError(f"{peer.name} kept {kept} of {len(paths)} instances")
-    shutil.rmtree(peer.storage)
+    kept = part10_files(peer.storage)
+    if len(kept) != len(paths):
+        raise RuntimeError(f"{peer.name} kept {len(kept)} of {len(paths)} instances")
+    for path in kept:
+        # Emptied, not deleted: ext4 is slow to make files within seconds of many being deleted.
+        os.truncate(path, 0)
     return Row(
         mode=mode,
         set=name,
@@ -107,11 +112,51 @@ def _touch_memory(path: Path, octets: int) -> None:
     os.sync()
 
 
-def compare(mode: str, name: str, paths: list[Path], rounds: int, folder: Path) -> list[list[Row]]:
-    """Measure both peers with one set, round by round.
+def write_durably(name: str, paths: list[Path], folder: Path, mode: str) -> Row:
+    """Write a set as a durable receiver must, with nothing else to do."""
+    contents = [path.read_bytes() for path in paths]
+    folder.mkdir()
+    _touch_memory(folder.with_suffix(".touch"), sum(map(len, contents)))
+    cpu, began = time.process_time(), time.perf_counter()
+    for number, content in enumerate(contents):
+        temporary = folder / f"{number}.partial"
+        with temporary.open("xb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        temporary.rename(folder / f"{number}.dcm")
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory)
+        os.close(directory)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    for path in folder.iterdir():
+        os.truncate(path, 0)
+    return Row(
+        mode=mode,
+        set=name,
+        peer="disk",
+        instances=len(paths),
+        mb_per_second=sum(map(len, contents)) / seconds / _MEGA,
+        instances_per_second=len(paths) / seconds,
+        scp_cpu_seconds=cpu,
+        scp_peak_mb=0,
+    )
+
+
+def compare(
+    mode: str, name: str, paths: list[Path], rounds: int, peers: list[str], folder: Path
+) -> list[list[Row]]:
+    """Measure peers with one set, round by round.
+
+    Args:
+        mode: One of ``MODES``.
+        name: Of the set.
+        paths: Its files.
+        rounds: How many.
+        peers: Of ``PEERS``.
+        folder: Where they store.
 
     Returns:
-        For each round the rows of the node and of ``storescp``, in this order.
+        For each round the rows of the peers, in their order.
     """
     tuned = mode != "shipped"
     if mode == "raw":
@@ -123,24 +168,26 @@ def compare(mode: str, name: str, paths: list[Path], rounds: int, folder: Path) 
 
     results = []
     for number in range(rounds):
-        storage = folder / f"{mode}-{name}-{number}"
-        peers = {
-            "node": node(storage.with_name(f"{storage.name}-node")),
-            "storescp": storescp(storage.with_name(f"{storage.name}-storescp"), tuned=tuned),
-        }
-        order = list(peers) if number % 2 else list(peers)[::-1]
-        rows = {peer: measure(mode, name, paths, peers[peer], send) for peer in order}
-        for row in rows.values():
-            print(_line(row), file=sys.stderr, flush=True)
+        rows = {}
+        for peer in peers if number % 2 else peers[::-1]:
+            storage = folder / f"{mode}-{name}-{number}-{peer}"
+            if peer == "disk":
+                rows[peer] = write_durably(name, paths, storage, mode)
+            else:
+                start = {
+                    "node": partial(node, storage),
+                    "nosync": partial(node, storage, "nosync", ["--no-fsync"]),
+                    "storescp": partial(storescp, storage, tuned=tuned),
+                }[peer]
+                rows[peer] = measure(mode, name, paths, start(), send)
+            print(_line(rows[peer]), file=sys.stderr, flush=True)
         results.append([rows[peer] for peer in peers])
     return results
 
 
 def medians(results: list[list[Row]]) -> list[Row]:
-    """The median of each column over the rounds; the ratio is the median of the rounds' ratios."""
-    ratio = median(
-        ours.instances_per_second / theirs.instances_per_second for ours, theirs in results
-    )
+    """The median of each column over the rounds; a ratio is the median of the rounds' ratios."""
+    yardstick = [next((row for row in rows if row.peer == "storescp"), None) for rows in results]
     return [
         Row(
             mode=rows[0].mode,
@@ -151,11 +198,20 @@ def medians(results: list[list[Row]]) -> list[Row]:
             instances_per_second=median(row.instances_per_second for row in rows),
             scp_cpu_seconds=median(row.scp_cpu_seconds for row in rows),
             scp_peak_mb=median(row.scp_peak_mb for row in rows),
-            ratio=ratio if rows[0].peer == "node" else 1.0,
+            ratio=_ratio(rows, yardstick),
             rounds=len(rows),
         )
         for rows in zip(*results, strict=True)
     ]
+
+
+def _ratio(rows: Sequence[Row], yardstick: list[Row | None]) -> float | None:
+    ratios = [
+        row.instances_per_second / other.instances_per_second
+        for row, other in zip(rows, yardstick, strict=True)
+        if other is not None
+    ]
+    return median(ratios) if ratios else None
 
 
 def environment() -> dict[str, str | int | None]:
@@ -207,6 +263,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the node with DCMTK's storescp.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", type=_names(COUNTS), default=list(COUNTS), metavar="SET,...")
+    parser.add_argument(
+        "--peers", type=_names(PEERS), default=["node", "storescp"], metavar="PEER,..."
+    )
     parser.add_argument("--modes", type=_names(MODES), default=list(MODES), metavar="MODE,...")
     parser.add_argument(
         "--counts", type=_counts, default={}, metavar="SET=N,...", help="instances, in every mode"
@@ -223,7 +282,7 @@ def main() -> None:
             counts = (SHIPPED_COUNTS if mode == "shipped" else COUNTS) | arguments.counts
             for name in arguments.sets:
                 paths = make_set(arguments.cache or folder / "sets", name, counts[name])
-                results = compare(mode, name, paths, arguments.rounds, folder)
+                results = compare(mode, name, paths, arguments.rounds, arguments.peers, folder)
                 table += medians(results)
                 measured += [row for rows in results for row in rows]
     print(_HEAD)
