@@ -23,6 +23,8 @@ import itertools
 import mmap
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,6 +51,8 @@ __all__ = [
 SPOOL_MEMORY = 1 << 20
 # Buffers in one writev; the kernel's IOV_MAX is 1024.
 _BUFFERS = 512
+# How the folder of an instance is opened.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What is left free on the disk, so that the system and other services live on: 5 %, at most 1 GiB.
 _RESERVE_DIVISOR, _RESERVE_LIMIT = 20, 1 << 30
 
@@ -88,8 +92,8 @@ class Kept(NamedTuple):
 class Spool(io.RawIOBase):
     """A Part 10 file on its way in: in memory while small, then under a temporary name.
 
-    Can be read and positioned like any binary file once it is complete. Closing it deletes it,
-    unless it was kept.
+    Can be read and positioned like any binary file. Closing it deletes it, unless it was kept;
+    while :meth:`FileStore.keep` has it in another thread, it is closed when that is done.
     """
 
     def __init__(
@@ -112,6 +116,31 @@ class Spool(io.RawIOBase):
         self._size = len(header)
         self._position = 0
         self._descriptor: int | None = None
+        self._guard = threading.Lock()
+        self._is_in_use = False
+        self._is_given_up = False
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Put off what :meth:`close` does until the end of the block.
+
+        The connection may be lost, and the spool closed, while a thread keeps the instance: its
+        descriptor must not become another file's under it.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        with self._guard:
+            if self.closed:
+                raise ValueError("the spool is closed")
+            self._is_in_use = True
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._is_in_use = False
+            if self._is_given_up:
+                self.close()
 
     def write(self, data: ReadableBuffer) -> int:
         """Append; views are kept, not copied."""
@@ -179,24 +208,30 @@ class Spool(io.RawIOBase):
         return self._position
 
     def close(self) -> None:
-        if not self.closed:
-            self._held.clear()
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+        """Give it up; never fails, for nobody could be told. A leftover goes at the next start."""
+        with self._guard:
+            if self._is_in_use:
+                self._is_given_up = True
+                return
+            self._held = []
+            descriptor, self._descriptor = self._descriptor, None
+            super().close()
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
+            with suppress(OSError):
                 # Absent when it was kept: then it has its name under instances/.
-                self.path.unlink(missing_ok=True)
-        super().close()
+                self.path.unlink()
 
 
 def _behind(buffers: list[ReadableBuffer], written: int) -> list[ReadableBuffer]:
-    """What of some buffers stands behind so many octets."""
-    for index, each in enumerate(buffers):
-        view = memoryview(each).cast("B")
-        if written < len(view):
-            return [view[written:], *buffers[index + 1 :]]
-        written -= len(view)
-    return []
+    """What of some buffers stands behind so many octets, which are not all."""
+    views = [memoryview(each).cast("B") for each in buffers]
+    index = 0
+    while written >= len(views[index]):
+        written -= len(views[index])
+        index += 1
+    return [views[index][written:], *views[index + 1 :]]
 
 
 class FileStore:
@@ -233,20 +268,25 @@ class FileStore:
             StorageError: Another process has it, or it cannot be written.
         """
         try:
+            made = [each for each in (self.root, *self.root.parents) if not each.exists()]
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(
+                self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._lock, 0)
             os.write(self._lock, b"%d\n" % os.getpid())
-            self.incoming.mkdir(mode=0o700, exist_ok=True)
-            self.instances.mkdir(mode=0o700, exist_ok=True)
             # All folders now, so that keeping an instance has one directory to sync.
-            for number in range(256):
-                (self.instances / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+            for name in ("incoming", "instances", *(f"instances/{n:02x}" for n in range(256))):
+                _make_folder(self.root / name)
             for leftover in self.incoming.iterdir():
                 leftover.unlink()
-            for folder in (self.instances, self.root, self.root.parent):
+            for folder in (self.instances, self.root):
                 self._sync_directory(folder)
+            for folder in dict.fromkeys((self.root.parent, *(each.parent for each in made))):
+                # What is above an old directory may be closed to us.
+                with suppress(PermissionError):
+                    self._sync_directory(folder)
         except OSError as error:
             self.close()
             if error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None:
@@ -297,22 +337,29 @@ class FileStore:
         Raises:
             InvalidDataSetError: It is no whole data set.
             MismatchError: It is another instance than was announced.
-            OSError: The disk refused; nothing of the instance is left behind.
+            OSError: The disk refused. Nothing of the instance is left behind when the spool is
+                closed, unless only the sync of its folder failed: it has its name then, whole.
+            ValueError: The spool is closed.
         """
-        scanned = self._check(spool)
-        target = self.path(spool.sop_instance_uid)
-        descriptor = spool.flush_to_file()
-        if self._fsync:
-            os.fsync(descriptor)
-        with self._naming:
-            outcome = Outcome.STORED
-            if os.path.lexists(target):
-                outcome = self._compare(spool, target)
-            if outcome in (Outcome.STORED, Outcome.REPLACED):
-                # rename, not link: one entry, one journal transaction.
-                os.rename(spool.path, target)
-        # Also when it was here already: whoever put it there may not have come so far yet.
-        self._sync_directory(target.parent)
+        with spool.in_use():
+            scanned = self._check(spool)
+            target = self.path(spool.sop_instance_uid)
+            descriptor = spool.flush_to_file()
+            if self._fsync:
+                os.fsync(descriptor)
+            # Nobody's link is followed on the way to the name: O_NOFOLLOW, and names in the folder.
+            folder = os.open(target.parent, _FOLDER)
+            try:
+                with self._naming:
+                    outcome = self._compare(spool, target.name, folder)
+                    if outcome in (Outcome.STORED, Outcome.REPLACED):
+                        # rename, not link: one entry, one journal transaction.
+                        os.rename(spool.path, target.name, dst_dir_fd=folder)
+                # Also when it was here already: whoever put it there may not have come so far yet.
+                if self._fsync:
+                    os.fsync(folder)
+            finally:
+                os.close(folder)
         return Kept(outcome, target, scanned)
 
     def _check(self, spool: Spool) -> Scanned:
@@ -334,10 +381,17 @@ class FileStore:
                 )
         return scanned
 
-    def _compare(self, spool: Spool, target: Path) -> Outcome:
-        """What an instance is to the one of the same UID that is here."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(target, flags), "rb") as here:
+    def _compare(self, spool: Spool, name: str, folder: int) -> Outcome:
+        """What an instance is to the one of the same name that is here, if one is."""
+        # O_NONBLOCK: a pipe under this name must not hold up everybody.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            here = open(  # noqa: SIM115 - closed below
+                name, "rb", opener=lambda path, _: os.open(path, flags, dir_fd=folder)
+            )
+        except FileNotFoundError:
+            return Outcome.STORED
+        with here:
             try:
                 meta = read_file_meta(here)
             except DataSetError:
@@ -355,6 +409,13 @@ class FileStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder for us alone, if it is not there; a link to one is refused."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is a symbolic link, not a directory")
 
 
 def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:
