@@ -110,7 +110,7 @@ class TLSOptions:
         )
 
     def _own(self) -> Any:
-        from OpenSSL.SSL import Error
+        from OpenSSL import SSL, crypto
         from twisted.internet.ssl import PrivateCertificate
 
         if self.certificate is None:
@@ -120,7 +120,7 @@ class TLSOptions:
             pem = _read(self.key) + b"\n" + pem
         try:
             return PrivateCertificate.loadPEM(pem)
-        except (Error, ValueError, TypeError) as error:
+        except (SSL.Error, crypto.Error, ValueError, TypeError) as error:
             raise LocalProtocolError(
                 f"{os.fspath(self.certificate)} has no certificate with a private key: {error}"
             ) from error

@@ -1,0 +1,203 @@
+"""Storage commitment in both roles, over associations in memory."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+
+from netdicom_tx import AE, EventHandlingError, RemoteAE, StatusError
+from netdicom_tx.dimsemessages import NActionRQ, NEventReportRQ
+from netdicom_tx.dsutils import encode
+from netdicom_tx.exceptions import DCMTimeoutError
+from netdicom_tx.sopclass import (
+    CommitmentResult,
+    StorageCommitment,
+    request_commitment,
+    storage_commitment_scu,
+)
+from netdicom_tx.sopclass.storage_commitment import Report
+from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
+from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
+from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE as WELL_KNOWN
+
+UIDS = [("1.2", "1.2.1"), ("1.2", "1.2.2")]
+
+
+class Node(AE):
+    remote: RemoteAE | None = None
+    keeps: tuple[str, ...] = ("1.2.1",)
+    raises: Exception | None = None
+
+    def __init__(self) -> None:
+        super().__init__("NODE")
+        self.add_scp(StorageCommitment())
+        self.asked: list[Any] = []
+
+    async def on_commitment_request(self, remote_ae: str, uids: Iterable[tuple[str, str]]) -> Any:
+        uids = list(uids)
+        self.asked.append((remote_ae, uids))
+        if self.raises is not None:
+            raise self.raises
+        return (
+            self.remote,
+            [each for each in uids if each[1] in self.keeps],
+            [(*each, 0x0112) for each in uids if each[1] not in self.keeps],
+        )
+
+
+class Modality(AE):
+    def __init__(self) -> None:
+        super().__init__("MODALITY")
+        self.add_scu(storage_commitment_scu).add_scp(StorageCommitment())
+        self.reports: list[Any] = []
+        self.raises: Exception | None = None
+
+    def on_commitment_response(self, transaction_uid: str, success: Any, failure: Any) -> None:
+        self.reports.append((transaction_uid, tuple(success), tuple(failure)))
+        if self.raises is not None:
+            raise self.raises
+
+
+class Memory:
+    """An endpoint at which an AE of the pair can be called."""
+
+    def __init__(self, pair: Pair, ae: AE) -> None:
+        self.pair, self.ae = pair, ae
+
+    def connect(self, factory: Any) -> defer.Deferred[Any]:
+        client = factory.buildProtocol(None)
+        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
+        return defer.succeed(client)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with connected(Modality(), Node()) as made:
+        yield made
+
+
+def ask(pair: Pair, transaction: str = "1.9") -> int:
+    return int(success_of(pair.requestor.get_scu(COMMITMENT)(transaction, UIDS)))
+
+
+def test_the_report_comes_on_the_same_association_while_it_is_held(pair: Pair) -> None:
+    """PS3.4 J.3.3: event type 2, for there is a failure; the hook is told of both lists."""
+    assert ask(pair) == 0x0000
+    assert pair.scp.asked == [("MODALITY", UIDS)]  # type: ignore[attr-defined]
+    assert pair.scu.reports == []  # type: ignore[attr-defined]
+    pair.advance(1)
+    assert pair.scu.reports == [  # type: ignore[attr-defined]
+        ("1.9", (("1.2", "1.2.1"),), (("1.2", "1.2.2", 0x0112),))
+    ]
+
+
+def test_the_report_comes_on_another_association_when_it_was_released(pair: Pair) -> None:
+    """PS3.4 J.3.3: the SCP opens it, as SCP by role selection."""
+    pair.scp.remote = RemoteAE("MODALITY", Memory(pair, pair.scu))  # type: ignore[attr-defined,arg-type]
+    assert ask(pair) == 0x0000
+    success_of(pair.requestor.release())
+    pair.advance(1)
+    assert len(pair.scu.reports) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_one_call_has_the_result_whichever_way_it_comes(pair: Pair, held: bool) -> None:
+    pair.scp.remote = RemoteAE("MODALITY", Memory(pair, pair.scu))  # type: ignore[attr-defined,arg-type]
+    done = defer.Deferred.fromCoroutine(
+        request_commitment(pair.requestor, UIDS, transaction_uid="1.9")
+    )
+    if not held:
+        success_of(pair.requestor.release())
+    pair.advance(1)
+    assert success_of(done) == CommitmentResult(
+        "1.9", (("1.2", "1.2.1"),), (("1.2", "1.2.2", 0x0112),)
+    )
+    assert pair.scu.reports == []  # type: ignore[attr-defined]
+
+
+def test_a_report_that_never_comes_is_a_timeout(pair: Pair) -> None:
+    done = defer.Deferred.fromCoroutine(request_commitment(pair.requestor, UIDS, timeout=20))
+    success_of(pair.requestor.release())
+    pair.advance(21)
+    assert isinstance(failure_of(done), DCMTimeoutError)
+
+
+def test_a_request_that_cannot_be_handled_is_0110(pair: Pair) -> None:
+    """The seed: EventHandlingError of the hook is Processing failure, and nothing is reported."""
+    pair.scp.raises = EventHandlingError("not today")  # type: ignore[attr-defined]
+    assert ask(pair) == 0x0110
+    pair.scp.raises = StatusError(0x0213, "too many")  # type: ignore[attr-defined]
+    failure = failure_of(defer.Deferred.fromCoroutine(request_commitment(pair.requestor, UIDS)))
+    assert (type(failure), failure.status) == (StatusError, 0x0213)  # type: ignore[attr-defined]
+    pair.advance(2)
+    assert pair.scu.reports == []  # type: ignore[attr-defined]
+
+
+def test_a_report_that_cannot_be_handled_is_0110(pair: Pair) -> None:
+    """Unsolicited, or for a foreign transaction: refused, and no state has changed."""
+    pair.scu.raises = EventHandlingError("unknown transaction")  # type: ignore[attr-defined]
+    node = StorageCommitment()
+    done = defer.Deferred.fromCoroutine(
+        node.deliver(
+            pair.acceptor,
+            pair.acceptor.contexts_for(COMMITMENT)[0],
+            None,
+            Report("1.9", tuple(UIDS), ()),
+        )
+    )
+    pair.advance(1)
+    assert int(success_of(done)) == 0x0110
+
+
+def information(**attributes: Any) -> bytes:
+    ds = Dataset()
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return encode(ds, "1.2.840.10008.1.2.1")
+
+
+@pytest.mark.parametrize(
+    ("action", "instance", "data_set", "status"),
+    [
+        (2, WELL_KNOWN, information(TransactionUID="1.9"), 0x0123),
+        (1, "1.2.3", information(TransactionUID="1.9"), 0x0112),
+        (1, WELL_KNOWN, None, 0x0115),
+        (1, WELL_KNOWN, information(PatientID="1"), 0x0120),
+        (1, WELL_KNOWN, information(TransactionUID="1.9"), 0x0115),
+        (1, WELL_KNOWN, information(TransactionUID="1.9", ReferencedSOPSequence=[]), 0x0115),
+        (1, WELL_KNOWN, b"\x08\x00", 0x0110),
+    ],
+)
+def test_a_bad_request_has_the_status_that_fits(
+    pair: Pair, action: int, instance: str, data_set: bytes | None, status: int
+) -> None:
+    """PS3.7 10.1.4.1.10; the association is usable afterwards."""
+    ctx = pair.requestor.contexts_for(COMMITMENT)[0]
+    request = NActionRQ(
+        requested_sop_class_uid=COMMITMENT,
+        requested_sop_instance_uid=instance,
+        action_type_id=action,
+        data_set=data_set,
+    )
+    assert success_of(pair.requestor.request(request, ctx)).status == status
+    assert ask(pair) == 0x0000
+
+
+@pytest.mark.parametrize(
+    ("event", "data_set", "status"),
+    [(3, information(TransactionUID="1.9"), 0x0113), (1, information(PatientID="1"), 0x0115)],
+)
+def test_a_bad_report_has_the_status_that_fits(
+    pair: Pair, event: int, data_set: bytes, status: int
+) -> None:
+    """PS3.7 10.1.1.1.8."""
+    ctx = pair.acceptor.contexts_for(COMMITMENT)[0]
+    request = NEventReportRQ(
+        affected_sop_class_uid=COMMITMENT,
+        affected_sop_instance_uid=WELL_KNOWN,
+        event_type_id=event,
+        data_set=data_set,
+    )
+    assert success_of(pair.acceptor.request(request, ctx)).status == status

@@ -1,0 +1,211 @@
+"""Many instances: netdicom_tx.sopclass.store_all."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+
+from netdicom_tx import AE, Window, storage_scp
+from netdicom_tx.exceptions import AssociationRejectedError, ClassNotSupportedError
+from netdicom_tx.sopclass import StoreResult, store_all
+from netdicom_tx.testing import Pair, success_of
+from netdicom_tx.uids import (
+    ALL_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_SOP_CLASSES,
+)
+
+FILES = [
+    str(get_testdata_file(name))
+    for name in ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "JPEG2000.dcm", "JPGExtended.dcm")
+]
+
+
+class Sink(AE):
+    """Counts what it is sent."""
+
+    def __init__(self, syntaxes: Iterable[str] = ALL_TRANSFER_SYNTAXES, **options: Any) -> None:
+        super().__init__("SINK", **options)
+        self.add_scp(storage_scp, transfer_syntaxes=tuple(syntaxes))
+        self.received: list[tuple[str, str, str]] = []
+        self.opened = 0
+        self.most = 0
+        self.then: Any = lambda: 0
+
+    def on_association_request(self, asce: Any, assoc: Any) -> None:
+        self.opened += 1
+        self.most = max(self.most, len([each for each in self.associations if each.is_open]) + 1)
+
+    def on_receive_store(self, context: Any, ds: BinaryIO) -> Any:
+        data_set = dcmread(ds)
+        self.received.append(
+            (context.sop_class, context.supported_ts, str(data_set.SOPInstanceUID))
+        )
+        return self.then()
+
+
+def send(sink: Sink, sources: Iterable[Any], scu: AE | None = None, **options: Any) -> list[Any]:
+    """The results of a store_all to a sink in memory."""
+    pair = Pair(scu or AE("SCU"), sink)
+
+    async def collect() -> list[StoreResult]:
+        return [each async for each in store_all(pair.scu, pair.remote(), sources, **options)]
+
+    return success_of(defer.Deferred.fromCoroutine(collect()))
+
+
+def made(sop_class: str, number: int) -> Dataset:
+    ds = Dataset()
+    ds.SOPClassUID = sop_class
+    ds.SOPInstanceUID = f"1.2.3.{number}"
+    ds.PatientID = "1"
+    return ds
+
+
+def test_all_kinds_go_on_one_association_as_they_are() -> None:
+    """A context for each SOP class and transfer syntax of what is sent."""
+    sink = Sink()
+    results = send(sink, FILES)
+    assert [int(each.status) for each in results] == [0] * 5
+    assert sink.opened == 1
+    assert {syntax for _, syntax, _ in sink.received} == {
+        str(dcmread(file).file_meta.TransferSyntaxUID) for file in FILES
+    }
+
+
+def test_more_than_128_contexts_take_several_associations() -> None:
+    """PS3.8 9.3.2.2: context IDs are odd and below 256."""
+    sink = Sink()
+    data_sets = [made(uid, number) for number, uid in enumerate(STORAGE_SOP_CLASSES[:150])]
+    results = send(sink, data_sets)
+    assert all(each.is_stored for each in results)
+    assert (len(sink.received), sink.opened) == (150, 2)
+
+
+def test_an_association_is_used_again_for_the_next_thousand() -> None:
+    """Contexts are planned for a thousand at a time; these need no others."""
+    sink = Sink()
+    results = send(sink, (made(STORAGE_SOP_CLASSES[0], number) for number in range(1500)))
+    assert (len(results), sink.opened) == (1500, 1)
+
+
+def test_each_failure_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    """Why an instance was not sent: no file, no DICOM, no context."""
+    text = tmp_path / "text.dcm"
+    text.write_text("nothing")
+    sink = Sink([EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN])
+    results = send(sink, [str(tmp_path / "absent"), text, *FILES])
+    told = {str(each.source): each for each in results}
+    assert isinstance(told[str(tmp_path / "absent")].error, FileNotFoundError)
+    assert "no DICOM file" in str(told[str(text)].error)
+    refused = told[FILES[3]].error
+    assert isinstance(refused, ClassNotSupportedError)
+    assert refused.answers == dict.fromkeys(
+        ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.51"), "transfer syntax not supported"
+    )
+    assert sum(each.is_stored for each in results) == 3
+
+
+def test_a_status_is_a_result() -> None:
+    sink = Sink()
+    sink.then = lambda: 0xA700
+    (result,) = send(sink, FILES[:1])
+    assert (int(result.status), result.error, result.is_stored) == (0xA700, None, False)
+
+
+def test_a_rejection_is_the_result_of_each() -> None:
+    sink = Sink(max_associations=0)
+    results = send(sink, FILES)
+    assert [type(each.error) for each in results] == [AssociationRejectedError] * 5
+    assert [each.source for each in results] == FILES
+
+
+def test_an_association_that_ends_is_opened_anew() -> None:
+    """What was under way is told; the rest is sent on another."""
+    sink = Sink()
+
+    def abort_once() -> int:
+        if sink.opened == 1 and len(sink.received) == 3:
+            for each in sink.associations:
+                each.abort()
+        return 0
+
+    sink.then = abort_once
+    results = send(sink, [made(STORAGE_SOP_CLASSES[0], number) for number in range(10)])
+    assert sink.opened == 2
+    assert [each.is_stored for each in results].count(True) == 9
+    assert [type(each.error).__name__ for each in results if each.error] == (
+        ["AssociationAbortedError"]
+    )
+
+
+@pytest.mark.parametrize("associations", [1, 3])
+def test_as_many_associations_as_allowed_are_used(associations: int) -> None:
+    sink = Sink()
+    waiting: list[defer.Deferred[int]] = []
+    pair = Pair(AE("SCU"), sink)
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    sink.then = later
+    sources = [made(STORAGE_SOP_CLASSES[0], number) for number in range(9)]
+
+    async def collect() -> list[StoreResult]:
+        results = store_all(pair.scu, pair.remote(), sources, associations=associations)
+        return [each async for each in results]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    while not done.called:
+        assert len(waiting) <= associations
+        waiting.pop(0).callback(0)
+        pair.advance(0)
+    assert len(success_of(done)) == 9
+    assert sink.most == associations
+
+
+def test_a_window_is_filled() -> None:
+    """PS3.7 D.3.3.3: up to so many operations outstanding, never more."""
+    sink = Sink(window=Window(1, 4))
+    pair = Pair(AE("SCU", window=Window(4, 1)), sink)
+    waiting: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    sink.then = later
+    sources = [made(STORAGE_SOP_CLASSES[0], number) for number in range(9)]
+
+    async def collect() -> list[StoreResult]:
+        return [each async for each in store_all(pair.scu, pair.remote(), sources)]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    assert len(waiting) == 4
+    while not done.called:
+        assert len(waiting) <= 4
+        waiting.pop().callback(0)  # the last first: answers come in any order
+        pair.advance(0)
+    assert all(each.is_stored for each in success_of(done))
+
+
+def test_closing_the_generator_ends_the_associations() -> None:
+    sink = Sink()
+    pair = Pair(AE("SCU"), sink)
+
+    async def first() -> None:
+        results = store_all(pair.scu, pair.remote(), FILES)
+        async for _ in results:
+            break
+        await results.aclose()  # type: ignore[attr-defined]
+
+    success_of(defer.Deferred.fromCoroutine(first()))
+    pair.advance(0)
+    assert not sink.associations

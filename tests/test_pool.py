@@ -1,0 +1,154 @@
+"""The pool of associations, over connections in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet import defer
+
+from netdicom_tx import AE, AssociationPool, verification_scp, verification_scu
+from netdicom_tx.exceptions import AssociationRejectedError, LocalProtocolError
+from netdicom_tx.testing import Pair, failure_of, success_of
+from netdicom_tx.uids import VERIFICATION_SOP_CLASS
+
+
+class Peer(AE):
+    def __init__(self, **options: Any) -> None:
+        super().__init__("PEER", **options)
+        self.add_scp(verification_scp)
+        self.asked = 0
+        self.reject: Callable[[], None] = lambda: None
+
+    def on_association_request(self, asce: Any, assoc: Any) -> None:
+        self.asked += 1
+        self.reject()
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+def pair(peer: Peer) -> Pair:
+    return Pair(AE("SCU").add_scu(verification_scu), peer)
+
+
+async def echo(pool: AssociationPool, pair: Pair, remote: Any) -> int:
+    async with pool.association(remote) as asce:
+        return int(await asce.get_scu(VERIFICATION_SOP_CLASS)())
+
+
+def run(work: Any) -> defer.Deferred[Any]:
+    return defer.Deferred.fromCoroutine(work)
+
+
+def test_a_thousand_operations_share_an_association(pair: Pair, peer: Peer) -> None:
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    for _ in range(1000):
+        assert success_of(run(echo(pool, pair, remote))) == 0
+    assert peer.asked == 1
+
+
+def test_an_idle_association_is_released(pair: Pair, peer: Peer) -> None:
+    """In order, by A-RELEASE; the next operation opens a new one."""
+    pool, remote = AssociationPool(pair.scu, idle=30), pair.remote()
+    success_of(run(echo(pool, pair, remote)))
+    (asce,) = peer.associations
+    pair.advance(29)
+    assert pool.size == 1
+    pair.advance(1.1)
+    assert (pool.size, len(peer.associations)) == (0, 0)
+    assert "released" in str(asce.error)
+    success_of(run(echo(pool, pair, remote)))
+    assert peer.asked == 2
+
+
+def test_what_the_peer_has_closed_is_not_used_again(pair: Pair, peer: Peer) -> None:
+    """Health on check-out."""
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    success_of(run(echo(pool, pair, remote)))
+    for each in peer.associations:
+        each.abort()
+    pair.advance(0)
+    assert success_of(run(echo(pool, pair, remote))) == 0
+    assert peer.asked == 2
+
+
+def test_who_comes_above_the_limit_waits_for_a_place(pair: Pair, peer: Peer) -> None:
+    answers: list[defer.Deferred[int]] = []
+
+    def later(context: object) -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    peer.on_receive_echo = later  # type: ignore[method-assign,assignment]
+    pool, remote = AssociationPool(pair.scu, limit=2), pair.remote()
+    running = [run(echo(pool, pair, remote)) for _ in range(3)]
+    assert (len(answers), pool.size) == (2, 2)
+    answers[0].callback(0)
+    assert len(answers) == 3
+    for each in answers[1:]:
+        each.callback(0)
+    assert [success_of(each) for each in running] == [0, 0, 0]
+    assert peer.asked == 2
+
+
+def test_a_peer_without_room_is_asked_again_later(pair: Pair, peer: Peer) -> None:
+    """Rejected, transient (PS3.8 9.3.4): the second attempt comes after the back-off."""
+
+    def once() -> None:
+        if peer.asked == 1:
+            raise AssociationRejectedError(2, 3, 2)
+
+    peer.reject = once
+    pool = AssociationPool(pair.scu, backoff=1)
+    done = run(echo(pool, pair, pair.remote()))
+    assert not done.called
+    pair.advance(1)
+    assert success_of(done) == 0
+
+
+def test_a_permanent_rejection_is_final(pair: Pair, peer: Peer) -> None:
+    def always() -> None:
+        raise AssociationRejectedError(1, 1, 7)
+
+    peer.reject = always
+    pool = AssociationPool(pair.scu)
+    assert isinstance(failure_of(run(echo(pool, pair, pair.remote()))), AssociationRejectedError)
+    assert (peer.asked, pool.size) == (1, 0)
+
+
+def test_attempts_end(pair: Pair, peer: Peer) -> None:
+    def always() -> None:
+        raise AssociationRejectedError(2, 3, 2)
+
+    peer.reject = always
+    pool = AssociationPool(pair.scu, attempts=3, backoff=1)
+    done = run(echo(pool, pair, pair.remote()))
+    pair.advance(1)
+    pair.advance(2)
+    assert isinstance(failure_of(done), AssociationRejectedError)
+    assert (peer.asked, pool.size) == (3, 0)
+
+
+def test_a_closed_pool_releases_and_lends_no_more(pair: Pair, peer: Peer) -> None:
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    success_of(run(echo(pool, pair, remote)))
+    success_of(run(pool.close()))
+    assert not peer.associations
+    assert isinstance(failure_of(run(echo(pool, pair, remote))), LocalProtocolError)
+
+
+def test_who_gives_up_waiting_leaves_the_place_to_others(pair: Pair, peer: Peer) -> None:
+    """Cancelling the wait takes nobody's turn."""
+    first: defer.Deferred[int] = defer.Deferred()
+    peer.on_receive_echo = lambda context: first  # type: ignore[method-assign,assignment,return-value]
+    pool, remote = AssociationPool(pair.scu, limit=1), pair.remote()
+    one, two = run(echo(pool, pair, remote)), run(echo(pool, pair, remote))
+    two.cancel()
+    assert isinstance(failure_of(two), defer.CancelledError)
+    first.callback(0)
+    assert success_of(one) == 0
+    peer.on_receive_echo = lambda context: 0  # type: ignore[method-assign,assignment,return-value]
+    assert success_of(run(echo(pool, pair, remote))) == 0

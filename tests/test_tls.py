@@ -1,0 +1,110 @@
+"""TLS over real sockets, with certificates made for the test."""
+
+import ssl
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("OpenSSL")
+trustme = pytest.importorskip("trustme")
+
+from twisted.trial.unittest import TestCase  # noqa: E402
+
+from netdicom_tx import AE, RemoteAE, TLSOptions, verification_scp, verification_scu  # noqa: E402
+from netdicom_tx.exceptions import ConnectionLostError, LocalProtocolError  # noqa: E402
+from netdicom_tx.uids import VERIFICATION_SOP_CLASS  # noqa: E402
+
+
+class TLSTests(TestCase):
+    """An SCP with TLS, called in several ways."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+        authority, other = trustme.CA(), trustme.CA()
+        authority.cert_pem.write_to_path(self.path("ca.pem"))
+        other.cert_pem.write_to_path(self.path("other.pem"))
+        for name, certificate in (
+            ("server", authority.issue_cert("localhost", "127.0.0.1")),
+            ("client", authority.issue_cert("client")),
+            ("stranger", other.issue_cert("stranger")),
+        ):
+            certificate.private_key_and_cert_chain_pem.write_to_path(self.path(f"{name}.pem"))
+        pem = next(
+            "-----BEGIN CERTIFICATE-----" + block
+            for block in Path(self.path("server.pem"))
+            .read_text()
+            .split("-----BEGIN CERTIFICATE-----")[1:]
+        )
+        self.fingerprint = sha256(ssl.PEM_cert_to_DER_cert(pem.strip() + "\n")).hexdigest()
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    async def serve(self, **options: Any) -> int:
+        ae = AE("SCP").add_scp(verification_scp)
+        port = await ae.listen(
+            "tcp:0:interface=127.0.0.1", TLSOptions(certificate=self.path("server.pem"), **options)
+        )
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port  # type: ignore[attr-defined]
+        return number
+
+    async def echo(self, port: int, tls: TLSOptions | None, host: str = "localhost") -> int:
+        ae = AE("SCU").add_scu(verification_scu)
+        remote = RemoteAE("SCP", f"tcp:{host}:{port}", tls=tls)
+        async with await ae.request_association(remote) as asce:
+            return int(await asce.get_scu(VERIFICATION_SOP_CLASS)())
+
+    async def refused(self, port: int, tls: TLSOptions | None, words: str, **more: str) -> None:
+        with self.assertRaises(ConnectionLostError) as caught:
+            await self.echo(port, tls, **more)
+        self.assertIn(words, str(caught.exception))
+
+    async def test_a_server_is_trusted_by_its_authority_and_name(self) -> None:
+        port = await self.serve()
+        self.assertEqual(await self.echo(port, TLSOptions(trust=self.path("ca.pem"))), 0)
+        # Many DICOM peers are called by address.
+        trusted = TLSOptions(trust=self.path("ca.pem"))
+        self.assertEqual(await self.echo(port, trusted, host="127.0.0.1"), 0)
+        await self.refused(
+            port, TLSOptions(trust=self.path("ca.pem"), server_name="pacs.example"), "mismatch"
+        )
+        await self.refused(port, TLSOptions(trust=self.path("other.pem")), "verify failed")
+
+    async def test_a_server_is_trusted_by_its_fingerprint_alone(self) -> None:
+        """Self-signed, without a name, as hand-made DICOM certificates are."""
+        port = await self.serve()
+        with_colons = ":".join(
+            self.fingerprint[i : i + 2].upper() for i in range(0, len(self.fingerprint), 2)
+        )
+        self.assertEqual(await self.echo(port, TLSOptions(fingerprint=with_colons)), 0)
+        await self.refused(port, TLSOptions(fingerprint="0" * 64), "verify failed")
+
+    async def test_a_server_may_demand_a_certificate(self) -> None:
+        """PS3.15 B.12: mutual authentication."""
+        port = await self.serve(trust=self.path("ca.pem"))
+        mine = TLSOptions(trust=self.path("ca.pem"), certificate=self.path("client.pem"))
+        self.assertEqual(await self.echo(port, mine), 0)
+        await self.refused(port, TLSOptions(trust=self.path("ca.pem")), "certificate required")
+        strange = TLSOptions(trust=self.path("ca.pem"), certificate=self.path("stranger.pem"))
+        await self.refused(port, strange, "alert")
+
+    async def test_plain_dicom_on_a_tls_port_reaches_nobody(self) -> None:
+        port = await self.serve()
+        await self.refused(port, None, "lost")
+
+
+def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LocalProtocolError, match="64 digits"):
+        TLSOptions(fingerprint="abc")
+    with pytest.raises(LocalProtocolError, match="needs a certificate"):
+        TLSOptions().context_factory()
+    with pytest.raises(LocalProtocolError, match=r"absent\.pem: No such file"):
+        TLSOptions(certificate=tmp_path / "absent.pem").context_factory()
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    with pytest.raises(LocalProtocolError, match="no certificate"):
+        TLSOptions(certificate=empty).context_factory()
