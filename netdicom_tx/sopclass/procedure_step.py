@@ -234,7 +234,16 @@ def check_create(ds: Dataset) -> None:
             f"a step is created IN PROGRESS, not {state}",
             [_STATUS],
         )
-    absent, empty = _lacks(ds, RULES.values(), "create")
+    check_types(ds, RULES.values())
+
+
+def check_types(ds: Dataset, rules: Iterable[Rule]) -> None:
+    """Whether a data set has what N-CREATE demands.
+
+    Raises:
+        ProcedureStepError: 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
+    """
+    absent, empty = _lacks(ds, rules, "create")
     if absent:
         raise _incomplete(statuses.MISSING_ATTRIBUTE, absent)
     if empty:
@@ -328,7 +337,7 @@ def _lacks(ds: Dataset, rules: Iterable[Rule], column: str) -> tuple[list[int], 
     """The tags of type 1 attributes that are absent, and of those without a value."""
     absent, empty = [], []
     for rule in rules:
-        element = ds[rule.tag] if rule.tag in ds else None
+        element: DataElement | None = ds.get(rule.tag, None)
         if getattr(rule, column) == "1":
             if element is None:
                 absent.append(rule.tag)
@@ -368,8 +377,7 @@ def _merged(current: Dataset, modifications: Dataset) -> Dataset:
         # Each is Unicode before the two get one character set that holds both.
         result.decode()
         news.decode()
-        if other is not None:
-            news.SpecificCharacterSet = "ISO_IR 192"
+        news.SpecificCharacterSet = "ISO_IR 192"
     result.update(news)
     return result
 
