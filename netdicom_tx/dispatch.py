@@ -161,7 +161,7 @@ class Operation:
         self._is_answered = False  # the final response has been sent
         self._last: Response | None = None  # the last one that was sent
         self._is_cancelled = False  # C-CANCEL came
-        self._is_stopped = False  # the association ended
+        self._is_over = False  # the service has come to its end
         self._interrupt: IDelayedCall | None = None
         self._running: defer.Deferred[None] | None = None
 
@@ -186,12 +186,15 @@ class Operation:
 
     def stop(self) -> None:
         """The association ended: nobody waits for an answer."""
-        self._is_stopped = True
         self._interrupt_soon()
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.asce.error is not None
 
     def _interrupt_soon(self) -> None:
         # From a fresh turn: a coroutine can be cancelled only while it waits.
-        if self._interrupt is None and self._running is not None and not self._running.called:
+        if self._interrupt is None and self._running is not None and not self._is_over:
             self._interrupt = self.asce.clock.callLater(0, self._interrupt_now)
 
     def _interrupt_now(self) -> None:
@@ -200,6 +203,7 @@ class Operation:
         self._running.cancel()
 
     def _ended(self, result: object) -> None:
+        self._is_over = True
         if self._interrupt is not None:
             self._interrupt.cancel()
         if isinstance(result, Failure):
@@ -351,7 +355,7 @@ class Operation:
         try:
             self.asce.send(response, self.ctx)
         except AssociationError as error:
-            # It ended under the operation: nobody can be told.
+            # It is about to be released: nobody can be told.
             self._log.debug("a response could not be sent: {error}", error=error)
         self._last = response
         self._is_answered = is_final
