@@ -187,6 +187,10 @@ class AE:
         """The live ones, of both roles."""
         return frozenset(self._associations)
 
+    def about(self) -> str:
+        """What a service adds to the line that it logs when a port opens; override it."""
+        return ""
+
     # -- services --------------------------------------------------------------------------------
 
     def add_scp(
@@ -725,18 +729,23 @@ class AEService(TwistedService):
         self.ae = ae
         self._endpoints = endpoints
         self._grace = grace
-        self._listening: list[defer.Deferred[IListeningPort]] = []
+        self._listening: list[defer.Deferred[Any]] = []
+        self._failures: list[str] = []
+        self._is_starting = True
         #: The ports that are open.
         self.ports: list[IListeningPort] = []
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still open ports below 1024."""
         self._listening = [
-            endpoint.listen(self.ae.acceptor_factory())
-            .addErrback(self._cannot_listen)
-            .addCallback(self._opened)
-            for endpoint in self._endpoints
+            endpoint.listen(self.ae.acceptor_factory()) for endpoint in self._endpoints
         ]
+        for each in self._listening:
+            each.addCallbacks(self._opened, self._failed)
+        if self._failures:
+            # A service that cannot listen says so and goes, instead of running deaf.
+            raise SystemExit(self._failures[0])
+        self._is_starting = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -747,16 +756,22 @@ class AEService(TwistedService):
         self.ports.append(port)
         host: Any = port.getHost()  # an address of some kind
         self._log.info(
-            "{aet} listening on {host}:{port}",
+            "{aet} listening on {host}:{port}{more}",
             aet=self.ae.ae_title,
             host=getattr(host, "host", host),
             port=getattr(host, "port", ""),
+            more=self.ae.about(),
         )
         return port
 
-    def _cannot_listen(self, failure: Failure) -> IListeningPort:
-        # A node that cannot listen says so and goes, instead of running deaf.
-        raise SystemExit(f"cannot listen: {failure.getErrorMessage()}")
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(defer.CancelledError):
+            return
+        sentence = f"{self.ae.ae_title} cannot listen: {failure.getErrorMessage()}"
+        self._failures.append(sentence)
+        if not self._is_starting:
+            self._log.critical("{sentence}", sentence=sentence)
+            self.ae.reactor.stop()
 
     def stopService(self) -> defer.Deferred[Any]:
         super().stopService()  # type: ignore[no-untyped-call]

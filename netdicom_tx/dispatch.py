@@ -5,19 +5,19 @@ negotiation and dispatch alike, so an accepted context always has someone to ans
 :class:`Operation` is one request being performed: it runs the service, sends what it returns or
 yields, and turns what it raises into a status. This is the only place with a broad catch.
 
-=====================================  ====================================================================
-a service                              the peer gets
-=====================================  ====================================================================
-returns a status                       the response with this status
-returns (status, data set)             the response with both (N-GET, N-CREATE, ...)
-returns a response message             that message
-returns a Deferred or a coroutine      as above, when it fires
-yields data sets or (data set, status) a Pending response each, then the final one; FE00 after C-CANCEL
-yields response messages               those messages; one that is not Pending is the last
-raises EventHandlingError              the service's failure status, or the one it carries, and its comment
-raises anything else                   0x0110 Processing failure; it is logged, the association lives on
-has nothing for this operation         0x0211 Unrecognized operation
-=====================================  ====================================================================
+========================================  ===========================================================================
+a service                                 the peer gets
+========================================  ===========================================================================
+returns a status                          the response with this status
+returns (status, data set)                the response with both (N-GET, N-CREATE, ...)
+returns a response message                that message
+returns a Deferred or a coroutine         as above, when it fires
+yields data sets or (data set, status)    a Pending response each, then the final one; FE00 after C-CANCEL
+yields response messages                  those messages; one that is not Pending is the last
+raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
+raises anything else                      0x0110 Processing failure; it is logged, the association lives on
+has nothing for this operation            0x0211 Unrecognized operation
+========================================  ===========================================================================
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import dsutils, statuses
-from .dimsemessages import DataSource, Request, Response
+from .dimsemessages import DataSource, Request, Response, UnknownRQ
 from .exceptions import AssociationError, EventHandlingError, LocalProtocolError, printable
 from .negotiation import PContextDef
 
@@ -223,6 +223,15 @@ class Operation:
 
     async def _run(self) -> None:
         try:
+            operations = getattr(self._service, "operations", None)
+            if isinstance(self.msg, UnknownRQ) or (
+                operations is not None and self.msg.OPERATION not in operations
+            ):
+                self._respond(
+                    statuses.UNRECOGNIZED_OPERATION,
+                    comment=f"{self.msg.OPERATION} is no operation of this SOP class",
+                )
+                return
             result = self._service(self.asce, self.ctx, self.msg)
             if inspect.isawaitable(result):
                 result = await result

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.endpoints import serverFromString
-from twisted.logger import Logger
+from twisted.internet.testing import MemoryReactor
 from twisted.python import usage
 
 from .archive import ArchiveAE, Duplicates, FileStore, StorageError
@@ -76,32 +76,33 @@ class Options(usage.Options):
                 f"--duplicates: expected keep or replace, not {self['duplicates']!r}"
             ) from error
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        for endpoint in self["listen"]:
+            try:
+                serverFromString(MemoryReactor(), endpoint)
+            except (ValueError, TypeError) as error:
+                raise usage.UsageError(
+                    f"--listen: expected a Twisted server endpoint such as {DEFAULT_LISTEN}, "
+                    f"not {endpoint!r}: {error}"
+                ) from error
 
 
 class NodeService(MultiService):
     """The running node: the store is open while it listens, and a little longer."""
 
-    _log = Logger()
-
     def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ae = ae
-        try:
-            endpoints = [serverFromString(ae.reactor, each) for each in listen]
-        except ValueError as error:
-            raise usage.UsageError(f"--listen: {error}") from error
+        endpoints = [serverFromString(ae.reactor, each) for each in listen]
         self._listener: Service = ae.as_service(*endpoints, grace=GRACE)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
-    def privilegedStartService(self) -> None:
+    def startService(self) -> None:
+        """Open the store, as the user that the process now is; nobody has been served yet."""
         try:
             self.ae.start()
         except StorageError as error:
             raise SystemExit(f"twistd dicom: {error}") from error
-        self._log.info(
-            "{aet} keeps instances in {storage}", aet=self.ae.ae_title, storage=self.ae.store.root
-        )
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Any:  # a Deferred, as IService allows
         stopped = super().stopService()  # type: ignore[no-untyped-call]

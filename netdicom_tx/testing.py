@@ -4,8 +4,8 @@ The whole stack is real, from services to PDUs; only the transport is a pair of 
 is a :class:`twisted.internet.task.Clock`. Octets are delivered by themselves, unless the receiver
 has paused, so most tests need no pumping::
 
-with connected(AE("SCU").add_scu(verification_scu), AE("SCP").add_scp(verification_scp)) as pair:
-assert success_of(pair.requestor.get_scu(VERIFICATION_SOP_CLASS)()) == SUCCESS
+    with connected(scu, scp) as pair:
+        assert success_of(pair.requestor.get_scu(VERIFICATION_SOP_CLASS)()) == SUCCESS
 
 What needs real threads or sockets (an archive, TLS) needs a real reactor.
 """

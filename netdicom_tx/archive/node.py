@@ -63,6 +63,9 @@ class ArchiveAE(AE):
             sop_classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES)
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
 
+    def about(self) -> str:
+        return f", storage {self.store.root}"
+
     # -- running ---------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "MessageDispatcher",
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
+    "answers",
     "sop_classes",
     "store_in_file",
 ]
@@ -36,6 +37,16 @@ def sop_classes(uids: Iterable[str]) -> Callable[[_Service], _Service]:
         return service
 
     return augment
+
+
+def answers(*operations: str) -> Callable[[_Service], _Service]:
+    """Name the operations of a service, such as ``"C-STORE"``; the dispatcher refuses others (0x0211)."""
+
+    def mark(service: _Service) -> _Service:
+        service.operations = operations  # type: ignore[attr-defined]  # any callable
+        return service
+
+    return mark
 
 
 def store_in_file(service: _Service) -> _Service:

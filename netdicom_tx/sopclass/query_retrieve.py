@@ -38,7 +38,7 @@ from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES
-from .base import sop_classes
+from .base import answers, sop_classes
 from .storage import Instance, MoveOriginator, StoreResult, store_all, store_instance
 
 __all__ = [
@@ -118,6 +118,7 @@ def qr_find_scu(
     return asce.request_many(request, ctx, convert, timeout=timeout)
 
 
+@answers("C-FIND")
 @sop_classes(FIND_SOP_CLASSES)
 def qr_find_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
     """Answer C-FIND with what ``AE.on_receive_find`` yields, then Success."""
@@ -188,6 +189,7 @@ def qr_move_scu(
     return stream
 
 
+@answers("C-MOVE")
 @sop_classes(MOVE_SOP_CLASSES)
 async def qr_move_scp(
     asce: Association, ctx: PContextDef, msg: CMoveRQ
@@ -446,6 +448,7 @@ def qr_get_scu(
     )
 
 
+@answers("C-GET")
 @sop_classes(GET_SOP_CLASSES)
 async def qr_get_scp(asce: Association, ctx: PContextDef, msg: CGetRQ) -> AsyncIterator[Response]:
     """Send what ``AE.on_receive_get`` names, on this association (PS3.4 C.4.3.3).

@@ -31,7 +31,7 @@ from ..negotiation import MAXIMUM_CONTEXTS, PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_uid_like, name
-from .base import sop_classes, store_in_file
+from .base import answers, sop_classes, store_in_file
 
 __all__ = [
     "Instance",
@@ -502,6 +502,7 @@ def _groups(
         )
 
 
+@answers("C-STORE")
 @store_in_file
 @sop_classes(STORAGE_SOP_CLASSES)
 def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:

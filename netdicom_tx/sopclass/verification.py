@@ -12,7 +12,7 @@ from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import VERIFICATION_SOP_CLASS
-from .base import sop_classes
+from .base import answers, sop_classes
 
 __all__ = ["verification_scp", "verification_scu"]
 
@@ -33,6 +33,7 @@ def verification_scu(
     return asce.request(request, ctx).addCallback(status_of)
 
 
+@answers("C-ECHO")
 @sop_classes([VERIFICATION_SOP_CLASS])
 def verification_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
     """Answer C-ECHO with what ``AE.on_receive_echo`` returns."""

@@ -11,7 +11,7 @@ from ..dimsemessages import Request
 from ..negotiation import PContextDef
 from ..statuses import Status
 from ..uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS
-from .base import sop_classes
+from .base import answers, sop_classes
 from .query_retrieve import qr_find_scp, qr_find_scu
 
 __all__ = ["modality_work_list_scp", "modality_work_list_scu"]
@@ -30,6 +30,7 @@ def modality_work_list_scu(
     return qr_find_scu(asce, ctx, ds, msg_id, timeout=timeout)
 
 
+@answers("C-FIND")
 @sop_classes([MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS])
 def modality_work_list_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
     """Answer with what ``AE.on_receive_find`` yields; its ``context`` tells it from other queries."""

@@ -381,6 +381,8 @@ def test_a_move_that_is_cancelled_stops_with_its_counters(
     pair.advance(0)
     status, response = read(stream)[-1]
     assert (int(status), counters(response)) == (0xFE00, (4, 0, 0, 0))
+    waiting.callback(0)
+    pair.advance(0)
 
 
 # -- C-GET ------------------------------------------------------------------------------------------
