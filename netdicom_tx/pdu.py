@@ -544,7 +544,7 @@ class PDUReader:
                     view[offset : offset + size],
                 )
                 offset += size
-                if not self._pdu_left and not self._pdv_left:
+                if not self._pdu_left:
                     self._pdu_type, self._need = 0, 6
                 yield fragment
                 continue

@@ -423,6 +423,9 @@ def test_a_response_keeps_what_its_maker_says():
     response = request.response(0, b"ab", affected_sop_instance_uid="9.9")
     assert response.affected_sop_instance_uid == "9.9"
     assert response.data_set == b"ab"
+    named = replace(request, affected_sop_instance_uid="1.3")
+    assert named.response(0).sop_instance_uid == "1.3"
+    assert named.response(0, affected_sop_instance_uid="9.9").sop_instance_uid == "9.9"
     action = NActionRQ(
         message_id=2, requested_sop_class_uid="1", requested_sop_instance_uid="2", action_type_id=3
     ).response(0, action_type_id=3)

@@ -618,11 +618,14 @@ WRONG = {
     "PDV length 1": (b"\4\0\0\0\0\6\0\0\0\1\1\3", 6, "PDV of 1 octets"),
     "PDV beyond its PDU": (b"\4\0\0\0\0\x08\0\0\0\5\1\3ab", 6, "5 octets in a P-DATA-TF with 8"),
     "PDV of 4 GiB": (b"\4\0\0\0\0\x08\xff\xff\xff\xff\1\3ab", 6, "PDV of 4294967295"),
-    "stray octets behind a PDV": (
-        b"\4\0\0\0\0\x0a\0\0\0\4\1\3ab\0\0",
-        6,
-        "2 stray octets after the last PDV",
-    ),
+    **{
+        f"{n} stray octets behind a PDV": (
+            struct.pack(">BxIIBB", 4, 8 + n, 4, 1, 3) + b"ab" + bytes(n),
+            6,
+            f"{n} stray octets after the last PDV",
+        )
+        for n in range(1, 6)
+    },
 }
 
 

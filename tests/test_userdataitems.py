@@ -348,6 +348,7 @@ def test_credentials_are_not_shown(show):
     """Nobody reads a passcode or a ticket in a log."""
     text = show(UserIdentity(2, b"me-the-user", b"s3cret")) + show(UserIdentityResponse(b"t1cket"))
     assert "s3cret" not in text
+    assert "me-the-user" not in text
     assert "t1cket" not in text
 
 
