@@ -92,10 +92,15 @@ class RemoteAE:
         """The endpoint to connect with.
 
         Raises:
-            ValueError: The endpoint string is none.
+            LocalProtocolError: The endpoint string is none.
         """
         if isinstance(self.endpoint, str):
-            endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
+            try:
+                endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
+            except (ValueError, TypeError) as error:  # TypeError: an argument is missing
+                raise LocalProtocolError(
+                    f"{self.endpoint!r} is no client endpoint such as 'tcp:pacs.example:104': {error}"
+                ) from error
         else:
             endpoint = self.endpoint
         return endpoint if self.tls is None else self.tls.wrap_client(endpoint, self._host())
@@ -266,8 +271,6 @@ class AE:
             endpoint = remote_ae.connector(self.reactor)
         except (NetDICOMError, OSError) as error:
             return defer.fail(error)
-        except ValueError as error:  # the endpoint string
-            return defer.fail(LocalProtocolError(f"{_where(remote_ae)}: {error}"))
         asce = Association(
             self,
             is_requestor=True,
@@ -299,6 +302,8 @@ class AE:
                 error.__cause__ = failure.value
             if not result.called:
                 result.errback(error)
+            # It fails as well when it was cancelled between the transport and the endpoint.
+            established.addErrback(lambda _: None)
 
         def answered(outcome: Association | Failure) -> None:
             if not result.called:
@@ -393,6 +398,8 @@ class AE:
     ) -> defer.Deferred[IListeningPort]:
         """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
 
+        It ends what :meth:`drain` began.
+
         Args:
             tls: Serve TLS over it, in this way.
 
@@ -400,6 +407,7 @@ class AE:
             Fires with the listening port; its ``stopListening`` ends it, live associations go on.
             Fails with CannotListenError. Cancelling it gives the attempt up.
         """
+        self._is_draining = False
         plain = self._server_endpoint(endpoint)
         wrapped = plain if tls is None else tls.wrap_server(plain)
         return wrapped.listen(self.acceptor_factory())
@@ -429,7 +437,12 @@ class AE:
         """
         self._is_draining = True
         deadline = self.clock.callLater(grace, self._abort_all)
-        drained: defer.Deferred[None] = defer.Deferred(lambda _: self._abort_all())
+
+        def cancel(deferred: defer.Deferred[None]) -> None:
+            self._drained.remove(deferred)
+            self._abort_all()
+
+        drained: defer.Deferred[None] = defer.Deferred(cancel)
         self._drained.append(drained)
         for asce in list(self._associations):
             asce.finish()
@@ -448,10 +461,8 @@ class AE:
             asce.drop()
 
     def _check_drained(self) -> None:
-        if not self._associations:
-            waiting, self._drained = self._drained, []
-            for each in waiting:
-                each.callback(None)
+        while self._drained and not self._associations:
+            self._drained.pop(0).callback(None)
 
     def association_opened(self, asce: Association) -> None:
         """The transport of an association is open."""
@@ -485,10 +496,11 @@ class AE:
             return AAssociateRJ(2, 3, 1)
         limit = self.max_associations
         if limit is not None:
+            # One that is still being decided on has its place, one that is over has none.
             taken = sum(
-                1
+                each.request_pdu is not None and each.error is None
                 for each in self._associations
-                if each is not asce and not each.is_requestor and each.is_open
+                if each is not asce and not each.is_requestor
             )
             if taken >= limit:
                 return AAssociateRJ(2, 3, 2)
@@ -737,9 +749,7 @@ class AEService(TwistedService):
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still open ports below 1024."""
-        self._listening = [
-            endpoint.listen(self.ae.acceptor_factory()) for endpoint in self._endpoints
-        ]
+        self._listening = [self.ae.listen(endpoint) for endpoint in self._endpoints]
         for each in self._listening:
             each.addCallbacks(self._opened, self._failed)
         if self._failures:

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses
-from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response, UnknownRQ
+from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Operation, give_up
 from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
@@ -426,9 +426,14 @@ class Association:
             return
         self.response_pdu = answer
         self.send_limit = answer.maximum_length
+        proposed = request.user_item(AsynchronousOperationsWindow)
         window = answer.user_item(AsynchronousOperationsWindow)
-        if window is not None and request.user_item(AsynchronousOperationsWindow) is not None:
-            self.window = Window(window.invoked, window.performed)
+        if proposed is not None and window is not None:
+            # PS3.7 D.3.3.3.2: not more than was proposed; 0 is no limit.
+            self.window = Window(
+                min(window.invoked, proposed.invoked) or window.invoked or proposed.invoked,
+                min(window.performed, proposed.performed) or window.performed or proposed.performed,
+            )
         self._open()
         failure: Failure | None = None
         try:
@@ -825,9 +830,6 @@ class Association:
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
     ) -> None:
         assert message.message_id is not None
-        if isinstance(message, UnknownRQ):
-            self._refuse(ctx, message, statuses.UNRECOGNIZED_OPERATION)
-            return
         if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
             self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
             return
