@@ -71,31 +71,22 @@ def test_what_every_site_has_is_not_rare(uid, rare):
     assert is_rare(uid) is rare
 
 
-CONSTANTS = {
-    "VERIFICATION_SOP_CLASS": "Verification SOP Class",
-    "STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS": "Storage Commitment Push Model SOP Class",
-    "STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE": "Storage Commitment Push Model SOP Instance",
-    "APPLICATION_CONTEXT_NAME": "DICOM Application Context Name",
-    "MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS": "Modality Worklist Information Model - FIND",
-} | {
-    f"{root.upper().replace('/', '_')}_ROOT_{operation}_SOP_CLASS".replace(
-        "ONLY_ROOT_", "ONLY_"
-    ): f"{title} Query/Retrieve Information Model - {operation}"
-    for root, title in (
-        ("Patient", "Patient Root"),
-        ("Study", "Study Root"),
-        ("Patient_Study_Only", "Patient/Study Only"),
-    )
-    for operation in ("FIND", "MOVE", "GET")
-}
+CONSTANTS = [each for each in uids.__all__ if each.endswith(("_SOP_CLASS", "_SOP_INSTANCE"))]
 
 
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_a_constant_is_what_the_registry_calls_by_its_name(constant):
-    """PS3.6 Table A-1."""
-    uid = getattr(uids, constant)
-    words = REGISTERED[uid]["name"].replace("\N{EN DASH}", "-").replace(" (Retired)", "")
-    assert words.startswith(CONSTANTS[constant])
+    """PS3.6 Table A-1: each word of the constant stands in the registered name."""
+    row = REGISTERED[getattr(uids, constant)]
+    *words, _, kind = constant.split("_")
+    assert all(word.lower() in row["name"].lower() for word in words)
+    assert row["type"] == {"CLASS": "SOP Class", "INSTANCE": "Well-known SOP Instance"}[kind]
+
+
+def test_the_application_context_is_dicoms():
+    """PS3.7 A.2.1: there is one."""
+    (row,) = (row for row in REGISTERED.values() if row["type"] == "Application Context Name")
+    assert row["uid"] == uids.APPLICATION_CONTEXT_NAME
 
 
 @pytest.mark.parametrize("operation", ["FIND", "MOVE", "GET"])
