@@ -29,7 +29,7 @@ from netdicom_tx.pdu import (
     PresentationContextRQ,
 )
 from netdicom_tx.testing import MemoryTransport, Wire, join, success_of
-from netdicom_tx.userdataitems import MaximumLength, UserDataItem
+from netdicom_tx.userdataitems import MaximumLength, UserDataItem, UserIdentity
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -41,6 +41,7 @@ IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 #: PDU types (PS3.8 9.3.1).
 RQ, AC, RJ, DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
+Contexts = Mapping[str, Sequence[str]] | Sequence[tuple[str, Sequence[str]]]
 _T = TypeVar("_T")
 
 
@@ -279,6 +280,9 @@ class Line:
 class Caller:
     """An AE that requests an association of a raw peer.
 
+    Args:
+        contexts: None proposes Verification; with ``registered`` what the AE has.
+
     Attributes:
         opening: What ``request_association`` gave.
         asked: The A-ASSOCIATE-RQ.
@@ -287,7 +291,10 @@ class Caller:
     def __init__(
         self,
         ae: AE | None = None,
-        contexts: Mapping[str, Sequence[str]] | None = None,
+        contexts: Contexts | None = None,
+        *,
+        registered: bool = False,
+        identity: UserIdentity | None = None,
         **options: Any,
     ) -> None:
         self.clock = Clock()
@@ -295,8 +302,10 @@ class Caller:
         self.peer = RawPeer()
         self.ae = AE("CALLER") if ae is None else ae
         self.ae._reactor = self.clock
-        self.remote = RemoteAE("PEER", Line(self.wire, self.peer))
-        wanted = {VERIFICATION: [IMPLICIT]} if contexts is None else contexts
+        self.remote = RemoteAE("PEER", Line(self.wire, self.peer), identity)
+        wanted = contexts
+        if contexts is None and not registered and "for_files" not in options:
+            wanted = {VERIFICATION: [IMPLICIT]}
         self.opening = self.ae.request_association(self.remote, wanted, **options)
         ((kind, body),) = self.peer.take()
         assert kind == RQ
@@ -314,7 +323,7 @@ class Caller:
 
 
 def calling(
-    contexts: Mapping[str, Sequence[str]] | None = None,
+    contexts: Contexts | None = None,
     ae: AE | None = None,
     items: Iterable[UserDataItem] = (),
     **options: Any,
