@@ -1,0 +1,316 @@
+"""What the index keeps of an instance, taken from its encoded data set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..dsutils import is_deflated, read_file_meta
+from .elements import (
+    CANONICAL,
+    LONG_VRS,
+    Buffer,
+    Coding,
+    Element,
+    coding_of,
+    elements,
+    recode,
+    vr_of,
+)
+from .header import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
+from .schema import ATTRIBUTES, Level, attributes_of
+from .values import codecs_of, keys_of, text_of
+
+__all__ = ["Header", "InstanceRecord", "digest_of", "record_of"]
+
+#: Octets of a value that is kept; longer ones are bulk, and no key.
+VALUE_LIMIT: Final = 8192
+#: Octets and elements of a header that are kept; an image has some 3000 and 100.
+HEADER_LIMIT: Final = 1 << 18
+ELEMENT_LIMIT: Final = 20_000
+
+_CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
+#: What an instance's record is made of.
+_WANTED: Final = frozenset((_CHARACTER_SET, _TIMEZONE, *ATTRIBUTES))
+_BY_LEVEL: Final = {level: attributes_of(level) for level in Level}
+_HEADS: Final = {
+    coding: (
+        struct.Struct(coding.order + ("HHI" if coding.implicit else "HH2sH")).unpack_from,
+        struct.Struct(coding.order + "I").unpack_from,
+    )
+    for coding in (Coding(*pair) for pair in itertools.product((True, False), repeat=2))
+}
+#: The columns of attributes that are not there.
+_EMPTY: Final[Mapping[Level, Mapping[str, Any]]] = {
+    level: {
+        name: None if each.vr == "SQ" else ""
+        for each in _BY_LEVEL[level]
+        for name in (each.column, *each.key_columns)
+    }
+    for level in Level
+}
+
+
+class Header:
+    """A data set up to its pixel data, without long values.
+
+    Attributes:
+        data: Encoded as it came, but inflated.
+        elements: At the top level, of the tags of interest and not empty; positions are in ``data``.
+        codecs: Of its text (0008,0005).
+    """
+
+    __slots__ = ("codecs", "coding", "data", "elements")
+
+    def __init__(self, data: bytes, found: dict[int, Element], coding: Coding) -> None:
+        self.data = data
+        self.elements = found
+        self.coding = coding
+        self.codecs: tuple[str, ...] = ()
+        terms = self.text(_CHARACTER_SET, "CS")
+        self.codecs = codecs_of(tuple(terms.split("\\")) if terms else ())
+
+    @classmethod
+    def of(cls, packed: bytes, transfer_syntax: str, wanted: Collection[int]) -> Header:
+        """Of what stands in the index.
+
+        Args:
+            wanted: The tags of interest.
+        """
+        data = zlib.decompress(packed, -zlib.MAX_WBITS)
+        tags = {_CHARACTER_SET, *wanted}
+        return _header(data, coding_of(transfer_syntax), 0, tags, max(tags))
+
+    def text(self, tag: int, vr: str) -> str:
+        """The text of an attribute that is no sequence; empty when it is not there."""
+        element = self.elements.get(tag)
+        if element is None:
+            return ""
+        value = self.data[element.start : element.end]
+        return text_of(vr, value, self.codecs, little_endian=self.coding.little)
+
+    def canonical(self, tag: int) -> bytes:
+        """The value of an attribute that is there, in explicit VR little endian and UTF-8.
+
+        Raises:
+            InvalidDataSetError: It is a sequence that cannot be read.
+        """
+        element = self.elements[tag]
+        return recode(self.data, element, self.coding.little, self.codecs, CANONICAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRecord:
+    """One instance, as :meth:`Index.add <netdicom_tx.archive.index.Index.add>` takes it.
+
+    Attributes:
+        path: Where its file is.
+        size: Octets of the file.
+        digest: ``sha256:`` and hexadecimal digits, of the file; empty when nobody computed it.
+        packed: The header, deflated: what stands in the index of it.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    patient_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    path: Path
+    size: int
+    digest: str
+    header: Header = field(repr=False, compare=False)
+    packed: bytes = field(repr=False)
+
+    @property
+    def has_series(self) -> bool:
+        """False for what belongs to no patient, such as a colour palette."""
+        return bool(self.study_instance_uid and self.series_instance_uid)
+
+    def values(self, level: Level) -> dict[str, Any]:
+        """The columns of a level's table that come from attributes."""
+        found = dict(_EMPTY[level])
+        there = self.header.elements
+        for attribute in _BY_LEVEL[level]:
+            tag = attribute.tag
+            if tag not in there:
+                continue
+            if attribute.vr == "SQ":
+                found[attribute.column] = self._items(tag)
+            else:
+                text = self.header.text(tag, attribute.vr)
+                found[attribute.column] = text
+                if attribute.key_columns:
+                    keys = keys_of(attribute.vr, text)
+                    found.update(zip(attribute.key_columns, keys, strict=True))
+        if level is not Level.PATIENT:
+            found["timezone"] = self.header.text(_TIMEZONE, "SH")
+        if level is Level.IMAGE:
+            found["available_transfer_syntax_uid"] = self.transfer_syntax
+        return found
+
+    def _items(self, tag: int) -> bytes | None:
+        try:
+            return self.header.canonical(tag)
+        except InvalidDataSetError:
+            return None  # damaged inside: unknown
+
+
+def record_of(
+    source: str | os.PathLike[str] | Buffer,
+    transfer_syntax: str | None = None,
+    *,
+    offset: int = 0,
+    path: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    digest: str | None = None,
+) -> InstanceRecord:
+    """What the index keeps of an instance.
+
+    Keeps no pixel data, no value longer than :data:`VALUE_LIMIT`, and no more than
+    :data:`HEADER_LIMIT` octets. A file is looked through to its end, to see that it is whole.
+
+    Args:
+        source: A Part 10 file; or octets of a data set, which may end where its pixel data begins.
+        transfer_syntax: Of octets.
+        offset: Where the data set begins in octets.
+        path: Where the file is; ``source`` when that is one.
+        size: Octets of the file; of octets their number when not given.
+        digest: Of the file; of a file it is computed when not given.
+
+    Raises:
+        InvalidDataSetError: It is no whole data set, or has no SOP Class or Instance UID.
+        DataSetError: The file is no Part 10 file.
+        OSError: The file cannot be read.
+    """
+    if isinstance(source, (bytes, memoryview, mmap.mmap)):
+        if transfer_syntax is None:
+            raise TypeError("octets need their transfer syntax")
+        where = Path(path or "")
+        octets = len(source) if size is None else size
+        return _record(source, transfer_syntax, offset, where, octets, digest or "")
+    with open(source, "rb") as file:
+        meta = read_file_meta(file)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            scan(view, meta.transfer_syntax, meta.offset)
+            return _record(
+                view,
+                meta.transfer_syntax,
+                meta.offset,
+                Path(path or source),
+                len(view),
+                digest_of(view) if digest is None else digest,
+            )
+
+
+def digest_of(data: Buffer) -> str:
+    """The digest of a file's octets, as it stands in the index."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _record(
+    data: Buffer, transfer_syntax: str, offset: int, path: Path, size: int, digest: str
+) -> InstanceRecord:
+    is_cut = False
+    if is_deflated(transfer_syntax):
+        data, is_cut = _inflated(data, offset)
+        offset = 0
+    header = _header(data, coding_of(transfer_syntax), offset, _WANTED, is_cut=is_cut)
+    record = InstanceRecord(
+        sop_class_uid=header.text(0x00080016, "UI"),
+        sop_instance_uid=header.text(0x00080018, "UI"),
+        transfer_syntax=transfer_syntax,
+        patient_id=header.text(0x00100020, "LO"),
+        study_instance_uid=header.text(0x0020000D, "UI"),
+        series_instance_uid=header.text(0x0020000E, "UI"),
+        path=path,
+        size=size,
+        digest=digest,
+        header=header,
+        packed=zlib.compress(header.data, 1, -zlib.MAX_WBITS),
+    )
+    if not record.sop_class_uid or not record.sop_instance_uid:
+        raise InvalidDataSetError("the data set has no SOP Class UID or no SOP Instance UID")
+    return record
+
+
+def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
+    """The beginning of a deflated data set, and whether there is more."""
+    limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        return stream.decompress(memoryview(data)[offset:], limit), not stream.eof
+    except zlib.error as error:
+        raise InvalidDataSetError(f"the deflated data set is damaged: {error}") from error
+
+
+def _header(
+    data: Buffer,
+    coding: Coding,
+    offset: int,
+    wanted: Collection[int],
+    last: int = 0x7FDFFFFF,
+    *,
+    is_cut: bool = False,
+) -> Header:
+    """Put together what is kept, and find the elements that are wanted.
+
+    Every instance comes through here, so the plain elements are taken in this one loop; what has an
+    undefined length is left to :func:`elements`.
+
+    Args:
+        last: The tag to end with; pixel data has higher ones.
+    """
+    found: dict[int, Element] = {}
+    parts: list[bytes] = []
+    size = 0  # of parts
+    begin = position = offset  # of what goes into the next part, of the element
+    end, count, vr = len(data), 0, b""
+    implicit = coding.implicit
+    head, long = _HEADS[coding]
+    try:
+        while position < end - 7 and count < ELEMENT_LIMIT:
+            count += 1
+            value = position + 8
+            if implicit:
+                group, number, length = head(data, position)
+            else:
+                group, number, vr, length = head(data, position)
+                if vr in LONG_VRS and position < end - 11:
+                    (length,) = long(data, value)
+                    value += 4
+            tag = group << 16 | number
+            if tag > last:
+                break
+            behind = value + length
+            element = None
+            if behind > end or vr == b"UN":
+                # Of undefined length, or of unknown VR, or cut off.
+                element = next(elements(data, coding, position, end))
+                behind = element.behind
+            if behind - position > VALUE_LIMIT or size + behind - begin > HEADER_LIMIT:
+                parts.append(bytes(data[begin:position]))
+                size += position - begin
+                begin = behind
+            elif tag in wanted and (length or element):
+                shift = size - begin
+                if element is None:
+                    name = vr_of(tag) if implicit else vr.decode("latin-1")
+                    stop = behind + shift
+                    found[tag] = Element(tag, name, value + shift, stop, stop, coding)
+                elif element.end > element.start:
+                    found[tag] = element.moved(shift)
+            position = behind
+    except InvalidDataSetError:
+        if not is_cut:
+            raise
+    parts.append(bytes(data[begin:position]))
+    return Header(b"".join(parts), found, coding)

@@ -1,0 +1,415 @@
+"""The tables of the index, generated from one table of attributes (PS3.4 C.6).
+
+=========  ==========================================================================
+patient    one row for each Patient ID; a patient without one is known by the study
+study      one row for each Study Instance UID
+series     one row for each Series Instance UID of a study
+instance   one row for each SOP Instance UID; of no series when it belongs to no patient
+header     for each instance its data set without long values, for every other return key
+=========  ==========================================================================
+
+An attribute has a column with its text as it is answered, and, where matching needs another form,
+columns with that: see :data:`KEY_FORMS`. Everything is SQLAlchemy Core without a dialect's own SQL,
+but for :func:`open_engine`, which is the one place for such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from ..exceptions import NetDICOMError
+
+__all__ = [
+    "ATTRIBUTES",
+    "COMPUTED",
+    "LEVELS",
+    "TABLES",
+    "VERSION",
+    "Attribute",
+    "IndexUnusableError",
+    "Level",
+    "attributes_of",
+    "header",
+    "instance",
+    "metadata",
+    "migrate",
+    "open_engine",
+    "patient",
+    "series",
+    "study",
+]
+
+
+class IndexUnusableError(NetDICOMError):
+    """The database of the index cannot be used."""
+
+
+class Level(StrEnum):
+    """A level of the information models, by the value of (0008,0052), the highest first."""
+
+    PATIENT = "PATIENT"
+    STUDY = "STUDY"
+    SERIES = "SERIES"
+    IMAGE = "IMAGE"
+
+    @property
+    def depth(self) -> int:
+        """0 for PATIENT to 3 for IMAGE."""
+        return LEVELS.index(self)
+
+
+LEVELS: Final = tuple(Level)
+
+# U, R, O: unique, required and optional keys of PS3.4 C.6.1.1 and C.6.2.1. X: not in the standard's
+# lists, but asked for by viewers (PS3.18 10.6.3 has most of them).
+_TABLE = """
+    PATIENT 0010,0010 PN 1 R PatientName
+    PATIENT 0010,0020 LO 1 U PatientID
+    PATIENT 0010,0021 LO 1 O IssuerOfPatientID
+    PATIENT 0008,1120 SQ 1 O ReferencedPatientSequence
+    PATIENT 0010,0030 DA 1 O PatientBirthDate
+    PATIENT 0010,0032 TM 1 O PatientBirthTime
+    PATIENT 0010,0040 CS 1 O PatientSex
+    PATIENT 0010,1000 LO n X OtherPatientIDs
+    PATIENT 0010,1001 PN n O OtherPatientNames
+    PATIENT 0010,1002 SQ 1 O OtherPatientIDsSequence
+    PATIENT 0010,2160 SH 1 O EthnicGroup
+    PATIENT 0010,4000 LT 1 O PatientComments
+
+    STUDY   0008,0020 DA 1 R StudyDate
+    STUDY   0008,0030 TM 1 R StudyTime
+    STUDY   0008,0050 SH 1 R AccessionNumber
+    STUDY   0020,0010 SH 1 R StudyID
+    STUDY   0020,000D UI 1 U StudyInstanceUID
+    STUDY   0008,0063 SQ 1 O AnatomicRegionsInStudyCodeSequence
+    STUDY   0008,0090 PN 1 O ReferringPhysicianName
+    STUDY   0008,1030 LO 1 O StudyDescription
+    STUDY   0008,1032 SQ 1 O ProcedureCodeSequence
+    STUDY   0008,1060 PN n O NameOfPhysiciansReadingStudy
+    STUDY   0008,1080 LO n O AdmittingDiagnosesDescription
+    STUDY   0008,1110 SQ 1 O ReferencedStudySequence
+    STUDY   0010,1010 AS 1 O PatientAge
+    STUDY   0010,1020 DS 1 O PatientSize
+    STUDY   0010,1030 DS 1 O PatientWeight
+    STUDY   0010,2180 SH 1 O Occupation
+    STUDY   0010,21B0 LT 1 O AdditionalPatientHistory
+    STUDY   0020,1070 IS n O OtherStudyNumbers
+
+    SERIES  0008,0060 CS 1 R Modality
+    SERIES  0020,0011 IS 1 R SeriesNumber
+    SERIES  0020,000E UI 1 U SeriesInstanceUID
+    SERIES  0008,0021 DA 1 X SeriesDate
+    SERIES  0008,0031 TM 1 X SeriesTime
+    SERIES  0008,0070 LO 1 X Manufacturer
+    SERIES  0008,0080 LO 1 X InstitutionName
+    SERIES  0008,1010 SH 1 X StationName
+    SERIES  0008,103E LO 1 X SeriesDescription
+    SERIES  0008,1040 LO 1 X InstitutionalDepartmentName
+    SERIES  0008,1050 PN n X PerformingPhysicianName
+    SERIES  0008,1090 LO 1 X ManufacturerModelName
+    SERIES  0018,0015 CS 1 X BodyPartExamined
+    SERIES  0018,1030 LO 1 X ProtocolName
+    SERIES  0020,0060 CS 1 X Laterality
+    SERIES  0040,0244 DA 1 X PerformedProcedureStepStartDate
+    SERIES  0040,0245 TM 1 X PerformedProcedureStepStartTime
+    SERIES  0040,0275 SQ 1 X RequestAttributesSequence
+
+    IMAGE   0020,0013 IS 1 R InstanceNumber
+    IMAGE   0008,0018 UI 1 U SOPInstanceUID
+    IMAGE   0008,0016 UI 1 O SOPClassUID
+    IMAGE   0008,001A UI n O RelatedGeneralSOPClassUID
+    IMAGE   0008,0023 DA 1 X ContentDate
+    IMAGE   0008,0033 TM 1 X ContentTime
+    IMAGE   0008,3001 SQ 1 O AlternateRepresentationSequence
+    IMAGE   0008,3002 UI 1 O AvailableTransferSyntaxUID
+    IMAGE   0028,0008 IS 1 X NumberOfFrames
+    IMAGE   0040,0512 LO 1 O ContainerIdentifier
+    IMAGE   0040,0560 SQ 1 O SpecimenDescriptionSequence
+    IMAGE   0040,A043 SQ 1 O ConceptNameCodeSequence
+    IMAGE   0040,A504 SQ 1 O ContentTemplateSequence
+"""
+
+# Answered by counting and collecting what is below.
+_COMPUTED_TABLE = """
+    PATIENT 0020,1200 IS 1 O NumberOfPatientRelatedStudies
+    PATIENT 0020,1202 IS 1 O NumberOfPatientRelatedSeries
+    PATIENT 0020,1204 IS 1 O NumberOfPatientRelatedInstances
+    STUDY   0008,0061 CS n O ModalitiesInStudy
+    STUDY   0008,0062 UI n O SOPClassesInStudy
+    STUDY   0020,1206 IS 1 O NumberOfStudyRelatedSeries
+    STUDY   0020,1208 IS 1 O NumberOfStudyRelatedInstances
+    SERIES  0020,1209 IS 1 O NumberOfSeriesRelatedInstances
+"""
+
+#: For a VR, the further columns of an attribute of VM 1: what is compared instead of its text.
+#: The functions that make their values have these names in :mod:`netdicom_tx.archive.values`.
+KEY_FORMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "PN": ("alphabetic", "ideographic", "phonetic", "sound"),
+    "DA": ("key",),
+    "TM": ("key",),
+    "DS": ("key",),
+}
+
+
+class Attribute(NamedTuple):
+    """An attribute that the index knows.
+
+    Attributes:
+        many: Whether it may have several values; the column has them with backslashes between.
+        key_type: U, R, O (PS3.4 C.2.2.1) or X, not in the standard's list.
+        column: The name of the column with its text, or with its encoded items.
+        key_columns: The names of those that are matched instead; empty when it is the same.
+    """
+
+    level: Level
+    tag: int
+    vr: str
+    many: bool
+    key_type: str
+    keyword: str
+    column: str
+    key_columns: tuple[str, ...]
+
+
+def _snake(keyword: str) -> str:
+    """``SOPInstanceUID`` is ``sop_instance_uid``."""
+    parts = re.findall(r"[A-Z]+s?(?![a-z])|[A-Z][a-z]+", keyword)
+    return "_".join(parts).lower()
+
+
+def _read(table: str) -> dict[int, Attribute]:
+    found = {}
+    for line in filter(None, map(str.strip, table.splitlines())):
+        level, tag, vr, multiplicity, key_type, keyword = line.split()
+        group, element = tag.split(",")
+        many = multiplicity == "n"
+        column = _snake(keyword)
+        forms = () if many else KEY_FORMS.get(vr, ())
+        attribute = Attribute(
+            Level(level),
+            int(group + element, 16),
+            vr,
+            many,
+            key_type,
+            keyword,
+            column,
+            tuple(f"{column}_{form}" for form in forms),
+        )
+        found[attribute.tag] = attribute
+    return found
+
+
+#: The attributes with columns, by tag.
+ATTRIBUTES: Final[Mapping[int, Attribute]] = _read(_TABLE)
+#: Those that are answered by counting.
+COMPUTED: Final[Mapping[int, Attribute]] = _read(_COMPUTED_TABLE)
+
+
+def attributes_of(level: Level) -> tuple[Attribute, ...]:
+    """The attributes with columns at one level."""
+    return tuple(each for each in ATTRIBUTES.values() if each.level is level)
+
+
+# -- the tables -------------------------------------------------------------------------------------
+
+metadata = sa.MetaData()
+
+# Compared octet by octet everywhere: ranges of dates and prefixes of names rely on it.
+_Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+# SQLite counts rows only with a column of this very type.
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _text(name: str, **options: Any) -> sa.Column[str]:
+    return sa.Column(name, _Text, nullable=False, server_default="", **options)
+
+
+def _columns(level: Level) -> list[sa.Column[Any]]:
+    columns: list[sa.Column[Any]] = []
+    for attribute in attributes_of(level):
+        if attribute.vr == "SQ":
+            columns.append(sa.Column(attribute.column, sa.LargeBinary))
+        else:
+            columns.append(_text(attribute.column))
+        columns += map(_text, attribute.key_columns)
+    return columns
+
+
+def _identifier() -> sa.Column[int]:
+    return sa.Column("id", _Id, primary_key=True, autoincrement=True)
+
+
+def _parent(table: sa.Table, *, nullable: bool = False) -> sa.Column[int]:
+    """The row of the level above."""
+    return sa.Column("parent_id", _Id, sa.ForeignKey(table.c.id), nullable=nullable)
+
+
+patient = sa.Table(
+    "patient",
+    metadata,
+    _identifier(),
+    # Patient ID, the unique key of PS3.4 C.6.1.1.2; without one, the study that it is known by.
+    _text("identity", unique=True),
+    *_columns(Level.PATIENT),
+)
+study = sa.Table(
+    "study",
+    metadata,
+    _identifier(),
+    _parent(patient),
+    # (0008,0201): says what the dates and times of this row mean.
+    _text("timezone"),
+    *_columns(Level.STUDY),
+)
+series = sa.Table(
+    "series",
+    metadata,
+    _identifier(),
+    _parent(study),
+    _text("timezone"),
+    *_columns(Level.SERIES),
+)
+# What is answered as Available Transfer Syntax UID is the one of the file.
+instance = sa.Table(
+    "instance",
+    metadata,
+    _identifier(),
+    _parent(series, nullable=True),
+    _text("timezone"),
+    *_columns(Level.IMAGE),
+    _text("path"),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    # "sha256:" and hexadecimal digits, of the file; empty when it was never computed.
+    _text("digest"),
+)
+header = sa.Table(
+    "header",
+    metadata,
+    sa.Column("instance_id", _Id, sa.ForeignKey(instance.c.id), primary_key=True),
+    # Deflated data set (RFC 1951) in the encoding of the file, without long values.
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+#: The table of a level.
+TABLES: Final[Mapping[Level, sa.Table]] = {
+    Level.PATIENT: patient,
+    Level.STUDY: study,
+    Level.SERIES: series,
+    Level.IMAGE: instance,
+}
+
+_INDEXED: Final[Mapping[sa.Table, tuple[str, ...]]] = {
+    patient: (
+        "patient_id",
+        "patient_name_alphabetic",
+        "patient_name_ideographic",
+        "patient_name_phonetic",
+        "patient_birth_date_key",
+    ),
+    study: ("parent_id", "study_date_key", "accession_number", "study_id"),
+    series: ("series_instance_uid",),
+    instance: ("parent_id",),
+}
+for _table, _names in _INDEXED.items():
+    for _name in _names:
+        sa.Index(f"ix_{_table.name}_{_name}", _table.c[_name])
+sa.Index("ux_study_uid", study.c.study_instance_uid, unique=True)
+sa.Index("ux_series_uid", series.c.parent_id, series.c.series_instance_uid, unique=True)
+sa.Index("ux_instance_uid", instance.c.sop_instance_uid, unique=True)
+
+
+# -- versions -----------------------------------------------------------------------------------------
+
+_version = sa.Table(
+    "schema_version", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
+)
+
+#: The steps from one version to the next: the function at 2 makes version 2 of version 1. A new
+#: database is made at the newest version at once. Steps are never changed once released.
+STEPS: dict[int, Callable[[sa.Connection], None]] = {}
+
+#: The version of the tables above.
+VERSION: Final = 1
+
+
+def migrate(
+    engine: sa.Engine,
+    steps: Mapping[int, Callable[[sa.Connection], None]] = STEPS,
+    version: int = VERSION,
+) -> int:
+    """Make the tables, or bring them up to ``version``.
+
+    Each step is a transaction of its own with the new number, so that what was interrupted goes on
+    where it stood.
+
+    Returns:
+        The version that was found; 0 for an empty database.
+
+    Raises:
+        IndexUnusableError: The database is of a newer version than this program.
+    """
+    with engine.begin() as connection:
+        _version.create(connection, checkfirst=True)
+        found = connection.scalar(sa.select(_version.c.version)) or 0
+        if found > version:
+            raise IndexUnusableError(
+                f"the index has schema version {found}, and this netdicom_tx knows versions up to "
+                f"{version}: start the version that wrote it, or one that is newer"
+            )
+        if found == 0:
+            metadata.create_all(connection)
+            connection.execute(_version.insert().values(version=version))
+            return 0
+    for number in range(found + 1, version + 1):
+        with engine.begin() as connection:
+            steps[number](connection)
+            connection.execute(_version.update().values(version=number))
+    return found
+
+
+# -- the one place for what only SQLite knows ---------------------------------------------------------
+
+# 2000 pages of 4 KiB in the log before it is written back: fewer syncs of the database file.
+_SQLITE = (
+    "PRAGMA journal_mode = WAL",
+    # Survives a power cut, and not only a crash of the process.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA busy_timeout = 10000",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA wal_autocheckpoint = 2000",
+    # PS3.4 C.2.2.2.4: wild card matching is case-sensitive.
+    "PRAGMA case_sensitive_like = ON",
+    "PRAGMA cache_size = -16384",
+)
+
+
+def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
+    """The engine for a database URL, of SQLite or of any other that SQLAlchemy knows.
+
+    Args:
+        readers: Connections beside the writer's that are kept.
+
+    Raises:
+        IndexUnusableError: The URL is wrong, names a database in memory, or its driver is missing.
+    """
+    try:
+        engine = sa.create_engine(url, pool_size=readers + 1, max_overflow=readers)
+    except (sa.exc.ArgumentError, ImportError, TypeError) as error:
+        raise IndexUnusableError(f"the database URL cannot be used: {error}") from error
+    if engine.dialect.name == "sqlite":
+        if engine.url.database in (None, "", ":memory:"):
+            raise IndexUnusableError("the index needs a database file, not one in memory")
+
+        def configure(connection: Any, _: Any) -> None:
+            cursor = connection.cursor()
+            for pragma in _SQLITE:
+                cursor.execute(pragma)
+            cursor.close()
+
+        event.listen(engine, "connect", configure)
+    return engine
