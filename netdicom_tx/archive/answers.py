@@ -1,0 +1,385 @@
+"""Rows of the index to response identifiers, as octets (PS3.4 C.4.1.1.3.2).
+
+A query is looked at once and becomes a short program; a row then runs through it. What has a column
+is written straight from the row, the rest from the header that is kept for the instance. No data set
+is built.
+
+The Specific Character Set is the request's where it can hold the text, else ISO_IR 192; a request
+without one is answered without one while the text is plain ASCII.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from pydicom.charset import encode_string, python_encoding
+
+from .criteria import Criterion
+from .elements import coding_of, encode_element, is_binary, swapped
+from .header import InvalidDataSetError
+from .identifiers import Key, SequenceKey
+from .items import accepts_items, in_coding, selected_items
+from .matching import Query, ZoneTest, computed
+from .record import Header
+from .schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
+from .values import decode
+
+__all__ = ["Answers", "encoder_of"]
+
+_CHARACTER_SET, _LEVEL = 0x00080005, 0x00080052
+_RETRIEVE_AE_TITLE, _AVAILABILITY, _TIMEZONE = 0x00080054, 0x00080056, 0x00080201
+
+Encode = Callable[[str], bytes]
+
+
+# -- characters -----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def encoder_of(terms: Sequence[str]) -> Encode | None:
+    """What encodes text for a Specific Character Set; it raises ``UnicodeEncodeError``.
+
+    Args:
+        terms: A tuple.
+
+    Returns:
+        None for a set that is not known.
+    """
+    if not terms or any(term not in python_encoding for term in terms):
+        return None
+    codecs = [python_encoding[term] for term in terms]
+    if len(terms) == 1 and not terms[0].startswith("ISO 2022"):
+        if terms[0] in ("", "ISO_IR 6"):
+            return _encode_ascii
+        if terms[0] == "ISO_IR 13":
+            return _encode_katakana
+        return lambda text: text.encode(codecs[0])
+    return lambda text: b"".join(_extended(each, codecs) for each in _PARTS.split(text))
+
+
+def _encode_ascii(text: str) -> bytes:
+    return text.encode("ascii")
+
+
+def _encode_utf8(text: str) -> bytes:
+    return text.encode("utf-8")
+
+
+def _encode_katakana(text: str) -> bytes:
+    encoded = text.encode("shift_jis")
+    if len(encoded) != len(text):
+        raise UnicodeEncodeError("shift_jis", text, 0, len(text), "more than ISO IR 13 and 14")
+    return encoded
+
+
+# PS3.5 6.1.2.5.3: behind each of these the first character set is in force again.
+_PARTS = re.compile(r"([\\^=\r\n\t\f])")
+
+
+def _extended(text: str, codecs: list[str]) -> bytes:
+    """One part of a text, with the escape sequences of code extensions (PS3.5 6.1.2.5)."""
+    if text.isascii():
+        return text.encode("ascii")
+    first_is_ascii = codecs[0] == "iso8859"
+    for character in text:
+        beyond = first_is_ascii and character < "\u0100" and not character.isascii()
+        if beyond or not any(_holds(codec, character) for codec in codecs):
+            raise UnicodeEncodeError(codecs[0], text, 0, len(text), "not in the character sets")
+    encoded: bytes = encode_string(text, codecs)
+    if decode(encoded, codecs) != text:
+        raise UnicodeEncodeError(codecs[0], text, 0, len(text), "cannot be read back")
+    return encoded
+
+
+@lru_cache(maxsize=65536)
+def _holds(codec: str, character: str) -> bool:
+    try:
+        character.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- one answer after the other ---------------------------------------------------------------------------
+
+
+class _Text(NamedTuple):
+    """An element of text, from a column."""
+
+    column: int
+    head: bytes
+    pack: Callable[[int], bytes]
+    pad: bytes
+    # How a value that is not yet text becomes it; None for text.
+    convert: Callable[[Any], str] | None
+    # Whether it is left out when it is empty.
+    optional: bool
+
+
+class _Items(NamedTuple):
+    """A sequence, from a column."""
+
+    column: int
+    tag: int
+    key: SequenceKey
+
+
+class _FromHeader(NamedTuple):
+    """Any element, from the header of an instance."""
+
+    key: Key
+
+
+_Step = bytes | _Text | _Items | _FromHeader
+
+
+class Answers:
+    """How the rows of one query become answers.
+
+    Args:
+        transfer_syntax: Of the presentation context; implicit, explicit little or big endian.
+        retrieve_ae_title: Where what was found can be had from.
+        minutes_of: The offset from UTC of an entity, by its Timezone Offset From UTC, which may be
+            empty, the key of a date and that of a time.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        transfer_syntax: str,
+        retrieve_ae_title: str,
+        minutes_of: Callable[[str, str, str], int],
+    ) -> None:
+        self.query = query
+        self._coding = coding_of(transfer_syntax)
+        self._minutes_of = minutes_of
+        self._table = TABLES[query.level]
+        self._columns: list[sa.ColumnElement[Any]] = []
+        self._places: dict[Any, int] = {}
+        self._highest = query.level
+        self._place_of(self._table.c.id)
+        self._residual = [
+            (self._place(attribute.level, attribute.column), criterion)
+            for attribute, criterion in query.residual
+        ]
+        self._zones = [(each, *self._zone(each)) for each in query.zones]
+        #: Tags that are taken from the header of an instance.
+        self.wanted: frozenset[int] = frozenset(each.tag for each in query.in_header)
+        self._steps = self._program(retrieve_ae_title)
+        self._texts = [
+            each.column for each in self._steps if isinstance(each, _Text) and each.convert is None
+        ]
+        self._representative = -1
+        if self.wanted:
+            self._representative = self._place_of(query.representative().label("representative"))
+        self._set_encoders()
+
+    # -- what is selected ------------------------------------------------------------------------------
+
+    def statement(self) -> sa.Select[Any]:
+        """The rows of a page, whose ids are bound to ``ids``."""
+        source = self.query.joined(self._highest)
+        condition = self._table.c.id.in_(sa.bindparam("ids", expanding=True))
+        return sa.select(*self._columns).select_from(source).where(condition)
+
+    def _place_of(self, column: sa.ColumnElement[Any]) -> int:
+        if column not in self._places:
+            self._places[column] = len(self._columns)
+            self._columns.append(column)
+        return self._places[column]
+
+    def _place(self, level: Level, name: str) -> int:
+        if level.depth < self._highest.depth:
+            self._highest = level
+        return self._place_of(TABLES[level].c[name])
+
+    def _zone(self, test: ZoneTest) -> tuple[int, int, int]:
+        attribute = ATTRIBUTES[test.date]
+        other = ATTRIBUTES[test.time]
+        return (
+            self._place(test.level, attribute.key_columns[0]),
+            self._place(test.level, other.key_columns[0]),
+            self._place(test.level, "timezone"),
+        )
+
+    # -- the program -----------------------------------------------------------------------------------
+
+    def _program(self, retrieve_ae_title: str) -> list[_Step]:
+        steps: dict[int, _Step] = {
+            _LEVEL: self._constant(_LEVEL, "CS", self.query.level.value),
+            _RETRIEVE_AE_TITLE: self._constant(_RETRIEVE_AE_TITLE, "AE", retrieve_ae_title),
+            _AVAILABILITY: self._constant(_AVAILABILITY, "CS", "ONLINE"),
+        }
+        if self.query.options.timezone_adjustment and self.query.level is not Level.PATIENT:
+            place = self._place(self.query.level, "timezone")
+            steps[_TIMEZONE] = self._text(_TIMEZONE, "SH", place, optional=True)
+        in_header = set()
+        for key in self.query.keys:
+            step = self._step(key)
+            if step is not None:
+                steps[key.tag] = step
+            if isinstance(step, _FromHeader):
+                in_header.add(key.tag)
+        self.wanted |= in_header
+        return [steps[tag] for tag in sorted(steps)]
+
+    def _step(self, key: Key) -> _Step | None:
+        """None for what is left out: the standard's way to say *not supported*."""
+        depth = self.query.level.depth
+        attribute = ATTRIBUTES.get(key.tag)
+        if attribute is not None and attribute.level.depth <= depth:
+            place = self._place(attribute.level, attribute.column)
+            if isinstance(key.criterion, SequenceKey):
+                return _Items(place, key.tag, key.criterion)
+            return self._text(key.tag, key.vr, place)
+        attribute = COMPUTED.get(key.tag)
+        if attribute is not None:
+            if attribute.level.depth > depth:
+                return None
+            return self._computed(attribute)
+        return _FromHeader(key)
+
+    def _computed(self, attribute: Attribute) -> _Text:
+        if attribute.level.depth < self._highest.depth:
+            self._highest = attribute.level
+        place = self._place_of(computed(attribute).label(attribute.column))
+        convert = _sorted if attribute.many else str
+        return self._text(attribute.tag, attribute.vr, place, convert)
+
+    def _constant(self, tag: int, vr: str, text: str) -> bytes:
+        return encode_element(tag, vr, text.encode("ascii", "replace"), self._coding)
+
+    def _text(
+        self,
+        tag: int,
+        vr: str,
+        place: int,
+        convert: Callable[[Any], str] | None = None,
+        *,
+        optional: bool = False,
+    ) -> _Text:
+        empty = encode_element(tag, vr, b"", self._coding)
+        # The length is what the element ends with while it has no value.
+        size = 2 if len(empty) == 8 and not self._coding.implicit else 4
+        pack = struct.Struct(self._coding.order + ("H" if size == 2 else "I")).pack
+        pad = b"\0" if vr == "UI" else b" "
+        return _Text(place, empty[:-size], pack, pad, convert, optional)
+
+    def _set_encoders(self) -> None:
+        terms = self.query.terms
+        encode = encoder_of(terms)
+        element = b""
+        if encode is not None and terms != ("",):
+            element = self._constant(_CHARACTER_SET, "CS", "\\".join(terms))
+        self._plain = (element, _encode_ascii)
+        self._asked = (element, encode or _encode_ascii)
+        self._any = (self._constant(_CHARACTER_SET, "CS", "ISO_IR 192"), _encode_utf8)
+
+    # -- rows ------------------------------------------------------------------------------------------
+
+    def representative(self, row: Sequence[Any]) -> int | None:
+        """The instance whose header is needed for a row."""
+        found: int | None = row[self._representative] if self.wanted else None
+        return found
+
+    def accepts(self, row: Sequence[Any], header: Header | None) -> bool:
+        """Whether a row passes what no clause could say."""
+        for place, criterion in self._residual:
+            if isinstance(criterion, SequenceKey):
+                if not accepts_items(row[place], criterion):
+                    return False
+            elif not criterion.accepts(row[place]):
+                return False
+        for test, day, time, zone in self._zones:
+            minutes = self._minutes_of(row[zone], row[day], row[time])
+            if not test.accepts(row[day], row[time], minutes):
+                return False
+        return all(_accepts_header(header, key) for key in self.query.in_header)
+
+    def encode(self, row: Sequence[Any], header: Header | None = None) -> bytes:
+        """The identifier for a row."""
+        if self.wanted:
+            return self._encode_all(row, header)
+        try:
+            if all(row[place].isascii() for place in self._texts):
+                return self._written(row, None, *self._plain)
+        except UnicodeEncodeError:
+            pass  # text in the items of a sequence
+        return self._encode_all(row, header)
+
+    def _encode_all(self, row: Sequence[Any], header: Header | None) -> bytes:
+        try:
+            return self._written(row, header, *self._asked)
+        except UnicodeEncodeError:
+            return self._written(row, header, *self._any)
+
+    def _written(
+        self, row: Sequence[Any], header: Header | None, element: bytes, encode: Encode
+    ) -> bytes:
+        parts = [element]
+        for step in self._steps:
+            if isinstance(step, bytes):
+                parts.append(step)
+            elif isinstance(step, _Text):
+                place, head, pack, pad, convert, optional = step
+                value = row[place]
+                octets = encode(value if convert is None else convert(value))
+                if len(octets) % 2:
+                    octets += pad
+                if octets or not optional:
+                    parts.append(head + pack(len(octets)) + octets)
+            elif isinstance(step, _Items):
+                items = selected_items(row[step.column], step.key)
+                parts.append(self._sequence(step.tag, items, encode))
+            else:
+                parts.append(self._from_header(step.key, header, encode))
+        return b"".join(parts)
+
+    def _sequence(self, tag: int, items: bytes, encode: Encode) -> bytes:
+        if encode is not _encode_utf8 and not items.isascii():
+            # Items are kept in UTF-8: so is then all of the answer.
+            raise UnicodeEncodeError("ascii", "", 0, 0, "text of an item")
+        return encode_element(tag, "SQ", in_coding(items, self._coding), self._coding)
+
+    def _from_header(self, key: Key, header: Header | None, encode: Encode) -> bytes:
+        element = None if header is None else header.elements.get(key.tag)
+        if element is None or header is None:
+            return encode_element(key.tag, key.vr, b"", self._coding)
+        if element.vr == "SQ":
+            try:
+                items = header.canonical(key.tag)
+            except InvalidDataSetError:
+                items = b""
+            if isinstance(key.criterion, SequenceKey):
+                items = selected_items(items, key.criterion)
+            return self._sequence(key.tag, items, encode)
+        if is_binary(element.vr):
+            value = header.data[element.start : element.end]
+            if header.coding.little != self._coding.little:
+                value = swapped(element.vr, value)
+        else:
+            value = encode(header.text(key.tag, element.vr))
+        return encode_element(key.tag, element.vr, value, self._coding)
+
+
+def _accepts_header(header: Header | None, key: Key) -> bool:
+    if isinstance(key.criterion, SequenceKey):
+        data = b""
+        if header is not None and key.tag in header.elements:
+            try:
+                data = header.canonical(key.tag)
+            except InvalidDataSetError:
+                data = b""
+        return accepts_items(data, key.criterion)
+    if not isinstance(key.criterion, Criterion):
+        return True
+    return key.criterion.accepts("" if header is None else header.text(key.tag, key.vr))
+
+
+def _sorted(values: str | None) -> str:
+    return "\\".join(sorted(values.split("\\"))) if values else ""

@@ -1,0 +1,385 @@
+"""What a key asks of an attribute: as a clause of SQL, and as a test of a value (PS3.4 C.2.2.2).
+
+Both say the same, so that what no column can answer, an item of a sequence for one, is matched by
+the same rules. Keys become *tests*, one for each of their values:
+
+============  =====================================================================================
+Equal         single value matching, and list of UID matching as several of them
+Like          wild card matching
+Between       dates and times, and ranges of them; a single one is a range of one moment
+Name          person names, by component group and in any case
+Fuzzy         person names, by sound
+============  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from .values import (
+    Moment,
+    PersonName,
+    date_range,
+    moment_range,
+    number_key,
+    person_name,
+    shifted,
+    sound,
+    split,
+    time_range,
+)
+
+__all__ = [
+    "WILD_CARD_VRS",
+    "Between",
+    "Criterion",
+    "Equal",
+    "Fuzzy",
+    "Like",
+    "Name",
+    "Number",
+    "Test",
+    "is_wild",
+    "matches_wild_card",
+    "range_of",
+]
+
+#: PS3.4 C.2.2.2.4.
+WILD_CARD_VRS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
+
+Clause = sa.ColumnElement[bool]
+Column = sa.ColumnElement[Any]
+
+
+def is_wild(text: str) -> bool:
+    """Whether there is a wild card in it."""
+    return "*" in text or "?" in text
+
+
+def matches_wild_card(pattern: str, text: str) -> bool:
+    """Wild card matching of a whole text, in time of the product of both lengths at worst."""
+    at = position = 0
+    star, resume = -1, 0
+    while position < len(text):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", text[position]):
+            at += 1
+            position += 1
+        elif star >= 0:
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return pattern[at:].strip("*") == ""
+
+
+def _like(column: Column, pattern: str) -> Clause:
+    """LIKE, with the range of the prefix, which an index can answer."""
+    literal = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    clause: Clause = column.like(literal.replace("*", "%").replace("?", "_"), escape="!")
+    prefix = pattern.replace("?", "*").partition("*")[0]
+    if prefix and ord(prefix[-1]) not in (0xD7FF, 0x10FFFF):
+        following = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        clause = sa.and_(column >= prefix, column < following, clause)
+    return clause
+
+
+class Test(ABC):
+    """What one value of a key asks of one value of an attribute."""
+
+    __slots__ = ()
+    __test__ = False  # the standard's word, not pytest's
+
+    @abstractmethod
+    def accepts(self, value: str) -> bool:
+        """Whether a value, which is not empty, passes."""
+
+    @abstractmethod
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        """The same for an attribute of one value, by its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equal(Test):
+    """The text itself, in its case."""
+
+    value: str
+
+    def accepts(self, value: str) -> bool:
+        return value == self.value
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        return text == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Test):
+    """A DS, however it is written."""
+
+    value: str
+
+    def accepts(self, value: str) -> bool:
+        return number_key(value) == self.value
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        return keys[0] == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Like(Test):
+    """Wild cards, in the case of the text."""
+
+    pattern: str
+
+    def accepts(self, value: str) -> bool:
+        return matches_wild_card(self.pattern, value)
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        return _like(text, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Between(Test):
+    """A date, a time, a date-time, or a range of them.
+
+    Attributes:
+        first: Where it begins; None when it has no beginning.
+        last: Where it ends, this included; None when it has no end.
+        is_range: False for a single value.
+    """
+
+    vr: str
+    first: Moment | None
+    last: Moment | None
+    is_range: bool
+
+    @property
+    def form(self) -> tuple[bool, bool]:
+        """Which ends a range has."""
+        return self.first is not None, self.last is not None
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """As keys; an open end is before or behind all of them."""
+        first = "0" if self.first is None else self.first.first
+        if self.last is None:
+            return first, "~"
+        return first, self.last.last if self.is_range else self.last.first
+
+    def accepts(self, value: str) -> bool:
+        try:
+            found = _READ[self.vr](value)
+        except ValueError:
+            return False
+        if self.vr == "DT":
+            return self._accepts_moment(found)
+        first, last = self.ends
+        return first <= found.first <= last
+
+    def _accepts_moment(self, found: Moment) -> bool:
+        first, last = self.ends
+        if self.first is not None and _in_step(self.first, found, first) > found.first:
+            return False
+        return self.last is None or found.first <= _in_step(self.last, found, last)
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        first, last = self.ends
+        return keys[0] == first if first == last else keys[0].between(first, last)
+
+
+_READ = {"DA": date_range, "TM": time_range, "DT": moment_range}
+
+
+def _in_step(bound: Moment, found: Moment, key: str) -> str:
+    """The key of a bound for comparison; where one side says no offset, both mean local time."""
+    if bound.offset is None or found.offset is not None:
+        return key
+    return shifted(key, bound.offset)
+
+
+def range_of(vr: str, text: str) -> Between:
+    """The value of a DA, TM or DT key, range or not.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    read = _READ[vr]
+    if vr == "DT":
+        try:
+            moment = read(text)
+        except ValueError:
+            pass
+        else:
+            return Between(vr, moment, moment, is_range=False)
+    elif "-" not in text:
+        moment = read(text)
+        return Between(vr, moment, moment, is_range=False)
+    for number, character in enumerate(text):
+        if character != "-":
+            continue
+        first, last = text[:number].strip(), text[number + 1 :].strip()
+        if not first and not last:
+            break
+        try:
+            return Between(
+                vr, read(first) if first else None, read(last) if last else None, is_range=True
+            )
+        except ValueError:
+            continue
+    raise ValueError(f"neither {vr} nor a range: {text!r:.60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Test):
+    """A person name, with or without wild cards (PS3.4 C.2.2.2.1, C.2.2.2.4; PS3.5 6.2.1).
+
+    A key of one component group is looked for in all three; of more, each that is not empty in its
+    own. Case does not matter, and neither do components that are empty at the end: ``Doe^*`` is
+    also somebody of whom only the family name is known.
+    """
+
+    groups: PersonName
+    in_any: bool
+
+    @classmethod
+    def of(cls, text: str) -> Name:
+        return cls(person_name(text), "=" not in text)
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether it asks for nothing, like ``=``."""
+        return not any(self.groups)
+
+    def accepts(self, value: str) -> bool:
+        found = person_name(value)
+        if self.in_any:
+            return any(_accepts(self.groups.alphabetic, group) for group in found)
+        return all(
+            _accepts(wanted, group)
+            for wanted, group in zip(self.groups, found, strict=True)
+            if wanted
+        )
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        if self.in_any:
+            return sa.or_(*(_group_clause(self.groups.alphabetic, keys[n]) for n in range(3)))
+        return sa.and_(
+            *(
+                _group_clause(wanted, keys[number])
+                for number, wanted in enumerate(self.groups)
+                if wanted
+            )
+        )
+
+
+def _shortened(wanted: str) -> list[str]:
+    """The key, and what it is without components that anything matches at its end."""
+    forms = [wanted]
+    while wanted.endswith("^*"):
+        wanted = wanted[:-2].rstrip("^")
+        # Nothing at all is no name: most have an empty group.
+        forms += [wanted] if wanted else []
+    return forms
+
+
+def _accepts(wanted: str, group: str) -> bool:
+    return any(
+        matches_wild_card(form, group) if is_wild(form) else form == group
+        for form in _shortened(wanted)
+    )
+
+
+def _group_clause(wanted: str, column: Column) -> Clause:
+    return sa.or_(
+        *(_like(column, form) if is_wild(form) else column == form for form in _shortened(wanted))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fuzzy(Test):
+    """A person name in which each word of the key sounds like some word (negotiated)."""
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Fuzzy:
+        return cls(tuple(sound(text).split()))
+
+    def accepts(self, value: str) -> bool:
+        return set(self.words) <= set(sound(value).split())
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        return sa.and_(*(keys[3].contains(f" {word} ", autoescape=True) for word in self.words))
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """What a key asks of an attribute.
+
+    Attributes:
+        tests: One for each value of the key, or more: an attribute passes with one of its values.
+        is_all: Every test must be passed, by some value (PS3.4 C.2.2.2.8); else one is enough.
+        takes_empty: Whether an attribute without value passes.
+    """
+
+    vr: str
+    tests: tuple[Test, ...]
+    is_all: bool = False
+    takes_empty: bool = False
+
+    @property
+    def single(self) -> str | None:
+        """The value, when it is a single one that is matched as it stands."""
+        if len(self.tests) == 1 and isinstance(self.tests[0], Equal):
+            return self.tests[0].value
+        return None
+
+    def accepts(self, text: str) -> bool:
+        """Whether an attribute passes, by its text with all values."""
+        values = [each for each in split(self.vr, text) if each]
+        if not values:
+            return self.takes_empty
+        combine = all if self.is_all else any
+        return combine(any(test.accepts(value) for value in values) for test in self.tests)
+
+    def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        """The same for an attribute of one value, by its columns."""
+        if self.is_all:
+            found = sa.and_(*(each.clause(text, keys) for each in self.tests))
+        else:
+            equal = [each.value for each in self.tests if isinstance(each, Equal)]
+            others = [each for each in self.tests if not isinstance(each, Equal)]
+            clauses = [each.clause(text, keys) for each in others]
+            if equal:
+                clauses.append(text == equal[0] if len(equal) == 1 else text.in_(equal))
+            found = sa.or_(sa.false(), *clauses)
+        return sa.or_(found, self._empty(text, keys)) if self.takes_empty else found
+
+    def clause_of_many(self, text: Column) -> Clause | None:
+        """The same for an attribute of several values; None when no clause can say it."""
+        if not all(isinstance(each, Equal) for each in self.tests):
+            return None
+        clauses = [_among(text, each.value) for each in self.tests if isinstance(each, Equal)]
+        found = sa.and_(*clauses) if self.is_all else sa.or_(sa.false(), *clauses)
+        return sa.or_(found, text == "") if self.takes_empty else found
+
+    @staticmethod
+    def _empty(text: Column, keys: Sequence[Column]) -> Clause:
+        # The first key says it as well, and may have an index.
+        return sa.and_(keys[0] == "", text == "") if keys else text == ""
+
+
+def _among(text: Column, value: str) -> Clause:
+    return sa.or_(
+        text == value,
+        text.startswith(value + "\\", autoescape=True),
+        text.endswith("\\" + value, autoescape=True),
+        text.contains(f"\\{value}\\", autoescape=True),
+    )

@@ -1,0 +1,215 @@
+"""Rows of instances, and of what they belong to, into the tables; inside a transaction of others.
+
+The first instance of a patient, study or series says what its row says; a later one only fills in
+what had no value. Whoever belongs to nobody any more goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from .record import InstanceRecord
+from .schema import ATTRIBUTES, LEVELS, TABLES, Attribute, Level, attributes_of, header, instance
+
+__all__ = ["Writer"]
+
+#: Rows of one level that are remembered.
+_REMEMBERED: Final = 4096
+
+_FILLED: Final[Mapping[Level, tuple[Attribute, ...]]] = {
+    # The unique key is what the row is known by.
+    level: tuple(each for each in attributes_of(level) if each.key_type != "U")
+    for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
+}
+
+
+class _Entity:
+    """A row that is there: its id, and the tags of its attributes without value."""
+
+    __slots__ = ("empty", "row_id")
+
+    def __init__(self, row_id: int, level: Level, values: Mapping[str, Any]) -> None:
+        self.row_id = row_id
+        self.empty = {each.tag for each in _FILLED[level] if not values[each.column]}
+
+
+class Writer:
+    """What one thread writes with; it remembers rows, so nobody else may write the database.
+
+    Args:
+        path_text: A path as it stands in the index.
+    """
+
+    def __init__(self, path_text: Callable[[Path], str]) -> None:
+        self._path_text = path_text
+        self._known: dict[Level, dict[Any, _Entity]] = {level: {} for level in _FILLED}
+
+    def forget(self) -> None:
+        """Look everything up again: what was written last is not there."""
+        for known in self._known.values():
+            known.clear()
+
+    # -- instances ---------------------------------------------------------------------------------
+
+    def add(self, connection: sa.Connection, records: Iterable[InstanceRecord]) -> None:
+        """Put instances in; who is there already is replaced, and of two alike the last counts."""
+        by_uid = {record.sop_instance_uid: record for record in records}
+        found = connection.execute(_BY_UIDS, {"uids": list(by_uid)})
+        here = {uid: (row_id, parent) for uid, row_id, parent in found}
+        rows, headers = [], {}
+        for uid, record in by_uid.items():
+            values = record.values(Level.IMAGE)
+            values["parent_id"] = self._series(connection, record) if record.has_series else None
+            values["path"] = self._path_text(record.path)
+            values["size"] = record.size
+            values["digest"] = record.digest
+            if uid in here:
+                self._replace(connection, here[uid], values, record.packed)
+            else:
+                rows.append(values)
+                headers[uid] = record.packed
+        if rows:
+            # They come back in any order, so that they can go in one statement.
+            made = connection.execute(_INSERT, rows)
+            connection.execute(
+                header.insert(),
+                [{"instance_id": row_id, "data": headers[uid]} for row_id, uid in made],
+            )
+
+    def _replace(
+        self,
+        connection: sa.Connection,
+        here: tuple[int, int | None],
+        values: dict[str, Any],
+        packed: bytes,
+    ) -> None:
+        row_id, parent = here
+        own = instance.c.id == row_id
+        connection.execute(instance.update().where(own).values(values))
+        connection.execute(
+            header.update().where(header.c.instance_id == row_id).values(data=packed)
+        )
+        if parent is not None and parent != values["parent_id"]:
+            self._prune(connection, Level.SERIES, parent)
+
+    def set_digest(self, connection: sa.Connection, sop_instance_uid: str, digest: str) -> None:
+        """Note the digest of a file that had none."""
+        own = instance.c.sop_instance_uid == sop_instance_uid
+        connection.execute(instance.update().where(own).values(digest=digest))
+
+    def remove(self, connection: sa.Connection, sop_instance_uid: str) -> bool:
+        """Take an instance out; whether it was there."""
+        found = connection.execute(_BY_UIDS, {"uids": [sop_instance_uid]}).one_or_none()
+        if found is None:
+            return False
+        _, row_id, parent = found
+        connection.execute(header.delete().where(header.c.instance_id == row_id))
+        connection.execute(instance.delete().where(instance.c.id == row_id))
+        if parent is not None:
+            self._prune(connection, Level.SERIES, parent)
+        return True
+
+    def _prune(self, connection: sa.Connection, level: Level, row_id: int) -> None:
+        """Delete a row of nobody, and what is above it by the same rule."""
+        below = TABLES[LEVELS[level.depth + 1]]
+        if connection.scalar(sa.select(below.c.id).where(below.c.parent_id == row_id).limit(1)):
+            return
+        table = TABLES[level]
+        parent = None
+        if level is not Level.PATIENT:
+            parent = connection.scalar(sa.select(table.c.parent_id).where(table.c.id == row_id))
+        connection.execute(table.delete().where(table.c.id == row_id))
+        self.forget()
+        if parent is not None:
+            self._prune(connection, LEVELS[level.depth - 1], parent)
+
+    # -- what they belong to -------------------------------------------------------------------------
+
+    def _series(self, connection: sa.Connection, record: InstanceRecord) -> int:
+        own = {
+            "parent_id": self._study(connection, record),
+            "series_instance_uid": record.series_instance_uid,
+        }
+        return self._row(connection, Level.SERIES, own, record, dict)
+
+    def _study(self, connection: sa.Connection, record: InstanceRecord) -> int:
+        own = {"study_instance_uid": record.study_instance_uid}
+
+        # A study stays with the patient of its first instance, whomever a later one names.
+        def parent() -> dict[str, Any]:
+            return {"parent_id": self._patient(connection, record)}
+
+        return self._row(connection, Level.STUDY, own, record, parent)
+
+    def _patient(self, connection: sa.Connection, record: InstanceRecord) -> int:
+        # Two persons without an ID are not one person.
+        identity = record.patient_id or f"\\{record.study_instance_uid}"
+        return self._row(connection, Level.PATIENT, {"identity": identity}, record, dict)
+
+    def _row(
+        self,
+        connection: sa.Connection,
+        level: Level,
+        own: Mapping[str, Any],
+        record: InstanceRecord,
+        parent: Callable[[], dict[str, Any]],
+    ) -> int:
+        """The row that has these values, made when it is not there."""
+        known = self._known[level]
+        key = tuple(own.values())
+        entity = known.get(key)
+        if entity is None:
+            entity = self._find(connection, level, own)
+            if entity is None:
+                values = {**record.values(level), **own, **parent()}
+                made = connection.execute(TABLES[level].insert(), values)
+                assert made.inserted_primary_key is not None  # of one row it is known
+                entity = _Entity(made.inserted_primary_key[0], level, values)
+            if len(known) >= _REMEMBERED:
+                del known[next(iter(known))]
+            known[key] = entity
+        if not entity.empty.isdisjoint(record.header.elements):
+            self._fill(connection, level, entity, record)
+        return entity.row_id
+
+    @staticmethod
+    def _find(connection: sa.Connection, level: Level, own: Mapping[str, Any]) -> _Entity | None:
+        row = connection.execute(_FIND[level], own).one_or_none()
+        return None if row is None else _Entity(row.id, level, row._asdict())
+
+    @staticmethod
+    def _fill(
+        connection: sa.Connection, level: Level, entity: _Entity, record: InstanceRecord
+    ) -> None:
+        values = record.values(level)
+        new: dict[str, Any] = {}
+        for tag in entity.empty.intersection(record.header.elements):
+            attribute = ATTRIBUTES[tag]
+            if values[attribute.column]:
+                columns = (attribute.column, *attribute.key_columns)
+                new.update((name, values[name]) for name in columns)
+            # What has octets and yet no value, spaces for one, is not asked again.
+            entity.empty.discard(tag)
+        if new:
+            table = TABLES[level]
+            connection.execute(table.update().where(table.c.id == entity.row_id).values(new))
+
+
+_FIND: Final = {
+    level: sa.select(TABLES[level]).where(
+        *(TABLES[level].c[name] == sa.bindparam(name) for name in names)
+    )
+    for level, names in (
+        (Level.PATIENT, ("identity",)),
+        (Level.STUDY, ("study_instance_uid",)),
+        (Level.SERIES, ("parent_id", "series_instance_uid")),
+    )
+}
+_BY_UIDS: Final = sa.select(instance.c.sop_instance_uid, instance.c.id, instance.c.parent_id).where(
+    instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True))
+)
+_INSERT: Final = instance.insert().returning(instance.c.id, instance.c.sop_instance_uid)
