@@ -1,0 +1,136 @@
+"""The ``netdicom`` command: echo, store, find, get, move, receive, worklist.
+
+Each command is a module of its own, imported when it is called: the list of commands is said without
+loading the library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .failures import CommandError, ExitCode, Problem
+from .options import examples
+from .output import Output
+
+__all__ = ["cli", "main"]
+
+#: By name, what a command does in one line; its module has the same name.
+COMMANDS = {
+    "echo": "Ask whether a peer is there (C-ECHO).",
+    "store": "Send files and directories (C-STORE).",
+    "find": "Query a peer (C-FIND).",
+    "get": "Retrieve on the same association (C-GET).",
+    "move": "Have a peer send somewhere, or here (C-MOVE).",
+    "receive": "Take what others send, into a directory.",
+    "worklist": "Query a modality worklist (C-FIND).",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __name__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"netdicom {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom echo ARCHIVE@10.0.0.5:104",
+        "netdicom store archive images/ --jobs 4",
+        "netdicom find archive -k PatientName='DOE*'",
+        "netdicom get archive -k StudyInstanceUID=1.2.3 -o study/",
+    ),
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Say the version.",
+)
+def cli() -> None:
+    """DICOM from the command line.
+
+    A PEER is AET@host:port, host:port, dicoms://AET@host:port, or a name of the configuration file.
+
+    Exit codes: 0 all well; 1 some failed; 2 usage; 3 not connected; 4 rejected; 5 no presentation
+    context; 6 aborted or protocol error; 7 timeout; 8 failure status; 9 TLS; 78 configuration;
+    130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``netdicom`` and exit.
+
+    Args:
+        arguments: None means those of the process.
+    """
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run ``netdicom``; the exit code."""
+    if not sys.warnoptions:
+        # pydicom's remarks about values of a peer are nothing that its user can change.
+        warnings.simplefilter("ignore")
+    asked = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code: Any = cli.main(
+            args=asked,
+            prog_name="netdicom",
+            standalone_mode=False,
+        )
+    except click.ClickException as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()  # the help itself
+        else:
+            Output(is_json="--json" in asked).problem(_usage(error))
+        return ExitCode.USAGE
+    except CommandError as error:
+        Output(is_json="--json" in asked).problem(error.problem)
+        return error.problem.code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    return int(code or 0)
+
+
+def _usage(error: click.ClickException) -> Problem:
+    """Click's word on the arguments, in our form."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "netdicom"
+    usage = context.get_usage().replace("Usage: ", "usage: ") if context is not None else ""
+    message = error.format_message().rstrip(".")
+    hint = f"{path} --help shows an example"
+    if re.search(r"unexpected extra argument \(\d+\)", message):
+        hint = "a peer is one word: AET@host:port"
+    return Problem(ExitCode.USAGE, message[:1].lower() + message[1:], usage, hint)

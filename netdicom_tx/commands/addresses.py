@@ -1,0 +1,191 @@
+"""Whom to call: ``AET@host:port``, ``host:port``, ``dicoms://AET@host:port``, or a name of ``[peers]``.
+
+An IPv6 address stands in brackets. ``host:port`` is called ``ANY-SCP``, as DCMTK's tools do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .failures import bad_input
+
+if TYPE_CHECKING:
+    from ..tls import TLSOptions
+
+__all__ = ["ANY_SCP", "Address", "TLSFiles", "find_peer", "parse_address"]
+
+#: The called AE title of an address without one.
+ANY_SCP = "ANY-SCP"
+# PS3.15 Annex B.12: the registered port of DICOM over TLS.
+_TLS_PORT = 2762
+_FORMS = "write AET@host:port, host:port, or dicoms://AET@host:port; an IPv6 address in brackets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """How to do TLS with a peer; the attributes are those of :class:`~netdicom_tx.TLSOptions`."""
+
+    certificate: str | None = None
+    key: str | None = None
+    trust: str | None = None
+    server_name: str | None = None
+    fingerprint: str | None = None
+
+    def options(self) -> TLSOptions:
+        """What the library takes.
+
+        Raises:
+            LocalProtocolError: The fingerprint is none.
+        """
+        from ..tls import TLSOptions
+
+        return TLSOptions(
+            certificate=self.certificate,
+            key=self.key,
+            trust=self.trust,
+            server_name=self.server_name,
+            fingerprint=self.fingerprint,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A peer.
+
+    Attributes:
+        ae_title: Under which we call it.
+        calling: Under which it knows us; None means the title we always have.
+        tls: None means plain TCP.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    calling: str | None = None
+    tls: TLSFiles | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.ae_title}@{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine by the look of it; no name is resolved."""
+        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+
+    def endpoint(self, reactor: Any) -> Any:
+        """The client endpoint to connect with.
+
+        Raises:
+            LocalProtocolError: A file for TLS cannot be used.
+        """
+        from twisted.internet.endpoints import HostnameEndpoint
+
+        endpoint = HostnameEndpoint(reactor, self.host, self.port)
+        if self.tls is None:
+            return endpoint
+        return self.tls.options().wrap_client(endpoint, self.host)
+
+
+def check_title(title: str, where: str) -> str:
+    """An AE title, without the spaces around it.
+
+    Raises:
+        CommandError: It is none.
+    """
+    from ..exceptions import LocalProtocolError
+    from ..pdu import check_ae_title
+
+    try:
+        return check_ae_title(title)
+    except LocalProtocolError as error:
+        raise bad_input(
+            f"{title!r} is no AE title", f"{where}: {error}", "pass the title the peer knows"
+        ) from error
+
+
+def parse_address(text: str) -> Address:
+    """An address in one of the written forms.
+
+    Raises:
+        CommandError: It is none; the message says what is missing.
+    """
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "dicom", text
+    if scheme not in ("dicom", "dicoms"):
+        raise bad_input(f"{text!r} is no address", f"unknown scheme {scheme!r}", _FORMS)
+    title, _, where = rest.rstrip("/").rpartition("@")
+    if "@" in rest and not title:
+        raise bad_input(f"{text!r} is no address", "there is no AE title before the @", _FORMS)
+    host, number = _host_and_port(text, where)
+    if not number and scheme == "dicoms":
+        number = str(_TLS_PORT)
+    if not number:
+        raise bad_input(f"{text!r} is no address", "the port is missing", _FORMS)
+    # isdecimal also knows other digits than ours.
+    if not (number.isascii() and number.isdecimal() and 0 < int(number) < 65536):
+        raise bad_input(f"{text!r} is no address", f"{number!r} is no port from 1 to 65535", _FORMS)
+    return Address(
+        check_title(title, f"in {text!r}") if title else ANY_SCP,
+        host,
+        int(number),
+        tls=TLSFiles() if scheme == "dicoms" else None,
+    )
+
+
+def _host_and_port(text: str, where: str) -> tuple[str, str]:
+    if where.startswith("["):
+        host, closed, rest = where[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise bad_input(f"{text!r} is no address", "the bracket is not closed", _FORMS)
+        number = rest[1:]
+    else:
+        host, _, number = where.partition(":")
+        if ":" in number:
+            raise bad_input(
+                f"{text!r} is no address", "an IPv6 address stands in brackets: [::1]:104", _FORMS
+            )
+    if not host or any(c.isspace() or not c.isprintable() for c in host):
+        raise bad_input(f"{text!r} is no address", "the host is missing", _FORMS)
+    return host, number
+
+
+def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object] = ()) -> Address:
+    """The peer of that name, or at that address.
+
+    Args:
+        peers: By name, from the configuration.
+        sources: The configuration files that were read, for the message.
+
+    Raises:
+        CommandError: It is neither.
+    """
+    if text in peers:
+        return peers[text]
+    if "@" in text or ":" in text:
+        return parse_address(text)
+    near = difflib.get_close_matches(text, peers, n=3)
+    if near:
+        hint = f"did you mean {' or '.join(near)}? or {_FORMS}"
+    else:
+        hint = f"{_FORMS}, or add it to [peers] of the configuration file"
+    files = ", ".join(str(each) for each in sources)
+    known = ", ".join(sorted(peers)) or "none"
+    raise bad_input(
+        f"no peer is called {text!r}",
+        f"configured peers: {known} ({files or 'there is no configuration file'})",
+        hint,
+    )
+
+
+def overridden(address: Address, *, called: str | None, tls: TLSFiles | None) -> Address:
+    """The address with what the command line says instead."""
+    if called is not None:
+        address = replace(address, ae_title=check_title(called, "-aec"))
+    if tls is not None:
+        address = replace(address, tls=tls)
+    return address

@@ -1,0 +1,203 @@
+"""The configuration file: our AE title and the peers, in TOML.
+
+::
+
+    ae_title = "WORKSTATION1"                # what we call ourselves
+
+    [peers]
+    archive = "ARCHIVE@10.0.0.5:104"
+
+    [peers.cloud]
+    address = "CLOUD@pacs.example:2762"
+    ae_title = "GATEWAY"                     # what we call ourselves there
+    tls = { trust = "ca.pem", certificate = "our.pem" }
+
+``~/.config/netdicom/config.toml`` (below ``XDG_CONFIG_HOME``, if that is set) is read first, then
+``netdicom.toml`` of the current directory, which wins; ``--config FILE`` is read instead of both.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .addresses import Address, TLSFiles, check_title, parse_address
+from .failures import CommandError, ExitCode, Problem
+
+__all__ = ["Config", "load_config"]
+
+_TOP = ("ae_title", "peers")
+_PEER = ("address", "ae_title", "tls")
+_TLS = tuple(each.name for each in fields(TLSFiles))
+_TLS_PATHS = ("certificate", "key", "trust")
+
+
+@dataclass(slots=True)
+class Config:
+    """What the files say.
+
+    Attributes:
+        ae_title: Ours; None when no file names it.
+        sources: The files that were read.
+    """
+
+    ae_title: str | None = None
+    peers: dict[str, Address] = field(default_factory=dict)
+    sources: list[Path] = field(default_factory=list)
+
+
+def default_files() -> list[Path]:
+    """Where configuration is looked for, the weakest first."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return [Path(home, "netdicom", "config.toml"), Path("netdicom.toml")]
+
+
+def load_config(file: str | None = None) -> Config:
+    """Read the configuration.
+
+    Args:
+        file: Instead of the default files; it must exist.
+
+    Raises:
+        CommandError: Something is wrong in a file: every fault, each with its path (exit code 78).
+    """
+    config = Config()
+    for path in default_files() if file is None else [Path(file)]:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except FileNotFoundError as error:
+            if file is None:
+                continue
+            raise _unusable(path, [str(error.strerror)]) from error
+        except OSError as error:
+            raise _unusable(path, [str(error.strerror)]) from error
+        except UnicodeDecodeError as error:
+            raise _unusable(path, ["it is no UTF-8"]) from error
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise _unusable(path, [str(error)]) from error
+        faults = _Reader(path).read(content, config)
+        if faults:
+            raise _unusable(path, faults)
+        config.sources.append(path)
+    return config
+
+
+def _unusable(path: Path, faults: list[str]) -> CommandError:
+    return CommandError(
+        Problem(
+            ExitCode.CONFIGURATION,
+            f"the configuration file {path} cannot be used",
+            "\n".join(faults),
+            "mend it, or name another one with --config FILE",
+        )
+    )
+
+
+class _Reader:
+    """Reads one file, and goes on after a fault."""
+
+    def __init__(self, path: Path) -> None:
+        self._directory = path.parent
+        self._faults: list[str] = []
+
+    def read(self, content: Mapping[str, Any], config: Config) -> list[str]:
+        """Add what a file says; the faults that were found."""
+        self._known(content, "", _TOP)
+        title = self._text(content, "", "ae_title")
+        if title is not None:
+            config.ae_title = self._title(title, "ae_title")
+        peers = content.get("peers", {})
+        if not isinstance(peers, dict):
+            self._faults.append(f"peers: expected a table, not {_kind(peers)}")
+            return self._faults
+        for name, value in peers.items():
+            peer = self._peer(f"peers.{name}", value)
+            if peer is not None:
+                config.peers[name] = peer
+        return self._faults
+
+    def _peer(self, where: str, value: object) -> Address | None:
+        if isinstance(value, str):
+            return self._address(where, value)
+        if not isinstance(value, dict):
+            self._faults.append(f'{where}: expected "AET@host:port" or a table, not {_kind(value)}')
+            return None
+        self._known(value, where, _PEER)
+        text = self._text(value, where, "address")
+        if text is None:
+            if "address" not in value:
+                self._faults.append(f'{where}.address: is missing; expected "AET@host:port"')
+            return None
+        address = self._address(f"{where}.address", text)
+        calling = self._text(value, where, "ae_title")
+        if calling is not None:
+            calling = self._title(calling, f"{where}.ae_title")
+        tls = self._tls(f"{where}.tls", value.get("tls"))
+        if address is None:
+            return None
+        return replace(address, calling=calling, tls=tls or address.tls)
+
+    def _tls(self, where: str, value: object) -> TLSFiles | None:
+        if value is None or value is False:
+            return None
+        if value is True:
+            return TLSFiles()
+        if not isinstance(value, dict):
+            self._faults.append(f"{where}: expected true, false or a table, not {_kind(value)}")
+            return None
+        self._known(value, where, _TLS)
+        given = {each: self._text(value, where, each) for each in _TLS}
+        for each in _TLS_PATHS:
+            path = given[each]
+            if path is not None:  # relative to the file that names it
+                given[each] = str(self._directory / path)
+        return TLSFiles(**given)
+
+    def _address(self, where: str, text: str) -> Address | None:
+        try:
+            return parse_address(text)
+        except CommandError as error:
+            self._faults.append(f"{where}: {error.problem.what}: {error.problem.evidence}")
+            return None
+
+    def _title(self, text: str, where: str) -> str | None:
+        try:
+            return check_title(text, where)
+        except CommandError as error:
+            self._faults.append(error.problem.evidence)
+            return None
+
+    def _text(self, table: Mapping[str, Any], where: str, key: str) -> str | None:
+        value = table.get(key)
+        if value is not None and not isinstance(value, str):
+            self._faults.append(f"{_path(where, key)}: expected a string, not {_kind(value)}")
+            return None
+        return value
+
+    def _known(self, table: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in keys:
+                self._faults.append(
+                    f"{_path(where, key)}: is unknown; expected one of {', '.join(keys)}"
+                )
+
+
+def _path(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _kind(value: object) -> str:
+    kinds = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "an array",
+        dict: "a table",
+    }
+    return kinds.get(type(value), type(value).__name__)

@@ -1,0 +1,149 @@
+"""``netdicom echo``: is the peer there, and does it speak DICOM (PS3.4 Annex A)?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from twisted.internet import defer
+
+from ..applicationentity import AE
+from ..asceprovider import Association
+from ..exceptions import NetDICOMError, printable
+from ..sopclass import verification_scu
+from ..uids import VERIFICATION_SOP_CLASS
+from ..userdataitems import ImplementationClassUID, ImplementationVersionName
+from .addresses import Address
+from .failures import CommandError, ExitCode, Problem, StatusFailure
+from .options import Common, common_options, examples, peers_argument
+from .session import Session, run
+
+_COLUMNS = ("peer", "status", "ms", "max PDU", "implementation")
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What a peer answered.
+
+    Attributes:
+        milliseconds: Of each C-ECHO, to its response.
+    """
+
+    address: Address
+    status: str = ""
+    milliseconds: list[float] = field(default_factory=list)
+    max_pdu: int = 0
+    implementation: str = ""
+    problem: Problem | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "peer": str(self.address),
+            "status": self.status or None,
+            "milliseconds": [round(each, 3) for each in self.milliseconds],
+            "max_pdu": self.max_pdu,
+            "implementation": self.implementation,
+        }
+        if self.problem is not None:
+            document["error"] = self.problem.as_json()
+        return document
+
+    def cells(self) -> list[str]:
+        times = self.milliseconds
+        shown = f"{sum(times) / len(times):.1f}" if times else ""
+        status = self.status or (self.problem.what if self.problem else "")
+        return [
+            str(self.address),
+            status,
+            shown,
+            str(self.max_pdu or "any") if times else "",
+            self.implementation,
+        ]
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom echo ARCHIVE@10.0.0.5:104",
+        "netdicom echo archive workstation --count 5",
+        "netdicom echo dicoms://ARCHIVE@pacs.example:2762 --tls-ca ca.pem",
+    ),
+)
+@peers_argument
+@click.option("-n", "--count", type=click.IntRange(1), default=1, help="C-ECHOs to each peer; 1.")
+@click.option(
+    "--interval", type=click.FloatRange(0), default=1.0, metavar="SECONDS", help="Between two; 1."
+)
+@common_options
+def command(common: Common, peers: tuple[str, ...], count: int, interval: float) -> int:
+    """Ask whether peers are there (C-ECHO)."""
+    addresses = [common.peer(each) for each in peers]
+    if len(addresses) == 1:
+        common.address = addresses[0]
+
+    async def perform(session: Session) -> int:
+        return await _echo_all(session, addresses, count, interval)
+
+    return run(common, perform)
+
+
+async def _echo_all(session: Session, addresses: list[Address], count: int, interval: float) -> int:
+    outcomes = await defer.gatherResults(
+        [
+            defer.Deferred.fromCoroutine(_echo(session, address, count, interval))
+            for address in addresses
+        ],
+        consumeErrors=True,  # the first is enough
+    )
+    output = session.output
+    problems = [each.problem for each in outcomes if each.problem is not None]
+    if output.is_json:
+        # One document; of one peer the object itself.
+        documents = [each.as_json() for each in outcomes]
+        output.json(documents[0] if len(documents) == 1 else documents)
+    elif len(problems) < len(outcomes) or len(outcomes) > 1:
+        table = output.table(_COLUMNS)
+        for each in outcomes:
+            table.row(each.cells())
+        table.close()
+    for problem in problems:
+        output.problem(problem, in_json=False)
+    codes = {problem.code for problem in problems}
+    if not codes:
+        return ExitCode.OK
+    alike = len(codes) == 1 and len(problems) == len(outcomes)
+    return codes.pop() if alike else ExitCode.SOME_FAILED
+
+
+async def _echo(session: Session, address: Address, count: int, interval: float) -> _Answers:
+    answers = _Answers(address)
+    ae = session.ae(AE, address).add_scu(verification_scu)
+    try:
+        async with session.association(ae, address) as asce:
+            _describe(asce, answers)
+            echo = asce.get_scu(VERIFICATION_SOP_CLASS)
+            for number in range(count):
+                if number:
+                    await session.sleep(interval)
+                if session.is_interrupted:
+                    break
+                begin = session.reactor.seconds()
+                status = await echo()
+                answers.milliseconds.append((session.reactor.seconds() - begin) * 1000)
+                answers.status = str(status)
+                if not status.is_success:
+                    raise StatusFailure("C-ECHO", status)
+    except (NetDICOMError, StatusFailure, CommandError) as error:
+        answers.problem = session.explain(error, address)
+    return answers
+
+
+def _describe(asce: Association, answers: _Answers) -> None:
+    answers.max_pdu = asce.send_limit
+    answer = asce.response_pdu
+    assert answer is not None
+    name = answer.user_item(ImplementationVersionName)
+    uid = answer.user_item(ImplementationClassUID)
+    parts = [printable(name.name) if name else "", f"({printable(uid.uid)})" if uid else ""]
+    answers.implementation = " ".join(filter(None, parts))

@@ -1,0 +1,240 @@
+"""Files that are sent: found in directories, looked at, and remembered when a peer has them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ..dsutils import DataSetError, read_file_meta
+from ..sopclass.storage import Instance
+from .failures import bad_input
+
+__all__ = ["FoundFile", "HeldBackError", "Journal", "Sending", "check_named", "walk"]
+
+# Media Storage Directory: an index of files on a medium, never sent (PS3.10 8).
+_DICOMDIR = "1.2.840.10008.1.3.10"
+
+
+class HeldBackError(DataSetError):
+    """It was not sent, because no more is to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile(os.PathLike[str]):
+    """A file, with what tells it from another one that has its name later."""
+
+    path: str
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: str) -> FoundFile:
+        """Look at a file.
+
+        Raises:
+            OSError: There is none, or nobody may.
+        """
+        facts = os.stat(path)
+        return cls(path, facts.st_size, facts.st_mtime_ns)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Sending(Instance):
+    """An instance in a file, that can still be held back when its turn comes.
+
+    Attributes:
+        is_stopped: Asked just before it goes out.
+    """
+
+    is_stopped: Callable[[], bool] = field(default=lambda: False, kw_only=True)
+
+    def encoded(self, transfer_syntax: str) -> Any:
+        """As for :class:`~netdicom_tx.sopclass.Instance`.
+
+        Raises:
+            HeldBackError: Nothing more is to be sent.
+        """
+        if self.is_stopped():
+            raise HeldBackError("not sent: interrupted")
+        return Instance.encoded(self, transfer_syntax)
+
+    @classmethod
+    def in_file(cls, file: FoundFile, is_stopped: Callable[[], bool]) -> Sending:
+        """Read the header of a file.
+
+        Raises:
+            DataSetError: It is no DICOM file, or has no UIDs.
+            OSError: It cannot be read.
+        """
+        with open(file.path, "rb") as opened:
+            meta = read_file_meta(opened)
+        return cls(*meta[:3], file, meta.offset, is_stopped=is_stopped)
+
+
+def walk(paths: Iterable[str]) -> Iterator[str]:
+    """The files among some paths, and below those that are directories.
+
+    In the order of the names, without following links to directories, and without holding more than
+    one directory's names for each level. A directory that cannot be read gives its own path.
+    """
+    for path in paths:
+        if os.path.isdir(path):
+            yield from _below(path)
+        else:
+            yield path
+
+
+def _below(directory: str) -> Iterator[str]:
+    try:
+        with os.scandir(directory) as entries:
+            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError:
+        yield directory
+        return
+    for name, is_directory in found:
+        path = os.path.join(directory, name)
+        if is_directory:
+            yield from _below(path)
+        elif os.path.isfile(path):
+            yield path
+
+
+def check_named(paths: Iterable[str]) -> None:
+    """See that every path that is not a directory is a file that can be sent.
+
+    Raises:
+        CommandError: One is none; nothing has been sent then.
+    """
+    for path in paths:
+        try:
+            if os.path.isdir(path):
+                with os.scandir(path):
+                    continue
+            Instance.of(path)
+        except OSError as error:
+            raise bad_input(
+                f"{path} cannot be read",
+                str(error.strerror),
+                "check the path and its permissions; nothing was sent",
+            ) from error
+        except DataSetError as error:
+            raise bad_input(
+                f"{path} cannot be sent",
+                str(error),
+                "name DICOM files (Part 10) or directories, in which others are skipped; nothing was "
+                "sent",
+            ) from error
+
+
+def is_storable(instance: Instance) -> bool:
+    """Whether this is for C-STORE: not a DICOMDIR."""
+    return instance.sop_class_uid != _DICOMDIR
+
+
+def is_dicom(path: str) -> bool:
+    """Whether the file says that it is DICOM (PS3.10 7.1); of one that cannot be read, False."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+class Journal:
+    """What a peer has acknowledged, in a file of JSON lines.
+
+    The first line names the peer; each other line a file with its size and time, so that a file
+    that has changed is sent again. A line is written when the peer has answered, and a last line
+    that was cut off by a crash counts for nothing.
+
+    Args:
+        path: Made when absent.
+        peer: ``AET@host:port``.
+
+    Raises:
+        CommandError: The file is no journal, or one of another peer.
+    """
+
+    def __init__(self, path: str, peer: str) -> None:
+        self._path = path
+        self._known: set[int] = set()
+        try:
+            self._file: IO[bytes] = Path(path).open("a+b")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise bad_input(
+                f"the journal {path} cannot be written", str(error.strerror), "name another file"
+            ) from error
+        try:
+            self._load(peer)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _load(self, peer: str) -> None:
+        self._file.seek(0)
+        first = self._file.readline()
+        if not first:
+            self._append({"journal": "netdicom store", "peer": peer})
+            return
+        head = _parse(first)
+        if head is None or head.get("journal") != "netdicom store":
+            raise bad_input(
+                f"{self._path} is no journal of netdicom store",
+                "its first line does not say so",
+                "name another file for --resume: it is not overwritten",
+            )
+        if head.get("peer") != peer:
+            raise bad_input(
+                f"the journal {self._path} is that of another peer",
+                f"it is for {head.get('peer')}, this is {peer}",
+                "use one journal for each peer",
+            )
+        line = first
+        for line in self._file:
+            entry = _parse(line)
+            if entry is not None:
+                self._known.add(_mark(entry.get("file"), entry.get("size"), entry.get("modified")))
+        if not line.endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def has(self, file: FoundFile) -> bool:
+        """Whether the peer has acknowledged this file, as it is."""
+        return _mark(os.path.abspath(file.path), file.size, file.modified) in self._known
+
+    def add(self, file: FoundFile, instance: Instance) -> None:
+        """The peer has acknowledged it."""
+        self._append(
+            {
+                "file": os.path.abspath(file.path),
+                "size": file.size,
+                "modified": file.modified,
+                "sop_instance_uid": instance.sop_instance_uid,
+            }
+        )
+
+    def _append(self, entry: dict[str, object]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _mark(path: object, size: object, modified: object) -> int:
+    # 64 bits of it: a million entries fit in 50 MB, and two that fall together are not to be feared.
+    return hash((path, size, modified))

@@ -1,0 +1,163 @@
+"""``netdicom move``: have a peer send somewhere, or here (PS3.4 C.4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import click
+from pydicom.dataset import Dataset
+
+from ..applicationentity import AE
+from ..dispatch import UNKNOWN_SOP_CLASSES
+from ..sopclass import qr_move_scu, storage_scp, verification_scp
+from ..uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+from .addresses import Address, check_title
+from .failures import bad_input
+from .get import Receipt, conclude, failed_instances, follow, output_options
+from .listening import endpoint_string, listen, where
+from .options import Common, common_options, examples, peer_argument
+from .query import Query, key_option, model_options, retrieve_query
+from .receiving import OutputDirectory, ReceivingAE
+from .session import Session, run
+
+_HERE = "here"  # --receive without a value
+_PORT = 11112
+# Seconds that associations have to end once the C-MOVE is complete.
+_GRACE = 2.0
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom move archive -k StudyInstanceUID=1.2.3 --to WORKSTATION1",
+        "netdicom move archive -k StudyInstanceUID=1.2.3 -aet WORKSTATION1 --receive=11112 -o study/",
+    ),
+)
+@peer_argument
+@key_option
+@model_options("PSO")
+@click.option("-aem", "--to", "destination", metavar="TITLE", help="AE title of the destination.")
+@click.option(
+    "--receive",
+    "endpoint",
+    is_flag=False,
+    flag_value=_HERE,
+    metavar="[ENDPOINT]",
+    help="Receive here: listen at a port (11112), host:port, or a Twisted endpoint meanwhile.",
+)
+@output_options
+@common_options
+def command(
+    common: Common,
+    keys: tuple[str, ...],
+    root: str,
+    level: str | None,
+    destination: str | None,
+    endpoint: str | None,
+    directory: str,
+    layout: str,
+) -> int:
+    """Have a peer send somewhere, or here (C-MOVE).
+
+    The peer must know the AE title of the destination, with its address. With --receive a Storage
+    SCP runs here for as long as it takes, under our own AE title (-aet) or that of --to; it
+    listens on every interface, on loopback only when the peer is there.
+    """
+    query = retrieve_query(keys, root, level)
+    identifier = query.identifier()
+    if destination is None and endpoint is None:
+        raise bad_input(
+            "the destination is not said",
+            "C-MOVE needs the AE title that the peer sends to",
+            "pass --to TITLE, or --receive to receive here",
+        )
+    if destination is not None:
+        destination = check_title(destination, "--to")
+    output = None
+    if endpoint is not None:
+        assert common.address is not None
+        endpoint = _listen_at(endpoint, common.address)
+        output = OutputDirectory(directory, layout)
+
+    async def perform(session: Session) -> int:
+        return await _move(session, query, identifier, destination, endpoint, output)
+
+    return run(common, perform)
+
+
+def _listen_at(text: str, peer: Address) -> str:
+    """The endpoint for ``--receive``."""
+    if text == _HERE:
+        text = f"127.0.0.1:{_PORT}" if peer.is_loopback else str(_PORT)
+    return endpoint_string(text)
+
+
+async def _move(
+    session: Session,
+    query: Query,
+    identifier: Dataset,
+    destination: str | None,
+    endpoint: str | None,
+    output: OutputDirectory | None,
+) -> int:
+    address = session.common.address
+    assert address is not None
+    sop_class = query.sop_class("C-MOVE")
+    ae = session.ae(AE, address).add_scu(qr_move_scu, [sop_class])
+    title = destination or session.own_title(address)
+    receipt = Receipt(session.output) if output is not None else None
+    async with (
+        _receiver(session, title, endpoint, output, receipt) as target,
+        session.association(ae, address) as asce,
+    ):
+        stream = asce.get_scu(sop_class)(identifier, target)
+        with (
+            session.on_interrupt(stream.cancel),
+            session.output.progress("move", unit="instances") as progress,
+        ):
+            seen = 0
+            async for _, response in stream:
+                kept, octets = (receipt.kept, receipt.octets) if receipt else (0, 0)
+                follow(progress, response, octets - seen, kept)
+                seen = octets
+        final = stream.final
+        assert final is not None
+        failures = failed_instances(final, asce, sop_class)
+    place = output.path if output is not None else title
+    return conclude(session, final, receipt, failures, place)
+
+
+@asynccontextmanager
+async def _receiver(
+    session: Session,
+    title: str,
+    endpoint: str | None,
+    output: OutputDirectory | None,
+    receipt: Receipt | None,
+) -> AsyncIterator[Any]:
+    """The destination: an AE title, or an AE that listens while the block runs."""
+    if endpoint is None or output is None or receipt is None:
+        yield title
+        return
+    target = session.ae(ReceivingAE, None, output, receipt, ae_title=title)
+    serve(target, takes_all=True)
+    port = await listen(session.reactor, target, endpoint, None)
+    session.output.note(f"{title} listening on {where(port)}")
+    try:
+        yield target
+    finally:
+        await port.stopListening()
+        if not session.is_interrupted:
+            await target.drain(_GRACE)
+
+
+def serve(ae: AE, *, takes_all: bool) -> None:
+    """Verification and storage, in every transfer syntax.
+
+    Args:
+        takes_all: Also SOP classes that no registry knows.
+    """
+    classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES) if takes_all else STORAGE_SOP_CLASSES
+    ae.add_scp(verification_scp).add_scp(storage_scp, classes, ALL_TRANSFER_SYNTAXES)

@@ -1,0 +1,215 @@
+"""The options that every command has, in DCMTK's spellings and in words."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import click
+
+from .addresses import Address, TLSFiles, find_peer, overridden
+from .config import Config, load_config
+from .failures import CommandError
+from .output import Output
+
+__all__ = ["Common", "common_options", "examples", "peer_argument", "peers_argument"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# PS3.8 D.1: a smaller one holds no fragment; 0 means no limit.
+_SMALLEST_PDU = 4096
+_LARGEST_PDU = 0xFFFFFFFF
+# Seconds that anybody may want to wait: a week.
+_LONGEST = 7 * 86400.0
+
+
+@dataclass(slots=True)
+class Common:
+    """What the common options say.
+
+    Attributes:
+        calling: AE title of ours; None means the configured one.
+        called: AE title to call the peer by; None means the one of its address.
+        address: The peer, for a command that has one.
+    """
+
+    DEFAULT_TITLE: ClassVar[str] = "NETDICOM-SCU"
+    config: Config
+    output: Output
+    calling: str | None = None
+    called: str | None = None
+    connect_timeout: float | None = None
+    associate_timeout: float | None = None
+    response_timeout: float | None = None
+    max_pdu: int = 1 << 20
+    verbose: int = 0
+    tls: TLSFiles | None = None
+    address: Address | None = field(default=None)
+
+    def peer(self, text: str) -> Address:
+        """The peer that an argument names, with what the options say of it.
+
+        Raises:
+            CommandError: It names none.
+        """
+        known = find_peer(text, self.config.peers, self.config.sources)
+        return overridden(known, called=self.called, tls=self.tls)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _pdu_size(text: str) -> int:
+    try:
+        size = int(text)
+    except ValueError:
+        size = -1
+    if size != 0 and not _SMALLEST_PDU <= size <= _LARGEST_PDU:
+        raise click.BadParameter(f"{text!r} is not 0 (no limit), nor {_SMALLEST_PDU} or more")
+    return size
+
+
+_NAMES = {
+    "calling",
+    "called",
+    "connect_timeout",
+    "associate_timeout",
+    "response_timeout",
+    "max_pdu",
+    "verbose",
+}
+_TLS_NAMES = ("certificate", "key", "trust", "server_name", "fingerprint")
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("-aet", "--calling", metavar="TITLE", help="Call ourselves so."),
+    click.option(
+        "-aec", "--called", metavar="TITLE", help="Call the peer so, whatever its address says."
+    ),
+    click.option(
+        "-to", "-tc", "--connect-timeout", type=_seconds, metavar="SECONDS", help="To connect; 30."
+    ),
+    click.option(
+        "-ta",
+        "--associate-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="For the answer to an association request; 30.",
+    ),
+    click.option(
+        "-td",
+        "--response-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="For each DIMSE response; 60.",
+    ),
+    click.option(
+        "-pdu",
+        "--max-pdu",
+        type=_pdu_size,
+        default=1 << 20,
+        metavar="OCTETS",
+        help="The longest PDU that we admit; 0 is any.",
+    ),
+    click.option(
+        "--tls", "use_tls", is_flag=True, help="Speak TLS (also: dicoms:// in the address)."
+    ),
+    click.option("--tls-ca", "trust", metavar="FILE", help="PEM file of whom we trust."),
+    click.option("--tls-cert", "certificate", metavar="FILE", help="PEM file of our certificate."),
+    click.option("--tls-key", "key", metavar="FILE", help="PEM file of its key."),
+    click.option("--tls-name", "server_name", metavar="NAME", help="In the peer's certificate."),
+    click.option(
+        "--tls-fingerprint",
+        "fingerprint",
+        metavar="SHA256",
+        help="Trust the peer's certificate by its digest.",
+    ),
+    click.option("--json", "is_json", is_flag=True, help="Results as JSON."),
+    click.option("--no-color", is_flag=True, help="No colors; so does NO_COLOR."),
+    click.option("-q", "--quiet", is_flag=True, help="No notes, no progress."),
+    click.option("-v", "--verbose", count=True, help="Say more; -vv for the whole log."),
+    click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help="Instead of ~/.config/netdicom/config.toml and ./netdicom.toml.",
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help, kept line by line."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def common_options(command: _F) -> _F:
+    """Add the common options; the command gets a :class:`Common` as its first argument.
+
+    What it raises is said in three lines, and is the exit code.
+    """
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> int:
+        output = Output(
+            is_json=given.pop("is_json"),
+            is_quiet=given.pop("quiet"),
+            has_color=not given.pop("no_color"),
+        )
+        use_tls = given.pop("use_tls")
+        tls = {name: given.pop(name) for name in _TLS_NAMES}
+        named = {name: given.pop(name) for name in _NAMES}
+        try:
+            common = Common(
+                load_config(given.pop("config_file")),
+                output,
+                tls=TLSFiles(**tls) if use_tls or any(tls.values()) else None,
+                **named,
+            )
+            peer = given.pop("peer", None)
+            if peer is not None:
+                common.address = common.peer(peer)
+            code: int = command(common, **given)
+        except CommandError as error:
+            output.problem(error.problem)
+            return error.problem.code
+        return code
+
+    decorated: Any = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    result: _F = decorated
+    return result
+
+
+def _complete_peer(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    try:
+        config = load_config()
+    except CommandError:
+        return []
+    return [name for name in config.peers if name.startswith(incomplete)]
+
+
+def peer_argument(command: _F) -> _F:
+    """One peer, which becomes :attr:`Common.address`."""
+    decorated: Any = click.argument("peer", metavar="PEER", shell_complete=_complete_peer)(command)
+    result: _F = decorated
+    return result
+
+
+def peers_argument(command: _F) -> _F:
+    """One peer or several, as they are written."""
+    decorated: Any = click.argument(
+        "peers", metavar="PEER...", nargs=-1, required=True, shell_complete=_complete_peer
+    )(command)
+    result: _F = decorated
+    return result

@@ -1,0 +1,252 @@
+"""What a command says: results on stdout, everything else on stderr.
+
+Results are a table on a terminal, tab-separated lines elsewhere, JSON with ``--json``. A progress
+bar is drawn on stderr, and only when that is a terminal. What came from a peer is shown with its
+control characters escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self, TextIO
+
+from .failures import Problem
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn, Task, TaskID
+
+__all__ = ["Output", "Progress", "Table", "counted", "printable_line"]
+
+# Characters that a pipe with any room takes at once: PIPE_BUF is 4096 octets, a character has 4.
+_SURE_TO_FIT = 1000
+
+
+def printable_line(text: object) -> str:
+    """Text on one line, whatever is in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+class Output:
+    """Where a command writes.
+
+    Args:
+        is_json: Results are JSON documents, and a problem is one too.
+        is_quiet: No notes and no progress.
+        has_color: False, or ``NO_COLOR`` in the environment, leaves colors out.
+    """
+
+    def __init__(
+        self, *, is_json: bool = False, is_quiet: bool = False, has_color: bool = True
+    ) -> None:
+        self.is_json = is_json
+        self.is_quiet = is_quiet
+        self.has_color = has_color
+        # A name in any script must not end the program where the terminal knows fewer.
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether a person reads the results."""
+        return sys.stdout.isatty()
+
+    def line(self, text: str) -> None:
+        """A line of results, at once."""
+        _write(sys.stdout, text)
+
+    async def stream(self, text: str) -> None:
+        """A line of results among many; waits while whoever reads them is behind.
+
+        The reactor goes on meanwhile, so that no timer runs out because somebody reads slowly.
+        """
+        if _would_block(sys.stdout, text):
+            from twisted.internet.threads import deferToThread
+
+            await deferToThread(_write, sys.stdout, text)
+        else:
+            _write(sys.stdout, text)
+
+    def json(self, value: object) -> None:
+        """A JSON document on one line."""
+        self.line(json.dumps(value, ensure_ascii=False))
+
+    def note(self, text: str) -> None:
+        """A line for a person, beside the results."""
+        if not self.is_quiet:
+            _write(sys.stderr, text)
+
+    def problem(self, problem: Problem, *, in_json: bool = True) -> None:
+        """Why the command failed.
+
+        Args:
+            in_json: False when the document of the results has it already.
+        """
+        _write(sys.stderr, "\n".join(map(printable_line, str(problem).splitlines())))
+        if self.is_json and in_json:
+            self.json({"error": problem.as_json()})
+
+    def table(self, columns: Sequence[str], *, has_head: bool = True) -> Table:
+        """A table of results; close it when all rows are in."""
+        return Table(self, columns, has_head)
+
+    def progress(self, what: str, *, unit: str, total: int | None = None) -> Progress:
+        """A progress bar, or nothing where there is no terminal to draw it on."""
+        return Progress(self, what, unit, total)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def _would_block(stream: TextIO, text: str) -> bool:
+    """Whether a pipe or terminal has no room for a line now."""
+    if len(text) < _SURE_TO_FIT:
+        try:
+            return not select.select([], [stream], [], 0)[1]
+        except (OSError, ValueError):  # no descriptor, as in a test
+            return False
+    return True
+
+
+class Table:
+    """Rows: kept until the end for a terminal, whose widths they decide; else written as they come."""
+
+    def __init__(self, output: Output, columns: Sequence[str], has_head: bool) -> None:
+        self._output = output
+        self._columns = columns
+        self._has_head = has_head
+        self._rows: list[list[str]] | None = [] if output.has_terminal else None
+        if self._rows is None and has_head:
+            output.line("\t".join(columns))
+
+    def row(self, cells: Iterable[object]) -> None:
+        """Add a row."""
+        shown = [printable_line(cell) for cell in cells]
+        if self._rows is None:
+            self._output.line("\t".join(shown))
+        else:
+            self._rows.append(shown)
+
+    async def stream(self, cells: Iterable[object]) -> None:
+        """Add a row among many; see :meth:`Output.stream`."""
+        if self._rows is None:
+            await self._output.stream("\t".join(map(printable_line, cells)))
+        else:
+            self.row(cells)
+
+    def close(self) -> None:
+        """Draw it, where it has waited for that."""
+        if not self._rows:
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        drawn = RichTable(box=SIMPLE_HEAD, show_header=self._has_head, show_edge=False)
+        for column in self._columns:
+            drawn.add_column(Text(column), overflow="fold")
+        for row in self._rows:
+            drawn.add_row(*map(Text, row))
+        Console(no_color=None if self._output.has_color else True, highlight=False).print(drawn)
+
+
+class Progress:
+    """How far a transfer is: count, octets a second, time left, failures.
+
+    A context manager; what it counts is there without a terminal too.
+
+    Attributes:
+        done: Finished, well or not.
+        failed: Of these, not well.
+    """
+
+    def __init__(self, output: Output, what: str, unit: str, total: int | None) -> None:
+        self.done = 0
+        self.failed = 0
+        self._octets = 0
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        if output.is_quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        speed = _speed_column()
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.fields[of]} {task.fields[unit]}", markup=False),
+            speed,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failures]}", markup=False),
+            console=Console(stderr=True, no_color=None if output.has_color else True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(
+            what, total=total, unit=unit, of="?" if total is None else total, failures="", octets=0
+        )
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody sees it; else a total need not be found out."""
+        return self._bar is not None
+
+    def expect(self, total: int) -> None:
+        """The total is known, or is another one."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=total, of=total)
+
+    def set(self, done: int, failed: int, octets: int = 0) -> None:
+        """So much is done in all; ``octets`` are added to those before."""
+        self.done, self.failed = done, failed
+        self._octets += octets
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=done,
+                octets=self._octets,
+                failures=f"{failed} failed" if failed else "",
+            )
+
+    def advance(self, octets: int = 0, *, failed: bool = False) -> None:
+        """One more."""
+        self.set(self.done + 1, self.failed + failed, octets)
+
+
+def _speed_column() -> ProgressColumn:
+    """Octets a second since the beginning."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """MB/s."""
+
+        def render(self, task: Task) -> Text:
+            octets, seconds = task.fields["octets"], task.elapsed
+            if not octets or not seconds:
+                return Text("")
+            return Text(f"{octets / seconds / 1e6:.1f} MB/s")
+
+    return Speed()

@@ -1,0 +1,166 @@
+"""What find, get, move and worklist have in common: keys, level, information model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from ..uids import (
+    FIND_SOP_CLASSES,
+    GET_SOP_CLASSES,
+    MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
+    MOVE_SOP_CLASSES,
+)
+from .failures import bad_input
+from .keys import Key, identifier, parse_keys
+
+__all__ = ["Query", "key_option", "model_options", "retrieve_query"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Information models by DCMTK's letters (PS3.4 C.6, K.6).
+ROOTS = {"P": "patient root", "S": "study root", "O": "patient/study only", "W": "worklist"}
+# The levels, with the unique key of each (PS3.4 C.6.1.1, C.6.2.1).
+LEVELS = {
+    "PATIENT": Tag(0x0010, 0x0020),
+    "STUDY": Tag(0x0020, 0x000D),
+    "SERIES": Tag(0x0020, 0x000E),
+    "IMAGE": Tag(0x0008, 0x0018),
+}
+_QUERY_LEVEL = Tag(0x0008, 0x0052)
+_OF_ROOT = {
+    root: {"C-FIND": find, "C-GET": get, "C-MOVE": move}
+    for root, find, get, move in zip(
+        "PSO", FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, strict=True
+    )
+} | {"W": {"C-FIND": MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS}}
+
+
+def key_option(command: _F) -> _F:
+    """``-k``."""
+    decorated: Any = click.option(
+        "-k",
+        "--key",
+        "keys",
+        multiple=True,
+        metavar="KEY[=VALUE]",
+        help="A keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
+    )(command)
+    result: _F = decorated
+    return result
+
+
+def model_options(letters: str) -> Callable[[_F], _F]:
+    """``-P -S -O`` (``-W``), ``--root`` and ``--level``.
+
+    Args:
+        letters: Of :data:`ROOTS`, that the command knows.
+    """
+
+    def add(command: _F) -> _F:
+        decorated: Any = click.option(
+            "--level",
+            type=click.Choice(list(LEVELS), case_sensitive=False),
+            metavar="LEVEL",
+            help="PATIENT, STUDY, SERIES or IMAGE; by default that of the deepest unique key.",
+        )(command)
+        for letter in reversed(letters):
+            decorated = click.option(
+                f"-{letter}",
+                "root",
+                flag_value=letter,
+                help=f"{ROOTS[letter].capitalize()} model{', the default' * (letter == 'S')}.",
+            )(decorated)
+        decorated = click.option(
+            "--root",
+            "root",
+            type=click.Choice(list(letters), case_sensitive=False),
+            metavar="|".join(letters),
+            default="S",
+            help="The same, by its letter.",
+        )(decorated)
+        result: _F = decorated
+        return result
+
+    return add
+
+
+class Query:
+    """The keys of a command, in an information model, at a level.
+
+    Args:
+        texts: Keys as they were written.
+        root: A letter of :data:`ROOTS`.
+        level: None means that of the deepest unique key that is named.
+
+    Raises:
+        CommandError: A key cannot be read, or the level is none of the model's.
+    """
+
+    def __init__(self, texts: Sequence[str], root: str, level: str | None) -> None:
+        keys = parse_keys(texts)
+        self.root = root.upper()
+        for key in keys:
+            if key.tag == _QUERY_LEVEL and not key.path and level is None:
+                level = (key.value or "").upper()
+                if level not in LEVELS:
+                    raise bad_input(
+                        f"{key.value!r} is no query/retrieve level",
+                        "PS3.4 C.6 knows PATIENT, STUDY, SERIES and IMAGE",
+                        "write --level LEVEL",
+                    )
+        self.keys: list[Key] = [key for key in keys if key.tag != _QUERY_LEVEL or key.path]
+        self.level = None if self.root == "W" else (level or self._deepest())
+        if (self.root, self.level) in (("S", "PATIENT"), ("O", "SERIES"), ("O", "IMAGE")):
+            raise bad_input(
+                f"the {ROOTS[self.root]} model has no {self.level} level",
+                "PS3.4 C.6",
+                "use -P for patients" if self.root == "S" else "use -P or -S",
+            )
+
+    def _deepest(self) -> str:
+        tags = {key.tag for key in self.keys if not key.path}
+        for level, tag in reversed(LEVELS.items()):
+            if tag in tags and not (level == "PATIENT" and self.root == "S"):
+                return level
+        return "STUDY"
+
+    def sop_class(self, operation: str) -> str:
+        """The SOP class of an operation in this model."""
+        return _OF_ROOT[self.root][operation]
+
+    def identifier(self, more: Sequence[Key] = ()) -> Dataset:
+        """The identifier.
+
+        Args:
+            more: Keys that are not among those that were written.
+
+        Raises:
+            CommandError: A value does not fit its attribute.
+        """
+        return identifier([*more, *self.keys], self.level)
+
+
+def retrieve_query(texts: Sequence[str], root: str, level: str | None) -> Query:
+    """A query that says what is to be retrieved: its level's unique key has a value (PS3.4 C.4.2.1.4).
+
+    Raises:
+        CommandError: It does not, or is no query.
+    """
+    query = Query(texts, root, level)
+    assert query.level is not None
+    unique = LEVELS[query.level]
+    if not any(key.tag == unique and key.value and not key.path for key in query.keys):
+        name = {"PATIENT": "PatientID", "IMAGE": "SOPInstanceUID"}.get(
+            query.level, f"{query.level.capitalize()}InstanceUID"
+        )
+        raise bad_input(
+            f"what is to be retrieved is not said: {name} has no value",
+            f"the level is {query.level}, its unique key is {name}",
+            f"pass -k {name}=VALUE; netdicom find shows the values",
+        )
+    return query

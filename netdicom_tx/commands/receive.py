@@ -1,0 +1,156 @@
+"""``netdicom receive``: take what others send, into a directory (PS3.4 Annex B, SCP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from twisted.internet import defer
+
+from ..asceprovider import Association
+from ..exceptions import AssociationError, AssociationReleasedError, printable
+from ..pdu import AAssociateRQ
+from .failures import ExitCode
+from .get import output_options
+from .listening import endpoint_string, listen, where
+from .move import serve
+from .options import Common, common_options, examples
+from .output import Output, counted, printable_line
+from .receiving import Arrived, OutputDirectory, ReceivingAE
+from .session import Session, run
+
+_DEFAULT = "127.0.0.1:11112"
+# Seconds that running operations have after Ctrl-C.
+_GRACE = 10.0
+_MAX_ASSOCIATIONS = 100
+
+
+@click.command(
+    epilog=examples(
+        "netdicom receive -o inbox/",
+        "netdicom receive --listen 11112 -aet WORKSTATION1 -o inbox/ --layout flat",
+        "netdicom receive --listen 2762 --tls-cert our.pem -o inbox/",
+    )
+)
+@click.option(
+    "-l",
+    "--listen",
+    "endpoints",
+    multiple=True,
+    metavar="ENDPOINT",
+    help=f"A port, host:port, or a Twisted endpoint; repeatable. {_DEFAULT}",
+)
+@output_options
+@click.option("--accept-all", is_flag=True, help="Also SOP classes that no registry knows.")
+@common_options
+def command(
+    common: Common,
+    endpoints: tuple[str, ...],
+    directory: str,
+    layout: str,
+    accept_all: bool,
+) -> int:
+    """Take what others send, into a directory, until Ctrl-C (C-STORE, C-ECHO).
+
+    Says one line for each association that ends: who it was, instances, failures, octets, and how it
+    ended. It answers to any AE title, and opens to the network only when --listen says so.
+    """
+    places = [endpoint_string(each) for each in endpoints or (_DEFAULT,)]
+    output = OutputDirectory(directory, layout)
+
+    async def perform(session: Session) -> int:
+        return await _receive(session, places, output, accept_all)
+
+    return run(common, perform)
+
+
+@dataclass(slots=True)
+class _Count:
+    kept: int = 0
+    refused: int = 0
+    octets: int = 0
+
+
+class _Receiver(ReceivingAE):
+    """Counts for each association what came on it."""
+
+    def __init__(
+        self, ae_title: str, output: OutputDirectory, shown: Output, **options: Any
+    ) -> None:
+        super().__init__(ae_title, output, self._arrived, **options)
+        self._shown = shown
+        self._counts: dict[Association, _Count] = {}
+
+    def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> None:
+        self._counts[asce] = _Count()
+        asce.closed().addCallback(self._over, asce)
+
+    def _arrived(self, asce: Association, arrived: Arrived | None) -> None:
+        count = self._counts.get(asce)
+        if count is None:
+            return
+        if arrived is None:
+            count.refused += 1
+            return
+        count.kept += 1
+        count.octets += arrived.size
+        if self._shown.is_json:
+            self._shown.json(
+                {
+                    "file": arrived.path,
+                    "sop_class_uid": arrived.sop_class_uid,
+                    "sop_instance_uid": arrived.sop_instance_uid,
+                    "transfer_syntax_uid": arrived.transfer_syntax,
+                    "octets": arrived.size,
+                    "calling": printable(asce.calling_ae_title),
+                }
+            )
+
+    def _over(self, reason: AssociationError, asce: Association) -> None:
+        count = self._counts.pop(asce)
+        host = getattr(asce.peer_address, "host", "")
+        peer = f"{printable(asce.calling_ae_title)}@{host}"
+        how = "released" if isinstance(reason, AssociationReleasedError) else str(reason)
+        if self._shown.is_json:
+            self._shown.json(
+                {
+                    "association": {
+                        "peer": peer,
+                        "kept": count.kept,
+                        "refused": count.refused,
+                        "octets": count.octets,
+                        "end": how,
+                    }
+                }
+            )
+        else:
+            self._shown.line(
+                printable_line(
+                    f"{peer}: {counted(count.kept, 'instance')}, {count.refused} refused, "
+                    f"{count.octets / 1e6:.1f} MB; {how}"
+                )
+            )
+
+
+async def _receive(
+    session: Session, places: list[str], output: OutputDirectory, accept_all: bool
+) -> int:
+    session.ends_by_interrupt = True
+    ae = session.ae(_Receiver, None, output, session.output, max_associations=_MAX_ASSOCIATIONS)
+    serve(ae, takes_all=accept_all)
+    ports = []
+    for place in places:
+        port = await listen(session.reactor, ae, place, session.common.tls)
+        ports.append(port)
+        host = port.getHost()
+        if session.output.is_json:
+            listening = {"host": getattr(host, "host", ""), "port": getattr(host, "port", 0)}
+            session.output.json({"listening": {"ae_title": ae.ae_title, **listening}})
+        session.output.note(f"{ae.ae_title} listening on {where(port)}, writes to {output.path}")
+    forever: defer.Deferred[None] = defer.Deferred()
+    await session.until_interrupted(forever)
+    for port in ports:
+        await port.stopListening()
+    await ae.drain(_GRACE)
+    return ExitCode.OK

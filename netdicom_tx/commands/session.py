@@ -1,0 +1,296 @@
+"""One run of a command: the reactor, the signals, the application entities, and the exit code.
+
+The first Ctrl-C asks the command to come to an end in order: what runs is cancelled (C-CANCEL),
+the association is released. The second one aborts (A-ABORT), a third one leaves at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .addresses import Address
+from .failures import CommandError, ExitCode, Problem, bad_input, explain
+
+if TYPE_CHECKING:
+    from twisted.internet import defer
+    from twisted.logger import LogEvent
+
+    from ..applicationentity import AE, RemoteAE
+    from ..asceprovider import Association
+    from .options import Common
+
+__all__ = ["Session", "run"]
+
+_T = TypeVar("_T")
+_AE = TypeVar("_AE", bound="AE")
+
+# Seconds that connections have, at the end of a command, to close.
+_CLOSING = 2.0
+
+
+class Session:
+    """What a command works with.
+
+    Attributes:
+        common: The options that every command has.
+        is_interrupted: Ctrl-C was pressed.
+        ends_by_interrupt: Ctrl-C is how the command ends when all is well.
+    """
+
+    def __init__(self, common: Common, reactor: Any) -> None:
+        self.common = common
+        self.output = common.output
+        self.reactor = reactor
+        self.is_interrupted = False
+        self.ends_by_interrupt = False
+        self._is_aborted = False
+        self._aes: list[AE] = []
+        self._actions: list[Callable[[], object]] = []
+        self._running: defer.Deferred[int] | None = None
+
+    # -- application entities ----------------------------------------------------------------------
+
+    def own_title(self, address: Address | None = None) -> str:
+        """What we call ourselves."""
+        common = self.common
+        known = address.calling if address is not None else None
+        return common.calling or known or common.config.ae_title or common.DEFAULT_TITLE
+
+    def ae(
+        self, kind: Callable[..., _AE], address: Address | None, *arguments: Any, **options: Any
+    ) -> _AE:
+        """Make an application entity that is ended with this run.
+
+        Args:
+            kind: Its class.
+            address: Whom it calls; None for one that serves.
+            arguments: Behind the AE title.
+        """
+        from ..dulprovider import Timeouts
+
+        common = self.common
+        defaults = Timeouts()
+        associate = common.associate_timeout or defaults.associate
+        made = kind(
+            options.pop("ae_title", None) or self.own_title(address),
+            *arguments,
+            reactor=self.reactor,
+            max_pdu_length=common.max_pdu,
+            timeouts=Timeouts(
+                connect=common.connect_timeout or defaults.connect,
+                associate=associate,
+                response=common.response_timeout or defaults.response,
+            ),
+            **options,
+        )
+        self._aes.append(made)
+        return made
+
+    def remote(self, address: Address) -> RemoteAE:
+        """The peer, for the library."""
+        from ..applicationentity import RemoteAE
+        from ..exceptions import LocalProtocolError
+
+        try:
+            return RemoteAE(address.ae_title, address.endpoint(self.reactor))
+        except LocalProtocolError as error:
+            raise bad_input(
+                f"TLS with {address} cannot be set up", str(error), "check the --tls options"
+            ) from error
+        except ImportError as error:
+            raise bad_input(
+                "TLS needs packages that are not installed",
+                str(error),
+                "pip install 'netdicom-tx[tls]'",
+            ) from error
+
+    def explain(self, error: BaseException, address: Address | None = None) -> Problem:
+        """Why something failed, in words.
+
+        Args:
+            address: Of the peer it failed with; None means that of the command.
+
+        Raises:
+            BaseException: The error itself, when it is nothing that a peer or a user can cause.
+        """
+        peer = address or self.common.address
+        if peer is None:
+            return explain(error, "the peer", self.own_title(), "")
+        return explain(error, str(peer), self.own_title(peer), peer.ae_title)
+
+    @asynccontextmanager
+    async def association(
+        self, ae: AE, address: Address, contexts: Any = None
+    ) -> AsyncIterator[Association]:
+        """An association, released at the end of the block, aborted after an exception.
+
+        Args:
+            contexts: As for :meth:`AE.request_association`.
+        """
+        remote = self.remote(address)
+        connecting = ae.request_association(remote, contexts)
+        with self.on_interrupt(connecting.cancel):
+            asce = await connecting
+        if self.common.verbose:
+            self.output.note(f"{address}: {len(asce.accepted_contexts)} contexts accepted")
+        async with asce:
+            yield asce
+
+    # -- interruption --------------------------------------------------------------------------------
+
+    @contextmanager
+    def on_interrupt(self, action: Callable[[], object]) -> Iterator[None]:
+        """Do this at the first Ctrl-C, while the block runs; at once when it was pressed before."""
+        if self.is_interrupted:
+            action()
+        self._actions.append(action)
+        try:
+            yield
+        finally:
+            self._actions.remove(action)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; Ctrl-C ends it."""
+        from twisted.internet.task import deferLater
+
+        waiting: defer.Deferred[None] = deferLater(self.reactor, seconds, lambda: None)
+        await self.until_interrupted(waiting)
+
+    async def until_interrupted(self, waiting: defer.Deferred[_T]) -> _T | None:
+        """What it gives; None when Ctrl-C cancelled it."""
+        from twisted.internet.defer import CancelledError
+
+        with self.on_interrupt(waiting.cancel):
+            try:
+                return await waiting
+            except CancelledError:
+                if self.is_interrupted:
+                    return None
+                raise
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        if self._is_aborted:
+            os._exit(ExitCode.INTERRUPTED)
+        if self.is_interrupted:
+            self._is_aborted = True
+            self._abort()
+            return
+        self.is_interrupted = True
+        self.output.note("interrupted: coming to an end; once more aborts")
+        if self._actions:
+            self._actions[-1]()
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        for ae in self._aes:
+            for asce in ae.associations:
+                asce.abort()
+        if self._running is not None:
+            self._running.cancel()
+
+    # -- from the beginning to the end -----------------------------------------------------------------
+
+    async def perform(self, command: Callable[[Session], Coroutine[Any, Any, int]]) -> int:
+        """Run a command; the exit code."""
+        from twisted.internet import defer
+
+        running = defer.Deferred.fromCoroutine(command(self))
+        self._running = running
+        try:
+            code = await running
+        except (defer.CancelledError, Exception) as error:
+            if not self.is_interrupted:
+                raise
+            code = ExitCode.INTERRUPTED
+            if self.common.verbose and not isinstance(error, defer.CancelledError):
+                self.output.note(str(error))
+        finally:
+            self._running = None
+            await self._close()
+        if self.is_interrupted and not (self.ends_by_interrupt and not self._is_aborted):
+            return ExitCode.INTERRUPTED
+        return code
+
+    async def _close(self) -> None:
+        """See every connection closed, by the peer if it does so soon."""
+        from twisted.internet import defer
+
+        left = [asce for ae in self._aes for asce in ae.associations]
+        for asce in left:
+            asce.abort()
+        closing = defer.DeferredList([asce.closed() for asce in left])
+        closing.addTimeout(_CLOSING, self.reactor)
+        with suppress(defer.TimeoutError):
+            await closing
+        for asce in left:
+            asce.drop()
+
+
+def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) -> int:
+    """Run a command in the reactor, and say what went wrong; the exit code."""
+    from twisted.internet import defer, reactor
+
+    any_reactor: Any = reactor  # its interfaces are many, and no type has them all
+    _begin_logging(common.verbose)
+    session = Session(common, any_reactor)
+    outcome: list[Any] = []
+
+    def started() -> None:
+        performing = defer.Deferred.fromCoroutine(session.perform(command))
+        performing.addBoth(outcome.append)
+        performing.addBoth(lambda _: any_reactor.stop())
+
+    def on_signal(*_: object) -> None:
+        any_reactor.callFromThread(session.interrupt)
+
+    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM)}
+    any_reactor.callWhenRunning(started)
+    try:
+        any_reactor.run(installSignalHandlers=False)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    (result,) = outcome
+    if isinstance(result, int):
+        return result
+    error: BaseException = result.value
+    if isinstance(error, BrokenPipeError):
+        # Who read the results has enough. What is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.SOME_FAILED
+    raise CommandError(session.explain(error)) from error
+
+
+def _begin_logging(verbose: int) -> None:
+    """Show the library's log on stderr, from a level that -v lowers."""
+    from twisted.logger import (
+        FilteringLogObserver,
+        ILogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        formatEvent,
+        globalLogBeginner,
+    )
+    from zope.interface import provider
+
+    from .output import printable_line
+
+    level = (LogLevel.error, LogLevel.info, LogLevel.debug)[min(verbose, 2)]
+
+    @provider(ILogObserver)
+    def show(event: LogEvent) -> None:
+        text = printable_line(formatEvent(event))
+        sys.stderr.write(f"{event['log_level'].name}: {text}\n")
+        failure = event.get("log_failure")
+        if failure is not None:
+            sys.stderr.write(failure.getTraceback())
+
+    observer = FilteringLogObserver(show, [LogLevelFilterPredicate(level)])
+    globalLogBeginner.beginLoggingTo([observer], discardBuffer=True, redirectStandardIO=False)

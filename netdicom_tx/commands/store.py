@@ -1,0 +1,316 @@
+"""``netdicom store``: send files and directories (PS3.4 Annex B), any number at constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from ..applicationentity import AE
+from ..dsutils import DataSetError
+from ..exceptions import ClassNotSupportedError
+from ..negotiation import NO_WINDOW, Window
+from ..sopclass import StoreResult, store_all
+from ..uids import name
+from .failures import ExitCode, Problem, StatusFailure
+from .files import (
+    FoundFile,
+    HeldBackError,
+    Journal,
+    Sending,
+    check_named,
+    is_dicom,
+    is_storable,
+    walk,
+)
+from .options import Common, common_options, examples, peer_argument
+from .output import Output, Progress
+from .session import Session, run
+
+# Failures that are named in the JSON document; all are counted.
+_NAMED = 1000
+# After one of these another association would end like this one.
+_HOPELESS = (ExitCode.NOT_CONNECTED, ExitCode.REJECTED, ExitCode.TIMEOUT, ExitCode.TLS)
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom store ARCHIVE@10.0.0.5:104 image.dcm",
+        "netdicom store archive /media/cdrom --jobs 4",
+        "netdicom store archive big-study/ --resume big-study.journal",
+    ),
+)
+@peer_argument
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), default=1, help="Associations at once; 1."
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Operations outstanding on each association, if the peer grants it; 1.",
+)
+@click.option(
+    "--resume",
+    metavar="FILE",
+    help="Note there what the peer has acknowledged, and skip what is noted.",
+)
+@click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@common_options
+def command(
+    common: Common,
+    paths: tuple[str, ...],
+    jobs: int,
+    window: int,
+    resume: str | None,
+    fail_fast: bool,
+    dry_run: bool,
+) -> int:
+    """Send files, and all DICOM files below directories (C-STORE).
+
+    What is no DICOM file in a directory is skipped and counted. A file goes out as it is; only
+    where the peer refuses its uncompressed transfer syntax is it re-encoded to another one.
+    """
+    check_named(paths)
+    with ExitStack() as stack:
+        journal = None
+        if resume is not None:
+            journal = Journal(resume, str(common.address))
+            stack.callback(journal.close)
+        tally = _Tally(common.output)
+        found = _Found(paths, journal, tally)
+        if dry_run:
+            return _rehearse(found, tally)
+
+        async def perform(session: Session) -> int:
+            return await _send(session, found, tally, jobs, window, fail_fast)
+
+        return run(common, perform)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of everything."""
+
+    output: Output
+    stored: int = 0
+    failed: int = 0
+    others: int = 0  # no DICOM files
+    before: int = 0  # acknowledged in an earlier run
+    octets: int = 0
+    #: (SOP class, outcome) -> instances, octets
+    kinds: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    codes: set[int] = field(default_factory=set)
+    #: Why the first instance failed that the peer refused.
+    refusal: Problem | None = None
+    #: Why nothing can be sent any more.
+    broken: Problem | None = None
+
+    def count(self, instance: Sending, outcome: str) -> None:
+        entry = self.kinds.setdefault((instance.sop_class_uid, outcome), [0, 0])
+        entry[0] += 1
+        entry[1] += _file(instance).size
+
+    def fail(self, path: str, reason: str, code: int) -> None:
+        """One that was not stored, told at once."""
+        self.failed += 1
+        self.codes.add(code)
+        if len(self.failures) < _NAMED:
+            self.failures.append({"file": path, "reason": reason, "code": int(code)})
+        self.output.note(f"failed: {path}: {reason}")
+
+    def problem(self) -> Problem | None:
+        """The failure of the whole run, if it is one."""
+        if self.broken is not None:
+            return self.broken
+        if not self.failed:
+            return None
+        if self.refusal is not None and not self.stored and len(self.codes) == 1:
+            return self.refusal
+        first = self.failures[0]
+        return Problem(
+            ExitCode.SOME_FAILED,
+            f"{self.failed} of {self.failed + self.stored} files could not be stored",
+            f"the first is {first['file']}: {first['reason']}",
+            "what was stored is stored; with --resume only the others are sent again",
+        )
+
+
+def _file(instance: Sending) -> FoundFile:
+    assert isinstance(instance.source, FoundFile)
+    return instance.source
+
+
+class _Found:
+    """The instances to be sent, one after the other; what is not sent is counted.
+
+    Attributes:
+        is_stopped: No more are wanted.
+    """
+
+    def __init__(self, paths: tuple[str, ...], journal: Journal | None, tally: _Tally) -> None:
+        self.is_stopped = False
+        self.journal = journal
+        self._paths = paths
+        self._tally = tally
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def total(self) -> int:
+        """How many files there are, of whatever kind."""
+        return sum(1 for _ in walk(self._paths))
+
+    def __iter__(self) -> Iterator[Sending]:
+        tally = self._tally
+        for path in walk(self._paths):
+            if self.is_stopped:
+                return
+            try:
+                file = FoundFile.of(path)
+                if self.journal is not None and self.journal.has(file):
+                    tally.before += 1
+                    continue
+                instance = Sending.in_file(file, lambda: self.is_stopped)
+            except OSError as error:
+                tally.fail(path, f"cannot be read: {error.strerror}", ExitCode.SOME_FAILED)
+            except DataSetError as error:
+                if is_dicom(path):
+                    tally.fail(path, str(error), ExitCode.SOME_FAILED)
+                else:
+                    tally.others += 1
+            else:
+                if is_storable(instance):
+                    yield instance
+                else:
+                    tally.others += 1
+
+
+def _rehearse(found: _Found, tally: _Tally) -> int:
+    for instance in found:
+        if not tally.output.is_json:
+            kind, syntax = name(instance.sop_class_uid), name(instance.transfer_syntax)
+            tally.output.line(f"{_file(instance).path}\t{kind}\t{syntax}")
+        tally.count(instance, "would be sent")
+    return _conclude(tally, None, "-", has_table=tally.output.is_json)
+
+
+async def _send(
+    session: Session, found: _Found, tally: _Tally, jobs: int, window: int, fail_fast: bool
+) -> int:
+    address = session.common.address
+    assert address is not None
+    begin = time.monotonic()
+    ae = session.ae(AE, address, window=Window(window, window) if window > 1 else NO_WINDOW)
+    with (
+        session.output.progress("store", unit="files") as progress,
+        session.on_interrupt(found.stop),
+    ):
+        total = found.total() if progress.is_shown else 0
+        async for result in store_all(ae, session.remote(address), found, associations=jobs):
+            _take(result, session, found, tally, progress)
+            progress.expect(total - tally.others - tally.before)
+            if tally.failed and fail_fast:
+                found.stop()
+    return _conclude(tally, time.monotonic() - begin, str(address))
+
+
+def _take(
+    result: StoreResult, session: Session, found: _Found, tally: _Tally, progress: Progress
+) -> None:
+    """What became of one instance."""
+    instance = result.instance
+    assert isinstance(instance, Sending)
+    file, status, error = _file(instance), result.status, result.error
+    if isinstance(error, HeldBackError):
+        return
+    if status is not None:
+        tally.broken = None  # the peer answers
+        tally.count(instance, str(status))
+        if not result.is_stored:
+            tally.refusal = tally.refusal or session.explain(StatusFailure("C-STORE", status))
+            tally.fail(file.path, str(status), ExitCode.STATUS)
+        else:
+            tally.stored += 1
+            tally.octets += file.size
+            if found.journal is not None:
+                found.journal.add(file, instance)
+    elif isinstance(error, ClassNotSupportedError):
+        problem = session.explain(error)
+        tally.refusal = tally.refusal or problem
+        tally.count(instance, "no presentation context")
+        tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
+    elif isinstance(error, OSError | DataSetError):
+        tally.count(instance, "cannot be read")
+        tally.fail(file.path, str(error), ExitCode.SOME_FAILED)
+    else:
+        assert error is not None
+        problem = session.explain(error)
+        tally.count(instance, "not sent")
+        if tally.broken is None:
+            tally.broken = problem
+            tally.fail(file.path, problem.what, problem.code)
+        else:
+            tally.failed += 1  # for the same reason, which has been told
+        if problem.code in _HOPELESS:
+            found.stop()
+    progress.advance(file.size, failed=not result.is_stored)
+
+
+def _conclude(tally: _Tally, seconds: float | None, peer: str, *, has_table: bool = True) -> int:
+    """Say the summary; the exit code."""
+    output, problem = tally.output, tally.problem()
+    if output.is_json:
+        document: dict[str, Any] = {
+            "peer": peer,
+            "stored": tally.stored,
+            "failed": tally.failed,
+            "skipped": {"not_dicom": tally.others, "acknowledged_before": tally.before},
+            "octets": tally.octets,
+            "seconds": None if seconds is None else round(seconds, 3),
+            "summary": [
+                {
+                    "sop_class_uid": sop_class,
+                    "sop_class": name(sop_class),
+                    "outcome": outcome,
+                    "instances": count,
+                    "octets": octets,
+                }
+                for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items())
+            ],
+            "failures": tally.failures,
+        }
+        if problem is not None:
+            document["error"] = problem.as_json()
+        output.json(document)
+    elif has_table and tally.kinds:
+        table = output.table(("SOP class", "status", "files", "MB"))
+        for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items()):
+            table.row((name(sop_class), outcome, count, f"{octets / 1e6:.1f}"))
+        table.close()
+    skipped = [
+        f"{number} {what}"
+        for number, what in (
+            (tally.others, "no DICOM files"),
+            (tally.before, "acknowledged before"),
+        )
+        if number
+    ]
+    speed = f"; {tally.octets / 1e6:.1f} MB in {seconds:.1f} s" if seconds is not None else ""
+    output.note(
+        f"{tally.stored} stored, {tally.failed} failed, {tally.others + tally.before} skipped"
+        + (f" ({', '.join(skipped)})" if skipped else "")
+        + speed
+    )
+    if problem is None:
+        return ExitCode.OK
+    output.problem(problem, in_json=False)
+    return problem.code

@@ -1,0 +1,70 @@
+"""``netdicom worklist``: query a modality worklist (PS3.4 Annex K)."""
+
+from __future__ import annotations
+
+import click
+
+from .find import answer_format, answer_options, run_query
+from .keys import parse_keys
+from .options import Common, common_options, examples, peer_argument
+from .query import Query, key_option
+
+_STEP = "ScheduledProcedureStepSequence"
+#: What is asked for when nobody says what to return.
+DEFAULT_KEYS = (
+    f"{_STEP}.ScheduledProcedureStepStartDate",
+    f"{_STEP}.ScheduledProcedureStepStartTime",
+    f"{_STEP}.Modality",
+    f"{_STEP}.ScheduledStationAETitle",
+    f"{_STEP}.ScheduledProcedureStepDescription",
+    "PatientName",
+    "PatientID",
+    "AccessionNumber",
+    "RequestedProcedureID",
+    "StudyInstanceUID",
+)
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom worklist RIS@10.0.0.7:104 --date 20261123 --modality CT",
+        "netdicom worklist ris -k ScheduledProcedureStepSequence.Modality=MR",
+        "netdicom worklist ris -k PatientName='DOE*' -r AccessionNumber --csv",
+    ),
+)
+@peer_argument
+@key_option
+@click.option("--date", metavar="DATE", help="Start of the step: YYYYMMDD, or a range with -.")
+@click.option("--modality", metavar="MODALITY", help="Of the step: CT, MR, ...")
+@click.option("--station", metavar="TITLE", help="AE title of the scheduled station.")
+@answer_options
+@common_options
+def command(
+    common: Common,
+    keys: tuple[str, ...],
+    date: str | None,
+    modality: str | None,
+    station: str | None,
+    returned: tuple[str, ...],
+    limit: int | None,
+    is_csv: bool,
+    no_header: bool,
+) -> int:
+    """Query a modality worklist (C-FIND)."""
+    shortcuts = [
+        f"{_STEP}.{keyword}={value}"
+        for keyword, value in (
+            ("ScheduledProcedureStepStartDate", date),
+            ("Modality", modality),
+            ("ScheduledStationAETitle", station),
+        )
+        if value is not None
+    ]
+    query = Query([*shortcuts, *keys, *returned], "W", None)
+    written = {(key.path, key.tag) for key in query.keys}
+    wanted = []
+    if all(key.value is not None for key in query.keys):
+        wanted = [key for key in parse_keys(DEFAULT_KEYS) if (key.path, key.tag) not in written]
+    form = answer_format(common.output, is_csv, not no_header)
+    return run_query(common, query, wanted, limit, form)
