@@ -48,7 +48,13 @@ from .exceptions import (
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .tls import TLSOptions
-from .userdataitems import AsynchronousOperationsWindow, RoleSelection, UserDataItem, UserIdentity
+from .userdataitems import (
+    AsynchronousOperationsWindow,
+    RoleSelection,
+    SOPClassExtendedNegotiation,
+    UserDataItem,
+    UserIdentity,
+)
 
 __all__ = ["AE", "AEService", "RemoteAE"]
 
@@ -57,7 +63,13 @@ _AE = TypeVar("_AE", bound="AE")
 Contexts = Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]]
 _STORAGE = frozenset(uids.STORAGE_SOP_CLASSES)
 # Services whose SCP stores on the same association: C-GET.
-_WITH_SUBOPERATIONS = frozenset(uids.GET_SOP_CLASSES)
+_WITH_SUBOPERATIONS = frozenset(
+    (
+        *uids.GET_SOP_CLASSES,
+        uids.COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
+        uids.WITHOUT_BULK_DATA_GET_SOP_CLASS,
+    )
+)
 # A hook may return a value, a Deferred or a coroutine of it.
 _Status = int | Awaitable[int]
 
@@ -332,7 +344,7 @@ class AE:
         planned = negotiation.plan_contexts(
             {uid: entry.transfer_syntaxes for uid, entry in self.supported_scu}
         )
-        if any(context.abstract_syntax in uids.GET_SOP_CLASSES for context in planned):
+        if any(context.abstract_syntax in _WITH_SUBOPERATIONS for context in planned):
             room = negotiation.MAXIMUM_CONTEXTS - len(planned)
             own = {context.abstract_syntax for context in planned}
             brought = [
@@ -526,6 +538,12 @@ class AE:
         """
         return None
 
+    def answer_extended(
+        self, asce: Association, proposal: SOPClassExtendedNegotiation
+    ) -> bytes | None:
+        """What to answer to SOP class extended negotiation (PS3.7 D.3.3.5); None does not answer."""
+        return None
+
     def on_association_response(self, response: AAssociateAC) -> None:
         """A peer has accepted an association that we requested."""
 
@@ -602,6 +620,20 @@ class AE:
             EventHandlingError: Answered with 0xC000, or the status it carries.
         """
         raise EventHandlingError("on_receive_find is not implemented", statuses.PROCESSING_FAILURE)
+
+    def find_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
+        """As :meth:`on_receive_find`, for an AE that must know who asks, or what was negotiated."""
+        return self.on_receive_find(context, ds)
+
+    def get_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
+        """As :meth:`on_receive_get`; see :meth:`find_for`."""
+        return self.on_receive_get(context, ds)
+
+    def move_for(
+        self, asce: Association, context: PContextDef, ds: Dataset, destination: str
+    ) -> Any:
+        """As :meth:`on_receive_move`; see :meth:`find_for`."""
+        return self.on_receive_move(context, ds, destination)
 
     def on_receive_get(self, context: PContextDef, ds: Dataset) -> Any:
         """C-GET came.

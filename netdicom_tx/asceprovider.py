@@ -56,7 +56,12 @@ from .pdu import (
 from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
-from .userdataitems import AsynchronousOperationsWindow, UserIdentity, UserIdentityResponse
+from .userdataitems import (
+    AsynchronousOperationsWindow,
+    SOPClassExtendedNegotiation,
+    UserIdentity,
+    UserIdentityResponse,
+)
 
 if TYPE_CHECKING:
     from .applicationentity import AE, RemoteAE
@@ -191,6 +196,8 @@ class Association:
         self.window: Window = NO_WINDOW
         #: Octets that the peer admits in a P-DATA-TF; 0 means no limit.
         self.send_limit = 0
+        #: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
+        self.extended: dict[str, bytes] = {}
         self.peer_address: IAddress | None = None
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
@@ -426,6 +433,10 @@ class Association:
             return
         self.response_pdu = answer
         self.send_limit = answer.maximum_length
+        self.extended = {
+            item.sop_class_uid: item.application_information
+            for item in answer.user_items(SOPClassExtendedNegotiation)
+        }
         proposed = request.user_item(AsynchronousOperationsWindow)
         window = answer.user_item(AsynchronousOperationsWindow)
         if proposed is not None and window is not None:
@@ -476,10 +487,17 @@ class Association:
         window, self.window = negotiation.answer_window(
             request.user_item(AsynchronousOperationsWindow), self.ae.window
         )
+        extended = [
+            SOPClassExtendedNegotiation(item.sop_class_uid, information)
+            for item in request.user_items(SOPClassExtendedNegotiation)
+            if (information := self.ae.answer_extended(self, item)) is not None
+        ]
+        self.extended = {item.sop_class_uid: item.application_information for item in extended}
         user_information = (
             *negotiation.identification(dul.machine.receive_limit),
             *((window,) if window is not None else ()),
             *negotiation.answer_roles(request, self._offer),
+            *extended,
         )
         answer = AAssociateAC(
             presentation_contexts=answers,

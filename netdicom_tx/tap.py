@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tomllib
+from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.python import usage
 
-from .archive import ArchiveAE, Duplicates, FileStore, StorageError
+from .applicationentity import RemoteAE
+from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 
@@ -29,14 +31,27 @@ class Options(usage.Options):
         "and keeps what it receives in ./netdicom-archive. Open it to the network with "
         "--listen tcp:11112"
     )
-    optParameters = [  # noqa: RUF012 - usage.Options reads a list of the class
+    optParameters: ClassVar[list[list[Any]]] = [
         ["aet", "a", "NETDICOM", "AE title of the node, 1 to 16 characters."],
         ["storage", "s", "netdicom-archive", "Directory for what is received; made when absent."],
+        [
+            "database",
+            None,
+            None,
+            "SQLAlchemy URL of the index. [default: SQLite, index.db in the storage directory]",
+        ],
         [
             "max-associations",
             "m",
             100,
             "Associations at once; more are rejected as transient.",
+            int,
+        ],
+        [
+            "move-associations",
+            None,
+            1,
+            "Associations that a C-MOVE opens to its destination at once.",
             int,
         ],
         [
@@ -47,14 +62,16 @@ class Options(usage.Options):
             "the first and answer 0x0111 (keep), or replace it (replace).",
         ],
     ]
-    optFlags = [  # noqa: RUF012 - as above
+    optFlags: ClassVar[list[list[Any]]] = [
         ["unknown-sop-classes", "u", "Also keep instances of private and unknown SOP classes."],
         ["no-fsync", None, "Give up durability over a power cut, for speed."],
+        ["strict-peers", None, "Serve only the peers named by --peer, and only as --aet."],
     ]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
+        self["peer"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Serve at this Twisted endpoint; repeatable. Default: tcp:11112:interface=127.0.0.1."""
@@ -62,13 +79,60 @@ class Options(usage.Options):
 
     opt_l = opt_listen
 
+    def opt_peer(self, peer: str) -> None:
+        """AET@host:port of a peer, to which C-MOVE may send; repeatable."""
+        self["peer"].append(peer)
+
+    opt_p = opt_peer
+
+    def opt_config(self, path: str) -> None:
+        """A TOML file with these options as keys; an option that is given too wins over the file."""
+        self["config"] = path
+
+    opt_c = opt_config
+
+    def _read_config(self, path: str) -> None:
+        try:
+            with open(path, "rb") as file:
+                found = tomllib.load(file)
+        except OSError as error:
+            raise usage.UsageError(f"--config {path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise usage.UsageError(f"--config {path}: {error}") from error
+        kinds = {"listen": list, "peer": list, "max-associations": int, "move-associations": int}
+        kinds |= {name: bool for name, *_ in self.optFlags}
+        kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
+        problems = [f"{key}: no such option" for key in found if key not in kinds]
+        problems += [
+            f"{key}: expected {kinds[key].__name__}, got {type(value).__name__}"
+            for key, value in found.items()
+            if key in kinds and type(value) is not kinds[key]
+        ]
+        if problems:
+            raise usage.UsageError(f"--config {path}: " + "; ".join(problems))
+        defaults = {name: value for name, _, value, *_ in self.optParameters}
+        for key, value in found.items():
+            # What still has its default was not given on the command line.
+            if key in ("listen", "peer"):
+                self[key] = self[key] or [str(each) for each in value]
+            elif key in defaults:
+                self[key] = value if self[key] == defaults[key] else self[key]
+            else:
+                self[key] = self[key] or value
+
     def postOptions(self) -> None:
+        if self.get("config"):
+            self._read_config(self["config"])
         try:
             self["aet"] = check_ae_title(self["aet"])
         except LocalProtocolError as error:
             raise usage.UsageError(f"--aet: {error}") from error
-        if self["max-associations"] < 1:
-            raise usage.UsageError("--max-associations: expected 1 or more")
+        for name in ("max-associations", "move-associations"):
+            if self[name] < 1:
+                raise usage.UsageError(f"--{name}: expected 1 or more")
+        self["peers"] = dict(_peer(each) for each in self["peer"])
+        if self["strict-peers"] and not self["peers"]:
+            raise usage.UsageError("--strict-peers without any --peer would serve nobody")
         try:
             self["duplicates"] = Duplicates(self["duplicates"])
         except ValueError as error:
@@ -79,11 +143,26 @@ class Options(usage.Options):
         for endpoint in self["listen"]:
             try:
                 serverFromString(MemoryReactor(), endpoint)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
                 raise usage.UsageError(
                     f"--listen: expected a Twisted server endpoint such as {DEFAULT_LISTEN}, "
                     f"not {endpoint!r}: {error}"
                 ) from error
+
+
+def _peer(text: str) -> tuple[str, RemoteAE]:
+    """``AET@host:port``, the host in brackets when it is an IPv6 address."""
+    title, at, address = text.partition("@")
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (at and colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise usage.UsageError(f"--peer: expected AET@host:port, not {text!r}")
+    escaped = host.replace(":", "\\:")
+    try:
+        remote = RemoteAE(title, f"tcp:{escaped}:{port}")
+    except LocalProtocolError as error:
+        raise usage.UsageError(f"--peer {text}: {error}") from error
+    return remote.ae_title, remote
 
 
 class NodeService(MultiService):
@@ -100,9 +179,14 @@ class NodeService(MultiService):
         """Open the store, as the user that the process now is; nobody has been served yet."""
         try:
             self.ae.start()
-        except StorageError as error:
+        except (StorageError, IndexUnusableError) as error:
             raise SystemExit(f"twistd dicom: {error}") from error
-        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except SystemExit:
+            # twist listens only now; threads that wait for work would keep the process.
+            self.ae.stop()
+            raise
 
     def stopService(self) -> Any:  # a Deferred, as IService allows
         stopped = super().stopService()  # type: ignore[no-untyped-call]
@@ -115,12 +199,20 @@ class NodeService(MultiService):
 
 def makeService(options: Options) -> NodeService:
     """The service for ``twistd dicom`` with these options."""
+    store = FileStore(
+        options["storage"], fsync=not options["no-fsync"], duplicates=options["duplicates"]
+    )
+    peers = options["peers"]
+    is_strict = bool(options["strict-peers"])
     ae = ArchiveAE(
         options["aet"],
-        FileStore(
-            options["storage"], fsync=not options["no-fsync"], duplicates=options["duplicates"]
-        ),
+        store,
+        Index(options["database"] or f"sqlite:///{store.root / 'index.db'}", root=store.root),
+        peers=peers,
         unknown_sop_classes=bool(options["unknown-sop-classes"]),
         max_associations=options["max-associations"],
+        move_associations=options["move-associations"],
+        called_ae_titles=[options["aet"]] if is_strict else None,
+        calling_ae_titles=peers if is_strict else None,
     )
     return NodeService(ae, options["listen"])

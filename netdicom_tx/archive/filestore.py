@@ -23,7 +23,7 @@ import itertools
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -331,8 +331,12 @@ class FileStore:
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
         return self.instances / digest[:2] / f"{digest}.dcm"
 
-    def keep(self, spool: Spool) -> Kept:
+    def keep(self, spool: Spool, before_replacing: Callable[[], object] | None = None) -> Kept:
         """Make a complete instance durable; when this returns, it is on the disk for good.
+
+        Args:
+            before_replacing: Called before another data set gives way, to have what says otherwise
+                taken back; what it raises leaves all as it was.
 
         Raises:
             InvalidDataSetError: It is no whole data set.
@@ -352,6 +356,8 @@ class FileStore:
             try:
                 with self._naming:
                     outcome = self._compare(spool, target.name, folder)
+                    if outcome is Outcome.REPLACED and before_replacing is not None:
+                        before_replacing()
                     if outcome in (Outcome.STORED, Outcome.REPLACED):
                         # rename, not link: one entry, one journal transaction.
                         os.rename(spool.path, target.name, dst_dir_fd=folder)

@@ -1,45 +1,69 @@
-"""The node that ``twistd dicom`` runs: an AE that keeps what it is sent."""
+"""The node that ``twistd dicom`` runs: an AE that keeps what it is sent, finds it and sends it on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, BinaryIO, TypeVar, cast
 
+from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from .. import statuses
-from ..applicationentity import AE
+from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import Request
 from ..dispatch import UNKNOWN_SOP_CLASSES
 from ..exceptions import StatusError
 from ..negotiation import PContextDef
-from ..sopclass import storage_scp, verification_scp
-from ..uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+from ..sopclass import (
+    Instance,
+    qr_find_scp,
+    qr_get_scp,
+    qr_move_scp,
+    storage_scp,
+    verification_scp,
+)
+from ..uids import (
+    ALL_TRANSFER_SYNTAXES,
+    COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
+    COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS,
+    GET_SOP_CLASSES,
+    MOVE_SOP_CLASSES,
+    STORAGE_SOP_CLASSES,
+    WITHOUT_BULK_DATA_GET_SOP_CLASS,
+)
+from ..userdataitems import SOPClassExtendedNegotiation
 from .filestore import FileStore, Kept, MismatchError, Outcome, Spool
 from .header import InvalidDataSetError
+from .index import Index, IndexUnavailableError
+from .reconcile import reconcile
+from .record import InstanceRecord, digest_of, record_of
+from .retrieval import Retrieval
+from .workers import Workers
 
 __all__ = ["ArchiveAE"]
 
 _T = TypeVar("_T")
 
-# Threads that write and sync; more than the disk's queue needs do not help.
+# Threads that write and sync, and threads that read; more than the disk's queue needs do not help.
 _WRITERS = 4
+_READERS = 4
 
 
 class ArchiveAE(AE):
-    """An AE with a file store: verification and storage of every storage SOP class.
+    """An AE with a file store and an index: verification, storage, query and retrieve.
 
-    Every transfer syntax is taken, and data sets are kept as they come. Success is answered when
-    the instance is on the disk for good.
+    Every storage SOP class and transfer syntax is taken, and data sets are kept as they come. Success
+    is answered when the file is on the disk for good and its row is committed.
 
     Args:
         ae_title: As for :class:`~netdicom_tx.AE`.
         store: Opened by :meth:`start`.
+        index: Opened by :meth:`start`, which makes it agree with the store; None keeps files only.
+        peers: By AE title: where C-MOVE may send to, and nowhere else.
         unknown_sop_classes: Also keep instances of SOP classes that no registry knows.
         options: Of :class:`~netdicom_tx.AE`.
     """
@@ -50,39 +74,78 @@ class ArchiveAE(AE):
         self,
         ae_title: str,
         store: FileStore,
+        index: Index | None = None,
         *,
+        peers: Mapping[str, RemoteAE] | None = None,
         unknown_sop_classes: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(ae_title, **options)
         self.store = store
-        self._writers: ThreadPool | None = None
+        self.index = index
+        self.peers = dict(peers or {})
+        self._writers = Workers("netdicom-writer", _WRITERS)
+        self._readers = Workers("netdicom-reader", _READERS)
         self.add_scp(verification_scp)
         sop_classes = STORAGE_SOP_CLASSES
         if unknown_sop_classes:
             sop_classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES)
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
+        if index is not None:
+            self.retrieval = Retrieval(index, self._readers, self.peers, self.ae_title)
+            self.add_scp(qr_find_scp)
+            self.add_scp(qr_move_scp, (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS))
+            self.add_scp(
+                qr_get_scp,
+                (
+                    *GET_SOP_CLASSES,
+                    COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
+                    WITHOUT_BULK_DATA_GET_SOP_CLASS,
+                ),
+            )
 
     def about(self) -> str:
-        return f", storage {self.store.root}"
+        more = f", storage {self.store.root}"
+        return more if self.index is None else f"{more}, index {self.index.url}"
 
     # -- running ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the store and start the threads that write.
+        """Open store and index, make them agree, and start the threads.
 
         Raises:
             StorageError: The storage directory cannot be used.
+            IndexUnusableError: The index cannot be used.
         """
         self.store.open()
-        self._writers = ThreadPool(1, _WRITERS, "netdicom-archive")
-        self._writers.start()
+        try:
+            if self.index is not None:
+                self.index.open()
+                self._reconcile(self.index)
+        except BaseException:
+            self.stop()
+            raise
+        self._writers.start(self.reactor)
+        self._readers.start(self.reactor)
+
+    def _reconcile(self, index: Index) -> None:
+        """Files and rows agree before anybody is served."""
+        found = reconcile(index, self.store)
+        if found.indexed or found.removed or found.unreadable:
+            self._log.warn(
+                "index and files did not agree: {indexed} files were indexed, {removed} rows without "
+                "file removed; {unreadable} files cannot be read and are not served",
+                indexed=len(found.indexed),
+                removed=len(found.removed),
+                unreadable=len(found.unreadable),
+            )
 
     def stop(self) -> None:
-        """Finish what is being written, and give the store back."""
-        if self._writers is not None:
-            self._writers.stop()
-            self._writers = None
+        """Finish what is being written, and give store and index back."""
+        self._writers.stop()
+        self._readers.stop()
+        if self.index is not None:
+            self.index.close()
         self.store.close()
 
     def in_thread(self, call: Callable[..., _T], *arguments: Any) -> defer.Deferred[_T]:
@@ -90,10 +153,7 @@ class ArchiveAE(AE):
 
         Cancelling the Deferred forgets the result; the work itself goes on.
         """
-        if self._writers is None:
-            return defer.maybeDeferred(call, *arguments)
-        reactor: IReactorFromThreads = self.reactor
-        return deferToThreadPool(reactor, self._writers, call, *arguments)
+        return self._writers.run(call, *arguments)
 
     # -- storage -----------------------------------------------------------------------------------
 
@@ -119,23 +179,58 @@ class ArchiveAE(AE):
         """Keep an instance.
 
         Returns:
-            0x0000 when it is on the disk, 0x0111 when another data set has its UID and stays,
-            0xA700 when the disk refuses, 0xA900 when the data set is another instance than the
-            command says, 0xC000 when it is no whole data set.
+            0x0000 when it is on the disk and in the index, 0x0111 when another data set has its UID
+            and stays, 0xA700 when disk or index refuse, 0xA900 when the data set is another instance
+            than the command says, 0xC000 when it is no whole data set.
         """
         spool = cast(Spool, ds)
         try:
-            kept = await self.in_thread(self.store.keep, spool)
+            kept = await self._writers.run_then(self._keep, spool)
         except InvalidDataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
+        except ValueError:
+            # The connection was lost, and the spool given up, before a thread came to it.
+            return statuses.PROCESSING_FAILURE
         except MismatchError as error:
             raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
-        except OSError as error:
+        except (OSError, IndexUnavailableError) as error:
             self._log.error("an instance cannot be kept: {error}", error=error)
+            refused = "disk" if isinstance(error, OSError) else "index"
             raise StatusError(
-                statuses.C_STORE_OUT_OF_RESOURCES, "out of resources: the disk refuses"
+                statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
             ) from error
         return self.stored(kept)
+
+    def _keep(self, spool: Spool) -> tuple[Kept, Future[Any] | None]:
+        """Runs in a thread: the file first, then its row; the future is that of the row.
+
+        A row that cannot be written leaves the file to the scan of the next start, or to the next
+        attempt of the sender: what was not acknowledged may be there, but never in part.
+        """
+        if self.index is None:
+            return self.store.keep(spool), None
+        index = self.index
+        record = self._record(spool)
+        kept = self.store.keep(spool, lambda: index.remove(spool.sop_instance_uid).result())
+        if kept.outcome is Outcome.REFUSED:
+            return kept, None
+        return kept, index.add(record)
+
+    def _record(self, spool: Spool) -> InstanceRecord:
+        with spool.in_use():
+            view = spool.view()
+            try:
+                return record_of(
+                    view,
+                    spool.transfer_syntax,
+                    offset=spool.header_size,
+                    path=self.store.path(spool.sop_instance_uid),
+                    size=len(view),
+                    digest=digest_of(view),
+                )
+            finally:
+                if isinstance(view, mmap.mmap):
+                    view.close()
 
     def stored(self, kept: Kept) -> int:
         """The status for what became of an instance."""
@@ -146,3 +241,24 @@ class ArchiveAE(AE):
                 "another data set with this SOP Instance UID is kept",
             )
         return statuses.SUCCESS
+
+    # -- query and retrieve --------------------------------------------------------------------------
+
+    def answer_extended(
+        self, asce: Association, proposal: SOPClassExtendedNegotiation
+    ) -> bytes | None:
+        return None if self.index is None else self.retrieval.answer_extended(proposal)
+
+    def find_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
+        return self.retrieval.find(asce, context, ds)
+
+    def move_for(
+        self, asce: Association, context: PContextDef, ds: Dataset, destination: str
+    ) -> Any:
+        return self.retrieval.move(asce, context, ds, destination)
+
+    def get_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
+        return self.retrieval.get(asce, context, ds)
+
+    def transcode(self, asce: Association, instance: Instance) -> Any:
+        return None if self.index is None else self.retrieval.transcode(asce, instance)

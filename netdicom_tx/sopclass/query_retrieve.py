@@ -122,7 +122,7 @@ def qr_find_scu(
 @sop_classes(FIND_SOP_CLASSES)
 def qr_find_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
     """Answer C-FIND with what ``AE.on_receive_find`` yields, then Success."""
-    return asce.ae.on_receive_find(ctx, _identifier(ctx, msg))
+    return asce.ae.find_for(asce, ctx, _identifier(ctx, msg))
 
 
 # -- C-MOVE -----------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ async def qr_move_scp(
     did; failures come with the list of their UIDs.
     """
     answer = await _settled(
-        asce.ae.on_receive_move(ctx, _identifier(ctx, msg), msg.move_destination)
+        asce.ae.move_for(asce, ctx, _identifier(ctx, msg), msg.move_destination)
     )
     remote, number, instances = answer
     if remote is None:
@@ -457,7 +457,7 @@ async def qr_get_scp(asce: Association, ctx: PContextDef, msg: CGetRQ) -> AsyncI
     none was accepted, ``AE.transcode`` may give another form of it. What cannot be sent is counted as
     failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
     """
-    number, instances = await _settled(asce.ae.on_receive_get(ctx, _identifier(ctx, msg)))
+    number, instances = await _settled(asce.ae.get_for(asce, ctx, _identifier(ctx, msg)))
     return _get(asce, ctx, msg, number, instances)
 
 
@@ -478,6 +478,7 @@ async def _get(
 async def _get_one(asce: Association, source: Any) -> StoreResult:
     instance: Instance | None = None
     try:
+        source = await _settled(source)
         instance = source if isinstance(source, Instance) else Instance.of(source)
         try:
             status = await store_instance(asce, instance)

@@ -1,0 +1,203 @@
+"""C-FIND, C-MOVE and C-GET of the node: the index asked off the reactor thread, the files sent as kept.
+
+The services themselves, with their sub-operations, counters and cancellation, are those of
+:mod:`netdicom_tx.sopclass.query_retrieve`; here is what they ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from .. import statuses, uids
+from ..applicationentity import RemoteAE
+from ..asceprovider import Association
+from ..exceptions import StatusError
+from ..negotiation import PContextDef
+from ..sopclass import Instance
+from ..uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
+from ..userdataitems import SOPClassExtendedNegotiation
+from .identifiers import InformationModel, QueryOptions
+from .index import Index, IndexUnavailableError, InstanceRef
+from .workers import Workers
+
+__all__ = ["Retrieval"]
+
+_log = Logger()
+_COMPRESSED = frozenset(COMPRESSED_TRANSFER_SYNTAXES)
+# Bulk data that Composite Instance Retrieve Without Bulk Data leaves out (PS3.4 Z.1.3); those of a
+# repeating group by their element.
+_BULK = frozenset(
+    (0x7FE00010, 0x7FE00008, 0x7FE00009, 0x00287FE0, 0x56000020, 0x00420011, 0x54001010)
+)
+_BULK_OF_GROUP = {0x5000: (0x200C, 0x3000), 0x6000: (0x3000,)}
+
+
+class Retrieval:
+    """What an archive answers queries and retrieve requests with.
+
+    Args:
+        index: Opened by its owner.
+        readers: Threads in which it is asked.
+        peers: By AE title: where C-MOVE may send to, and nowhere else.
+        ae_title: For Retrieve AE Title.
+    """
+
+    def __init__(
+        self, index: Index, readers: Workers, peers: Mapping[str, RemoteAE], ae_title: str
+    ) -> None:
+        self._index = index
+        self._readers = readers
+        self._peers = peers
+        self._ae_title = ae_title
+
+    @staticmethod
+    def answer_extended(proposal: SOPClassExtendedNegotiation) -> bytes | None:
+        """The options that we can too, for the classes that have any (PS3.4 C.5)."""
+        try:
+            InformationModel.of(proposal.sop_class_uid)
+        except KeyError:
+            return None
+        return QueryOptions.answer(proposal.application_information)
+
+    @staticmethod
+    def _options(asce: Association, ctx: PContextDef) -> QueryOptions:
+        return QueryOptions.of(asce.extended.get(ctx.sop_class, b""))
+
+    # -- C-FIND --------------------------------------------------------------------------------------
+
+    async def find(
+        self, asce: Association, ctx: PContextDef, identifier: Dataset
+    ) -> AsyncIterator[tuple[bytes, int]]:
+        """The matches, encoded, with their Pending status; a page is read while the last one goes out."""
+        try:
+            pages = await self._readers.run(
+                lambda: self._index.find_pages(
+                    identifier,
+                    model=InformationModel.of(ctx.sop_class),
+                    options=self._options(asce, ctx),
+                    transfer_syntax=ctx.supported_ts,
+                    retrieve_ae_title=self._ae_title,
+                )
+            )
+            following = self._readers.run(next, pages, None)
+            try:
+                while (page := await following) is not None:
+                    following = self._readers.run(next, pages, None)
+                    for each in page:
+                        yield each, pages.status
+            finally:
+                following.addErrback(lambda _: None)
+                following.cancel()
+                pages.close()
+        except IndexUnavailableError as error:
+            raise _out_of_resources(0xA700, error) from error
+
+    # -- C-MOVE and C-GET ------------------------------------------------------------------------------
+
+    async def move(
+        self, asce: Association, ctx: PContextDef, identifier: Dataset, destination: str
+    ) -> tuple[RemoteAE | None, int, Any]:
+        """Where to, how many, and what (PS3.4 C.4.2.3.1)."""
+        remote = self._peers.get(destination)
+        if remote is None:
+            _log.warn(
+                "C-MOVE from {peer} to {destination!r}, which is no peer of this node: add it with "
+                "--peer",
+                peer=asce.peer_title,
+                destination=destination,
+            )
+            return None, 0, ()
+        found = await self._matches(asce, ctx, identifier)
+        return remote, len(found), [_instance(each) for each in found]
+
+    async def get(
+        self, asce: Association, ctx: PContextDef, identifier: Dataset
+    ) -> tuple[int, Iterator[Any]]:
+        """How many, and what (PS3.4 C.4.3.3.1)."""
+        found = await self._matches(asce, ctx, identifier)
+        if ctx.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
+            return len(found), (self._readers.run(_without_bulk_data, each) for each in found)
+        return len(found), (_instance(each) for each in found)
+
+    async def _matches(
+        self, asce: Association, ctx: PContextDef, identifier: Dataset
+    ) -> list[InstanceRef]:
+        try:
+            found = await self._readers.run(
+                self._index.matches,
+                identifier,
+                InformationModel.of(ctx.sop_class),
+                self._options(asce, ctx),
+            )
+        except IndexUnavailableError as error:
+            raise _out_of_resources(0xA701, error) from error
+        return found
+
+    def transcode(
+        self, asce: Association, instance: Instance
+    ) -> defer.Deferred[Instance | None] | None:
+        """The instance decompressed, when the peer takes it so and pydicom can (extra ``pixel``)."""
+        if instance.transfer_syntax not in _COMPRESSED:
+            return None
+        if not any(
+            ctx.as_scu and ctx.supported_ts in uids.DEFAULT_TRANSFER_SYNTAXES
+            for ctx in asce.contexts_for(instance.sop_class_uid)
+        ):
+            return None
+        return self._readers.run(_decompressed, instance)
+
+
+def _instance(ref: InstanceRef) -> Instance:
+    return Instance(
+        ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax, ref.path, offset=None
+    )
+
+
+def _decompressed(instance: Instance) -> Instance | None:
+    """Runs in a thread; None where no decoder is at hand, or the pixel data is damaged."""
+    data_set = dcmread(str(instance.source))
+    try:
+        data_set.decompress()
+    except Exception as error:  # decoders raise what they like
+        _log.warn(
+            "{uid} cannot be decompressed: {error}", uid=instance.sop_instance_uid, error=error
+        )
+        return None
+    return Instance(
+        instance.sop_class_uid, instance.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN, data_set
+    )
+
+
+def _without_bulk_data(ref: InstanceRef) -> Instance:
+    """Runs in a thread: the data set without pixels, waveforms, documents and the like."""
+    data_set = dcmread(ref.path, defer_size=1024)
+    _strip(data_set)
+    data_set.is_decompressed = True
+    syntax = ref.transfer_syntax
+    if syntax in _COMPRESSED:
+        syntax = EXPLICIT_VR_LITTLE_ENDIAN
+    return Instance(ref.sop_class_uid, ref.sop_instance_uid, syntax, data_set)
+
+
+def _strip(data_set: Dataset) -> None:
+    for tag in list(data_set.keys()):
+        group = tag.group & 0xFF00
+        if tag in _BULK or (
+            group in _BULK_OF_GROUP and tag.elem in _BULK_OF_GROUP[group] and tag.group % 2 == 0
+        ):
+            del data_set[tag]
+            continue
+        if data_set.get_item(tag).VR == "SQ":
+            for item in data_set[tag].value or ():
+                _strip(item)
+
+
+def _out_of_resources(status: int, error: Exception) -> StatusError:
+    _log.error("the index does not answer: {error}", error=error)
+    return StatusError(statuses.Status(status), "out of resources: the index does not answer")
