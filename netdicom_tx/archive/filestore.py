@@ -331,12 +331,20 @@ class FileStore:
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
         return self.instances / digest[:2] / f"{digest}.dcm"
 
-    def keep(self, spool: Spool, before_replacing: Callable[[], object] | None = None) -> Kept:
+    def keep(
+        self,
+        spool: Spool,
+        *,
+        before_replacing: Callable[[], object] | None = None,
+        when_named: Callable[[], object] | None = None,
+    ) -> Kept:
         """Make a complete instance durable; when this returns, it is on the disk for good.
 
         Args:
             before_replacing: Called before another data set gives way, to have what says otherwise
                 taken back; what it raises leaves all as it was.
+            when_named: Called when the instance has its name and is to stay, but its folder has not been
+                synced: what else must be durable can become so at the same time.
 
         Raises:
             InvalidDataSetError: It is no whole data set.
@@ -361,6 +369,8 @@ class FileStore:
                     if outcome in (Outcome.STORED, Outcome.REPLACED):
                         # rename, not link: one entry, one journal transaction.
                         os.rename(spool.path, target.name, dst_dir_fd=folder)
+                if outcome is not Outcome.REFUSED and when_named is not None:
+                    when_named()
                 # Also when it was here already: whoever put it there may not have come so far yet.
                 if self._fsync:
                     os.fsync(folder)

@@ -211,10 +211,13 @@ class ArchiveAE(AE):
             return self.store.keep(spool), None
         index = self.index
         record = self._record(spool)
-        kept = self.store.keep(spool, lambda: index.remove(spool.sop_instance_uid).result())
-        if kept.outcome is Outcome.REFUSED:
-            return kept, None
-        return kept, index.add(record)
+        rows: list[Future[Any]] = []
+        kept = self.store.keep(
+            spool,
+            before_replacing=lambda: index.remove(spool.sop_instance_uid).result(),
+            when_named=lambda: rows.append(index.add(record)),
+        )
+        return kept, rows[0] if rows else None
 
     def _record(self, spool: Spool) -> InstanceRecord:
         with spool.in_use():
