@@ -24,6 +24,7 @@ from netdicom_tx.dsutils import (
     decode,
     encode,
     file_meta,
+    identity,
     inflate,
     part10_header,
     read_file_meta,
@@ -80,6 +81,12 @@ def plain(data_set: Dataset) -> list[tuple[object, ...]]:
             value = None if element.VR == "SQ" else element.value
             found.append((element.tag, element.VR, value))
     return found
+
+
+def element(group: int, number: int, vr: bytes, length: int, value: bytes = b"") -> bytes:
+    if vr in (b"OB", b"SQ", b"UN", b"UT"):
+        return struct.pack("<HH2sxxI", group, number, vr, length) + value
+    return struct.pack("<HH2sH", group, number, vr, length) + value
 
 
 # -- encode and decode ----------------------------------------------------------------------------
@@ -301,13 +308,63 @@ def test_a_character_set_that_pydicom_is_told_to_refuse_is_refused(monkeypatch):
         decode(raw, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
+# -- which instance it is -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(set(WITH_HEADER) - WITHOUT_UIDS))
+def test_the_uids_of_a_data_set_are_read_from_its_beginning(name):
+    """A file's header may say others than its data set, and it is the data set that is sent."""
+    data_set = dcmread(FILES / name, stop_before_pixels=True)
+    expected = (data_set.get("SOPClassUID", ""), data_set.get("SOPInstanceUID", ""))
+    with (FILES / name).open("rb") as file:
+        meta = read_file_meta(file)
+        # One is in another encoding than its header says, one has a single short element.
+        odd = name in ("SC_rgb_jpeg.dcm", "no_meta_group_length.dcm")
+        assert identity(file, meta.transfer_syntax) == (None if odd else expected)
+
+
+@pytest.mark.parametrize("transfer_syntax", UNCOMPRESSED)
+def test_the_uids_are_read_in_each_encoding(transfer_syntax):
+    """Behind elements with long lengths, too, and without their padding."""
+    data_set = Dataset()
+    data_set.add_new(0x00080006, "SQ", [])
+    data_set.SOPClassUID, data_set.SOPInstanceUID = "1.2", "1.2.3"
+    data_set.StudyDate = "20200101"
+    file = BytesIO(encode(data_set, transfer_syntax))
+    assert identity(file, transfer_syntax) == ("1.2", "1.2.3")
+
+
+UIDS_AND_DATE = (
+    element(0x08, 0x16, b"UI", 4, b"1.2\0")
+    + element(0x08, 0x18, b"UI", 6, b"1.2.3\0")
+    + element(0x08, 0x20, b"DA", 8, b"20200101")
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "transfer_syntax"),
+    [
+        (b"", EXPLICIT_VR_LITTLE_ENDIAN),
+        (UIDS_AND_DATE[:20], EXPLICIT_VR_LITTLE_ENDIAN),
+        (element(8, 6, b"SQ", 0xFFFFFFFF) + UIDS_AND_DATE, EXPLICIT_VR_LITTLE_ENDIAN),
+        (element(8, 5, b"CS", 0xFFFE) + UIDS_AND_DATE, EXPLICIT_VR_LITTLE_ENDIAN),
+        (b"\xff\xff\xff\xff", DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN),
+    ],
+)
+def test_the_uids_of_what_is_not_plain_are_not_guessed(data, transfer_syntax):
+    """Cut off, with a sequence of undefined length before them, or damaged: somebody else looks."""
+    assert identity(BytesIO(UIDS_AND_DATE), EXPLICIT_VR_LITTLE_ENDIAN) == ("1.2", "1.2.3")
+    assert identity(BytesIO(data), transfer_syntax) is None
+
+
+@given(st.binary(max_size=80), st.sampled_from(UNCOMPRESSED))
+def test_the_uids_of_arbitrary_bytes_are_read_or_not(data, transfer_syntax):
+    """Nothing is raised."""
+    found = identity(BytesIO(data), transfer_syntax)
+    assert found is None or len(found) == 2
+
+
 # -- what cannot be read --------------------------------------------------------------------------
-
-
-def element(group: int, number: int, vr: bytes, length: int, value: bytes = b"") -> bytes:
-    if vr in (b"OB", b"SQ", b"UN", b"UT"):
-        return struct.pack("<HH2sxxI", group, number, vr, length) + value
-    return struct.pack("<HH2sH", group, number, vr, length) + value
 
 
 PATIENT_ID = element(0x10, 0x20, b"LO", 2, b"7 ")

@@ -430,6 +430,16 @@ def test_a_second_request_does_not_replace_the_first():
     assert comparable(layer.transport_opened()) == [sent(REQUEST)]
 
 
+def test_the_limit_of_what_is_received_is_the_readers():
+    """PS3.8 D.1: the length that we announce is the one that we insist on."""
+    layer = UpperLayer(is_requestor=False, receive_limit=len(DATA) - 7)
+    assert layer.receive_limit == len(DATA) - 7
+    for step in ROUTES[State.Sta8][1:-1]:
+        list(step(layer))
+    assert len(comparable(layer.receive_data(DATA))) == 3
+    assert layer.state is State.Sta13
+
+
 # -- faults of the peer ---------------------------------------------------------------------------
 
 
