@@ -332,7 +332,8 @@ async def store_all(
     Yields:
         A result for each source, in the order in which they are known.
 
-    Closing the generator early releases the associations.
+    Closing the generator early sends no more; the associations are released when what is outstanding
+    has been answered.
     """
     remaining = iter(sources)
     sender = _Sender(ae, remote_ae, max(1, associations), originator)
@@ -359,6 +360,9 @@ class _Sender:
         self._originator = originator
         self._open: list[Association] = []
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
+        self._lanes = 0  # that are running
+        self._connecting: set[defer.Deferred[Association]] = set()
+        self._is_stopped = False
 
     async def send(self, chunk: Sequence[Source | Instance]) -> AsyncIterator[StoreResult]:
         """Send some instances; results come as they are known, at most one for each."""
@@ -375,7 +379,9 @@ class _Sender:
                 yield result
         finally:
             if not producing.called:
-                producing.cancel()
+                self._is_stopped = True
+                for connecting in list(self._connecting):
+                    connecting.cancel()
 
     async def _produce(
         self,
@@ -395,29 +401,51 @@ class _Sender:
                 await self.close()
                 self._proposed = entries
             work = deque(group)
+            self._lanes = min(self._limit, len(work))
             lanes = [
-                defer.Deferred.fromCoroutine(self._lane(work, results))
-                for _ in range(min(self._limit, len(work)))
+                defer.Deferred.fromCoroutine(self._lane(work, results)) for _ in range(self._lanes)
             ]
             await defer.gatherResults(lanes, consumeErrors=True)
+            if self._is_stopped:
+                return
 
     async def _lane(
         self, work: _Work, results: defer.DeferredQueue[StoreResult | Failure | None]
     ) -> None:
         """One association after the other, until there is no more work."""
-        while work:
+        error: Exception | None = None
+        while work and error is None and not self._is_stopped:
             try:
-                asce = self._take_open() or await self._ae.request_association(
-                    self._remote, self._proposed
-                )
-            except NetDICOMError as error:
-                _give_up(work, error, results)
-                return
-            went_through = await self._use(asce, work, results)
-            if asce.is_open:
-                self._open.append(asce)
-            elif not went_through:
-                _give_up(work, asce.error or ConnectionLostError(), results)
+                asce = self._take_open() or await self._connect()
+            except (NetDICOMError, defer.CancelledError) as refused:
+                error = refused
+                continue
+            went_through = False
+            try:
+                went_through = await self._use(asce, work, results)
+            finally:
+                self._put_back(asce)
+            if not asce.is_open and not went_through:
+                error = asce.error or ConnectionLostError()
+        self._lanes -= 1
+        if error is not None and not self._lanes:
+            # There is no other association that could do it.
+            _give_up(work, error, results)
+
+    async def _connect(self) -> Association:
+        connecting = self._ae.request_association(self._remote, self._proposed)
+        self._connecting.add(connecting)
+        try:
+            return await connecting
+        finally:
+            self._connecting.discard(connecting)
+
+    def _put_back(self, asce: Association) -> None:
+        if self._is_stopped:
+            # Nobody waits for it; what was outstanding has been answered.
+            asce.finish()
+        elif asce.is_open:
+            self._open.append(asce)
 
     def _take_open(self) -> Association | None:
         while self._open:
@@ -446,7 +474,7 @@ class _Sender:
                 answered = True
                 results.put(StoreResult(source, instance, outcome, None))
 
-        while work and asce.is_open:
+        while work and asce.is_open and not self._is_stopped:
             source, instance = work.popleft()
             sent = store_instance(asce, instance, originator=self._originator)
             done: defer.Deferred[None] = sent.addBoth(finish, source, instance)

@@ -11,7 +11,11 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 
 from netdicom_tx import AE, Window, storage_scp
-from netdicom_tx.exceptions import AssociationRejectedError, ClassNotSupportedError
+from netdicom_tx.exceptions import (
+    AssociationRejectedError,
+    AssociationReleasedError,
+    ClassNotSupportedError,
+)
 from netdicom_tx.sopclass import StoreResult, store_all
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.uids import (
@@ -209,3 +213,59 @@ def test_closing_the_generator_ends_the_associations() -> None:
     success_of(defer.Deferred.fromCoroutine(first()))
     pair.advance(0)
     assert not sink.associations
+
+
+def test_an_association_that_is_refused_leaves_the_work_to_the_others() -> None:
+    """PS3.8 9.3.4: "local limit exceeded" is about one more association, not about the instances."""
+    sink = Sink(max_associations=1)
+    waiting: list[defer.Deferred[int]] = []
+    pair = Pair(AE("SCU"), sink)
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    sink.then = later
+
+    async def collect() -> list[StoreResult]:
+        results = store_all(pair.scu, pair.remote(), FILES, associations=3)
+        return [each async for each in results]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    while not done.called:
+        waiting.pop().callback(0)
+        pair.advance(0)
+    assert [each.error for each in success_of(done)] == [None] * len(FILES)
+    assert len(sink.received) == len(FILES)
+
+
+def test_closing_the_generator_sends_no_more_and_releases_when_it_can() -> None:
+    """A-RELEASE-RQ waits for the answer to what is outstanding (PS3.8 7.2)."""
+    sink = Sink()
+    pair = Pair(AE("SCU"), sink)
+    answers: list[defer.Deferred[int]] = []
+    ends: list[object] = []
+
+    def later() -> int | defer.Deferred[int]:
+        if len(sink.received) == 1:
+            return 0
+        answers.append(defer.Deferred())
+        for asce in pair.scu.associations:
+            asce.closed().addCallback(ends.append)
+        return answers[-1]
+
+    sink.then = later
+
+    async def first() -> None:
+        results = store_all(pair.scu, pair.remote(), FILES)
+        async for _ in results:
+            break
+        await results.aclose()  # type: ignore[attr-defined]
+
+    success_of(defer.Deferred.fromCoroutine(first()))
+    assert not ends
+    while answers:  # the next one was waiting for its turn in the window
+        answers.pop().callback(0)
+        pair.advance(0)
+    assert {type(end) for end in ends} == {AssociationReleasedError}
+    assert len(sink.received) == 3 < len(FILES)
