@@ -104,8 +104,10 @@ class Instance:
 
     @classmethod
     def _of_file(cls, file: BinaryIO, source: Source) -> Instance:
+        begin = file.tell()
         meta = dsutils.read_file_meta(file)
-        start = file.tell()
+        start = begin + meta.offset
+        file.seek(start)
         # What the data set says counts (PS3.4 B.2.2); some writers leave another UID in the header.
         said = dsutils.identity(file, meta.transfer_syntax) or ("", "")
         file.seek(start)
@@ -114,7 +116,7 @@ class Instance:
             said[1] or meta.sop_instance_uid,
             meta.transfer_syntax,
             source,
-            meta.offset,
+            start,
         )
 
     @classmethod
@@ -184,6 +186,9 @@ class _PathSource:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def __del__(self) -> None:
+        self.close()  # the association ended under a transfer that nobody waits for
 
 
 def _encode(data_set: Dataset, source: str, target: str) -> bytes:
@@ -256,7 +261,9 @@ def store_instance(
     if isinstance(source, _PathSource):
 
         def close(result: object) -> object:
-            source.close()
+            # A transfer whose Deferred was cancelled goes on, to the end of the file.
+            if not (isinstance(result, Failure) and result.check(defer.CancelledError)):
+                source.close()
             return result
 
         sent.addBoth(close)
