@@ -97,10 +97,8 @@ def test_storage_has_a_context_for_each_transfer_syntax_while_there_is_room():
         PresentationContextRQ(3, CT, (EXPLICIT,)),
         PresentationContextRQ(5, CT, (IMPLICIT,)),
     )
-    many = {uid: (EXPLICIT, IMPLICIT) for uid in STORAGE_SOP_CLASSES[:100]}
-    assert {context.transfer_syntaxes for context in plan_contexts(many)} == {
-        (EXPLICIT, IMPLICIT)
-    }
+    many = dict.fromkeys(STORAGE_SOP_CLASSES[:100], (EXPLICIT, IMPLICIT))
+    assert {context.transfer_syntaxes for context in plan_contexts(many)} == {(EXPLICIT, IMPLICIT)}
 
 
 def test_the_order_of_preference_is_kept():
