@@ -42,7 +42,13 @@ from .exceptions import (
     RemoteProtocolError,
     printable,
 )
-from .fragments import DataSetSink, MessageReader, fragment
+from .fragments import (
+    DataSetSink,
+    MessageReader,
+    fragment,
+    fragment_again,
+    fragment_command,
+)
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .pdu import (
     AAbort,
@@ -229,7 +235,6 @@ class Association:
         self._unsent = 0  # final responses that the transport has no room for
         self._answered: set[int] = set()
         self._holders: set[object] = set()
-        self._breaths = 0
 
     # -- facts -----------------------------------------------------------------------------------
 
@@ -942,6 +947,24 @@ class Association:
             raise
         self._answered.add(message.message_id_being_responded_to)
 
+    def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
+        """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
+        return fragment_command(response, context_id=ctx.id, limit=self.send_limit)
+
+    def send_pending(self, command: bytes, data_set: bytes, ctx: PContextDef) -> None:
+        """Send a Pending response that differs from another in its data set alone.
+
+        Raises:
+            AssociationError: The association is over, or about to be.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._is_releasing:
+            raise AssociationReleasedError("the association is being released")
+        self._require_dul().send_message(
+            fragment_again(command, data_set, context_id=ctx.id, limit=self.send_limit)
+        )
+
     def _write(
         self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
     ) -> None:
@@ -954,18 +977,22 @@ class Association:
         if self._backlog:
             self._start_operations()
 
-    async def breathe(self, every: int) -> None:
-        """Wait while the peer is behind with reading; now and then let the reactor have a turn."""
-        self._breaths += 1
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer is behind with reading what we send."""
+        return self._dul is not None and self._dul.is_congested
+
+    async def breathe(self) -> None:
+        """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
         if self._dul is not None and self._dul.is_congested:
             await self._dul.when_writable()
-        elif self._breaths % every == 0:
-            turn: defer.Deferred[None] = defer.Deferred()
-            call = self.clock.callLater(0, turn.callback, None)
-            try:
-                await turn
-            finally:
-                self._stop(call)
+            return
+        turn: defer.Deferred[None] = defer.Deferred()
+        call = self.clock.callLater(0, turn.callback, None)
+        try:
+            await turn
+        finally:
+            self._stop(call)
 
     def next_message_id(self) -> int:
         """A message ID that is not in use: 1 to 65535."""

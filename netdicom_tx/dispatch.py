@@ -60,6 +60,7 @@ _FAILURE = {
     "C-GET": statuses.C_GET_UNABLE_TO_PROCESS,
     "C-MOVE": statuses.C_MOVE_UNABLE_TO_PROCESS,
 }
+_PENDING = (0xFF00, 0xFF01)
 _CANCELLABLE = ("C-FIND", "C-GET", "C-MOVE")
 _COUNTERS = (
     "number_of_remaining_suboperations",
@@ -160,6 +161,8 @@ class Operation:
         self._service = service
         self._is_answered = False  # the final response has been sent
         self._last: Response | None = None  # the last one that was sent
+        self._emitted = 0
+        self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
         self._is_over = False  # the service has come to its end
         self._interrupt: IDelayedCall | None = None
@@ -333,16 +336,36 @@ class Operation:
             self._send(item)
         elif isinstance(item, int):
             self._respond(item, comment=getattr(item, "comment", ""))
-        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], int):
-            self._respond(item[1], item[0])
         else:
-            self._respond(statuses.PENDING, item)
+            status: int = statuses.PENDING
+            if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], int):
+                item, status = item
+            if isinstance(item, Dataset):
+                item = dsutils.encode(item, self.ctx.supported_ts)
+            if isinstance(item, bytes) and status in _PENDING:
+                self._send_match(status, item)
+            else:
+                self._respond(status, item, getattr(status, "comment", ""))
         if self._is_answered:
             return True
-        await self.asce.breathe(_RESPONSES_PER_TURN)
+        self._emitted += 1
+        if self.asce.is_congested or self._emitted % _RESPONSES_PER_TURN == 0:
+            await self.asce.breathe()
         return False
 
     # -- answering -----------------------------------------------------------------------------
+
+    def _send_match(self, status: int, data_set: bytes) -> None:
+        """A Pending response; all of an operation have the same command set, encoded once."""
+        command = self._match_commands.get(status)
+        try:
+            if command is None:
+                self._last = self.msg.response(status, data_set)
+                command = self.asce.pending_command(self._last, self.ctx)
+                self._match_commands[status] = command
+            self.asce.send_pending(command, data_set, self.ctx)
+        except AssociationError as error:
+            self._log.debug("a response could not be sent: {error}", error=error)
 
     def _respond(self, status: int, data_set: object = None, comment: str = "") -> None:
         elements: dict[str, Any] = {"error_comment": printable(comment)} if comment else {}

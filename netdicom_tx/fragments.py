@@ -22,6 +22,8 @@ __all__ = [
     "DataSetSink",
     "MessageReader",
     "fragment",
+    "fragment_again",
+    "fragment_command",
 ]
 
 # Octets of a command set; the largest in use, with long UIDs and lists, are below 2 KiB.
@@ -57,6 +59,34 @@ def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes
 
     Source: PS3.8 9.3.5, Annex D.1 (maximum length) and Annex E (message control header).
     """
+    size = _fragment_size(limit)
+    yield from _pdus(encode_command(message), size, context_id, _COMMAND)
+    if message.data_set is not None:
+        yield from _pdus(message.data_set, size, context_id, 0)
+
+
+def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:
+    """The PDUs of the command set alone, to be sent again and again with :func:`fragment_again`."""
+    size = _fragment_size(limit)
+    return b"".join(_pdus(encode_command(message), size, context_id, _COMMAND))
+
+
+def fragment_again(
+    command: bytes, data_set: bytes, *, context_id: int, limit: int
+) -> Iterator[bytes | bytearray]:
+    """The PDUs of a message that differs from another in its data set alone.
+
+    Args:
+        command: From :func:`fragment_command`, of a message with a data set.
+
+    The Pending responses of a C-FIND are such messages, and come by the thousand.
+    """
+    yield command
+    yield from _pdus(data_set, _fragment_size(limit), context_id, 0)
+
+
+def _fragment_size(limit: int) -> int:
+    """Octets of the largest fragment that a peer admits, and we send."""
     largest = min(limit, LARGEST_PDU) if limit else LARGEST_PDU
     # Annex E: each fragment has an even number of octets.
     size = (largest - _PDV_OVERHEAD) & ~1
@@ -64,9 +94,7 @@ def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes
         raise LocalProtocolError(
             f"the peer admits PDUs of {limit} octets; 8 are needed for a fragment of two"
         )
-    yield from _pdus(encode_command(message), size, context_id, _COMMAND)
-    if message.data_set is not None:
-        yield from _pdus(message.data_set, size, context_id, 0)
+    return size
 
 
 def _pdus(source: DataSource, size: int, context_id: int, kind: int) -> Iterator[bytearray]:
