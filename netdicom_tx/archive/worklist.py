@@ -1,0 +1,427 @@
+"""The modality worklist of an archive: scheduled procedure steps, matched and answered (PS3.4 Annex K).
+
+Items come from sources (:class:`IWorklistSource`; those of the archive are in
+:mod:`netdicom_tx.archive.worklist_sources`) and are matched in memory, as Unicode, by the rules of
+:mod:`netdicom_tx.archive.matching`, with what Annex K says of its own:
+
+* every key of the identifier is matched, at any depth; the standard's list of required ones is shorter;
+* an attribute without a value is matched by no value of a key;
+* a range of start dates together with one of start times is one range, from the first time on the first day
+  to the last time on the last day (K.6.1.2.2);
+* an answer has one scheduled procedure step, so an item with several is several (K.6.1.2.2);
+* a step that has ended, by its performed procedure step, is answered only to who asks for the status
+  (0040,0020).
+
+An answer is in the identifier's Specific Character Set where that can hold it, else in that of the item, else
+in ISO_IR 192.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.logger import Logger
+from zope.interface import Interface
+
+from .. import dsutils, statuses
+from ..exceptions import StatusError
+from ..negotiation import PContextDef
+from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
+from .answers import Encode, encoder_of
+from .criteria import Between, Criterion
+from .elements import (
+    CANONICAL,
+    Coding,
+    Element,
+    coding_of,
+    elements,
+    encode_element,
+    encode_item,
+    items,
+    recode,
+    swapped,
+)
+from .header import InvalidDataSetError
+from .identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
+from .schema import Level
+from .values import TEXT_VRS, codecs_of, date_range, text_of, time_range
+
+__all__ = [
+    "ENDED",
+    "IWorklistSource",
+    "StepKey",
+    "Worklist",
+    "WorklistItem",
+    "WorklistQuery",
+]
+
+_T = TypeVar("_T")
+
+_CHARACTER_SET, _STUDY, _STEPS = 0x00080005, 0x0020000D, 0x00400100
+_STATION, _START_DATE, _START_TIME = 0x00400001, 0x00400002, 0x00400003
+_STEP_ID, _STEP_STATUS = 0x00400009, 0x00400020
+
+#: What a step is called that is over; (0040,0020) has other words for those that are not.
+ENDED: Final = frozenset(("COMPLETED", "DISCONTINUED"))
+
+#: A step: Study Instance UID and Scheduled Procedure Step ID.
+StepKey = tuple[str, str]
+
+
+class Value(NamedTuple):
+    """The value of an attribute.
+
+    Attributes:
+        octets: In explicit VR little endian, text in UTF-8.
+        text: Of what is text or number.
+        items: Of a sequence.
+    """
+
+    vr: str
+    octets: bytes
+    text: str
+    items: tuple[Attributes, ...]
+
+
+Attributes = Mapping[int, Value]
+_NONE: Final = Value("UN", b"", "", ())
+_UTF8: Final = ("utf-8",)
+
+
+def _parsed(data: bytes, start: int, end: int) -> dict[int, Value]:
+    found = {}
+    for each in elements(data, CANONICAL, start, end):
+        octets = data[each.start : each.end]
+        if each.vr == "SQ":
+            inside = items(data, CANONICAL, each.start, each.end)
+            value = Value("SQ", b"", "", tuple(_parsed(data, *where) for where in inside))
+        else:
+            value = Value(each.vr, octets, text_of(each.vr, octets, _UTF8), ())
+        found[each.tag] = value
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistItem:
+    """A scheduled procedure step, with the requested procedure and the patient it is for.
+
+    Attributes:
+        terms: The Specific Character Set that it came in.
+        attributes: All of them; Scheduled Procedure Step Sequence has one item.
+    """
+
+    terms: tuple[str, ...]
+    attributes: Attributes
+
+    @classmethod
+    def read(cls, data: bytes, transfer_syntax: str, offset: int = 0) -> list[WorklistItem]:
+        """The steps of an encoded data set.
+
+        Raises:
+            InvalidDataSetError: It cannot be read, or has no Scheduled Procedure Step.
+        """
+        coding = coding_of(transfer_syntax)
+        terms: tuple[str, ...] = ()
+        there = elements(data, coding, offset, len(data))
+        first = next((each for each in there if each.tag >= _CHARACTER_SET), None)
+        if first is not None and first.tag == _CHARACTER_SET:
+            said = text_of("CS", data[first.start : first.end], codecs_of(()))
+            terms = tuple(said.split("\\")) if said else ()
+        item = encode_item(data[offset:], coding)
+        whole = Element(0, "SQ", 0, len(item), len(item), coding)
+        plain = recode(item, whole, coding.little, codecs_of(()), CANONICAL)
+        ((start, end),) = items(plain, CANONICAL, 0, len(plain))
+        attributes = _parsed(plain, start, end)
+        steps = attributes.get(_STEPS, _NONE).items
+        if not steps:
+            raise InvalidDataSetError("no Scheduled Procedure Step Sequence (0040,0100)")
+        return [cls(terms, {**attributes, _STEPS: Value("SQ", b"", "", (step,))}) for step in steps]
+
+    @classmethod
+    def of(cls, ds: Dataset) -> list[WorklistItem]:
+        """The steps of a data set.
+
+        Raises:
+            DataSetError: It cannot be encoded.
+            InvalidDataSetError: It has no Scheduled Procedure Step.
+        """
+        return cls.read(dsutils.encode(ds, EXPLICIT_VR_LITTLE_ENDIAN), EXPLICIT_VR_LITTLE_ENDIAN)
+
+    @property
+    def step(self) -> Attributes:
+        """The item of Scheduled Procedure Step Sequence."""
+        return self.attributes[_STEPS].items[0]
+
+    @property
+    def key(self) -> StepKey:
+        return self.attributes.get(_STUDY, _NONE).text, self.step.get(_STEP_ID, _NONE).text
+
+    @property
+    def status(self) -> str:
+        """Scheduled Procedure Step Status; empty when it is not said."""
+        return self.step.get(_STEP_STATUS, _NONE).text
+
+    @property
+    def start(self) -> tuple[str, str]:
+        """Date and time, as they are sorted."""
+        step = self.step
+        return step.get(_START_DATE, _NONE).text, step.get(_START_TIME, _NONE).text
+
+    def with_status(self, status: str) -> WorklistItem:
+        """The same with another Scheduled Procedure Step Status."""
+        step = {**self.step, _STEP_STATUS: Value("CS", status.encode(), status, ())}
+        steps = Value("SQ", b"", "", (step,))
+        return WorklistItem(self.terms, {**self.attributes, _STEPS: steps})
+
+
+# -- what is asked ----------------------------------------------------------------------------------
+
+
+class _Identifier(Identifier):
+    """A worklist has one level, and no element that says so (PS3.4 K.4.1.1.3.1)."""
+
+    def _level(self, data_set: Dataset, model: InformationModel) -> Level:
+        return Level.IMAGE
+
+
+class _Period(NamedTuple):
+    """A range of start dates and one of start times as one range; keys of 20 digits."""
+
+    first: str
+    last: str
+
+    @classmethod
+    def of(cls, keys: Iterable[Key]) -> _Period | None:
+        """What the keys of a step say; None when it is not two ranges."""
+        found = {}
+        for key in keys:
+            if key.tag in (_START_DATE, _START_TIME) and isinstance(key.criterion, Criterion):
+                (*tests,) = key.criterion.tests
+                if len(tests) == 1 and isinstance(tests[0], Between) and tests[0].is_range:
+                    found[key.tag] = tests[0]
+        if len(found) < 2:
+            return None
+        day, time = found[_START_DATE], found[_START_TIME]
+        # A time has a meaning only beside a day.
+        first = last = ""
+        if day.first is not None:
+            first = day.first.first + ("0" * 12 if time.first is None else time.first.first)
+        if day.last is not None:
+            last = day.last.last + ("9" * 12 if time.last is None else time.last.last)
+        return cls(first, last or "~")
+
+    def accepts(self, step: Attributes) -> bool:
+        try:
+            day = date_range(step.get(_START_DATE, _NONE).text).first
+            # What begins at an unknown time begins on its day.
+            text = step.get(_START_TIME, _NONE).text
+            moment = day + time_range(text).first if text else day
+        except ValueError:
+            return False
+        return self.first[: len(moment)] <= moment <= self.last
+
+
+class WorklistQuery:
+    """An identifier that was read.
+
+    Attributes:
+        keys: In the order of their tags.
+        terms: Its Specific Character Set.
+
+    Raises:
+        MatchingError: It cannot be answered.
+    """
+
+    def __init__(self, identifier: Dataset) -> None:
+        model = InformationModel.COMPOSITE_INSTANCE_ROOT
+        read = _Identifier(identifier, model, QueryOptions(), match_unknown=False)
+        self.keys = read.keys
+        self.terms = read.terms
+        self._period: _Period | None = None
+        self._of_step: tuple[Key, ...] = ()
+        for key in self.keys:
+            if key.tag == _STEPS and isinstance(key.criterion, SequenceKey):
+                self._of_step = key.criterion.keys
+                self._period = _Period.of(self._of_step)
+        if self._period is not None:
+            together = (_START_DATE, _START_TIME)
+            self._of_step = tuple(key for key in self._of_step if key.tag not in together)
+
+    @property
+    def asks_for_status(self) -> bool:
+        """Whether Scheduled Procedure Step Status is to have a value."""
+        return any(key.tag == _STEP_STATUS and not key.is_universal for key in self._of_step)
+
+    def accepts(self, item: WorklistItem) -> bool:
+        """Whether an item passes all keys."""
+        if self._period is not None and not self._period.accepts(item.step):
+            return False
+        return _passes(self._of_step, item.step) and all(
+            _passes_one(key, item.attributes) for key in self.keys if key.tag != _STEPS
+        )
+
+    def answer(self, item: WorklistItem, transfer_syntax: str) -> bytes:
+        """The identifier of the response for an item that is accepted."""
+        coding = coding_of(transfer_syntax)
+        for terms in (("",), self.terms, item.terms):
+            encode = encoder_of(terms)
+            if encode is None:
+                continue
+            try:
+                return _character_set(terms, coding) + _written(
+                    self.keys, item.attributes, coding, encode
+                )
+            except UnicodeEncodeError:
+                continue
+        return _character_set(("ISO_IR 192",), coding) + _written(
+            self.keys, item.attributes, coding, str.encode
+        )
+
+
+def _passes(keys: Iterable[Key], attributes: Attributes) -> bool:
+    return all(_passes_one(key, attributes) for key in keys)
+
+
+def _passes_one(key: Key, attributes: Attributes) -> bool:
+    if key.is_universal:
+        return True
+    value = attributes.get(key.tag, _NONE)
+    if isinstance(key.criterion, SequenceKey):
+        return any(_passes(key.criterion.keys, item) for item in value.items)
+    return key.criterion is None or key.criterion.accepts(value.text)
+
+
+def _character_set(terms: Sequence[str], coding: Coding) -> bytes:
+    text = "\\".join(terms)
+    return encode_element(_CHARACTER_SET, "CS", text.encode(), coding) if text else b""
+
+
+def _written(keys: Iterable[Key], attributes: Attributes, coding: Coding, encode: Encode) -> bytes:
+    """The attributes that are asked for; one that is not there is empty."""
+    parts = []
+    for key in keys:
+        value = attributes.get(key.tag)
+        if value is None:
+            parts.append(encode_element(key.tag, key.vr, b"", coding))
+        elif value.vr == "SQ" and isinstance(key.criterion, SequenceKey) and key.criterion.keys:
+            inside = key.criterion.keys
+            content = b"".join(
+                encode_item(_written(inside, item, coding, encode), coding)
+                for item in value.items
+                if key.tag == _STEPS or _passes(inside, item)
+            )
+            parts.append(encode_element(key.tag, "SQ", content, coding))
+        else:
+            parts.append(_whole(key.tag, value, coding, encode))
+    return b"".join(parts)
+
+
+def _whole(tag: int, value: Value, coding: Coding, encode: Encode) -> bytes:
+    if value.vr == "SQ":
+        octets = b"".join(
+            encode_item(b"".join(_whole(*each, coding, encode) for each in item.items()), coding)
+            for item in value.items
+        )
+    elif value.vr in TEXT_VRS:
+        octets = encode(value.text)
+    else:
+        octets = value.octets if coding.little else swapped(value.vr, value.octets)
+    return encode_element(tag, value.vr, octets, coding)
+
+
+# -- the service ------------------------------------------------------------------------------------
+
+
+class IWorklistSource(Interface):
+    """Where worklist items come from."""
+
+    def items(identifier: Dataset) -> object:
+        """What there is.
+
+        Called on the reactor thread for each C-FIND.
+
+        Args:
+            identifier: Of the request. It may be used to look for less; what is given is matched anyway.
+
+        Returns:
+            An iterable of data sets or of :class:`WorklistItem`; or a Deferred or coroutine of one.
+        """
+
+
+class Worklist:
+    """The worklist of a node.
+
+    Args:
+        sources: Providers of :class:`IWorklistSource`.
+        in_thread: Runs a blocking call off the reactor thread.
+        states: The Scheduled Procedure Step Status of steps that have begun, by their keys; blocks.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        sources: Iterable[Any],
+        in_thread: Callable[..., defer.Deferred[Any]],
+        states: Callable[[Collection[StepKey]], Mapping[StepKey, str]] | None = None,
+    ) -> None:
+        self.sources = list(sources)
+        self._in_thread = in_thread
+        self._states = states
+
+    async def find(self, context: PContextDef, identifier: Dataset) -> list[bytes]:
+        """What ``on_receive_find`` returns for the worklist SOP class.
+
+        Raises:
+            MatchingError: The identifier cannot be answered.
+            StatusError: 0xC000, a source has failed.
+        """
+        query = WorklistQuery(identifier)
+        found: list[Dataset | WorklistItem] = []
+        for source in self.sources:
+            try:
+                given: Any = source.items(identifier)
+                if inspect.isawaitable(given):
+                    given = await given
+                found += given
+            except Exception as error:  # a user's; part of a worklist would look like all of it
+                self._log.failure("a worklist source failed")
+                raise StatusError(
+                    statuses.C_FIND_UNABLE_TO_PROCESS, "a worklist source failed"
+                ) from error
+        answering: Awaitable[list[bytes]] = self._in_thread(
+            self._answers, query, found, context.supported_ts
+        )
+        return await answering
+
+    def _answers(
+        self, query: WorklistQuery, found: Iterable[Dataset | WorklistItem], transfer_syntax: str
+    ) -> list[bytes]:
+        accepted = [item for item in self._current(self._read(found)) if query.accepts(item)]
+        if not query.asks_for_status:
+            accepted = [item for item in accepted if item.status not in ENDED]
+        accepted.sort(key=lambda item: item.start)
+        return [query.answer(item, transfer_syntax) for item in accepted]
+
+    def _read(self, found: Iterable[Dataset | WorklistItem]) -> Iterator[WorklistItem]:
+        for each in found:
+            if isinstance(each, WorklistItem):
+                yield each
+                continue
+            try:
+                yield from WorklistItem.of(each)
+            except (dsutils.DataSetError, InvalidDataSetError) as error:
+                self._log.error("a worklist source gave no item: {error}", error=error)
+
+    def _current(self, found: Iterable[WorklistItem]) -> Iterable[WorklistItem]:
+        """The items as their performed procedure steps have them."""
+        known = list(found)
+        states = self._states({item.key for item in known}) if self._states and known else {}
+        return [
+            item.with_status(states[item.key]) if item.key in states else item for item in known
+        ]

@@ -1,0 +1,335 @@
+"""Where the worklist of an archive comes from: a directory of files, and a table that is imported into.
+
+==========================  ========================================================================
+:class:`WorklistDirectory`  ``*.wl`` files as ``wlmscpfs`` has them, in the directory or one below it
+:class:`WorklistTable`      rows of the archive's database
+:func:`read_json`           data sets in the DICOM JSON model (PS3.18 Annex F), for the table
+:func:`read_csv`            a line for each step, columns named by keyword, for the table
+==========================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
+from twisted.internet import defer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from .. import dsutils
+from ..exceptions import NetDICOMError
+from ..uids import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from .database import Database, big_integer
+from .elements import CANONICAL, elements
+from .header import INFLATED_LIMIT, InvalidDataSetError
+from .schema import metadata
+from .values import NUMBERS, codecs_of, text_of
+from .worklist import IWorklistSource, StepKey, WorklistItem
+
+__all__ = [
+    "WorklistDirectory",
+    "WorklistImportError",
+    "WorklistTable",
+    "read_csv",
+    "read_item",
+    "read_json",
+    "worklist_item",
+]
+
+#: Octets of a file; a real one has some 2000.
+FILE_LIMIT: Final = 1 << 20
+
+InThread = Callable[..., defer.Deferred[Any]]
+
+
+class WorklistImportError(NetDICOMError):
+    """What is to be imported cannot be read; the message says where."""
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def read_item(data: bytes) -> list[WorklistItem]:
+    """The steps of a file: Part 10, or a data set alone.
+
+    Raises:
+        InvalidDataSetError: It is neither, or has no Scheduled Procedure Step.
+        DataSetError: It is deflated, and damaged.
+    """
+    if data[128:132] == b"DICM":
+        offset, transfer_syntax = _file_meta(data)
+        if transfer_syntax in DEFLATED_TRANSFER_SYNTAXES:
+            data, offset = dsutils.inflate(data[offset:], INFLATED_LIMIT), 0
+        return WorklistItem.read(data, transfer_syntax, offset)
+    return WorklistItem.read(data, _guessed(data))
+
+
+def _file_meta(data: bytes) -> tuple[int, str]:
+    """Where the data set begins, and its transfer syntax; what else a header must have, it need not."""
+    offset, transfer_syntax = 132, EXPLICIT_VR_LITTLE_ENDIAN
+    while data[offset : offset + 2] == b"\2\0":
+        each = next(elements(data, CANONICAL, offset, len(data)))
+        if each.tag == 0x00020010:
+            transfer_syntax = text_of("UI", data[each.start : each.end], codecs_of(()))
+        offset = each.behind
+    return offset, transfer_syntax
+
+
+def _guessed(data: bytes) -> str:
+    """The transfer syntax of a data set without header, by its first element."""
+    if data[:1] == b"\0":
+        return EXPLICIT_VR_BIG_ENDIAN
+    return EXPLICIT_VR_LITTLE_ENDIAN if data[4:6].isalpha() else IMPLICIT_VR_LITTLE_ENDIAN
+
+
+@implementer(IWorklistSource)
+class WorklistDirectory:
+    """The ``*.wl`` files in a directory, and in the directories in it: ``wlmscpfs`` has one for each AE.
+
+    Looked through for each query; only files that are new or have changed are read. A file that cannot be
+    read is left out, and said once.
+
+    Args:
+        in_thread: Runs a blocking call off the reactor thread.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str | os.PathLike[str], in_thread: InThread) -> None:
+        self.path = Path(path)
+        self._in_thread = in_thread
+        self._reading = threading.Lock()
+        # By path: what stat said, and the steps.
+        self._known: dict[Path, tuple[tuple[int, int, int], list[WorklistItem]]] = {}
+
+    def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
+        """All steps."""
+        return self._in_thread(self.read)
+
+    def read(self) -> list[WorklistItem]:
+        """All steps; blocks.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        with self._reading:
+            known, self._known = self._known, {}
+            for path in self._paths():
+                try:
+                    about = path.stat()
+                    stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+                    found = known.get(path)
+                    if found is None or found[0] != stamp:
+                        found = (stamp, self._read_one(path))
+                    self._known[path] = found
+                except OSError as error:
+                    # Gone since it was listed; or not ours to read.
+                    self._log.debug("{path}: {error}", path=path, error=error)
+            return [item for _, items in self._known.values() for item in items]
+
+    def _paths(self) -> Iterator[Path]:
+        folders = []
+        for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name):
+            if entry.name.endswith(".wl") and entry.is_file():
+                yield Path(entry.path)
+            elif entry.is_dir():
+                folders.append(Path(entry.path))
+        for folder in folders:
+            yield from sorted(folder.glob("*.wl"))
+
+    def _read_one(self, path: Path) -> list[WorklistItem]:
+        with path.open("rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+        try:
+            if len(data) > FILE_LIMIT:
+                raise InvalidDataSetError(f"more than {FILE_LIMIT} octets")
+            return read_item(data)
+        except (InvalidDataSetError, dsutils.DataSetError) as error:
+            self._log.error("{path} is no worklist item: {error}", path=path, error=error)
+            return []
+
+
+# -- the table ----------------------------------------------------------------------------------------
+
+worklist_item = sa.Table(
+    "worklist_item",
+    metadata,
+    sa.Column("id", big_integer, primary_key=True, autoincrement=True),
+    sa.Column("study_instance_uid", sa.Text, nullable=False),
+    sa.Column("step_id", sa.Text, nullable=False),
+    # Explicit VR little endian, in the character set that it came in.
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("study_instance_uid", "step_id"),
+)
+
+
+@implementer(IWorklistSource)
+class WorklistTable:
+    """Worklist items in the database; all methods but :meth:`items` block.
+
+    Args:
+        in_thread: Runs a blocking call off the reactor thread.
+    """
+
+    def __init__(self, database: Database, in_thread: InThread) -> None:
+        self._database = database
+        self._in_thread = in_thread
+
+    def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
+        """All steps."""
+        return self._in_thread(self.read)
+
+    def read(self) -> list[WorklistItem]:
+        """All steps."""
+        with self._database.reading() as connection:
+            rows = connection.scalars(sa.select(worklist_item.c.data).order_by(worklist_item.c.id))
+            return [
+                item for data in rows for item in WorklistItem.read(data, EXPLICIT_VR_LITTLE_ENDIAN)
+            ]
+
+    def put(self, data_sets: Iterable[Dataset]) -> int:
+        """Put items in, or in the place of those of the same study and step.
+
+        Returns:
+            How many.
+
+        Raises:
+            DataSetError: One cannot be encoded.
+            InvalidDataSetError: One is no worklist item.
+        """
+        rows = {}
+        for ds in data_sets:
+            data = dsutils.encode(_completed(ds), EXPLICIT_VR_LITTLE_ENDIAN)
+            for item in WorklistItem.read(data, EXPLICIT_VR_LITTLE_ENDIAN)[:1]:
+                rows[item.key] = data
+
+        def call(connection: sa.Connection) -> None:
+            for (study, step), data in rows.items():
+                connection.execute(_of((study, step)))
+                values = {"study_instance_uid": study, "step_id": step, "data": data}
+                connection.execute(worklist_item.insert(), values)
+
+        self._database.write(call).result()
+        return len(rows)
+
+    def remove(self, key: StepKey) -> bool:
+        """Take an item out; whether it was there."""
+        return self._database.write(lambda writer: writer.execute(_of(key)).rowcount).result() > 0
+
+
+def _of(key: StepKey) -> sa.Delete:
+    own = worklist_item.c
+    return worklist_item.delete().where(own.study_instance_uid == key[0], own.step_id == key[1])
+
+
+def _completed(ds: Dataset) -> Dataset:
+    """With a Study Instance UID, which many orders leave to the worklist to make."""
+    if not ds.get("StudyInstanceUID"):
+        # The same for the same order, however often it is imported.
+        order = [str(ds.get(each, "")) for each in ("AccessionNumber", "RequestedProcedureID")]
+        patient = str(ds.get("PatientID", ""))
+        ds.StudyInstanceUID = generate_uid(entropy_srcs=[patient, *order])
+    return ds
+
+
+# -- imports ------------------------------------------------------------------------------------------
+
+# The attributes that belong into the item of Scheduled Procedure Step Sequence (PS3.4 Table K.6-1).
+_OF_STEP: Final = frozenset(
+    (
+        "Modality",
+        "PreMedication",
+        "RequestedContrastAgent",
+        "ScheduledPerformingPhysicianName",
+        "ScheduledProcedureStepDescription",
+        "ScheduledProcedureStepID",
+        "ScheduledProcedureStepLocation",
+        "ScheduledProcedureStepStartDate",
+        "ScheduledProcedureStepStartTime",
+        "ScheduledProcedureStepStatus",
+        "ScheduledStationAETitle",
+        "ScheduledStationName",
+    )
+)
+
+
+def read_json(text: str) -> list[Dataset]:
+    """Data sets in the DICOM JSON model: a list of objects, or one.
+
+    Raises:
+        WorklistImportError: It is none.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise WorklistImportError(f"no JSON: {error}") from error
+    data_sets = []
+    for number, each in enumerate(found if isinstance(found, list) else [found], 1):
+        try:
+            ds = Dataset.from_json(each)
+        except Exception as error:  # pydicom documents no closed set of errors for bad input
+            raise WorklistImportError(f"item {number} is no data set: {error!r:.200}") from error
+        data_sets.append(_unicode(ds, f"item {number}"))
+    return data_sets
+
+
+def read_csv(text: str) -> list[Dataset]:
+    """A line for each step; the first names the attributes by keyword.
+
+    Attributes of the scheduled procedure step, such as ``Modality``, go into its sequence.
+
+    Raises:
+        WorklistImportError: A name is none, or a line has more values than there are names.
+    """
+    rows = csv.DictReader(io.StringIO(text))
+    vrs = {}
+    for name in rows.fieldnames or ():
+        tag = tag_for_keyword(name)
+        vrs[name] = "SQ" if tag is None else dictionary_VR(tag)
+        if vrs[name] == "SQ":
+            raise WorklistImportError(f"column {name!r:.60} is no keyword of an attribute")
+    data_sets = []
+    for row in rows:
+        where = f"line {rows.line_num}"
+        if None in row:
+            raise WorklistImportError(f"{where} has more values than there are columns")
+        ds, step = Dataset(), Dataset()
+        for name, value in row.items():
+            if value:
+                try:
+                    number = int(value) if vrs[name] in NUMBERS else value
+                    setattr(step if name in _OF_STEP else ds, name, number)
+                except ValueError as error:
+                    raise WorklistImportError(f"{where}, {name}: {error!s:.200}") from error
+        ds.ScheduledProcedureStepSequence = Sequence([step])
+        data_sets.append(_unicode(ds, where))
+    return data_sets
+
+
+def _unicode(ds: Dataset, where: str) -> Dataset:
+    """In a character set that holds what was read.
+
+    Raises:
+        WorklistImportError: It is no worklist item.
+    """
+    if not any(ds.get("ScheduledProcedureStepSequence") or ()):
+        raise WorklistImportError(f"{where} has no scheduled procedure step")
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    return ds
