@@ -53,6 +53,12 @@ __all__ = [
 #: Twisted's 64 KiB.
 READ_BUFFER = 1 << 20
 
+# Each read makes a buffer of that size and gives it back. glibc takes such sizes from the kernel and
+# returns them at once, which costs page faults and TLB shootdowns at every read, until it has seen a
+# larger one freed: then it keeps them.
+_warm_up = bytearray(2 * READ_BUFFER)
+del _warm_up
+
 #: Octets of PDUs that are written in one turn.
 TURN = 1 << 18
 
