@@ -25,7 +25,14 @@ from netdicom_tx.dimsemessages import (
     encode_command,
 )
 from netdicom_tx.exceptions import DIMSEProcessingError, LocalProtocolError
-from netdicom_tx.fragments import COMMAND_SET_LIMIT, LARGEST_PDU, MessageReader, fragment
+from netdicom_tx.fragments import (
+    COMMAND_SET_LIMIT,
+    LARGEST_PDU,
+    MessageReader,
+    fragment,
+    fragment_again,
+    fragment_command,
+)
 from netdicom_tx.pdu import Fragment, PDUReader
 
 ECHO = CEchoRQ(message_id=1, affected_sop_class_uid="1.2.840.10008.1.1")
@@ -157,6 +164,23 @@ def test_an_odd_data_set_is_padded():
 def test_an_empty_data_set_is_announced_and_ends(source):
     """PS3.8 E: an announced data set must have a last fragment, or the peer waits for ever."""
     assert pdvs(fragment(store(source), context_id=1, limit=0))[1:] == [(1, 2, b"")]
+
+
+@given(messages, odd_ids, st.integers(8, 300), st.lists(st.binary(max_size=60), max_size=3))
+def test_a_command_set_that_is_cut_once_serves_every_data_set(message, context_id, limit, others):
+    """PS3.4 C.4.1.1.4: Pending responses differ in their identifier alone; the octets are the same."""
+    command = fragment_command(replace(message, data_set=b""), context_id=context_id, limit=limit)
+    for data_set in others:
+        again = fragment_again(command, data_set, context_id=context_id, limit=limit)
+        whole = fragment(replace(message, data_set=data_set), context_id=context_id, limit=limit)
+        assert b"".join(again) == b"".join(whole)
+
+
+@pytest.mark.parametrize("limit", [1, 7])
+def test_a_command_set_is_not_cut_where_there_is_no_room(limit):
+    """PS3.8 D.1: as for the whole message."""
+    with pytest.raises(LocalProtocolError, match="8 are needed"):
+        fragment_command(ECHO, context_id=1, limit=limit)
 
 
 class Trickle(RawIOBase):
