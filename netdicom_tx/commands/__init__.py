@@ -1,4 +1,4 @@
-"""The ``netdicom`` command: echo, store, find, get, move, receive, worklist.
+"""The ``netdicom`` command: a DICOM user's tools, and those of who runs a node.
 
 Each command is a module of its own, imported when it is called: the list of commands is said without
 loading the library.
@@ -30,6 +30,8 @@ COMMANDS = {
     "move": "Have a peer send somewhere, or here (C-MOVE).",
     "receive": "Take what others send, into a directory.",
     "worklist": "Query a modality worklist (C-FIND).",
+    "reindex": "Make the index of a node's archive agree with its files.",
+    "verify": "Look whether every file of a node's archive is what was stored.",
 }
 
 

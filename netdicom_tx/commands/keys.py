@@ -218,7 +218,8 @@ def _put(holder: Dataset, key: Key) -> None:
 
 def _value(vr: str, text: str) -> Any:  # what pydicom takes for this VR
     if vr == "UN":
-        return text.encode()
+        octets = text.encode()
+        return octets + b" " * (len(octets) % 2)  # PS3.5 7.1.1; pydicom pads no UN
     if not text:
         return None
     if vr in _NO_BACKSLASH:

@@ -270,6 +270,8 @@ def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) 
 
 def _begin_logging(verbose: int) -> None:
     """Show the library's log on stderr, from a level that -v lowers."""
+    import logging
+
     from twisted.logger import (
         FilteringLogObserver,
         ILogObserver,
@@ -282,6 +284,8 @@ def _begin_logging(verbose: int) -> None:
 
     from .output import printable_line
 
+    # Its remarks about values of a peer are nothing that the user can change.
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     level = (LogLevel.error, LogLevel.info, LogLevel.debug)[min(verbose, 2)]
 
     @provider(ILogObserver)

@@ -1,0 +1,79 @@
+"""What ``netdicom reindex`` and ``netdicom verify`` share: the archive of a node, without the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from ..archive import FileStore, Index, IndexUnusableError, StorageError
+from .failures import CommandError, ExitCode, Problem, bad_input
+
+__all__ = ["archive_options", "opened_index", "opened_store"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def archive_options(command: _Command) -> _Command:
+    """``--storage`` and ``--database``, as ``twistd dicom`` has them."""
+    for option in (
+        click.option(
+            "--database",
+            metavar="URL",
+            help="Of the index; SQLite, index.db in the storage directory.",
+        ),
+        click.option(
+            "-s",
+            "--storage",
+            type=click.Path(file_okay=False, path_type=Path),
+            default="netdicom-archive",
+            help="The node's directory; ./netdicom-archive.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _must_be_storage(storage: Path) -> FileStore:
+    store = FileStore(storage)
+    if not store.instances.is_dir():
+        raise bad_input(
+            f"{storage} is no storage directory of a node",
+            f"there is no {store.instances}",
+            "name the one that twistd dicom was given by --storage",
+        )
+    return store
+
+
+@contextmanager
+def opened_store(storage: Path) -> Iterator[FileStore]:
+    """The storage directory, locked; refused while a node runs on it."""
+    store = _must_be_storage(storage)
+    try:
+        store.open()
+    except StorageError as error:
+        raise CommandError(
+            Problem(ExitCode.CONFIGURATION, str(error), hint="stop the node first")
+        ) from error
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
+    """The index of a storage directory; a node may be running on it."""
+    root = _must_be_storage(storage).root
+    index = Index(database or f"sqlite:///{root / 'index.db'}", root=root)
+    try:
+        index.open()
+    except IndexUnusableError as error:
+        raise CommandError(Problem(ExitCode.CONFIGURATION, str(error))) from error
+    try:
+        yield index
+    finally:
+        index.close()

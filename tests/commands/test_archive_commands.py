@@ -1,0 +1,103 @@
+"""netdicom reindex and netdicom verify, on the directory of a node that does not run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from netdicom_tx.archive import FileStore, Index
+from netdicom_tx.commands import run
+from netdicom_tx.sopclass import Instance
+
+NAMES = ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    """Three instances that no row stands for."""
+    made = FileStore(tmp_path / "archive", fsync=False)
+    made.open()
+    for name in NAMES:
+        path = Path(str(get_testdata_file(name)))
+        instance = Instance.of(path)
+        spool = made.spool(
+            instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax, "TEST"
+        )
+        spool.write(path.read_bytes()[instance.offset :])
+        made.keep(spool)
+        spool.close()
+    made.close()
+    return made
+
+
+def indexed(store: FileStore) -> int:
+    with Index(f"sqlite:///{store.root / 'index.db'}", root=store.root) as index:
+        return index.counts().instances
+
+
+def test_files_without_rows_are_indexed(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["reindex", "--storage", str(store.root)]) == 0
+    assert "3 instances: 0 agreed, 3 indexed" in capsys.readouterr().out
+    assert indexed(store) == 3
+    assert run(["reindex", "--storage", str(store.root), "--from-scratch", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["indexed"] == 3
+
+
+def test_a_row_without_its_file_goes(store: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["reindex", "--storage", str(store.root)])
+    store.path(Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid).unlink()
+    capsys.readouterr()
+    assert run(["reindex", "--storage", str(store.root)]) == 0
+    assert "2 agreed, 0 indexed; 1 rows without file removed" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = store.instances / "00" / "broken.dcm"
+    broken.write_bytes(b"nothing")
+    assert run(["reindex", "--storage", str(store.root)]) == 1
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_verify_finds_what_has_changed(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One octet of the pixel data, the size as before; another file is gone."""
+    run(["reindex", "--storage", str(store.root)])
+    assert run(["verify", "--storage", str(store.root)]) == 0
+    changed, gone = (
+        store.path(Instance.of(get_testdata_file(name)).sop_instance_uid) for name in NAMES[:2]
+    )
+    octets = bytearray(changed.read_bytes())
+    octets[-1] ^= 1
+    changed.write_bytes(octets)
+    gone.unlink()
+    capsys.readouterr()
+    assert run(["verify", "--storage", str(store.root), "--json"]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(each["fault"], each["path"]) for each in found} == {
+        ("changed", str(changed)),
+        ("missing", str(gone)),
+    }
+
+
+def test_a_running_node_keeps_its_index(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.open()
+    assert run(["reindex", "--storage", str(store.root)]) == 78
+    assert "in use by another node" in capsys.readouterr().err
+    store.close()
+
+
+def test_another_directory_is_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("reindex", "verify"):
+        assert run([name, "--storage", str(tmp_path)]) == 2
+        assert "is no storage directory of a node" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
