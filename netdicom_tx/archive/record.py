@@ -35,6 +35,8 @@ __all__ = ["Header", "InstanceRecord", "digest_of", "record_of"]
 VALUE_LIMIT: Final = 8192
 #: Octets and elements of a header that are kept; an image has some 3000 and 100.
 HEADER_LIMIT: Final = 1 << 18
+# Octets of a file that are hashed at a time; a multiple of the page size.
+_PIECE: Final = 1 << 22
 ELEMENT_LIMIT: Final = 20_000
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
@@ -212,8 +214,18 @@ def record_of(
 
 
 def digest_of(data: Buffer) -> str:
-    """The digest of a file's octets, as it stands in the index."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    """The digest of a file's octets, as it stands in the index.
+
+    In pieces, and of a memory map each is given back: else a large file would be resident whole.
+    """
+    if not isinstance(data, mmap.mmap):
+        return "sha256:" + hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    with memoryview(data) as view:
+        for start in range(0, len(view), _PIECE):
+            digest.update(view[start : start + _PIECE])
+            data.madvise(mmap.MADV_DONTNEED, start, min(_PIECE, len(view) - start))
+    return "sha256:" + digest.hexdigest()
 
 
 def _record(
