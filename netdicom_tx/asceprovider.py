@@ -372,7 +372,7 @@ class Association:
                     detail=printable(detail, 200),
                 )
                 self._end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
-            case TransportClosed(detail):
+            case TransportClosed(detail):  # pragma: no branch - there is no other
                 if self._is_releasing:
                     # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
                     self._end(AssociationReleasedError())
@@ -743,8 +743,7 @@ class Association:
     # -- messages in ---------------------------------------------------------------------------------
 
     def _receive(self, piece: Fragment) -> None:
-        if self._error is not None or self._reader is None:
-            return
+        assert self._reader is not None
         try:
             complete = self._reader.receive(piece)
         except RemoteProtocolError as error:
@@ -767,7 +766,8 @@ class Association:
             operation = self._operations.get(message.message_id_being_responded_to)
             if operation is not None:
                 operation.cancel()
-        elif isinstance(message, Request):
+        else:
+            assert isinstance(message, Request)
             self._take_request(self.accepted_contexts[context_id], message, failure)
 
     def _open_sink(self, context_id: int, message: Message) -> DataSetSink:
@@ -1134,7 +1134,7 @@ class Association:
         if self._waiting.get(one.message.message_id) is one:
             del self._waiting[one.message.message_id]
             one.respond(one.message.response(statuses.CANCEL))
-        elif self._error is None:
+        else:
             self.send(CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx)
 
     # -- pressure ------------------------------------------------------------------------------------
