@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 from doubles import (
     ABORT,
+    AC,
     COMMITMENT,
     CT,
     DATA,
@@ -58,6 +59,7 @@ from netdicom_tx import (
 )
 from netdicom_tx.asceprovider import IDENTIFIER_LIMIT, PContextDef
 from netdicom_tx.dimsemessages import (
+    CCancelRQ,
     CEchoRQ,
     CEchoRSP,
     CFindRSP,
@@ -287,6 +289,21 @@ def test_the_answer_to_a_cancelled_request_is_swallowed():
     assert success_of(following).status == 0
 
 
+def test_a_request_with_many_responses_can_be_cancelled():
+    """PS3.7 9.3.2.3; more of it is in test_requests."""
+    caller, asce = calling({FIND: [IMPLICIT]})
+    first, second = (
+        asce.request_many(find_rq(), context(asce, FIND), lambda response: response)
+        for _ in range(2)
+    )
+    second.cancel()
+    assert success_of(second.done) == 0xFE00
+    first.cancel()
+    asked, cancelled = caller.peer.messages()
+    assert isinstance(cancelled, CCancelRQ)
+    assert cancelled.message_id_being_responded_to == asked.message_id
+
+
 def test_a_request_that_was_cancelled_while_it_waited_is_never_sent():
     caller, asce = calling()
     answers = [echo(asce) for _ in range(3)]
@@ -439,6 +456,17 @@ def test_an_scu_must_have_been_registered():
         asce.get_scu(VERIFICATION)
 
 
+def test_an_event_needs_a_context_and_takes_consent_for_granted():
+    """Many SCUs do not answer role selection, and take N-EVENT-REPORT nevertheless."""
+    _, asce = calling({COMMITMENT: [IMPLICIT]})
+    ctx = asce.context_as_scp(COMMITMENT)
+    assert ctx.as_scp
+    assert asce.accepted_contexts[1] is ctx
+    assert asce.context_as_scp(COMMITMENT) is ctx
+    with pytest.raises(ClassNotSupportedError):
+        asce.context_as_scp(CT)
+
+
 def test_an_scu_needs_its_role():
     ae = AE("CALLER").add_scu(verification_scu)
     roles = [RoleSelection(VERIFICATION, True, True)]
@@ -536,6 +564,18 @@ def test_a_hook_that_fails_fails_the_request():
     assert caller.peer.abort() == (0, 0)
 
 
+def test_a_hook_that_aborts_fails_the_request():
+    class Fickle(AE):
+        def on_association_response(self, response: AAssociateAC) -> None:
+            for each in self.associations:
+                each.abort()
+
+    caller = Caller(Fickle("CALLER"))
+    caller.peer.send(acceptance(caller.asked))
+    assert isinstance(failure_of(caller.opening), AssociationAbortedError)
+    assert caller.peer.abort() == (0, 0)
+
+
 @pytest.mark.parametrize("confirmed", [True, False])
 def test_an_identity_that_must_be_confirmed_is_waited_for(confirmed):
     """PS3.7 D.3.3.7.2: an acceptor that does not check identities sends no response item."""
@@ -547,6 +587,80 @@ def test_an_identity_that_must_be_confirmed_is_waited_for(confirmed):
     else:
         assert "did not confirm" in str(failure_of(caller.opening))
         assert caller.peer.abort() == (0, 0)
+
+
+class Doorkeeper(AE):
+    """Decides by what the test says; more of it is in test_applicationentity."""
+
+    verdict: Callable[[], Any]
+
+    def on_association_request(self, asce: Association, assoc: Any) -> Any:
+        return self.verdict()
+
+
+def asking(verdict: Callable[[], Any], **fields: Any) -> tuple[Node, RawPeer]:
+    ae = Doorkeeper("NODE").add_scp(verification_scp)
+    ae.verdict = verdict
+    node = Node(ae)
+    peer = node.connect()
+    peer.send(request(**fields))
+    return node, peer
+
+
+def test_an_acceptor_may_be_asked_and_waited_for():
+    verdict: defer.Deferred[None] = defer.Deferred()
+    node, peer = asking(lambda: verdict)
+    assert not node.association().is_open
+    verdict.callback(None)
+    assert peer.kinds() == [AC]
+    assert node.association().is_open
+
+
+@pytest.mark.parametrize(
+    ("error", "codes"),
+    [(AssociationRejectedError(1, 1, 3), (1, 1, 3)), (ZeroDivisionError("a bug"), (2, 1, 1))],
+)
+def test_an_acceptor_may_reject(error, codes, failures):
+    node, peer = asking(lambda: defer.fail(error))
+    assert peer.rejection() == codes
+    assert isinstance(node.association().error, AssociationRejectedError)
+    assert failures.texts() == ([] if codes[0] == 1 else ["a bug"])
+
+
+def test_an_acceptor_that_was_left_decides_nothing():
+    cancelled: list[bool] = []
+    verdict: defer.Deferred[None] = defer.Deferred(
+        lambda d: (cancelled.append(True), d.callback(None))
+    )
+    _, peer = asking(lambda: verdict)
+    peer.send(AAbort(0, 0))
+    assert cancelled == [True]
+    assert peer.take() == []
+    cancelled.clear()
+    _, peer = asking(lambda: defer.Deferred(lambda _: cancelled.append(True)))
+    peer.transport.abortConnection()
+    assert cancelled == [True]
+
+
+def test_an_acceptor_has_its_own_view_of_the_window():
+    node = serving(verification_scp, window=Window(4, 5))
+    node.associate(None, MaximumLength(0), AsynchronousOperationsWindow(2, 9))
+    assert node.association().window == Window(4, 2)
+
+
+def test_a_request_that_cannot_be_answered_is_aborted():
+    node = Node()
+    peer = node.connect()
+    peer.send(request({}))
+    assert peer.abort() == (2, 6)
+    assert not node.association().is_open
+
+
+def test_an_acceptor_rejects_by_itself():
+    node = serving(verification_scp, called_ae_titles=["OTHER"])
+    peer = node.connect()
+    peer.send(request())
+    assert peer.rejection() == (1, 1, 7)
 
 
 # -- release ---------------------------------------------------------------------------------------------
@@ -961,6 +1075,14 @@ def test_a_dropped_connection_is_gone_at_once():
     assert caller.peer.take() == []
 
 
+def test_a_connection_that_never_became_an_association_is_closed():
+    node = Node()
+    peer = node.connect()
+    closed = node.association().closed()
+    peer.transport.loseConnection()
+    assert isinstance(success_of(closed), ConnectionLostError)
+
+
 def test_there_is_nothing_to_drop_before_the_transport():
     ae = AE("CALLER")
     asce = Association(ae, is_requestor=True, clock=Node().clock, timeouts=TIMEOUTS)
@@ -1007,6 +1129,23 @@ def test_a_block_whose_association_was_lost_says_so():
 
     with pytest.raises(ConnectionLostError):
         run(main())
+
+
+def test_a_block_that_was_told_why_is_not_told_again():
+    caller, asce = calling()
+    told: list[Exception] = []
+
+    async def main() -> None:
+        async with asce:
+            answer = echo(asce)
+            caller.peer.transport.loseConnection()
+            try:
+                await answer
+            except ConnectionLostError as error:
+                told.append(error)
+
+    run(main())
+    assert told == [asce.error]
 
 
 # -- closed() --------------------------------------------------------------------------------------------
@@ -1060,6 +1199,19 @@ def test_a_response_must_come_in_time():
     assert isinstance(error, DCMTimeoutError)
     assert (error.timer, error.seconds) == ("response", TIMEOUTS.response)
     assert caller.peer.abort() == (0, 0)
+
+
+def test_the_time_stands_still_while_we_do_not_read():
+    """The answer may be here already."""
+    caller, asce = calling()
+    answer = echo(asce)
+    reader = object()
+    asce.pause(reader)
+    caller.peer.send(echo_rq(1).response(0))
+    caller.advance(5 * TIMEOUTS.response)
+    assert not answer.called
+    asce.resume(reader)
+    assert success_of(answer).status == 0
 
 
 def test_the_timeout_of_a_request_may_be_its_own():
@@ -1179,6 +1331,29 @@ def test_a_request_is_answered_on_its_context():
     peer.send(message(echo_rq(5), 3))
     ((_, body),) = peer.take()
     assert body[4] == 3
+
+
+def test_a_cancel_goes_to_its_operation():
+    """PS3.7 9.3.2.3; more of it is in test_dispatch."""
+    slow = Slow()
+    node = serving(slow, FIND)
+    peer = node.associate({FIND: [IMPLICIT]})
+    peer.send(find_rq(1), CCancelRQ(message_id_being_responded_to=2))
+    assert slow.cancelled == []
+    peer.send(CCancelRQ(message_id_being_responded_to=1))
+    assert slow.cancelled == [1]
+    assert peer.statuses() == [0xFE00]
+
+
+def test_pending_responses_are_sent_as_they_come():
+    def service(asce: Association, ctx: PContextDef, msg: Any) -> int:
+        asce.send(msg.response(0xFF00), ctx)
+        return 0
+
+    node = serving(service, FIND)
+    peer = node.associate({FIND: [IMPLICIT]})
+    peer.send(find_rq(1))
+    assert peer.statuses() == [0xFF00, 0]
 
 
 def test_a_reused_message_id_is_refused_and_the_first_operation_goes_on():
@@ -1479,6 +1654,59 @@ def test_an_event_goes_to_the_scu_that_is_registered():
     assert seen == [1]
 
 
+def test_a_data_set_where_none_belongs_is_mistyped():
+    """PS3.7 C.5.15: 0212."""
+    peer = Node().associate()
+    peer.send(CEchoRQ(affected_sop_class_uid=VERIFICATION, message_id=1, data_set=b"????"))
+    assert peer.statuses() == [0x0212]
+
+
+def test_a_response_that_cannot_be_encoded_is_not_counted_as_an_answer():
+    node = Node()
+    peer = node.associate()
+    asce = node.association()
+    with pytest.raises(LocalProtocolError):
+        asce.send(echo_rq(1).response(0, error_id=70000), 1)
+    assert peer.take() == []
+    peer.send(*(echo_rq(n) for n in range(5)))
+    assert peer.statuses() == [0] * 5
+
+
+def test_pending_responses_that_differ_in_their_data_set_share_a_command():
+    node = serving(lambda asce, ctx, msg: defer.Deferred(), FIND)
+    peer = node.associate({FIND: [IMPLICIT]})
+    asce = node.association()
+    ctx = context(asce, FIND)
+    command = asce.pending_command(find_rq(1).response(0xFF00, b""), ctx)
+    for data_set in (b"one!", b"two!"):
+        asce.send_pending(command, data_set, ctx)
+    parts = [body for _, body in peer.take()]
+    assert [part[6:] for part in parts if not part[5] & 1] == [b"one!", b"two!"]
+    asce.release().addErrback(lambda _: None)
+    with pytest.raises(AssociationReleasedError):
+        asce.send_pending(command, b"????", ctx)
+    asce.abort()
+    with pytest.raises(AssociationAbortedError):
+        asce.send_pending(command, b"????", ctx)
+
+
+def test_what_c_get_brings_may_be_taken_by_nobody():
+    """A C-STORE that comes to a requestor with no such request outstanding is closed at its end."""
+    ae = Keeper(File())
+    roles = [RoleSelection(CT, False, True)]
+    caller = Caller(ae, {CT: [IMPLICIT]}, roles=roles)
+    caller.accept(MaximumLength(0), *roles)
+    file = ae.files[0]
+    caller.peer.send(store_rq(1))
+    assert caller.peer.statuses() == [0]
+    assert file.closed
+    ae.files.append(File())
+    ae.answer = 0xA700
+    file = ae.files[0]
+    caller.peer.send(store_rq(1))
+    assert file.closed
+
+
 def test_an_operation_that_we_do_not_serve_is_refused():
     """PS3.7 Annex C: 0122."""
     caller, asce = calling()
@@ -1504,6 +1732,69 @@ def test_nothing_is_read_until_every_holder_lets_go():
     assert not slow.running
     asce.resume(other)
     assert slow.running
+
+
+def test_a_long_result_lets_others_have_their_turn():
+    node = Node()
+    node.associate()
+    order: list[str] = []
+    breath = defer.Deferred.fromCoroutine(node.association().breathe())
+    node.clock.callLater(0, order.append, "another")
+    breath.addCallback(lambda _: order.append("this"))
+    assert not breath.called
+    node.wire.run()
+    assert sorted(order) == ["another", "this"]
+
+
+def test_a_breath_that_is_not_taken_leaves_no_timer():
+    node = Node()
+    node.associate()
+    before = len(node.clock.getDelayedCalls())
+    breath = defer.Deferred.fromCoroutine(node.association().breathe())
+    breath.cancel()
+    assert isinstance(failure_of(breath), defer.CancelledError)
+    assert len(node.clock.getDelayedCalls()) == before
+
+
+def test_a_result_that_the_peer_does_not_read_waits():
+    node = serving(lambda asce, ctx, msg: (0, bytes(1 << 20)), FIND)
+    peer = node.associate({FIND: [IMPLICIT]})
+    asce = node.association()
+    assert not asce.is_congested
+    peer.transport.pauseProducing()
+    peer.send(find_rq(1))
+    assert asce.is_congested
+    breath = defer.Deferred.fromCoroutine(asce.breathe())
+    node.wire.run()
+    assert not breath.called
+    peer.transport.resumeProducing()
+    assert success_of(breath) is None
+
+
+def test_refusals_that_the_peer_does_not_take_keep_it_from_asking_more():
+    """They are no operations, so the window does not bound them."""
+    node = serving(lambda asce, ctx, msg: defer.Deferred(), VERIFICATION)
+    peer = node.associate()
+    peer.send(echo_rq(1))
+    peer.transport.pauseProducing()
+    for _ in range(5000):
+        peer.send(echo_rq(1))
+    assert len(node.association()._dul._queue) < 10
+    peer.transport.resumeProducing()
+    assert peer.statuses() == [0x0210] * 5000
+
+
+def test_a_pause_lasts_no_longer_than_the_association():
+    node = Node()
+    peer = node.associate()
+    whole = defer.Deferred.fromCoroutine(node.association().pause_for(5))
+    cut = defer.Deferred.fromCoroutine(node.association().pause_for(50))
+    node.advance(5)
+    assert success_of(whole) is None
+    assert not cut.called
+    peer.transport.abortConnection()
+    assert success_of(cut) is None
+    assert node.clock.getDelayedCalls() == []
 
 
 # -- the end of a node -----------------------------------------------------------------------------------
