@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
@@ -97,6 +97,9 @@ class Counts(NamedTuple):
     series: int
     instances: int
     size: int
+
+
+_T = TypeVar("_T")
 
 
 class Pages(Iterator[list[bytes]]):
@@ -237,15 +240,24 @@ class Index:
         """
         return self._submit(record, None)
 
+    def write(self, call: Callable[[sa.Connection], _T]) -> Future[_T]:
+        """Have the writer run a call inside a transaction, with others of its group.
+
+        It may be run again when the transaction was rolled back. It must leave the tables of the
+        index alone. As :meth:`add` otherwise.
+
+        Returns:
+            Done with what the call returned when it is committed.
+        """
+        return self._submit(None, call)
+
     def remove(self, sop_instance_uid: str) -> Future[bool]:
         """Take an instance out; the result says whether it was there. As :meth:`add` otherwise."""
-        return self._submit(None, lambda writer: self._writer.remove(writer, sop_instance_uid))
+        return self.write(lambda writer: self._writer.remove(writer, sop_instance_uid))
 
     def set_digest(self, sop_instance_uid: str, digest: str) -> Future[None]:
         """Note the digest of a file that had none. As :meth:`add` otherwise."""
-        return self._submit(
-            None, lambda writer: self._writer.set_digest(writer, sop_instance_uid, digest)
-        )
+        return self.write(lambda writer: self._writer.set_digest(writer, sop_instance_uid, digest))
 
     def _submit(
         self, record: InstanceRecord | None, call: Callable[[sa.Connection], Any] | None
@@ -316,7 +328,12 @@ class Index:
     # -- reading -----------------------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection to read with, in one transaction.
+
+        Raises:
+            IndexUnavailableError: Also for what goes wrong with the database inside.
+        """
         if self._engine is None:
             raise IndexUnavailableError("the index is not open")
         try:
@@ -328,7 +345,7 @@ class Index:
     def get(self, sop_instance_uid: str) -> InstanceRef | None:
         """The instance of a UID."""
         statement = sa.select(*_REF).where(instance.c.sop_instance_uid == sop_instance_uid)
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(statement).one_or_none()
         return None if row is None else self._ref(row)
 
@@ -338,7 +355,7 @@ class Index:
         Holds a connection until its end.
         """
         statement = sa.select(instance.c.path, instance.c.size, instance.c.sop_instance_uid)
-        with self._reading() as connection:
+        with self.reading() as connection:
             streaming = connection.execution_options(stream_results=True)
             rows = streaming.execute(statement.order_by(instance.c.path))
             for part in rows.partitions(4096):
@@ -348,7 +365,7 @@ class Index:
         """Every instance with its file; holds nothing in between, so that it may take hours."""
         last = 0
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(_ENTRIES, {"last": last}).all()
             if not rows:
                 return
@@ -360,7 +377,7 @@ class Index:
         """How much there is."""
         numbers = [sa.select(sa.func.count()).select_from(each) for each in _TABLES]
         size = sa.select(sa.func.coalesce(sa.func.sum(instance.c.size), 0))
-        with self._reading() as connection:
+        with self.reading() as connection:
             return Counts(*(int(connection.scalar(each) or 0) for each in (*numbers, size)))
 
     def find(
@@ -431,14 +448,14 @@ class Index:
             part = list(ids[start : start + PAGE])
             if answers is not None:
                 part = [row[0] for row, _ in self._rows(answers, part)]
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(_REFS, {"ids": part}).all()
             found += [self._ref(row) for row in sorted(rows, key=_last)]
         return found
 
     def _ids(self, query: Query) -> array[int]:
         found = array("q")
-        with self._reading() as connection:
+        with self.reading() as connection:
             streaming = connection.execution_options(stream_results=True)
             for part in streaming.execute(query.ids()).partitions(8192):
                 found.extend(row.id for row in part)
@@ -450,7 +467,7 @@ class Index:
         self, answers: Answers, ids: Sequence[int]
     ) -> list[tuple[Sequence[Any], Header | None]]:
         """The rows of a page that pass, each with the header of an instance where needed."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
             by_id = {row[0]: row for row in rows}
             ordered = [by_id[row_id] for row_id in ids if row_id in by_id]

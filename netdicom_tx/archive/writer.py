@@ -28,13 +28,14 @@ _FILLED: Final[Mapping[Level, tuple[Attribute, ...]]] = {
 
 
 class _Entity:
-    """A row that is there: its id, and the tags of its attributes without value."""
+    """A row that is there: its id and parent, and the tags of its attributes without value."""
 
-    __slots__ = ("empty", "row_id")
+    __slots__ = ("empty", "parent_id", "row_id")
 
-    def __init__(self, row_id: int, level: Level, values: Mapping[str, Any]) -> None:
-        self.row_id = row_id
-        self.empty = {each.tag for each in _FILLED[level] if not values[each.column]}
+    def __init__(self, level: Level, row: Mapping[str, Any]) -> None:
+        self.row_id: int = row["id"]
+        self.parent_id: int | None = row.get("parent_id")
+        self.empty = {each.tag for each in _FILLED[level] if not row[each.column]}
 
 
 class Writer:
@@ -134,57 +135,73 @@ class Writer:
             "parent_id": self._study(connection, record),
             "series_instance_uid": record.series_instance_uid,
         }
-        return self._row(connection, Level.SERIES, own, record, dict)
+        found = self._known_or_found(connection, Level.SERIES, own)
+        if found is None:
+            return self._insert(connection, Level.SERIES, own, record)
+        self._fill(connection, Level.SERIES, found, record)
+        return found.row_id
 
     def _study(self, connection: sa.Connection, record: InstanceRecord) -> int:
-        own = {"study_instance_uid": record.study_instance_uid}
-
-        # A study stays with the patient of its first instance, whomever a later one names.
-        def parent() -> dict[str, Any]:
-            return {"parent_id": self._patient(connection, record)}
-
-        return self._row(connection, Level.STUDY, own, record, parent)
-
-    def _patient(self, connection: sa.Connection, record: InstanceRecord) -> int:
         # Two persons without an ID are not one person.
-        identity = record.patient_id or f"\\{record.study_instance_uid}"
-        return self._row(connection, Level.PATIENT, {"identity": identity}, record, dict)
+        identity = {"identity": record.patient_id or f"\\{record.study_instance_uid}"}
+        own = {"study_instance_uid": record.study_instance_uid}
+        patient = self._known_or_found(connection, Level.PATIENT, identity)
+        found = self._known_or_found(connection, Level.STUDY, own)
+        if found is None:
+            if patient is None:
+                parent = self._insert(connection, Level.PATIENT, identity, record)
+            else:
+                parent = patient.row_id
+                self._fill(connection, Level.PATIENT, patient, record)
+            return self._insert(connection, Level.STUDY, own, record, parent)
+        # A study stays with the patient of its first instance, whomever a later one names.
+        if patient is not None and patient.row_id == found.parent_id:
+            self._fill(connection, Level.PATIENT, patient, record)
+        self._fill(connection, Level.STUDY, found, record)
+        return found.row_id
 
-    def _row(
+    def _known_or_found(
+        self, connection: sa.Connection, level: Level, own: Mapping[str, Any]
+    ) -> _Entity | None:
+        key = tuple(own.values())
+        known = self._known[level].get(key)
+        if known is None:
+            row = connection.execute(_FIND[level], own).one_or_none()
+            if row is None:
+                return None
+            known = self._remember(level, key, row._asdict())
+        return known
+
+    def _remember(self, level: Level, key: tuple[Any, ...], row: Mapping[str, Any]) -> _Entity:
+        known = self._known[level]
+        if len(known) >= _REMEMBERED:
+            del known[next(iter(known))]
+        entity = known[key] = _Entity(level, row)
+        return entity
+
+    def _insert(
         self,
         connection: sa.Connection,
         level: Level,
         own: Mapping[str, Any],
         record: InstanceRecord,
-        parent: Callable[[], dict[str, Any]],
+        parent: int | None = None,
     ) -> int:
-        """The row that has these values, made when it is not there."""
-        known = self._known[level]
-        key = tuple(own.values())
-        entity = known.get(key)
-        if entity is None:
-            entity = self._find(connection, level, own)
-            if entity is None:
-                values = {**record.values(level), **own, **parent()}
-                made = connection.execute(TABLES[level].insert(), values)
-                assert made.inserted_primary_key is not None  # of one row it is known
-                entity = _Entity(made.inserted_primary_key[0], level, values)
-            if len(known) >= _REMEMBERED:
-                del known[next(iter(known))]
-            known[key] = entity
-        if not entity.empty.isdisjoint(record.header.elements):
-            self._fill(connection, level, entity, record)
-        return entity.row_id
-
-    @staticmethod
-    def _find(connection: sa.Connection, level: Level, own: Mapping[str, Any]) -> _Entity | None:
-        row = connection.execute(_FIND[level], own).one_or_none()
-        return None if row is None else _Entity(row.id, level, row._asdict())
+        values = {**record.values(level), **own}
+        if parent is not None:
+            values["parent_id"] = parent
+        made = connection.execute(TABLES[level].insert(), values).inserted_primary_key
+        assert made is not None  # of one row it is known
+        row_id: int = made[0]
+        self._remember(level, tuple(own.values()), {"id": row_id, **values})
+        return row_id
 
     @staticmethod
     def _fill(
         connection: sa.Connection, level: Level, entity: _Entity, record: InstanceRecord
     ) -> None:
+        if entity.empty.isdisjoint(record.header.elements):
+            return
         values = record.values(level)
         new: dict[str, Any] = {}
         for tag in entity.empty.intersection(record.header.elements):
@@ -192,8 +209,7 @@ class Writer:
             if values[attribute.column]:
                 columns = (attribute.column, *attribute.key_columns)
                 new.update((name, values[name]) for name in columns)
-            # What has octets and yet no value, spaces for one, is not asked again.
-            entity.empty.discard(tag)
+                entity.empty.discard(tag)
         if new:
             table = TABLES[level]
             connection.execute(table.update().where(table.c.id == entity.row_id).values(new))
