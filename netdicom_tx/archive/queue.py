@@ -1,0 +1,532 @@
+"""The outbound queue of an archive: what it owes to peers, kept until they have it.
+
+A task is a row, put in by the transaction that makes it owed. It is *waiting* until its time has come; who
+claims it has a *lease*, renewed while the work goes on: a task whose owner was killed is claimed again when the
+lease has run out. What fails waits longer each time, with jitter, the first time less than a minute; what has
+failed for days, or cannot succeed, is *dead* and stays for an operator to see.
+
+==========  ==========================================================
+waiting     to be claimed when ``not_before`` has come
+running     claimed by ``owner``, until ``lease_until``
+dead        not to be tried again, unless an operator says so
+==========  ==========================================================
+
+What is done has no row. Tasks of one *chain* are performed one after the other, in the order in which they were
+put in. A task may be performed twice, when its performer was killed before it could say that it was done: what
+is sent must be such that it can be sent again.
+
+:class:`Queue` is the table, blocks and knows no Twisted; :class:`QueueRunner` performs. Several nodes may share a
+table: rows are claimed by ``SELECT ... FOR UPDATE SKIP LOCKED`` where the database has it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from ..exceptions import NetDICOMError
+from .database import Database, big_integer
+from .schema import metadata
+
+__all__ = [
+    "DEAD",
+    "RUNNING",
+    "WAITING",
+    "GiveUpError",
+    "NotYetError",
+    "Performer",
+    "Queue",
+    "QueueRunner",
+    "Task",
+    "task_table",
+]
+
+WAITING: Final = "waiting"
+RUNNING: Final = "running"
+DEAD: Final = "dead"
+
+#: Seconds that a claim lasts without being renewed.
+LEASE: Final = 60.0
+#: Seconds after the first failure, doubled by each further one up to the longest.
+FIRST_RETRY: Final = 20.0
+LONGEST_RETRY: Final = 3600.0
+#: Attempts of a task before it is dead: more than two days.
+ATTEMPTS: Final = 80
+#: Seconds between looks at the table when nobody says that there is something: for tasks of others.
+POLL: Final = 10.0
+#: Tasks that one runner performs at once, and with one peer.
+CONCURRENCY: Final = 8
+PER_DESTINATION: Final = 2
+_ERROR_LENGTH: Final = 400
+
+task_table = sa.Table(
+    "task",
+    metadata,
+    sa.Column("id", big_integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    # AE title.
+    sa.Column("destination", sa.Text, nullable=False),
+    # What must be performed in order; empty for what need not.
+    sa.Column("chain", sa.Text, nullable=False, server_default=""),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    # Seconds since 1970.
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("not_before", sa.Double, nullable=False),
+    sa.Column("lease_until", sa.Double, nullable=False, server_default="0"),
+    sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    sa.Column("last_error", sa.Text, nullable=False, server_default=""),
+    sa.Index("ix_task_state", "state", "not_before"),
+    sa.Index("ix_task_chain", "chain"),
+)
+_C = task_table.c
+_EARLIER = task_table.alias("earlier")
+# Of its chain, if it has one.
+_IS_FIRST = sa.or_(
+    _C.chain == "",
+    sa.not_(
+        sa.exists().where(
+            _EARLIER.c.chain == _C.chain, _EARLIER.c.id < _C.id, _EARLIER.c.state != DEAD
+        )
+    ),
+)
+
+
+class GiveUpError(NetDICOMError):
+    """Raise this in a performer: the task can never succeed, and is dead."""
+
+
+class NotYetError(NetDICOMError):
+    """Raise this in a performer: it is too early; that is no failure.
+
+    Args:
+        seconds: To the next attempt.
+    """
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class Task(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        kind: Who performs it.
+        destination: The AE title of the peer that it is for.
+        attempt: How often it was claimed, this time included.
+        created: Seconds since 1970, as ``not_before`` and ``lease_until``.
+        last_error: Of the attempt before, or why it is dead.
+    """
+
+    id: int
+    kind: str
+    destination: str
+    chain: str
+    payload: Any  # JSON
+    state: str
+    attempt: int
+    created: float
+    not_before: float
+    lease_until: float
+    owner: str
+    last_error: str
+
+
+class Queue:
+    """The table.
+
+    Args:
+        owner: Who claims; after a restart the same name, so that its own leases can be taken back.
+        now: Seconds since 1970.
+        jitter: 0 to 1.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        owner: str,
+        *,
+        now: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.database = database
+        self.owner = owner
+        self.now = now
+        self._jitter = jitter
+
+    # -- what is owed ------------------------------------------------------------------------------
+
+    def put(
+        self,
+        connection: sa.Connection,
+        kind: str,
+        destination: str,
+        payload: object,
+        *,
+        chain: str = "",
+        after: float = 0.0,
+        claimed: bool = False,
+    ) -> int:
+        """Put a task in, as part of the caller's transaction.
+
+        Args:
+            payload: What JSON can hold.
+            after: Seconds to the first attempt.
+            claimed: The caller performs it himself, by :meth:`QueueRunner.adopt`; if that does not come
+                about, the lease runs out.
+
+        Returns:
+            Its number.
+        """
+        now = self.now()
+        values = {
+            "kind": kind,
+            "destination": destination,
+            "chain": chain,
+            "payload": payload,
+            "state": RUNNING if claimed else WAITING,
+            "attempt": 1 if claimed else 0,
+            "created": now,
+            "not_before": now + after,
+            "lease_until": now + LEASE if claimed else 0.0,
+            "owner": self.owner if claimed else "",
+        }
+        made = connection.execute(task_table.insert(), values)
+        assert made.inserted_primary_key is not None  # of one row it is known
+        return int(made.inserted_primary_key[0])
+
+    # -- who performs ------------------------------------------------------------------------------
+
+    def claim(self, *, kinds: Collection[str], busy: Collection[str] = ()) -> Future[Task | None]:
+        """Take a task whose time has come, or whose owner does not renew its lease.
+
+        Args:
+            kinds: That can be performed here.
+            busy: Destinations that have enough to do.
+        """
+        now = self.now()
+        is_due = sa.or_(
+            sa.and_(_C.state == WAITING, _C.not_before <= now),
+            sa.and_(_C.state == RUNNING, _C.lease_until < now),
+        )
+        statement = (
+            sa.select(task_table)
+            .where(is_due, _C.kind.in_(kinds), _C.destination.not_in(busy), _IS_FIRST)
+            .order_by(_C.not_before, _C.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=task_table)
+        )
+        new: dict[str, Any] = {"state": RUNNING, "owner": self.owner, "lease_until": now + LEASE}
+
+        def call(connection: sa.Connection) -> Task | None:
+            row = connection.execute(statement).one_or_none()
+            if row is None:
+                return None
+            task = Task(*row)
+            task = task._replace(**new, attempt=task.attempt + 1)
+            values = {**new, "attempt": task.attempt}
+            connection.execute(task_table.update().where(_C.id == task.id).values(values))
+            return task
+
+        return self.database.write(call)
+
+    def renew(self, ids: Iterable[int]) -> Future[None]:
+        """Keep tasks that are still being performed."""
+        until = self.now() + LEASE
+        statement = self._own().where(_C.id.in_(list(ids))).values(lease_until=until)
+        return self._execute(statement)
+
+    def done(self, task_id: int) -> Future[None]:
+        """A task is performed."""
+        return self.database.write(lambda connection: self.finish(connection, task_id))
+
+    def finish(self, connection: sa.Connection, task_id: int) -> None:
+        """A task is performed; as part of the caller's transaction."""
+        connection.execute(
+            task_table.delete().where(_C.id == task_id, _C.state == RUNNING, _C.owner == self.owner)
+        )
+
+    def failed(self, task: Task, error: BaseException) -> Future[None]:
+        """A task could not be performed: it waits, or is dead."""
+        reason = f"{error}"[:_ERROR_LENGTH] or type(error).__name__
+        values: dict[str, Any] = {"owner": "", "lease_until": 0.0, "last_error": reason}
+        if isinstance(error, NotYetError):
+            # It was no attempt.
+            values |= {"state": WAITING, "attempt": task.attempt - 1}
+            values["not_before"] = self.now() + error.seconds
+        elif isinstance(error, GiveUpError) or task.attempt >= ATTEMPTS:
+            values["state"] = DEAD
+        else:
+            values |= {"state": WAITING, "not_before": self.now() + self.back_off(task.attempt)}
+        return self._execute(self._own().where(_C.id == task.id).values(values))
+
+    def back_off(self, attempt: int) -> float:
+        """Seconds to the next attempt: half of it is chance, so that peers do not meet again."""
+        longest = min(FIRST_RETRY * 2.0 ** min(attempt - 1, 30), LONGEST_RETRY)
+        return longest * (1 + self._jitter()) / 2
+
+    def recover(self) -> Future[None]:
+        """Take back what this owner was performing when it was killed: at start, when it is alone."""
+        now = self.now()
+        return self._execute(self._own().values(state=WAITING, owner="", not_before=now))
+
+    def _own(self) -> sa.Update:
+        return task_table.update().where(_C.state == RUNNING, _C.owner == self.owner)
+
+    def _execute(self, statement: sa.Update) -> Future[None]:
+        def call(connection: sa.Connection) -> None:
+            connection.execute(statement)
+
+        return self.database.write(call)
+
+    # -- who looks ---------------------------------------------------------------------------------
+
+    def next_due(self, kinds: Collection[str]) -> float | None:
+        """When the next task is due, in seconds since 1970; None when there is none. Blocks."""
+        due = sa.select(sa.func.min(_C.not_before)).where(
+            _C.state == WAITING, _C.kind.in_(kinds), _IS_FIRST
+        )
+        with self.database.reading() as connection:
+            found: float | None = connection.scalar(due)
+        return found
+
+    def list(self, state: str | None = None) -> list[Task]:
+        """All tasks, or those in a state, in the order in which they were put in. Blocks."""
+        statement = sa.select(task_table).order_by(_C.id)
+        if state is not None:
+            statement = statement.where(_C.state == state)
+        with self.database.reading() as connection:
+            return [Task(*row) for row in connection.execute(statement)]
+
+    def retry(self, ids: Collection[int] | None = None) -> Future[int]:
+        """Let tasks be tried now, from the first attempt on; all that are dead when none are named.
+
+        Returns:
+            How many.
+        """
+        chosen = _C.state == DEAD if ids is None else _C.id.in_(ids)
+        statement = (
+            task_table.update()
+            .where(chosen, _C.state != RUNNING)
+            .values(state=WAITING, attempt=0, not_before=self.now())
+        )
+        return self.database.write(lambda connection: connection.execute(statement).rowcount)
+
+    def drop(self, ids: Collection[int]) -> Future[int]:
+        """Forget tasks, but those that are being performed.
+
+        Returns:
+            How many.
+        """
+        statement = task_table.delete().where(_C.id.in_(ids), _C.state != RUNNING)
+        return self.database.write(lambda connection: connection.execute(statement).rowcount)
+
+
+#: Performs a task: returns when the peer has what it is owed, raises when it has not.
+Performer = Callable[[Task], Awaitable[object]]
+
+
+class QueueRunner:
+    """Performs what is due, several at once, each by the performer of its kind.
+
+    Args:
+        clock: Of the reactor.
+        in_thread: Runs a blocking call off the reactor thread.
+        performers: By kind. Others may be added until :meth:`start`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        queue: Queue,
+        clock: IReactorTime,
+        in_thread: Callable[..., defer.Deferred[Any]],
+        performers: Mapping[str, Performer] | None = None,
+    ) -> None:
+        self.queue = queue
+        self.performers: dict[str, Performer] = dict(performers or {})
+        self._clock = clock
+        self._in_thread = in_thread
+        self._running: dict[int, tuple[Task, defer.Deferred[None]]] = {}
+        self._looking: defer.Deferred[None] | None = None
+        self._is_awake = False  # something may have become due since the table was looked at
+        self._is_started = False
+        self._timer: IDelayedCall | None = None
+        self._heart: IDelayedCall | None = None
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take back what was being performed when this owner was killed, and begin."""
+        self._is_started = True
+        self._beat()
+        self._look(self._in_thread(lambda: self.queue.recover().result()))
+
+    def stop(self) -> defer.Deferred[None]:
+        """Claim no more, and give up what is being performed: it stays in the table.
+
+        Returns:
+            Fires when nothing is performed any more.
+        """
+        self._is_started = False
+        for timer in (self._timer, self._heart):
+            if timer is not None and timer.active():
+                timer.cancel()
+        waiting = [running for _, running in self._running.values()]
+        if self._looking is not None:
+            waiting.append(self._looking)
+        ended = defer.DeferredList([_follow(each) for each in waiting])
+        for _, running in list(self._running.values()):
+            running.cancel()
+        return ended.addCallback(lambda _: None)
+
+    def wake(self) -> None:
+        """Something has become due: look now."""
+        self._is_awake = True
+        if self._is_started and self._looking is None:
+            self._look(defer.succeed(None))
+
+    def adopt(self, task_id: int, perform: Performer) -> defer.Deferred[None]:
+        """Perform a task that was put in as claimed, in a way of one's own.
+
+        Returns:
+            Fires when it is over, whatever came of it.
+        """
+        now = self.queue.now()
+        task = Task(
+            task_id, "", "", "", None, RUNNING, 1, now, now, now + LEASE, self.queue.owner, ""
+        )
+        return self._perform(task, perform)
+
+    @property
+    def performing(self) -> list[Task]:
+        """What is being performed."""
+        return [task for task, _ in self._running.values()]
+
+    # -- looking at the table ----------------------------------------------------------------------
+
+    def _look(self, ready: defer.Deferred[Any]) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        # Set before it begins: it may end at once.
+        looking: defer.Deferred[None] = defer.Deferred()
+        self._looking = looking
+
+        def ended(_: object) -> None:
+            self._looking = None
+            looking.callback(None)
+
+        defer.Deferred.fromCoroutine(self._look_until_idle(ready)).addBoth(ended)
+
+    async def _look_until_idle(self, ready: defer.Deferred[Any]) -> None:
+        try:
+            await ready
+            self._is_awake = True
+            while self._is_awake and self._is_started:
+                self._is_awake = False
+                while self._is_started and await self._claim():
+                    pass
+                kinds = list(self.performers)
+                due: float | None = await self._in_thread(self.queue.next_due, kinds)
+        except Exception:  # the database's: whatever it is, it may be over soon
+            self._log.failure("the queue cannot be looked at")
+            due = None
+        left = POLL if due is None else due - self.queue.now()
+        # What is due and was not claimed waits for room, and whoever makes room wakes us.
+        self._set_timer(left if 0 < left < POLL else POLL)
+
+    async def _claim(self) -> bool:
+        """Claim what is due, and begin to perform it; whether there was such."""
+        if len(self._running) >= CONCURRENCY:
+            return False
+        at_work = [task.destination for task, _ in self._running.values()]
+        busy = {each for each in at_work if at_work.count(each) >= PER_DESTINATION}
+        kinds = list(self.performers)
+        task: Task | None = await self._in_thread(
+            lambda: self.queue.claim(kinds=kinds, busy=busy).result()
+        )
+        if task is not None:
+            self._perform(task, self.performers[task.kind])
+        return task is not None
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._is_started:
+            self._timer = self._clock.callLater(seconds, self.wake)
+
+    def _beat(self) -> None:
+        self._heart = self._clock.callLater(LEASE / 3, self._beat)
+        if self._running:
+            ids = list(self._running)
+            self._in_thread(lambda: self.queue.renew(ids).result()).addErrback(
+                lambda failure: self._log.failure("leases cannot be renewed", failure)
+            )
+
+    # -- performing --------------------------------------------------------------------------------
+
+    def _perform(self, task: Task, perform: Performer) -> defer.Deferred[None]:
+        performing = defer.Deferred.fromCoroutine(self._perform_one(task, perform))
+        if not performing.called:
+            self._running[task.id] = task, performing
+
+        def ended(result: object) -> None:
+            self._running.pop(task.id, None)
+            self.wake()
+
+        return performing.addBoth(ended)
+
+    async def _perform_one(self, task: Task, perform: Performer) -> None:
+        failure: BaseException | None = None
+        try:
+            await perform(task)
+        except defer.CancelledError:
+            # Stopped: its lease runs out, or is taken back at the next start.
+            return
+        except Exception as error:  # a peer's or a performer's: the task is kept either way
+            failure = error
+            self._tell(task, error)
+        try:
+            await self._in_thread(self._note, task, failure)
+        except Exception:  # the database's
+            # Its lease will run out, and it is performed again.
+            self._log.failure("the end of task {id} cannot be noted", id=task.id)
+
+    def _note(self, task: Task, failure: BaseException | None) -> None:
+        noting = self.queue.done(task.id) if failure is None else self.queue.failed(task, failure)
+        noting.result()
+
+    def _tell(self, task: Task, error: BaseException) -> None:
+        say: Callable[..., None] = self._log.failure
+        if isinstance(error, NetDICOMError):
+            # A peer that is not there, or not willing, is no fault of ours.
+            say = self._log.debug if isinstance(error, NotYetError) else self._log.warn
+        say(
+            "{kind} {id} for {destination}, attempt {attempt}: {error}",
+            kind=task.kind,
+            id=task.id,
+            destination=task.destination,
+            attempt=task.attempt,
+            error=error,
+        )
+
+
+def _follow(deferred: defer.Deferred[None]) -> defer.Deferred[None]:
+    """Fires when another does, and leaves that one its result."""
+    following: defer.Deferred[None] = defer.Deferred()
+
+    def fire(result: None) -> None:
+        following.callback(None)
+        return result
+
+    deferred.addBoth(fire)
+    return following
