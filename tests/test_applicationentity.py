@@ -706,6 +706,24 @@ def test_what_is_not_implemented_says_so():
         with pytest.raises(EventHandlingError, match=hook.__name__):
             hook(*arguments)
     assert ae.transcode(None, None) is None  # type: ignore[arg-type]
+    assert ae.answer_extended(None, None) is None  # type: ignore[arg-type]
+
+
+def test_who_must_know_who_asks_is_told():
+    class Ours(AE):
+        def on_receive_find(self, context: Any, ds: Any) -> Any:
+            return "found", context, ds
+
+        def on_receive_get(self, context: Any, ds: Any) -> Any:
+            return "got", context, ds
+
+        def on_receive_move(self, context: Any, ds: Any, destination: str) -> Any:
+            return "moved", context, ds, destination
+
+    ae: Any = Ours("NODE")
+    assert ae.find_for("asce", "ctx", "ds") == ("found", "ctx", "ds")
+    assert ae.get_for("asce", "ctx", "ds") == ("got", "ctx", "ds")
+    assert ae.move_for("asce", "ctx", "ds", "AET") == ("moved", "ctx", "ds", "AET")
 
 
 def test_the_file_of_a_data_set_is_a_part_10_file():

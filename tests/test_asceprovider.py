@@ -1438,12 +1438,12 @@ def test_answers_that_the_peer_does_not_take_keep_it_from_asking_more():
     peer = node.associate()
     peer.transport.pauseProducing()
     dul = node.association()._dul
-    for n in range(1, 20_001):
-        peer.send(echo_rq(n % 0xFFFF))
+    for n in range(1, 5001):
+        peer.send(echo_rq(n))
     assert len(peer.transport._inbox) < 2000
     assert len(dul._queue) <= 1
     peer.transport.resumeProducing()
-    assert len(peer.statuses()) == 20_000
+    assert len(peer.statuses()) == 5000
 
 
 class File(io.BytesIO):

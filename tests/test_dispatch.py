@@ -19,11 +19,14 @@ from doubles import (
     Caller,
     Node,
     RawPeer,
+    command,
     echo_rq,
     find_rq,
     message,
+    p_data,
     pdu,
     store_rq,
+    us,
 )
 from doubles import logged_failures as logged_failures
 from pydicom.dataelem import DataElement
@@ -48,11 +51,13 @@ from netdicom_tx import (
 from netdicom_tx.dimsemessages import (
     CCancelRQ,
     CEchoRQ,
+    CFindRQ,
     CFindRSP,
     CGetRQ,
     CGetRSP,
     NGetRQ,
     Request,
+    decode_command,
 )
 from netdicom_tx.dispatch import Dispatcher, give_up
 from netdicom_tx.dsutils import decode, encode
@@ -118,8 +123,6 @@ def received(peer: RawPeer) -> list[Any]:
 
 
 def _status(part: bytes) -> int:
-    from netdicom_tx.dimsemessages import decode_command
-
     return decode_command(part[6:])[0].status
 
 
@@ -337,6 +340,52 @@ def test_a_generator_may_yield_response_messages():
 
 def test_a_generator_that_yields_nothing_is_success():
     assert answers(gives(iter(()))) == [0]
+
+
+def test_a_generator_may_yield_files_and_encoded_data_sets():
+    octets = encode(data_set("A"), IMPLICIT)
+    assert answers(gives(iter([io.BytesIO(octets), octets, (octets, 0xFF01)]))) == [
+        (0xFF00, "A"),
+        (0xFF00, "A"),
+        (0xFF01, "A"),
+        0,
+    ]
+
+
+def test_a_generator_may_end_with_a_status_and_a_data_set():
+    """A list of what failed comes with the final response of C-GET and C-MOVE (PS3.4 C.4.3.1.3)."""
+    last = Status(0xB000, comment="not all")
+    _, peer = answering(gives(iter([(data_set("failed"), last)])))
+    peer.send(find_rq(1))
+    (response, *_) = [decode_command(part[6:])[0] for _, part in peer.take() if part[5] & 1]
+    assert (response.status, response.error_comment) == (0xB000, "not all")
+
+
+# -- what a service has nothing for ----------------------------------------------------------------------
+
+
+def test_an_operation_that_a_service_does_not_name_is_refused():
+    """PS3.7 C.5.23: 0211; the service does not see it."""
+
+    def service(asce: Association, ctx: PContextDef, msg: Request) -> int:
+        assert isinstance(msg, CFindRQ)
+        return 0
+
+    service.operations = ("C-FIND",)  # type: ignore[attr-defined]
+    _, peer = answering(service)
+    peer.send(echo_rq(1), find_rq(2))
+    refused, answered = peer.messages()
+    assert (refused.status, answered.status) == (0x0211, 0)
+    assert refused.error_comment == "C-ECHO is no operation of this SOP class"
+
+
+def test_an_operation_that_nobody_knows_reaches_no_service():
+    """PS3.7 C.5.23: 0211."""
+    _, peer = answering(lambda *_: pytest.fail("it has no such operation"))
+    unknown = command((0x0100, us(0x0666)), (0x0110, us(1)), (0x0800, us(0x0101)))
+    peer.send(p_data(1, 3, unknown))
+    ((_, part),) = peer.take()
+    assert b"\x00\x09\x02\x00\x00\x00\x11\x02" in part
 
 
 # -- what a service raises -------------------------------------------------------------------------------
@@ -718,6 +767,16 @@ def test_an_answer_while_we_release_is_not_sent():
     peer.send(find_rq(1))
     node.association().release()
     waiting.callback(0)
+    assert peer.kinds() == [RELEASE_RQ]
+    assert node.association().operations == 0
+
+
+def test_a_match_while_we_release_is_not_sent():
+    waiting: defer.Deferred[Dataset] = defer.Deferred()
+    node, peer = answering(gives(iter([waiting, data_set("B")])))
+    peer.send(find_rq(1))
+    node.association().release()
+    waiting.callback(data_set("A"))
     assert peer.kinds() == [RELEASE_RQ]
     assert node.association().operations == 0
 
