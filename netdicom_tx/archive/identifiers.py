@@ -283,7 +283,7 @@ class Identifier:
         vr = self._vr(data_set, tag)
         if vr == "SQ":
             return Key(tag, vr, self._sequence(data_set, tag, depth))
-        return Key(tag, vr, self._criterion(tag, vr, self._text(data_set, tag, vr)))
+        return Key(tag, vr, self._criterion(tag, vr, self._text(data_set, tag, vr), depth))
 
     @staticmethod
     def _vr(data_set: Dataset, tag: int) -> str:
@@ -295,7 +295,7 @@ class Identifier:
         return vr_of(tag) if said is None or said == "UN" or len(said) != 2 else str(said)
 
     def _sequence(self, data_set: Dataset, tag: int, depth: int) -> SequenceKey:
-        unknown = self._match_unknown
+        unknown = self._match_unknown and depth == 0
         try:
             value = data_set[tag].value
         except Exception as error:  # pydicom documents no closed set of errors for bad input
@@ -310,7 +310,7 @@ class Identifier:
             raise unable(f"sequences are nested more than {DEPTH_LIMIT} deep")
         return SequenceKey(self._read(value[0], depth + 1), unknown)
 
-    def _criterion(self, tag: int, vr: str, text: str) -> Criterion | None:
+    def _criterion(self, tag: int, vr: str, text: str, depth: int) -> Criterion | None:
         values = [each for each in split(vr, text) if each]
         self._values += len(values)
         if self._values > VALUE_LIMIT:
@@ -332,7 +332,8 @@ class Identifier:
             and not any(map(is_wild, values))
             and _is_multiple(tag)
         )
-        takes_empty = self._match_unknown and tag not in self._unique
+        # An item without the attribute is not the item that is looked for.
+        takes_empty = self._match_unknown and depth == 0 and tag not in self._unique
         return Criterion(vr, tuple(tests), is_all, takes_empty)
 
     def _tests(self, tag: int, vr: str, value: str) -> list[Test]:

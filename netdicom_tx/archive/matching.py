@@ -12,7 +12,7 @@ multiple value       all of the values, by negotiation
 ===================  =============================================================================
 
 An attribute without value passes any key of its own, as PS3.4 C.2.2.1.2 has it of required keys;
-unique keys excepted. Where a rule is left to the implementation:
+unique keys, and keys of items, excepted. Where a rule is left to the implementation:
 
 * **Person names**: case does not matter; a key of one component group is looked for in all three;
   empty components at the end may be left out. Fuzzy matching, when negotiated, also takes a name in

@@ -168,7 +168,7 @@ def data_set(**values: Any) -> Dataset:
         vr = dictionary_VR(tag)
         if vr == "SQ":
             many = [value] if isinstance(value, dict) else value
-            value = Items(data_set(**each) for each in many)
+            value = Items(data_set(**each) for each in many or ())
         made[tag] = DataElement(tag, vr, value, validation_mode=config.IGNORE)
     return made
 

@@ -307,6 +307,7 @@ NUMBERS = {
     "FD": (0x00189087, struct.pack("<d", 1.5), struct.pack(">d", 1.5)),
     "AT": (0x00280009, struct.pack("<HH", 0x18, 0x1063), struct.pack(">HH", 0x18, 0x1063)),
     "OB": (0x00420011, b"abcd", b"abcd"),
+    "OW": (0x00281201, b"abcd", b"badc"),
 }
 
 
