@@ -3,6 +3,7 @@
 import ssl
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ class TLSTests(TestCase):
     """An SCP with TLS, called in several ways."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
         authority, other = trustme.CA(), trustme.CA()
         authority.cert_pem.write_to_path(self.path("ca.pem"))
         other.cert_pem.write_to_path(self.path("other.pem"))
