@@ -15,7 +15,15 @@ from .failures import bad_input
 if TYPE_CHECKING:
     from ..tls import TLSOptions
 
-__all__ = ["ANY_SCP", "Address", "TLSFiles", "find_peer", "parse_address"]
+__all__ = [
+    "ANY_SCP",
+    "Address",
+    "TLSFiles",
+    "check_title",
+    "find_peer",
+    "overridden",
+    "parse_address",
+]
 
 #: The called AE title of an address without one.
 ANY_SCP = "ANY-SCP"

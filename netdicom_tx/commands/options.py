@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 
-from .addresses import Address, TLSFiles, find_peer, overridden
+from .addresses import Address, TLSFiles, check_title, find_peer, overridden
 from .config import Config, load_config
 from .failures import CommandError
 from .output import Output
@@ -173,6 +173,8 @@ def common_options(command: _F) -> _F:
                 tls=TLSFiles(**tls) if use_tls or any(tls.values()) else None,
                 **named,
             )
+            if common.calling is not None:
+                common.calling = check_title(common.calling, "-aet")
             peer = given.pop("peer", None)
             if peer is not None:
                 common.address = common.peer(peer)

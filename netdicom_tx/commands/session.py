@@ -225,7 +225,7 @@ class Session:
         left = [asce for ae in self._aes for asce in ae.associations]
         for asce in left:
             asce.abort()
-        closing = defer.DeferredList([asce.closed() for asce in left])
+        closing = defer.DeferredList([asce.closed() for asce in left], consumeErrors=True)
         closing.addTimeout(_CLOSING, self.reactor)
         with suppress(defer.TimeoutError):
             await closing

@@ -1,0 +1,1 @@
+"""Tests of the ``netdicom`` command: its parts in this process, its commands in their own."""

@@ -1,0 +1,176 @@
+"""A peer for the tests of the commands: an SCP of this package, in a process of its own.
+
+::
+
+    python peer.py STORAGE INSTANCES
+
+``STORAGE`` is where it writes what is stored, ``INSTANCES`` has what it gives out. It prints where it
+listens. How it behaves is told by the AE title that it is called by, or by the keys of a query:
+
+====================  ===================================================================
+called ``STRICT``     rejects: called AE title not recognized
+called ``SILENT``     never answers the association request
+called ``NOSTORE``    accepts no storage context
+called ``FULL``       answers C-STORE with 0xA700
+called ``PICKY``      answers every second C-STORE with 0xA700
+called ``DYING``      exits at its third C-STORE
+called ``ABORTING``   aborts at each C-STORE
+PatientID ``many``    10,000 answers
+PatientID ``slow``    three answers, and then nothing for ever, until C-CANCEL
+PatientID ``die``     three answers, and then it exits
+PatientID ``refused`` 0xA700 to C-FIND, C-GET, C-MOVE
+====================  ===================================================================
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from twisted.internet import defer, reactor, task
+
+from netdicom_tx import AE, RemoteAE, storage_scp, verification_scp
+from netdicom_tx.exceptions import AssociationRejectedError, StatusError
+from netdicom_tx.sopclass import (
+    modality_work_list_scp,
+    qr_find_scp,
+    qr_get_scp,
+    qr_move_scp,
+)
+from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+
+PATIENTS = (
+    ("DOE^JOHN", "4711", "20260101"),
+    ("DOE^JANE", "4712", "20260102"),
+    ("山田^太郎", "4713", "20260103"),
+    ("EVIL\x1b[31m^TAB\tHERE", "4714", "20260104"),
+)
+
+
+class Peer(AE):
+    """Behaves as the table of this module says."""
+
+    def __init__(self, storage, instances):
+        super().__init__("PEER")
+        self.storage = storage
+        self.instances = instances
+        self.stores = 0
+        self.called = ""
+
+    def offer(self, abstract_syntax):
+        if self.called == "NOSTORE" and abstract_syntax in STORAGE_SOP_CLASSES:
+            return None
+        return super().offer(abstract_syntax)
+
+    def on_association_request(self, asce, assoc):
+        self.called = assoc.called_ae_title
+        self.asce = asce
+        print("association", assoc.calling_ae_title, assoc.called_ae_title, flush=True)
+        if self.called == "STRICT":
+            raise AssociationRejectedError(1, 1, 7)
+        if self.called == "SILENT":
+            return defer.Deferred()
+        asce.closed().addCallback(lambda reason: print("end", type(reason).__name__, flush=True))
+        return None
+
+    def on_receive_store(self, context, ds):
+        self.stores += 1
+        if self.called == "ABORTING":
+            self.asce.abort()
+            return 0
+        if self.called == "DYING" and self.stores == 3:
+            os._exit(1)
+        if self.called == "FULL" or (self.called == "PICKY" and self.stores % 2 == 0):
+            return 0xA700
+        uid = dcmread(ds, stop_before_pixels=True).SOPInstanceUID
+        ds.seek(0)
+        (self.storage / uid).write_bytes(ds.read())
+        return 0
+
+    # -- queries
+
+    def on_receive_find(self, context, ds):
+        which = ds.get("PatientID")
+        if which == "refused":
+            raise StatusError(0xA700, "no room")
+        if which in ("slow", "die", "many"):
+            return self.some(ds, which)
+        return [self.answer(ds, *each) for each in PATIENTS if which in (None, "", each[1])]
+
+    def answer(self, asked, name, patient, date):
+        found = Dataset()
+        found.SpecificCharacterSet = "ISO_IR 192"
+        if "QueryRetrieveLevel" in asked:
+            found.QueryRetrieveLevel = asked.QueryRetrieveLevel
+        for keyword, value in (
+            ("PatientName", name),
+            ("PatientID", patient),
+            ("StudyDate", date),
+            ("StudyInstanceUID", f"1.2.{patient}"),
+        ):
+            if keyword in asked:
+                setattr(found, keyword, value)
+        if "ScheduledProcedureStepSequence" in asked:
+            step = Dataset()
+            step.Modality = "CT"
+            step.ScheduledStationAETitle = "CT1"
+            found.ScheduledProcedureStepSequence = [step]
+        return found
+
+    async def some(self, asked, which):
+        for number in range(10_000 if which == "many" else 3):
+            yield self.answer(asked, f"PATIENT^{number}", str(number), "20260101")
+        if which == "slow":
+            try:
+                await defer.Deferred()
+            finally:
+                print("cancelled", flush=True)
+        if which == "die":
+            # Behind what has been sent.
+            await task.deferLater(reactor, 0.1, lambda: None)
+            os._exit(1)
+
+    def matching(self, ds):
+        if ds.get("PatientID") == "refused":
+            raise StatusError(0xA700, "no room")
+        found = []
+        for path in sorted(self.instances.iterdir()):
+            header = dcmread(path, stop_before_pixels=True)
+            if all(
+                header.get(key) in _values(ds.get(key))
+                for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+                if ds.get(key)
+            ):
+                found.append(path)
+        return found
+
+    def on_receive_get(self, context, ds):
+        found = self.matching(ds)
+        return len(found), found
+
+    def on_receive_move(self, context, ds, destination):
+        host, _, port = destination.partition("-")
+        if host != "PORT":
+            return None, 0, []
+        found = self.matching(ds)
+        return RemoteAE(destination, f"tcp:127.0.0.1:{port}"), len(found), found
+
+
+def _values(value):
+    return [value] if isinstance(value, str) else list(value)
+
+
+async def main(reactor, storage, instances):
+    ae = Peer(Path(storage), Path(instances))
+    ae.add_scp(verification_scp)
+    ae.add_scp(storage_scp, transfer_syntaxes=ALL_TRANSFER_SYNTAXES)
+    for service in (qr_find_scp, qr_get_scp, qr_move_scp, modality_work_list_scp):
+        ae.add_scp(service)
+    port = await ae.listen("tcp:0:interface=127.0.0.1")
+    print("listening", port.getHost().port, flush=True)
+    await defer.Deferred()
+
+
+if __name__ == "__main__":
+    task.react(main, sys.argv[1:])

@@ -1,0 +1,117 @@
+"""``netdicom`` and the peer of these tests, as processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from interop.peers import PATIENCE, Process
+
+ROOT = Path(__file__).resolve().parents[2]
+PEER = Path(__file__).with_name("peer.py")
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Ours to find, nobody's configuration, no terminal."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "HOME": str(home)}
+
+
+class Netdicom:
+    """Runs ``netdicom`` in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, *arguments: object, within: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "netdicom_tx", *map(str, arguments)],
+            cwd=self.directory,
+            env=environment(self.directory),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=within,
+            check=False,
+        )
+
+    def start(self, *arguments: object) -> "Running":
+        """Start it."""
+        return Running(self.directory, *arguments)
+
+
+class Running:
+    """A ``netdicom`` that runs beside the test; a context manager, that kills it."""
+
+    def __init__(self, directory: Path, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "netdicom_tx", *map(str, arguments)],
+            cwd=directory,
+            env=environment(directory),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self.stdout = self._process.stdout
+        self.stderr = self._process.stderr
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        """As systemd does."""
+        self._process.terminate()
+
+    def end(self, within: float = PATIENCE) -> tuple[int, str, str]:
+        """Its exit code, and what it has still said."""
+        out, err = self._process.communicate(timeout=within)
+        return self._process.returncode, out, err
+
+
+class Peer:
+    """``peer.py``: an SCP whose behaviour is chosen by how it is called."""
+
+    def __init__(self, directory: Path, instances: Path) -> None:
+        self.storage = directory / "storage"
+        self.storage.mkdir()
+        log = directory / "peer.log"
+        self._process = Process(
+            log, sys.executable, PEER, self.storage, instances, PYTHONPATH=str(ROOT)
+        )
+        self._process.ready(lambda: "listening" in self.log, "listening peer")
+        self.port = int(self.log.split()[1])
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._process.text()
+
+    def address(self, title: str = "PEER") -> str:
+        return f"{title}@127.0.0.1:{self.port}"
+
+    def ended(self) -> bool:
+        return self._process.ended()
+
+    def pause(self) -> None:
+        """It answers nothing any more (SIGSTOP)."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.resume()
+        self._process.kill()

@@ -1,0 +1,157 @@
+"""Results on stdout, the rest on stderr."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import pytest
+from twisted.internet import defer
+
+from netdicom_tx.commands.failures import Problem
+from netdicom_tx.commands.output import Output, counted, printable_line
+from netdicom_tx.testing import success_of
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_elsewhere_than_on_a_terminal_a_table_is_lines_with_tabs(capsys: Captured) -> None:
+    table = Output().table(("one", "two"))
+    table.row((1, "a b"))
+    assert capsys.readouterr().out == "one\ttwo\n1\ta b\n"
+    table.row((2, ""))
+    table.close()
+    assert capsys.readouterr().out == "2\t\n"
+
+
+def test_a_table_can_be_without_its_head(capsys: Captured) -> None:
+    Output().table(("one",), has_head=False).row((1,))
+    assert capsys.readouterr().out == "1\n"
+
+
+def test_on_a_terminal_a_table_is_drawn(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table = Output().table(("one", "two"))
+    table.row(("[red]x", "y" * 10))
+    assert capsys.readouterr().out == ""
+    table.close()
+    drawn = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    head, rule, row = drawn.splitlines()
+    assert head.split() == ["one", "two"]
+    assert set(rule.strip()) == {"─"}
+    assert row.split() == ["[red]x", "y" * 10]  # no markup
+
+
+def test_what_a_peer_said_cannot_command_the_terminal() -> None:
+    """Nor break the lines of a table."""
+    assert printable_line("A\x1b[31m\tB\n\u202eC 山") == "A\\x1b[31m\\tB\\n\\u202eC 山"
+
+
+def test_an_empty_table_on_a_terminal_says_nothing(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    Output().table(("one",)).close()
+    assert capsys.readouterr().out == ""
+
+
+def test_notes_are_for_people(capsys: Captured) -> None:
+    Output().note("hello")
+    Output(is_quiet=True).note("silence")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_problem_is_three_lines_and_json_when_asked(capsys: Captured) -> None:
+    problem = Problem(4, "what\x1b", "evidence", "hint")
+    Output(is_quiet=True).problem(problem)
+    assert capsys.readouterr() == (
+        "",
+        "error: what\\x1b\n       evidence\nhint:  hint\n",
+    )
+    Output(is_json=True).problem(problem)
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 4
+    Output(is_json=True).problem(problem, in_json=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_terminal_progress_only_counts(capsys: Captured) -> None:
+    with Output().progress("store", unit="files", total=3) as progress:
+        progress.advance(10)
+        progress.advance(10, failed=True)
+        progress.expect(2)
+    assert (progress.done, progress.failed, progress.is_shown) == (2, 1, False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_progress_is_drawn_on_stderr(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, MB/s, and failures."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Output().progress("store", unit="files") as progress:
+        progress.expect(3)
+        progress.advance(5_000_000)
+        progress.advance(5_000_000, failed=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "2/3 files" in err
+    assert "MB/s" in err
+    assert "1 failed" in err
+
+
+def test_quiet_draws_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert not Output(is_quiet=True).progress("store", unit="files").is_shown
+
+
+def test_numbers_and_things_agree() -> None:
+    assert (counted(0, "file"), counted(1, "file"), counted(2, "file")) == (
+        "0 files",
+        "1 file",
+        "2 files",
+    )
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, TextIO]]:
+    """A stream that has no room, and the descriptor that is read."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w") as stream:
+        try:
+            while True:
+                os.write(writing, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        yield reading, stream
+        os.close(reading)
+
+
+def test_a_line_for_a_reader_who_is_behind_is_written_by_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reactor must go on: a timer that ran out meanwhile would end the association."""
+    in_thread: list[str] = []
+
+    def defer_to_thread(_: object, stream: object, text: str) -> defer.Deferred[None]:
+        in_thread.append(text)
+        return defer.succeed(None)
+
+    monkeypatch.setattr("twisted.internet.threads.deferToThread", defer_to_thread)
+    with full_pipe() as (reading, stream), monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        output = Output()
+        success_of(defer.Deferred.fromCoroutine(output.stream("one")))
+        assert in_thread == ["one"]
+        os.read(reading, 1 << 16)
+        success_of(defer.Deferred.fromCoroutine(output.stream("two")))
+        assert in_thread == ["one"]
+        assert os.read(reading, 1 << 16) == b"two\n"
+        # Longer than a pipe is sure to take.
+        success_of(defer.Deferred.fromCoroutine(output.stream("y" * 5000)))
+        assert in_thread == ["one", "y" * 5000]

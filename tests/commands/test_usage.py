@@ -1,0 +1,199 @@
+"""Arguments: what is said about them before anybody is called."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from netdicom_tx.commands import COMMANDS, main, run
+
+ROOT = Path(__file__).resolve().parents[2]
+CT = str(get_testdata_file("CT_small.dcm"))
+# The commands that call, or are called.
+NETWORK = ("echo", "store", "find", "get", "move", "receive", "worklist")
+# Nobody is called in these tests: port 1 would refuse.
+NOBODY = "NOBODY@127.0.0.1:1"
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration but the test's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", [[], *([each] for each in COMMANDS)])
+def test_help_has_an_example(command: list[str], capsys: Captured) -> None:
+    assert run([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Examples:\n    netdicom {' '.join(command)}" in text.replace(
+        "\n  netdicom", "\n    netdicom"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_list_can_be_called(command: str, capsys: Captured) -> None:
+    """The list is made without loading them."""
+    assert run([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: netdicom {command} ")
+
+
+@pytest.mark.parametrize("option", ["-aet", "-aec", "-to", "-ta", "-td", "-pdu", "--json", "-v"])
+@pytest.mark.parametrize("command", NETWORK)
+def test_every_command_knows_the_common_options(
+    command: str, option: str, capsys: Captured
+) -> None:
+    """DCMTK's spellings."""
+    run([command, "--help"])
+    assert f"{option}," in capsys.readouterr().out.replace("--json ", "--json,")
+
+
+@pytest.mark.parametrize("arguments", [[], ["find"], ["store"]])
+def test_without_arguments_the_help_is_said(arguments: list[str], capsys: Captured) -> None:
+    assert run(arguments) == 2
+    assert "Examples:" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys: Captured) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("netdicom 0.")
+
+
+def test_the_command_exits_with_the_code() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["echo", "nobody"])
+    assert caught.value.code == 2
+
+
+BAD = {
+    "no such command": ["ecko"],
+    "no such option": ["echo", NOBODY, "--frobnicate"],
+    "no path": ["store", NOBODY],
+    "an unknown peer": ["echo", "archive"],
+    "a bad address": ["find", "ARCHIVE@host"],
+    "a bad calling title": ["echo", NOBODY, "-aet", "x" * 17],
+    "a bad called title": ["echo", NOBODY, "-aec", "a\\b"],
+    "no number of seconds": ["echo", NOBODY, "-to", "soon"],
+    "no seconds": ["echo", NOBODY, "-td", "0"],
+    "a tiny PDU": ["echo", NOBODY, "-pdu", "16"],
+    "no keyword": ["find", NOBODY, "-k", "PatientNme=X"],
+    "no keyword for get": ["get", NOBODY, "-k", "Foo=1"],
+    "no level": ["find", NOBODY, "--level", "FRAME"],
+    "no root": ["find", NOBODY, "--root", "X"],
+    "nothing to get": ["get", NOBODY],
+    "nothing to move": ["move", NOBODY, "--to", "X", "-k", "PatientID=1"],
+    "no destination": ["move", NOBODY, "-k", "StudyInstanceUID=1"],
+    "a bad destination": ["move", NOBODY, "-k", "StudyInstanceUID=1", "--to", "x" * 17],
+    "a bad endpoint": ["move", NOBODY, "-k", "StudyInstanceUID=1", "--receive=x:y"],
+    "no transfer syntax": ["get", NOBODY, "-k", "StudyInstanceUID=1", "-x", "JPEG3000"],
+    "no SOP class": ["get", NOBODY, "-k", "StudyInstanceUID=1", "--sop-class", "CTImage"],
+    "a bad place to listen": ["receive", "--listen", "here"],
+    "a file that is not there": ["store", NOBODY, "absent.dcm"],
+    "a file that is none": ["store", NOBODY, CT, __file__],
+    "a journal that cannot be": ["store", NOBODY, CT, "--resume", "absent/journal"],
+    "a worklist key": ["worklist", NOBODY, "-k", "Modalty=CT"],
+    "no fingerprint": ["echo", NOBODY, "--tls-fingerprint", "abc"],
+    "no certificate": ["echo", NOBODY, "--tls-ca", "absent.pem"],
+}
+# These are seen when the reactor runs, which it does once in a process.
+_LATE = {"no fingerprint", "no certificate"}
+
+
+@pytest.mark.parametrize("name", [each for each in BAD if each not in _LATE])
+def test_bad_input_is_told_in_three_lines(name: str, capsys: Captured, tmp_path: Path) -> None:
+    """Exit code 2, what to do, and nothing is left behind."""
+    assert run(BAD[name]) == 2
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert [line[:7] for line in lines] == ["error: ", "       ", "hint:  "], err
+    assert all(line[7:].strip() for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(_LATE))
+def test_bad_input_that_is_seen_late_is_told_as_well(name: str, tmp_path: Path) -> None:
+    done = netdicom(*BAD[name], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line[:7] for line in done.stderr.splitlines()] == ["error: ", "       ", "hint:  "]
+
+
+def netdicom(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "netdicom_tx", *arguments],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(cwd)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["no such option", "an unknown peer", "no keyword"])
+def test_bad_input_is_told_in_json_too(name: str, capsys: Captured) -> None:
+    assert run([*BAD[name], "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 2
+
+
+def test_a_bad_configuration_has_its_own_code(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "netdicom.toml").write_text("[peers]\na = 1\nb = 2\n")
+    assert run(["echo", "a"]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[1].strip().startswith("peers.a:")
+    assert lines[2].strip().startswith("peers.b:")
+
+
+def test_a_host_and_a_port_in_two_words_are_put_right(capsys: Captured) -> None:
+    """As DCMTK has them."""
+    assert run(["find", "127.0.0.1", "104"]) == 2
+    assert "a peer is one word: AET@host:port" in capsys.readouterr().err
+
+
+def test_peers_are_completed_in_the_shell(tmp_path: Path) -> None:
+    """click's completion, with the names of the configuration file."""
+    (tmp_path / "netdicom.toml").write_text('[peers]\narchive = "A@h:1"\nother = "B@h:1"\n')
+    done = subprocess.run(
+        [sys.executable, "-c", "from netdicom_tx.commands import main; main()"],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path),
+            "_NETDICOM_COMPLETE": "bash_complete",
+            "COMP_WORDS": "netdicom echo ar",
+            "COMP_CWORD": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["plain,archive"], done.stderr
+
+
+def test_the_list_of_commands_loads_neither_the_console_nor_a_reactor() -> None:
+    """``netdicom --help`` is said at once."""
+    program = (
+        "import sys\n"
+        "from netdicom_tx.commands import run\n"
+        "run(['--help'])\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    loaded = done.stderr.split()
+    assert "netdicom_tx.commands.options" in loaded
+    assert not {"rich", "twisted.internet.reactor", "netdicom_tx.commands.find"}.intersection(
+        loaded
+    )
