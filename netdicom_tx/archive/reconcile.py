@@ -24,7 +24,7 @@ from .record import digest_of, record_of
 
 __all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
 
-# Rows that are on their way to the writer: several groups, so that it never waits.
+# Several groups of the writer.
 _AHEAD: Final = 256
 
 
@@ -67,16 +67,11 @@ def reconcile(index: Index, files: Files) -> Reconciled:
         OSError: The storage directory cannot be read.
     """
     done = Reconciled()
-    waiting: deque[Future[Any]] = deque()
-
-    def wait(future: Future[Any]) -> None:
-        waiting.append(future)
-        while len(waiting) > _AHEAD:
-            waiting.popleft().result()
+    waiting = _Waiting()
 
     def remove(uid: str) -> None:
         done.removed.append(uid)
-        wait(index.remove(uid))
+        waiting.put(index.remove(uid))
 
     def add(path: Path) -> bool:
         try:
@@ -88,7 +83,7 @@ def reconcile(index: Index, files: Files) -> Reconciled:
             done.unreadable.append((path, str(error)))
             return False
         done.indexed.append(record.sop_instance_uid)
-        wait(index.add(record))
+        waiting.put(index.add(record))
         return True
 
     rows = index.paths()
@@ -108,9 +103,26 @@ def reconcile(index: Index, files: Files) -> Reconciled:
     while row is not None:
         remove(row.sop_instance_uid)
         row = next(rows, None)
-    for future in waiting:
-        future.result()
+    waiting.finish()
     return done
+
+
+class _Waiting:
+    """Rows on their way to the writer, so many that it never waits."""
+
+    def __init__(self) -> None:
+        self._futures: deque[Future[Any]] = deque()
+
+    def put(self, future: Future[Any]) -> None:
+        """Wait for the first ones when there are too many."""
+        self._futures.append(future)
+        while len(self._futures) > _AHEAD:
+            self._futures.popleft().result()
+
+    def finish(self) -> None:
+        """Wait for all."""
+        while self._futures:
+            self._futures.popleft().result()
 
 
 def _listing(index: Index, files: Files) -> Iterator[tuple[str, Path, int]]:
@@ -155,6 +167,7 @@ def verify(index: Index) -> Iterator[Finding]:
     Raises:
         IndexUnavailableError: The database does not answer.
     """
+    waiting = _Waiting()
     for uid, path, size, digest in index.entries():
         try:
             found = _digest(path) if digest else record_of(path)
@@ -169,7 +182,8 @@ def verify(index: Index) -> Iterator[Finding]:
             elif found.sop_instance_uid != uid or found.size != size:
                 yield Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
             else:
-                index.set_digest(uid, found.digest).result()
+                waiting.put(index.set_digest(uid, found.digest))
+    waiting.finish()
 
 
 def _digest(path: Path) -> str:
