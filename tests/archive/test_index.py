@@ -7,8 +7,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -448,3 +450,53 @@ def test_a_large_set_is_answered_as_the_database_has_it(
 ) -> None:
     monkeypatch.setattr("netdicom_tx.archive.index._SORTED", 5)
     assert sum(map(len, _pages(many))) == 25
+
+
+# -- trouble --------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_fails_while_reading_is_unavailable(index: Index) -> None:
+    """RELIABILITY D10."""
+    index.write(lambda connection: connection.execute(sa.text("DROP TABLE header"))).result(30)
+    add_error = index.add(record()).exception(timeout=30)
+    assert isinstance(add_error, IndexUnavailableError)
+    index.write(lambda connection: connection.execute(sa.text("DROP TABLE instance"))).result(30)
+    with pytest.raises(IndexUnavailableError, match="no such table"):
+        index.get("1.1")
+    with pytest.raises(IndexUnavailableError, match="no such table"):
+        list(_pages(index))
+
+
+# Of the machine: it has no rule for the end of time, and the test none for the machine.
+@pytest.mark.parametrize("zone", [None, ZoneInfo("Asia/Tokyo"), timezone(timedelta(hours=-5))])
+def test_an_instance_without_zone_is_of_the_nodes_own(url: str, zone: tzinfo | None) -> None:
+    """The offset of its date there, so that summer and winter differ."""
+    moment = datetime(2024, 1, 1, 12, tzinfo=zone).astimezone(UTC)
+    with Index(url, zone=zone) as index:
+        add(index, record("1.1", StudyDate="20240101", StudyTime="12"))
+        add(index, record("1.2", StudyInstanceUID="2.2", StudyDate="20240101", StudyTime=""))
+        add(index, record("1.3", StudyInstanceUID="2.3", StudyDate="", StudyTime="12"))
+        identifier = data_set(
+            QueryRetrieveLevel="STUDY",
+            TimezoneOffsetFromUTC="+0000",
+            StudyInstanceUID="",
+            StudyDate=f"{moment:%Y%m%d}",
+            StudyTime=f"{moment:%H%M}",
+        )
+        found = [each.StudyInstanceUID for each in find(index, identifier, "t")]
+        assert found[0] == "2.1"
+        # Without a time it is of its day, and at any time of it.
+        assert ("2.2" in found) == (identifier.StudyDate == "20240101")
+
+
+def test_the_end_of_time_has_an_offset(index: Index) -> None:
+    for day in ("00010101", "99991231"):
+        identifier = data_set(
+            QueryRetrieveLevel="STUDY", TimezoneOffsetFromUTC="+1400", StudyDate=f"{day}-"
+        )
+        add(index, record(f"1.{day}", StudyInstanceUID=f"2.{day}", StudyDate=day, StudyTime="0000"))
+        find(index, identifier, "t")
+
+
+def test_the_url_is_shown_without_its_password() -> None:
+    assert Index("postgresql://me:secret@host/db").url == "postgresql://me:***@host/db"
