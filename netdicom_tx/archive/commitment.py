@@ -1,0 +1,309 @@
+"""Storage commitment as the archive keeps it (PS3.4 Annex J): a promise is written down before it is made.
+
+A request is a row, and the report that it is owed is a task of the queue; both are committed before the
+N-ACTION is answered with Success. Then every instance is looked up in the index, and its file read to the end
+and held against its digest: what is damaged is never committed. The report goes out on the association of the
+request while that is held, else on one of our own to the peer of that AE title, and is tried again until the
+peer has it. A restart at any point loses nothing.
+
+=================================  ===================================================================
+failure reason (PS3.3 C.14.1.1)    given for
+=================================  ===================================================================
+0x0110 processing failure          a file that is not there, cannot be read, or is not what was stored
+0x0112 no such object instance     an instance that is not in the index
+0x0119 class/instance conflict     an instance that is here as one of another SOP class
+0x0122 SOP class not supported     an instance that is not here, of a class that is not stored here
+0x0131 duplicate Transaction UID   every instance of a request whose Transaction UID was used before
+=================================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from .. import statuses
+from ..applicationentity import AE, RemoteAE
+from ..asceprovider import Association
+from ..dsutils import DataSetError
+from ..exceptions import NetDICOMError, StatusError
+from ..negotiation import PContextDef
+from ..sopclass import StorageCommitment
+from ..sopclass.storage_commitment import Report, report_to, send_report
+from ..statuses import Status
+from .database import big_integer
+from .header import InvalidDataSetError
+from .index import Index, IndexUnavailableError, InstanceRef
+from .queue import GiveUpError, QueueRunner, Task
+from .record import digest_of, record_of
+from .schema import instance, metadata
+
+__all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment", "peer_of"]
+
+KIND: Final = "commitment"
+#: Seconds after which a transaction that was reported is forgotten, and its UID with it.
+REMEMBERED: Final = 90 * 86400.0
+#: Statuses of a peer that may be others when it is asked again.
+_PASSING: Final = (statuses.PROCESSING_FAILURE, statuses.RESOURCE_LIMITATION)
+
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("id", big_integer, primary_key=True, autoincrement=True),
+    # More than one row has it when it was used again.
+    sa.Column("transaction_uid", sa.Text, nullable=False, index=True),
+    # AE title of who asked.
+    sa.Column("requestor", sa.Text, nullable=False),
+    # Seconds since 1970.
+    sa.Column("created", sa.Double, nullable=False),
+    # Pairs of SOP class and instance.
+    sa.Column("references", sa.JSON, nullable=False),
+    # [SOP class, SOP instance, reason] of what is not kept; NULL until the files were looked at.
+    sa.Column("failures", sa.JSON(none_as_null=True)),
+    sa.Column("is_reported", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+_C = commitment.c
+
+_Reference = tuple[str, str]
+
+
+class PeerUnknownError(NetDICOMError):
+    """There is no address for an AE title: it is no peer of this node."""
+
+
+class RefusedError(NetDICOMError):
+    """A peer answered with a failure that may pass."""
+
+
+def peer_of(peers: Mapping[str, RemoteAE], ae_title: str) -> RemoteAE:
+    """Where an AE is.
+
+    Raises:
+        PeerUnknownError: No peer has this title.
+    """
+    found = peers.get(ae_title)
+    if found is None:
+        raise PeerUnknownError(f"{ae_title} is no peer of this node: its address is not known")
+    return found
+
+
+def expect_success(status: Status) -> None:
+    """Whether a peer has taken what it was sent.
+
+    Raises:
+        RefusedError: It may take it later.
+        GiveUpError: It never will.
+    """
+    if status.is_failure:
+        if status in _PASSING:
+            raise RefusedError(f"the peer answered {status}")
+        raise GiveUpError(f"the peer answered {status}")
+
+
+class _Accepted(NamedTuple):
+    """A request that is written down."""
+
+    row_id: int
+    task_id: int
+
+
+class ArchiveCommitment(StorageCommitment):
+    """Storage commitment of an archive, as SCP.
+
+    Args:
+        ae: Which reports, when there is no association to report on.
+        runner: Performs the tasks; this gives it the performer.
+        in_thread: Runs a blocking call off the reactor thread.
+        peers: By AE title: where to report to.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        ae: AE,
+        index: Index,
+        runner: QueueRunner,
+        in_thread: Callable[..., defer.Deferred[Any]],
+        peers: Mapping[str, RemoteAE],
+    ) -> None:
+        self._ae = ae
+        self._index = index
+        self._runner = runner
+        self._queue = runner.queue
+        self._in_thread = in_thread
+        self._peers = peers
+        # What decide() has written down, for owe(), which follows it in the same turn.
+        self._accepted: dict[tuple[Association, str], _Accepted] = {}
+        runner.performers[KIND] = self.perform
+
+    # -- the request -------------------------------------------------------------------------------
+
+    async def decide(
+        self, asce: Association, transaction_uid: str, uids: list[_Reference]
+    ) -> tuple[RemoteAE | None, Iterable[_Reference], Iterable[tuple[str, str, int]]]:
+        """Write the request down; what is kept is found out when it was answered.
+
+        Raises:
+            StatusError: 0x0213, it cannot be written down.
+        """
+        requestor = asce.calling_ae_title
+        try:
+            accepted = await self._in_thread(self._accept, requestor, transaction_uid, uids)
+        except IndexUnavailableError as error:
+            self._log.error("a commitment request is refused: {error}", error=error)
+            raise StatusError(statuses.RESOURCE_LIMITATION, "the database refuses") from error
+        self._accepted[asce, transaction_uid] = accepted
+        return None, (), ()
+
+    def _accept(
+        self, requestor: str, transaction_uid: str, uids: Sequence[_Reference]
+    ) -> _Accepted:
+        now = self._queue.now()
+        known = sa.select(_C.id).where(_C.transaction_uid == transaction_uid).limit(1)
+        old = commitment.delete().where(_C.is_reported, _C.created < now - REMEMBERED)
+
+        def call(connection: sa.Connection) -> _Accepted:
+            connection.execute(old)
+            duplicate = connection.scalar(known) is not None
+            reason = self.DUPLICATE_TRANSACTION_UID
+            values = {
+                "transaction_uid": transaction_uid,
+                "requestor": requestor,
+                "created": now,
+                "references": [list(each) for each in uids],
+                "failures": [[*each, reason] for each in uids] if duplicate else None,
+            }
+            made = connection.execute(commitment.insert(), values)
+            assert made.inserted_primary_key is not None  # of one row it is known
+            row_id = int(made.inserted_primary_key[0])
+            task_id = self._queue.put(connection, KIND, requestor, {"row": row_id}, claimed=True)
+            return _Accepted(row_id, task_id)
+
+        return self._index.write(call).result()
+
+    # -- the report --------------------------------------------------------------------------------
+
+    def owe(
+        self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
+    ) -> None:
+        """Report as soon as the files were looked at; what does not come about is left to the queue."""
+        accepted = self._accepted.pop((asce, report.transaction_uid))
+
+        async def perform(task: Task) -> None:
+            await self._perform(accepted.row_id, (asce, ctx))
+
+        self._runner.adopt(accepted.task_id, perform)
+
+    async def perform(self, task: Task) -> None:
+        """Report on an association of our own; the queue's way.
+
+        Raises:
+            NetDICOMError: The report is still owed.
+        """
+        await self._perform(task.payload["row"], None)
+
+    async def _perform(self, row_id: int, held: tuple[Association, PContextDef] | None) -> None:
+        due = await self._in_thread(self._due, row_id)
+        if due is None:
+            return
+        requestor, report = due
+        status = None if held is None else await self._report_on(*held, report)
+        if status is None:
+            status = await report_to(self._ae, peer_of(self._peers, requestor), report)
+        expect_success(status)
+        await self._in_thread(self._reported, row_id)
+
+    async def _report_on(
+        self, asce: Association, ctx: PContextDef, report: Report
+    ) -> Status | None:
+        """Report on the association of the request; None when it is not held any more."""
+        # A requestor that wants the report elsewhere has released by then.
+        await asce.pause_for(self.same_association)
+        if asce.is_open and ctx.as_scp:
+            try:
+                return await send_report(asce, ctx, report)
+            except NetDICOMError as error:
+                self._log.debug("no report on the same association: {error}", error=error)
+        return None
+
+    def _due(self, row_id: int) -> tuple[str, Report] | None:
+        """The report that is owed, and to whom; None when it is not owed any more."""
+        with self._index.reading() as connection:
+            row = connection.execute(
+                sa.select(_C.transaction_uid, _C.requestor, _C.references, _C.failures).where(
+                    _C.id == row_id, sa.not_(_C.is_reported)
+                )
+            ).one_or_none()
+        if row is None:
+            return None
+        references = [(sop_class, uid) for sop_class, uid in row.references]
+        if row.failures is None:
+            failures = list(self._failures(references))
+            self._note(row_id, failures=[list(each) for each in failures])
+        else:
+            failures = [(sop_class, uid, reason) for sop_class, uid, reason in row.failures]
+        failed = {each[:2] for each in failures}
+        kept = tuple(each for each in references if each not in failed)
+        return row.requestor, Report(row.transaction_uid, kept, tuple(failures))
+
+    def _reported(self, row_id: int) -> None:
+        self._note(row_id, is_reported=True)
+
+    def _note(self, row_id: int, **values: object) -> None:
+        statement = commitment.update().where(_C.id == row_id).values(values)
+
+        def call(connection: sa.Connection) -> None:
+            connection.execute(statement)
+
+        self._index.write(call).result()
+
+    # -- what is kept ------------------------------------------------------------------------------
+
+    def _failures(self, references: Iterable[_Reference]) -> Iterable[tuple[str, str, int]]:
+        for sop_class, uid in references:
+            reason = self._reason(sop_class, uid)
+            if reason:
+                yield sop_class, uid, reason
+
+    def _reason(self, sop_class: str, uid: str) -> int:
+        """Why an instance is not committed; 0 when it is."""
+        ref = self._index.get(uid)
+        if ref is None:
+            if self._ae.supported_scp.find(sop_class) is None:
+                return self.REFERENCED_SOP_CLASS_NOT_SUPPORTED
+            return self.NO_SUCH_OBJECT_INSTANCE
+        if ref.sop_class_uid != sop_class:
+            return self.CLASS_OR_INSTANCE_CONFLICT
+        if not self._is_whole(ref):
+            self._log.error("{path} is not what was stored: not committed", path=ref.path)
+            return self.PROCESSING_FAILURE
+        return 0
+
+    def _is_whole(self, ref: InstanceRef) -> bool:
+        """Whether the file of an instance is what was stored."""
+        own = instance.c.sop_instance_uid == ref.sop_instance_uid
+        with self._index.reading() as connection:
+            digest = connection.scalar(sa.select(instance.c.digest).where(own))
+        try:
+            if digest:
+                return bool(_digest(ref.path) == digest)
+            # Nobody has computed it yet: a file that is whole says so itself.
+            record = record_of(ref.path)
+        except (DataSetError, InvalidDataSetError, OSError, ValueError):
+            return False
+        if (record.sop_instance_uid, record.size) != (ref.sop_instance_uid, ref.size):
+            return False
+        self._index.set_digest(ref.sop_instance_uid, record.digest).result()
+        return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return digest_of(view)
