@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
+import trustme
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
@@ -35,10 +37,10 @@ def run(*arguments: str) -> str:
 
 
 @contextmanager
-def store_scp(directory: Path) -> Iterator[str]:
-    """The SCP of the examples on a free port; its endpoint, for SCUs."""
+def serving(program: str, *arguments: str) -> Iterator[tuple[str, IO[str]]]:
+    """A program of the examples on a free port: its endpoint, for SCUs, and what it says later."""
     with subprocess.Popen(
-        [sys.executable, "store_scp.py", str(directory), "tcp:0:interface=127.0.0.1"],
+        [sys.executable, program, *arguments, "tcp:0:interface=127.0.0.1"],
         cwd=EXAMPLES,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
@@ -48,16 +50,16 @@ def store_scp(directory: Path) -> Iterator[str]:
         try:
             assert process.stdout is not None
             _, _, port = process.stdout.readline().strip(")\n").rpartition("port=")
-            yield f"tcp:127.0.0.1:{port}"
+            yield f"tcp:127.0.0.1:{port}", process.stdout
         finally:
-            process.kill()
+            process.terminate()
 
 
 def test_the_scus_are_served_by_the_scp(tmp_path: Path) -> None:
     """Compressed images too: their contexts follow from the files."""
     names = ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm"]
     images = [str(get_testdata_file(name)) for name in names]
-    with store_scp(tmp_path) as endpoint:
+    with serving("store_scp.py", str(tmp_path)) as (endpoint, _):
         assert run("echo_scu.py", endpoint) == "Success (0x0000)\n"
         told = run("store_scu.py", endpoint, *images)
     assert sorted(told.splitlines()) == sorted(f"{image} Success (0x0000)" for image in images)
@@ -67,7 +69,7 @@ def test_the_scus_are_served_by_the_scp(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_instance_is_said_and_the_others_go_out(tmp_path: Path) -> None:
     text, image = str(ROOT / "LICENSE"), str(get_testdata_file("CT_small.dcm"))
-    with store_scp(tmp_path) as endpoint:
+    with serving("store_scp.py", str(tmp_path)) as (endpoint, _):
         told = run("store_scu.py", endpoint, text, image)
     assert f"{text} no DICOM file" in told
     assert f"{image} Success (0x0000)" in told
@@ -89,4 +91,82 @@ def test_the_tests_of_the_examples_pass(tmp_path: Path) -> None:
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
         *("--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "temp"), "."),
     )
-    assert "3 passed" in told
+    assert "5 passed" in told
+
+
+def image(name: str) -> str:
+    return str(get_testdata_file(name))
+
+
+def found_and_got(endpoint: str, patient: str, directory: Path) -> list[str]:
+    """What query.py says; what it got is in the directory."""
+    directory.mkdir(exist_ok=True)
+    return run("query.py", endpoint, patient, str(directory)).splitlines()
+
+
+def test_an_archive_with_a_hook_tells_what_it_keeps(tmp_path: Path) -> None:
+    ct = dcmread(image("CT_small.dcm"))
+    with serving("archive_hook.py", str(tmp_path / "archive")) as (endpoint, output):
+        run("store_scu.py", endpoint, image("CT_small.dcm"), image("JPEG2000.dcm"))
+        assert output.readline() == f"kept {ct.SOPInstanceUID}\n"
+        told = found_and_got(endpoint, "1CT1", tmp_path / "got")
+    assert told == [
+        f"{ct.PatientName} {ct.StudyInstanceUID}",
+        "found: Success (0x0000)",
+        "got: Success (0x0000)",
+    ]
+    (copy,) = (tmp_path / "got").iterdir()
+    assert dcmread(copy).PixelData == ct.PixelData
+
+
+def test_an_archive_with_a_hook_refuses_what_the_hook_refuses(tmp_path: Path) -> None:
+    document = dcmread(image("CT_small.dcm"))
+    document.SOPClassUID = document.file_meta.MediaStorageSOPClassUID = (
+        "1.2.840.10008.5.1.4.1.1.104.1"
+    )
+    document.save_as(tmp_path / "document.dcm")
+    with serving("archive_hook.py", str(tmp_path / "archive")) as (endpoint, _):
+        told = run("store_scu.py", endpoint, str(tmp_path / "document.dcm"))
+    assert "0x0124): no PDF documents here" in told
+
+
+def test_an_archive_with_a_store_of_its_own_has_two_copies(tmp_path: Path) -> None:
+    """The second is there when Success has been answered."""
+    (tmp_path / "second").mkdir()
+    places = str(tmp_path / "archive"), str(tmp_path / "second")
+    with serving("archive_store.py", *places) as (endpoint, _):
+        for _ in range(2):  # the same once more
+            told = run("store_scu.py", endpoint, image("CT_small.dcm"))
+            assert told == f"{image('CT_small.dcm')} Success (0x0000)\n"
+        (copy,) = (tmp_path / "second").iterdir()
+        (first,) = (tmp_path / "archive" / "instances").glob("*/*.dcm")
+        assert copy.read_bytes() == first.read_bytes()
+
+
+def test_an_archive_with_an_index_of_its_own_answers_from_it(tmp_path: Path) -> None:
+    """Also after a restart."""
+    ct = dcmread(image("CT_small.dcm"))
+    answer = [
+        f"{ct.PatientName} {ct.StudyInstanceUID}",
+        "found: Success (0x0000)",
+        "got: Success (0x0000)",
+    ]
+    directory = str(tmp_path / "archive")
+    with serving("archive_index.py", directory) as (endpoint, _):
+        run("store_scu.py", endpoint, image("CT_small.dcm"), image("MR_small.dcm"))
+        assert found_and_got(endpoint, "1CT1", tmp_path / "got") == answer
+        assert found_and_got(endpoint, "NOBODY", tmp_path / "got") == answer[1:2]
+    with serving("archive_index.py", directory) as (endpoint, _):
+        assert found_and_got(endpoint, "1CT1", tmp_path / "again") == answer
+
+
+def test_tls_is_spoken_with_certificates_on_both_sides(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("server", "client"):
+        certificate = authority.issue_cert(f"{name}.example")
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
+    server, client, ca = (str(tmp_path / f"{name}.pem") for name in ("server", "client", "ca"))
+    with serving("tls_scp.py", server, ca) as (endpoint, _):
+        told = run("tls_scu.py", endpoint, client, ca, "server.example")
+    assert told == "Success (0x0000)\n"

@@ -1,0 +1,58 @@
+"""A service for a DIMSE-N SOP class of one's own, and who uses it."""
+
+from pydicom.dataset import Dataset
+
+from netdicom_tx import StatusError, statuses
+from netdicom_tx.dsutils import decode, encode
+from netdicom_tx.sopclass import MessageDispatcherSCP
+
+COUNTER = "2.25.329800735698586629295641978511506172918"  # a private SOP class
+
+
+class Counters(MessageDispatcherSCP):
+    """Counters that peers create, raise and read: (0020,0013) is the number."""
+
+    sop_classes = (COUNTER,)
+
+    def __init__(self):
+        self.numbers = {}
+
+    def n_create(self, asce, ctx, msg):
+        uid = msg.affected_sop_instance_uid
+        if uid in self.numbers:
+            raise StatusError(statuses.DUPLICATE_SOP_INSTANCE)
+        self.numbers[uid] = 0
+        return statuses.SUCCESS
+
+    def n_set(self, asce, ctx, msg):
+        self.check(msg.requested_sop_instance_uid)
+        changes = decode(msg.data_set, ctx.supported_ts)
+        self.numbers[msg.requested_sop_instance_uid] = int(changes.InstanceNumber)
+        return statuses.SUCCESS
+
+    async def n_action(self, asce, ctx, msg):
+        self.check(msg.requested_sop_instance_uid)
+        if msg.action_type_id != 1:
+            raise StatusError(statuses.NO_SUCH_ACTION_TYPE, "1 is the only action")
+        self.numbers[msg.requested_sop_instance_uid] += 1
+        return statuses.SUCCESS
+
+    def n_get(self, asce, ctx, msg):
+        self.check(msg.requested_sop_instance_uid)
+        ds = Dataset()
+        ds.InstanceNumber = self.numbers[msg.requested_sop_instance_uid]
+        return statuses.SUCCESS, encode(ds, ctx.supported_ts)
+
+    def check(self, uid):
+        if uid not in self.numbers:
+            raise StatusError(statuses.NO_SUCH_SOP_INSTANCE)
+
+
+async def count(asce, uid):
+    """The SCU: create a counter, raise it twice, read it."""
+    counter = asce.get_scu(COUNTER)()
+    await counter.n_create(uid)
+    await counter.n_action(uid, 1)
+    await counter.n_action(uid, 1)
+    response = await counter.n_get(uid)
+    return counter.data_set(response).InstanceNumber
