@@ -237,7 +237,6 @@ class DULProtocol(Protocol):
     def _close(self) -> None:
         assert self.transport is not None
         was_congested = self._is_congested
-        self._drop_queue()
         # A transport with a producer does not close before that is done.
         self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer
         # The user may have paused it; a paused transport would not see the peer close.

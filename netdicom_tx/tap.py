@@ -69,19 +69,26 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
+        self._given: set[str] = set()
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         self["peer"] = []
+        self._given.clear()
+
+    def __setitem__(self, name: str, value: object) -> None:
+        # What is set while options are parsed was given, also when it is the default.
+        self._given.add(name)
+        super().__setitem__(name, value)
 
     def opt_listen(self, endpoint: str) -> None:
         """Serve at this Twisted endpoint; repeatable. Default: tcp:11112:interface=127.0.0.1."""
-        self["listen"].append(endpoint)
+        self["listen"] = [*self["listen"], endpoint]
 
     opt_l = opt_listen
 
     def opt_peer(self, peer: str) -> None:
         """AET@host:port of a peer, to which C-MOVE may send; repeatable."""
-        self["peer"].append(peer)
+        self["peer"] = [*self["peer"], peer]
 
     opt_p = opt_peer
 
@@ -110,15 +117,8 @@ class Options(usage.Options):
         ]
         if problems:
             raise usage.UsageError(f"--config {path}: " + "; ".join(problems))
-        defaults = {name: value for name, _, value, *_ in self.optParameters}
-        for key, value in found.items():
-            # What still has its default was not given on the command line.
-            if key in ("listen", "peer"):
-                self[key] = self[key] or [str(each) for each in value]
-            elif key in defaults:
-                self[key] = value if self[key] == defaults[key] else self[key]
-            else:
-                self[key] = self[key] or value
+        for key in found.keys() - self._given:
+            self[key] = [str(each) for each in found[key]] if kinds[key] is list else found[key]
 
     def postOptions(self) -> None:
         if self.get("config"):

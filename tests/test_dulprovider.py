@@ -268,6 +268,10 @@ def test_the_factories_pass_on_what_they_were_given():
     ours = DULRequestorFactory(asked, User(), clock=clock).buildProtocol(None)
     assert ours.machine.receive_limit == 12345
     assert ours.machine.is_requestor
+    ours.makeConnection(StringTransport())
+    ours.abort()
+    (artim,) = clock.getDelayedCalls()
+    assert artim.getTime() == Timeouts().artim
 
 
 # -- ARTIM ---------------------------------------------------------------------------------------------
@@ -567,6 +571,18 @@ def test_who_waits_for_room_while_others_still_go_out_is_told():
     assert success_of(waiting) is None
 
 
+def test_many_who_wait_for_room_are_told_without_recursion():
+    """Each of them sends something, as an operation with a result does."""
+    side = established()
+    side.dul.pauseProducing()
+    waits = [side.dul.when_writable() for _ in range(1000)]
+    for each in waits:
+        each.addCallback(lambda _: side.dul.send_message(pdus(8)))
+    side.dul.resumeProducing()
+    assert [success_of(each) for each in waits] == [None] * 1000
+    assert side.sent() == b"".join(pdus(8)) * 1000
+
+
 def test_a_wait_for_room_can_be_forgotten():
     side = established()
     side.dul.pauseProducing()
@@ -588,7 +604,7 @@ def test_who_is_told_of_room_may_end_the_wait_of_another():
     assert isinstance(failure_of(second), defer.CancelledError)
 
 
-@pytest.mark.parametrize("end", ["abort", "lose"])
+@pytest.mark.parametrize("end", ["abort", "invalid", "lose"])
 def test_a_wait_for_room_ends_with_the_association(end):
     """The user has been told before: what it stops then is not a failure."""
     side = established()
@@ -596,10 +612,14 @@ def test_a_wait_for_room_ends_with_the_association(end):
     waiting = side.dul.when_writable()
     told: list[list[Any]] = []
     waiting.addErrback(lambda failure: (told.append(side.user.take()), failure)[1])
-    (side.dul.abort if end == "abort" else side.lose)()
+    {
+        "abort": side.dul.abort,
+        "invalid": lambda: side.dul.invalid(DIMSEProcessingError("no")),
+        "lose": side.lose,
+    }[end]()
     assert isinstance(failure_of(waiting), defer.CancelledError)
-    if end == "lose":
-        assert isinstance(told[0][0], TransportClosed)
+    if end != "abort":
+        assert isinstance(told[0][0], TransportClosed if end == "lose" else ProviderAbort)
 
 
 def test_a_peer_that_takes_nothing_is_told_after_a_while():
@@ -649,6 +669,11 @@ def test_a_connection_that_is_over_is_not_read_again():
 
 
 def test_when_something_came_is_known():
+    clock = Clock()
+    dul = DULAcceptorFactory(User, clock=clock).buildProtocol(None)
+    clock.advance(3)
+    dul.makeConnection(StringTransport())
+    assert dul.last_received == 3
     side = established()
     side.clock.advance(7)
     side.dul.dataReceived(b"\x04")
