@@ -1,37 +1,30 @@
-"""Application entities: who we are, whom we call, what we serve, and the hooks of the seed API.
+"""Application entities: who we are, whom we call, and what we serve.
 
 :class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It
-knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`.
-:class:`RemoteAE` is a value; its address is an endpoint string.
+knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. What it is asked
+is in :mod:`netdicom_tx.hooks`, whom it calls in :mod:`netdicom_tx.remoteae`.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import tempfile
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from pydicom.dataset import Dataset
-from twisted.application.service import Service as TwistedService
 from twisted.internet import defer
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorTime,
-    IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import negotiation, statuses, uids
+from . import negotiation, uids
 from .asceprovider import Association
-from .dimsemessages import CStoreRQ, Request
 from .dispatch import Dispatcher, Service
-from .dsutils import part10_header, read_file_meta
+from .dsutils import read_file_meta
 from .dulprovider import (
     RECEIVE_LIMIT,
     DULAcceptorFactory,
@@ -41,22 +34,21 @@ from .dulprovider import (
 from .exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
-    EventHandlingError,
-    LocalProtocolError,
     NetDICOMError,
 )
-from .negotiation import NO_WINDOW, Offer, PContextDef, Window
-from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .hooks import Arrival, Hooks
+from .negotiation import NO_WINDOW, Offer, Window
+from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .remoteae import RemoteAE
+from .service import AEService
 from .tls import TLSOptions
 from .userdataitems import (
     AsynchronousOperationsWindow,
     RoleSelection,
-    SOPClassExtendedNegotiation,
     UserDataItem,
-    UserIdentity,
 )
 
-__all__ = ["AE", "AEService", "RemoteAE"]
+__all__ = ["AE", "AEService", "Arrival", "RemoteAE"]
 
 _AE = TypeVar("_AE", bound="AE")
 #: What presentation contexts are made of; see :func:`~netdicom_tx.negotiation.plan_contexts`.
@@ -70,8 +62,6 @@ _WITH_SUBOPERATIONS = frozenset(
         uids.WITHOUT_BULK_DATA_GET_SOP_CLASS,
     )
 )
-# A hook may return a value, a Deferred or a coroutine of it.
-_Status = int | Awaitable[int]
 
 
 def _default_reactor() -> Any:  # the reactor has many interfaces, and no type that has them all
@@ -80,62 +70,7 @@ def _default_reactor() -> Any:  # the reactor has many interfaces, and no type t
     return reactor
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteAE:
-    """An application entity to call.
-
-    Args:
-        ae_title: Under which we call it.
-        endpoint: A Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
-        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
-            response and none comes, the association is aborted.
-        tls: Speak TLS over the endpoint, in this way.
-    """
-
-    ae_title: str
-    endpoint: str | IStreamClientEndpoint
-    identity: UserIdentity | None = field(default=None, repr=False)
-    tls: TLSOptions | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
-
-    def connector(self, reactor: Any) -> IStreamClientEndpoint:
-        """The endpoint to connect with.
-
-        Raises:
-            LocalProtocolError: The endpoint string is none.
-        """
-        if isinstance(self.endpoint, str):
-            try:
-                endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
-            except (ValueError, TypeError) as error:  # TypeError: an argument is missing
-                raise LocalProtocolError(
-                    f"{self.endpoint!r} is no client endpoint such as 'tcp:pacs.example:104': {error}"
-                ) from error
-        else:
-            endpoint = self.endpoint
-        return endpoint if self.tls is None else self.tls.wrap_client(endpoint, self._host())
-
-    def _host(self) -> str:
-        """The host of an endpoint string, for the check of the certificate's name."""
-        if not isinstance(self.endpoint, str):
-            return ""
-        parts = re.split(r"(?<!\\):", self.endpoint)
-        return next(
-            (part[5:] for part in parts if part.startswith("host=")), parts[1] if parts[1:] else ""
-        ).replace("\\:", ":")
-
-
-class Arrival(NamedTuple):
-    """An instance that a C-MOVE of ours brought to an AE of ours, and how we answered."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    status: int
-
-
-class AE:
+class AE(Hooks):
     """An application entity.
 
     Args:
@@ -169,6 +104,7 @@ class AE:
         calling_ae_titles: Iterable[str] | None = None,
         move_associations: int = 1,
     ) -> None:
+        super().__init__()
         self.ae_title = check_ae_title(ae_title)
         self.supported_ts = tuple(supported_ts)
         self.max_pdu_length = max_pdu_length
@@ -182,8 +118,6 @@ class AE:
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
         self._associations: set[Association] = set()
-        self._arrivals: dict[tuple[str, int], list[Arrival]] = {}
-        self._commitments: dict[str, defer.Deferred[Any]] = {}
         self._is_draining = False
         self._drained: list[defer.Deferred[None]] = []
 
@@ -521,308 +455,6 @@ class AE:
             called_ae_titles=self.called_ae_titles,
             calling_ae_titles=self.calling_ae_titles,
         )
-
-    # -- hooks: override these ---------------------------------------------------------------------
-
-    def on_association_request(
-        self, asce: Association, assoc: AAssociateRQ
-    ) -> Awaitable[None] | None:
-        """A peer asks for an association.
-
-        Args:
-            asce: With ``calling_ae_title``, ``called_ae_title`` and ``peer_address`` set.
-            assoc: The whole request.
-
-        Raises:
-            AssociationRejectedError: To reject it.
-        """
-        return None
-
-    def answer_extended(
-        self, asce: Association, proposal: SOPClassExtendedNegotiation
-    ) -> bytes | None:
-        """What to answer to SOP class extended negotiation (PS3.7 D.3.3.5); None does not answer."""
-        return None
-
-    def on_association_response(self, response: AAssociateAC) -> None:
-        """A peer has accepted an association that we requested."""
-
-    def transcode(self, asce: Association, instance: Any) -> Any:
-        """Another form of an instance, for a peer that does not take its transfer syntax (C-GET).
-
-        Args:
-            asce: On which it is to go; its ``accepted_contexts`` say what the peer takes.
-            instance: An :class:`~netdicom_tx.sopclass.Instance`.
-
-        Returns:
-            An Instance, or None when there is no other form; or a Deferred or coroutine of it.
-        """
-        return None
-
-    def get_file(
-        self, asce: Association, context: PContextDef, command_set: Request
-    ) -> tuple[BinaryIO, int]:
-        """A file for the data set of a request whose service has ``store_in_file``.
-
-        Args:
-            context: On which it comes.
-            command_set: The request, still without its data set.
-
-        Returns:
-            The file, at the position where the data set is to be written; and the position at
-            which it is handed to the service. By default a temporary file that begins with the
-            Part 10 header, handed over from its beginning. It is closed, and so deleted, when the
-            operation is over.
-        """
-        file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-        file.write(
-            part10_header(
-                command_set.sop_class_uid or context.sop_class,
-                command_set.sop_instance_uid or "",
-                context.supported_ts,
-                source_ae_title=asce.calling_ae_title,
-            )
-        )
-        return file, 0
-
-    def on_receive_echo(self, context: PContextDef) -> _Status:
-        """C-ECHO came; returns its status."""
-        return statuses.SUCCESS
-
-    def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> _Status:
-        """C-STORE came.
-
-        Args:
-            context: On which it came.
-            ds: A Part 10 file, positioned at its beginning; closed when the operation is over.
-
-        Returns:
-            The status; Success promises that the instance is kept.
-
-        Raises:
-            EventHandlingError: Answered with 0xC000, or the status it carries.
-        """
-        raise EventHandlingError("on_receive_store is not implemented", statuses.PROCESSING_FAILURE)
-
-    def on_receive_find(self, context: PContextDef, ds: Dataset) -> Any:
-        """C-FIND came.
-
-        Args:
-            context: On which it came.
-            ds: The identifier.
-
-        Returns:
-            An iterable or async iterable, or a Deferred or coroutine of one, of the matches: data
-            sets, or (data set, status). The final response, Success unless an item says otherwise,
-            is sent behind them. On C-CANCEL the iterator is closed and FE00 is sent.
-
-        Raises:
-            EventHandlingError: Answered with 0xC000, or the status it carries.
-        """
-        raise EventHandlingError("on_receive_find is not implemented", statuses.PROCESSING_FAILURE)
-
-    def find_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
-        """As :meth:`on_receive_find`, for an AE that must know who asks, or what was negotiated."""
-        return self.on_receive_find(context, ds)
-
-    def get_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
-        """As :meth:`on_receive_get`; see :meth:`find_for`."""
-        return self.on_receive_get(context, ds)
-
-    def move_for(
-        self, asce: Association, context: PContextDef, ds: Dataset, destination: str
-    ) -> Any:
-        """As :meth:`on_receive_move`; see :meth:`find_for`."""
-        return self.on_receive_move(context, ds, destination)
-
-    def on_receive_get(self, context: PContextDef, ds: Dataset) -> Any:
-        """C-GET came.
-
-        Args:
-            context: On which it came.
-            ds: The identifier.
-
-        Returns:
-            (number, instances), or a Deferred or coroutine of it: how many instances there are, and
-            an iterable or async iterable of them, each a data set, a path, an open file or an
-            :class:`~netdicom_tx.sopclass.Instance`.
-
-        Raises:
-            EventHandlingError: Answered with 0xC000, or the status it carries.
-        """
-        raise EventHandlingError("on_receive_get is not implemented", statuses.PROCESSING_FAILURE)
-
-    def on_receive_move(self, context: PContextDef, ds: Dataset, destination: str) -> Any:
-        """C-MOVE came.
-
-        Args:
-            context: On which it came.
-            ds: The identifier.
-            destination: The AE title to send to.
-
-        Returns:
-            (remote AE, number, instances), or a Deferred or coroutine of it: a :class:`RemoteAE`, or
-            None when the destination is unknown, and what :meth:`on_receive_get` returns.
-
-        Raises:
-            EventHandlingError: Answered with 0xC000, or the status it carries.
-        """
-        raise EventHandlingError("on_receive_move is not implemented", statuses.PROCESSING_FAILURE)
-
-    def on_commitment_request(self, remote_ae: str, uids: Iterable[tuple[str, str]]) -> Any:
-        """A peer asks for the safekeeping of instances.
-
-        Args:
-            remote_ae: Its AE title.
-            uids: (SOP class, SOP instance) of each.
-
-        Returns:
-            (remote AE, success, failure), or a Deferred or coroutine of it: a :class:`RemoteAE` to report
-            to, or None; (SOP class, SOP instance) of what is kept; (SOP class, SOP instance, reason) of what
-            is not.
-
-        Raises:
-            EventHandlingError: The request is answered with 0x0110.
-        """
-        raise EventHandlingError("on_commitment_request is not implemented")
-
-    def on_commitment_response(
-        self,
-        transaction_uid: str,
-        success: Iterable[tuple[str, str]],
-        failure: Iterable[tuple[str, str, int]],
-    ) -> Any:
-        """The report of a storage commitment came.
-
-        Args:
-            success: (SOP class, SOP instance) of what the peer keeps.
-            failure: (SOP class, SOP instance, reason) of what it does not.
-
-        Raises:
-            EventHandlingError: The report is answered with 0x0110.
-        """
-        raise EventHandlingError("on_commitment_response is not implemented")
-
-    # -- what storage commitment reports -----------------------------------------------------------
-
-    def await_commitment(self, transaction_uid: str) -> defer.Deferred[Any]:
-        """Fires with the result of a transaction when its report comes, on whatever association."""
-        waiting: defer.Deferred[Any] = defer.Deferred(
-            lambda _: self.forget_commitment(transaction_uid)
-        )
-        self._commitments[transaction_uid] = waiting
-        return waiting
-
-    def forget_commitment(self, transaction_uid: str) -> None:
-        """Stop waiting; a report that comes now goes to :meth:`on_commitment_response`."""
-        self._commitments.pop(transaction_uid, None)
-
-    def commitment_came(self, transaction_uid: str, result: Any) -> bool:
-        """Whether somebody waited for this report, and has it now."""
-        waiting = self._commitments.pop(transaction_uid, None)
-        if waiting is not None:
-            waiting.callback(result)
-        return waiting is not None
-
-    # -- what C-MOVE brings ------------------------------------------------------------------------
-
-    def watch_arrivals(self, originator: str, message_id: int) -> list[Arrival]:
-        """Collect what is stored here on behalf of a C-MOVE of ours (PS3.7 9.3.1.1).
-
-        Args:
-            originator: The AE title that the C-MOVE came from.
-            message_id: Of the C-MOVE-RQ.
-
-        Returns:
-            A list that grows with each C-STORE that names this C-MOVE.
-        """
-        return self._arrivals.setdefault((originator, message_id), [])
-
-    def forget_arrivals(self, originator: str, message_id: int) -> None:
-        """Stop collecting."""
-        self._arrivals.pop((originator, message_id), None)
-
-    def arrived(self, request: CStoreRQ, status: int) -> None:
-        """A C-STORE was answered; the storage service tells."""
-        if self._arrivals and request.move_originator_message_id is not None:
-            watched = self._arrivals.get(
-                (
-                    request.move_originator_application_entity_title or "",
-                    request.move_originator_message_id,
-                )
-            )
-            if watched is not None:
-                watched.append(
-                    Arrival(
-                        request.affected_sop_class_uid, request.affected_sop_instance_uid, status
-                    )
-                )
-
-
-class AEService(TwistedService):
-    """An AE that listens while the service runs.
-
-    Each port that opens is logged, ``AETITLE listening on HOST:PORT``. ``stopService`` stops
-    listening, rejects what still asks, lets operations end for ``grace`` seconds, ends the
-    associations, and fires when the last connection is gone.
-    """
-
-    _log = Logger()
-
-    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
-        self.ae = ae
-        self._endpoints = endpoints
-        self._grace = grace
-        self._listening: list[defer.Deferred[Any]] = []
-        self._failures: list[str] = []
-        self._is_starting = True
-        #: The ports that are open.
-        self.ports: list[IListeningPort] = []
-
-    def privilegedStartService(self) -> None:
-        """Listen, while the process may still open ports below 1024."""
-        self._listening = [self.ae.listen(endpoint) for endpoint in self._endpoints]
-        for each in self._listening:
-            each.addCallbacks(self._opened, self._failed)
-        if self._failures:
-            # A service that cannot listen says so and goes, instead of running deaf.
-            raise SystemExit(self._failures[0])
-        self._is_starting = False
-
-    def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
-        if not self._listening:
-            self.privilegedStartService()
-
-    def _opened(self, port: IListeningPort) -> IListeningPort:
-        self.ports.append(port)
-        host: Any = port.getHost()  # an address of some kind
-        self._log.info(
-            "{aet} listening on {host}:{port}{more}",
-            aet=self.ae.ae_title,
-            host=getattr(host, "host", host),
-            port=getattr(host, "port", ""),
-            more=self.ae.about(),
-        )
-        return port
-
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(defer.CancelledError):
-            return
-        sentence = f"{self.ae.ae_title} cannot listen: {failure.getErrorMessage()}"
-        self._failures.append(sentence)
-        if not self._is_starting:
-            self._log.critical("{sentence}", sentence=sentence)
-            self.ae.reactor.stop()
-
-    def stopService(self) -> defer.Deferred[Any]:
-        super().stopService()  # type: ignore[no-untyped-call]
-        opening, self._listening = self._listening, []
-        for each in opening:
-            each.cancel()
-        ports, self.ports = self.ports, []
-        stopped = defer.gatherResults([defer.maybeDeferred(each.stopListening) for each in ports])
-        return stopped.addCallback(lambda _: self.ae.drain(self._grace))
 
 
 def _is_registered(uid: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses
+from .datasinks import FileSink, MemorySink
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Operation, give_up
 from .dulprovider import DULProtocol, Timeouts
@@ -93,80 +94,6 @@ _WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
 
-class _MemorySink:
-    """Collects a data set in memory, up to a limit."""
-
-    __slots__ = ("_buffer", "_limit")
-
-    def __init__(self, limit: int) -> None:
-        self._buffer = bytearray()
-        self._limit = limit
-
-    def write(self, data: memoryview) -> None:
-        if len(self._buffer) + len(data) > self._limit:
-            raise DIMSEProcessingError(f"data set of more than {self._limit} octets")
-        self._buffer += data
-
-    def finish(self) -> bytes:
-        return bytes(self._buffer)
-
-    def abandon(self) -> None:
-        self._buffer.clear()
-
-
-class _FileSink:
-    """Passes a data set on to a file of the AE; remembers why it could not.
-
-    Whatever the hook or the file raises does not end the association: the rest of the data set is
-    read and dropped, and the request is answered with the failure.
-    """
-
-    __slots__ = ("_file", "_start", "error")
-
-    def __init__(self, open_file: Callable[[], tuple[BinaryIO, int]]) -> None:
-        self._file: BinaryIO | None = None
-        self._start = 0
-        self.error: EventHandlingError | None = None
-        try:
-            self._file, self._start = open_file()
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, EventHandlingError):
-            self.error = error
-        elif isinstance(error, OSError):
-            self.error = EventHandlingError(
-                "out of resources: the data set cannot be kept", statuses.C_STORE_OUT_OF_RESOURCES
-            )
-            self.error.__cause__ = error
-        else:
-            self.error = EventHandlingError(status=statuses.PROCESSING_FAILURE)
-            self.error.__cause__ = error
-        self.abandon()
-
-    def write(self, data: memoryview) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.write(data)
-        except Exception as error:
-            self._fail(error)
-
-    def finish(self) -> BinaryIO | None:
-        """The file, positioned where the AE said; None when it failed."""
-        if self._file is not None:
-            try:
-                self._file.seek(self._start)
-            except Exception as error:
-                self._fail(error)
-        return self._file
-
-    def abandon(self) -> None:
-        file, self._file = self._file, None
-        give_up(file)
-
-
 class Association:
     """One association, of either side.
 
@@ -222,7 +149,7 @@ class Association:
         self._closed: list[defer.Deferred[AssociationError]] = []
         self._is_disconnected = False
         self._reader: MessageReader | None = None
-        self._sink: _MemorySink | _FileSink | None = None
+        self._sink: MemorySink | FileSink | None = None
         self._last_message_id = 0
         self._outstanding: dict[int, Outstanding] = {}
         self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
@@ -754,11 +681,11 @@ class Association:
         context_id, message, sink = complete
         self._sink = None
         failure: EventHandlingError | None = None
-        if isinstance(sink, _FileSink):
+        if isinstance(sink, FileSink):
             file = sink.finish()
             failure = sink.error
             message = replace(message, data_set=file)
-        elif isinstance(sink, _MemorySink):
+        elif isinstance(sink, MemorySink):
             message = replace(message, data_set=sink.finish())
         if isinstance(message, Response):
             self._route_response(message)
@@ -776,11 +703,11 @@ class Association:
         if isinstance(message, Request):
             registration = self.ae.supported_scp.find(ctx.sop_class)
             if registration is not None and registration.store_in_file:
-                self._sink = _FileSink(lambda: self.ae.get_file(self, ctx, message))
+                self._sink = FileSink(lambda: self.ae.get_file(self, ctx, message))
                 return self._sink
             if message.OPERATION == "C-STORE":
                 limit = MEMORY_LIMIT
-        self._sink = _MemorySink(limit)
+        self._sink = MemorySink(limit)
         return self._sink
 
     def _route_response(self, response: Response) -> None:

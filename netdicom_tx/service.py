@@ -1,0 +1,83 @@
+"""An application entity as a Twisted service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from .applicationentity import AE
+
+__all__ = ["AEService"]
+
+
+class AEService(Service):
+    """An AE that listens while the service runs.
+
+    Each port that opens is logged, ``AETITLE listening on HOST:PORT``. ``stopService`` stops
+    listening, rejects what still asks, lets operations end for ``grace`` seconds, ends the
+    associations, and fires when the last connection is gone.
+    """
+
+    _log = Logger()
+
+    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
+        self.ae = ae
+        self._endpoints = endpoints
+        self._grace = grace
+        self._listening: list[defer.Deferred[Any]] = []
+        self._failures: list[str] = []
+        self._is_starting = True
+        #: The ports that are open.
+        self.ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still open ports below 1024."""
+        self._listening = [self.ae.listen(endpoint) for endpoint in self._endpoints]
+        for each in self._listening:
+            each.addCallbacks(self._opened, self._failed)
+        if self._failures:
+            # A service that cannot listen says so and goes, instead of running deaf.
+            raise SystemExit(self._failures[0])
+        self._is_starting = False
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._listening:
+            self.privilegedStartService()
+
+    def _opened(self, port: IListeningPort) -> IListeningPort:
+        self.ports.append(port)
+        host: Any = port.getHost()  # an address of some kind
+        self._log.info(
+            "{aet} listening on {host}:{port}{more}",
+            aet=self.ae.ae_title,
+            host=getattr(host, "host", host),
+            port=getattr(host, "port", ""),
+            more=self.ae.about(),
+        )
+        return port
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(defer.CancelledError):
+            return
+        sentence = f"{self.ae.ae_title} cannot listen: {failure.getErrorMessage()}"
+        self._failures.append(sentence)
+        if not self._is_starting:
+            self._log.critical("{sentence}", sentence=sentence)
+            self.ae.reactor.stop()
+
+    def stopService(self) -> defer.Deferred[Any]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        opening, self._listening = self._listening, []
+        for each in opening:
+            each.cancel()
+        ports, self.ports = self.ports, []
+        stopped = defer.gatherResults([defer.maybeDeferred(each.stopListening) for each in ports])
+        return stopped.addCallback(lambda _: self.ae.drain(self._grace))
