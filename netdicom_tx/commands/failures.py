@@ -225,7 +225,7 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
             ExitCode.ABORTED,
             f"the connection with {peer} was lost",
             detail,
-            "did the peer stop? does a DICOM application listen there, without TLS?",
+            "did the peer stop? does a DICOM application listen there? does it want TLS: --tls",
         )
     if type(cause).__module__.startswith("OpenSSL") or "SSL" in type(cause).__name__:
         return _no_tls(peer, repr(cause))
@@ -246,13 +246,12 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
 
 
 def _no_tls(peer: str, detail: str) -> Problem:
-    return Problem(
-        ExitCode.TLS,
-        f"no TLS connection with {peer}",
-        detail,
-        "is TLS spoken at this port? whose certificate is it: --tls-ca FILE or --tls-fingerprint "
-        "SHA256; does it want ours: --tls-cert FILE",
-    )
+    hint = "does it want our certificate? --tls-cert FILE"
+    if "wrong version number" in detail or "packet length" in detail:
+        hint = "it speaks no TLS at this port: call it without --tls, as AET@host:port"
+    elif "verify failed" in detail:
+        hint = "whose certificate is it? --tls-ca FILE, or --tls-fingerprint SHA256"
+    return Problem(ExitCode.TLS, f"no TLS connection with {peer}", detail, hint)
 
 
 def _failing_status(error: StatusFailure, peer: str) -> Problem:
