@@ -340,7 +340,6 @@ class QueueRunner:
     """Performs what is due, several at once, each by the performer of its kind.
 
     Args:
-        clock: Of the reactor.
         in_thread: Runs a blocking call off the reactor thread.
         performers: By kind. Others may be added until :meth:`start`.
     """
@@ -350,27 +349,25 @@ class QueueRunner:
     def __init__(
         self,
         queue: Queue,
-        clock: IReactorTime,
         in_thread: Callable[..., defer.Deferred[Any]],
         performers: Mapping[str, Performer] | None = None,
     ) -> None:
         self.queue = queue
         self.performers: dict[str, Performer] = dict(performers or {})
-        self._clock = clock
+        self._clock: IReactorTime | None = None  # while it is started
         self._in_thread = in_thread
         self._running: dict[int, tuple[Task, defer.Deferred[None]]] = {}
         self._looking: defer.Deferred[None] | None = None
         self._is_awake = False  # something may have become due since the table was looked at
-        self._is_started = False
         self._timer: IDelayedCall | None = None
         self._heart: IDelayedCall | None = None
 
     # -- running -----------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, clock: IReactorTime) -> None:
         """Take back what was being performed when this owner was killed, and begin."""
-        self._is_started = True
-        self._beat()
+        self._clock = clock
+        self._beat(clock)
         self._look(self._in_thread(lambda: self.queue.recover().result()))
 
     def stop(self) -> defer.Deferred[None]:
@@ -379,7 +376,7 @@ class QueueRunner:
         Returns:
             Fires when nothing is performed any more.
         """
-        self._is_started = False
+        self._clock = None
         for timer in (self._timer, self._heart):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -394,7 +391,7 @@ class QueueRunner:
     def wake(self) -> None:
         """Something has become due: look now."""
         self._is_awake = True
-        if self._is_started and self._looking is None:
+        if self._clock is not None and self._looking is None:
             self._look(defer.succeed(None))
 
     def adopt(self, task_id: int, perform: Performer) -> defer.Deferred[None]:
@@ -430,21 +427,23 @@ class QueueRunner:
         defer.Deferred.fromCoroutine(self._look_until_idle(ready)).addBoth(ended)
 
     async def _look_until_idle(self, ready: defer.Deferred[Any]) -> None:
+        due: float | None = None
         try:
             await ready
             self._is_awake = True
-            while self._is_awake and self._is_started:
+            while self._is_awake and self._clock is not None:
                 self._is_awake = False
-                while self._is_started and await self._claim():
+                while self._clock is not None and await self._claim():
                     pass
                 kinds = list(self.performers)
-                due: float | None = await self._in_thread(self.queue.next_due, kinds)
+                due = await self._in_thread(self.queue.next_due, kinds)
         except Exception:  # the database's: whatever it is, it may be over soon
-            self._log.failure("the queue cannot be looked at")
-            due = None
+            if self._clock is not None:
+                self._log.failure("the queue cannot be looked at")
         left = POLL if due is None else due - self.queue.now()
-        # What is due and was not claimed waits for room, and whoever makes room wakes us.
-        self._set_timer(left if 0 < left < POLL else POLL)
+        if self._clock is not None:
+            # What is due and was not claimed waits for room, and whoever makes room wakes us.
+            self._timer = self._clock.callLater(left if 0 < left < POLL else POLL, self.wake)
 
     async def _claim(self) -> bool:
         """Claim what is due, and begin to perform it; whether there was such."""
@@ -460,12 +459,8 @@ class QueueRunner:
             self._perform(task, self.performers[task.kind])
         return task is not None
 
-    def _set_timer(self, seconds: float) -> None:
-        if self._is_started:
-            self._timer = self._clock.callLater(seconds, self.wake)
-
-    def _beat(self) -> None:
-        self._heart = self._clock.callLater(LEASE / 3, self._beat)
+    def _beat(self, clock: IReactorTime) -> None:
+        self._heart = clock.callLater(LEASE / 3, self._beat, clock)
         if self._running:
             ids = list(self._running)
             self._in_thread(lambda: self.queue.renew(ids).result()).addErrback(

@@ -61,14 +61,17 @@ class Node:
         self._open()
 
     def _open(self) -> None:
-        self.ae = AE("NODE").add_scp(storage_scp)
+        self.ae = self.make_ae().add_scp(storage_scp)
         self.pair = Pair(self.peer, self.ae)
         self.line = Line(self.pair, self.peer)
         self.peers = {self.peer.ae_title: RemoteAE(self.peer.ae_title, self.line)}  # type: ignore[arg-type]
         self.store.open()
         self.index.open()
         self.queue = Queue(self.index, "NODE", now=self.now, jitter=lambda: 0.5)
-        self.runner = QueueRunner(self.queue, self.pair.clock, at_once)
+        self.runner = QueueRunner(self.queue, at_once)
+
+    def make_ae(self) -> AE:
+        return AE("NODE")
 
     def now(self) -> float:
         return START + self._past + self.pair.clock.seconds()

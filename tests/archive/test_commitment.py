@@ -52,7 +52,7 @@ class Archive(Node):
         super()._open()
         self.service = ArchiveCommitment(self.ae, self.index, self.runner, at_once, self.peers)
         self.ae.add_scp(self.service)
-        self.runner.start()
+        self.runner.start(self.pair.clock)
 
     def ask(self, uids: list[tuple[str, str]], transaction: str = "1.9", hold: bool = True) -> Any:
         """A request; the association is released unless it is held."""

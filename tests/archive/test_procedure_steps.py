@@ -153,7 +153,7 @@ class Archive(Node):
             "on_mpps_get": self.steps.get,
         }.items():
             setattr(self.ae, hook, method)
-        self.runner.start()
+        self.runner.start(self.pair.clock)
 
     def settle(self) -> None:
         self.advance(0)

@@ -362,7 +362,7 @@ def at_once(call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
 
 @pytest.fixture
 def runner(queue: Queue, time: Time, work: Work) -> Iterator[QueueRunner]:
-    runner = QueueRunner(queue, time.clock, at_once, dict.fromkeys(KINDS, work))
+    runner = QueueRunner(queue, at_once, dict.fromkeys(KINDS, work))
     yield runner
     success_of(runner.stop())
     assert time.clock.getDelayedCalls() == []
@@ -384,10 +384,10 @@ def failures() -> Iterator[list[str]]:
 
 
 def test_what_is_due_is_performed_and_then_gone(
-    queue: Queue, runner: QueueRunner, work: Work
+    queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     number = put(queue)
-    runner.start()
+    runner.start(time.clock)
     assert [task.id for task in work.begun] == [number]
     assert [task.id for task in runner.performing] == [number]
     work.finish(number)
@@ -401,16 +401,16 @@ def test_a_performer_may_be_done_at_once(queue: Queue, time: Time) -> None:
 
     for _ in range(3):
         put(queue)
-    runner = QueueRunner(queue, time.clock, at_once, {"report": perform})
-    runner.start()
+    runner = QueueRunner(queue, at_once, {"report": perform})
+    runner.start(time.clock)
     assert queue.list() == []
     success_of(runner.stop())
 
 
 def test_what_is_put_in_later_is_performed_when_the_runner_is_woken(
-    queue: Queue, runner: QueueRunner, work: Work
+    queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
-    runner.start()
+    runner.start(time.clock)
     put(queue)
     assert work.begun == []
     runner.wake()
@@ -422,7 +422,7 @@ def test_what_others_put_in_is_found_by_itself(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     """A command, or another node."""
-    runner.start()
+    runner.start(time.clock)
     put(queue)
     time.advance(POLL)
     assert len(work.begun) == 1
@@ -431,7 +431,7 @@ def test_what_others_put_in_is_found_by_itself(
 def test_what_is_due_later_is_performed_then(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
-    runner.start()
+    runner.start(time.clock)
     put(queue, after=3)
     runner.wake()
     time.advance(2.5)
@@ -444,7 +444,7 @@ def test_a_peer_that_is_away_is_tried_again(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     number = put(queue)
-    runner.start()
+    runner.start(time.clock)
     work.open.pop(number).errback(ConnectionLostError("refused"))
     (task,) = queue.list(WAITING)
     assert task.last_error == "refused"
@@ -456,10 +456,10 @@ def test_a_peer_that_is_away_is_tried_again(
 
 
 def test_what_a_performer_must_not_raise_is_logged_and_tried_again(
-    queue: Queue, runner: QueueRunner, work: Work, failures: list[str]
+    queue: Queue, runner: QueueRunner, work: Work, time: Time, failures: list[str]
 ) -> None:
     number = put(queue)
-    runner.start()
+    runner.start(time.clock)
     work.open.pop(number).errback(KeyError("peer"))
     assert [task.state for task in queue.list()] == [WAITING]
     assert [each for each in failures if "KeyError" in each] == failures != []
@@ -470,17 +470,17 @@ def test_what_is_too_early_is_no_warning(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     number = put(queue)
-    runner.start()
+    runner.start(time.clock)
     work.open.pop(number).errback(NotYetError("incomplete", 3))
     time.advance(3)
     assert [task.attempt for task in work.begun] == [1, 1]
 
 
-def test_a_peer_is_not_overrun(queue: Queue, runner: QueueRunner, work: Work) -> None:
+def test_a_peer_is_not_overrun(queue: Queue, runner: QueueRunner, work: Work, time: Time) -> None:
     """Neither is this node."""
     numbers = [put(queue, destination="A") for _ in range(PER_DESTINATION + 1)]
     numbers += [put(queue, destination=f"B{n}") for n in range(CONCURRENCY)]
-    runner.start()
+    runner.start(time.clock)
     begun = [task.id for task in work.begun]
     assert len(begun) == CONCURRENCY
     assert numbers[PER_DESTINATION] not in begun
@@ -496,7 +496,7 @@ def test_leases_are_renewed_while_the_work_goes_on(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     put(queue)
-    runner.start()
+    runner.start(time.clock)
     other = Queue(queue.database, "node-2", now=time)
     for _ in range(20):
         time.advance(LEASE / 3)
@@ -508,15 +508,15 @@ def test_a_stopped_runner_leaves_its_work_to_the_next(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     number = put(queue)
-    runner.start()
+    runner.start(time.clock)
     runner.wake()
     success_of(runner.stop())
     assert [task.state for task in queue.list()] == [RUNNING]
     runner.wake()
     time.advance(2 * POLL)
     assert len(work.begun) == 1
-    again = QueueRunner(queue, time.clock, at_once, dict.fromkeys(KINDS, work))
-    again.start()
+    again = QueueRunner(queue, at_once, dict.fromkeys(KINDS, work))
+    again.start(time.clock)
     assert [task.id for task in work.begun] == [number, number]
     work.finish(number)
     success_of(again.stop())
@@ -524,11 +524,11 @@ def test_a_stopped_runner_leaves_its_work_to_the_next(
 
 
 def test_a_claimed_task_is_performed_in_a_way_of_its_own(
-    queue: Queue, runner: QueueRunner, work: Work
+    queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
     """As a report on the association of its request; the kind's way is for when that fails."""
     number = put(queue, claimed=True)
-    runner.start()
+    runner.start(time.clock)
     assert [task.id for task in work.begun] == [number]
     work.finish(number)
     number = put(queue, claimed=True)
@@ -572,8 +572,8 @@ def test_a_database_that_refuses_is_asked_again(
     broken = Broken(database)
     queue = Queue(broken, "node-1", now=time)
     number = put(Queue(database, "command", now=time))
-    runner = QueueRunner(queue, time.clock, at_once, dict.fromkeys(KINDS, work))
-    runner.start()
+    runner = QueueRunner(queue, at_once, dict.fromkeys(KINDS, work))
+    runner.start(time.clock)
     assert len(failures) == 1
     broken.refuses = False
     time.advance(POLL)
@@ -595,11 +595,9 @@ def test_leases_that_cannot_be_renewed_are_said(
 ) -> None:
     broken = Broken(database)
     broken.refuses = False
-    runner = QueueRunner(
-        Queue(broken, "node-1", now=time), time.clock, at_once, dict.fromkeys(KINDS, work)
-    )
+    runner = QueueRunner(Queue(broken, "node-1", now=time), at_once, dict.fromkeys(KINDS, work))
     put(Queue(database, "command", now=time))
-    runner.start()
+    runner.start(time.clock)
     broken.refuses = True
     time.advance(LEASE / 3)
     assert any("database is away" in each for each in failures)
@@ -621,8 +619,8 @@ def test_waking_is_not_lost_while_the_table_is_looked_at(
         waiting, call = pending.pop(0)
         waiting.callback(call())
 
-    runner = QueueRunner(queue, time.clock, later, dict.fromkeys(KINDS, work))
-    runner.start()
+    runner = QueueRunner(queue, later, dict.fromkeys(KINDS, work))
+    runner.start(time.clock)
     proceed()  # recover
     proceed()  # claim: nothing
     put(queue)
@@ -634,4 +632,20 @@ def test_waking_is_not_lost_while_the_table_is_looked_at(
     assert not stopped.called
     while pending:
         proceed()
+    success_of(stopped)
+
+
+def test_a_table_that_is_closed_while_the_runner_stops_is_no_error(
+    queue: Queue, time: Time
+) -> None:
+    waiting: list[defer.Deferred[Any]] = []
+
+    def later(call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    runner = QueueRunner(queue, later)
+    runner.start(time.clock)
+    stopped = runner.stop()
+    waiting[0].errback(ConnectionLostError("the index is not open"))
     success_of(stopped)
