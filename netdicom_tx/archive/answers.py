@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -66,8 +66,8 @@ def _encode_ascii(text: str) -> bytes:
     return text.encode("ascii")
 
 
-def _encode_utf8(text: str) -> bytes:
-    return text.encode("utf-8")
+# Without a function of ours around it: it is called for every value.
+_encode_utf8: Encode = str.encode
 
 
 def _encode_katakana(text: str) -> bytes:
@@ -108,34 +108,55 @@ def _holds(codec: str, character: str) -> bool:
 # -- one answer after the other ---------------------------------------------------------------------------
 
 
+_Call = Callable[[Sequence[Any], Header | None, Encode], bytes]
+
+
+class _Step(NamedTuple):
+    """What a row adds to an answer: most are text from a column, and run through one loop.
+
+    Attributes:
+        place: Of the column with the text.
+        head: Constants before the element, and the element up to its length.
+        empty: The same with a length of zero.
+        call: What writes the element instead, of any other kind.
+    """
+
+    place: int
+    head: bytes
+    empty: bytes
+    pad: bytes
+    lengths: Mapping[int, bytes]
+    call: _Call | None
+
+
 class _Text(NamedTuple):
     """An element of text, from a column."""
 
-    column: int
+    place: int
     head: bytes
-    pack: Callable[[int], bytes]
     pad: bytes
-    # How a value that is not yet text becomes it; None for text.
-    convert: Callable[[Any], str] | None
-    # Whether it is left out when it is empty.
-    optional: bool
+    lengths: Mapping[int, bytes]
+
+    def write(self, text: str, encode: Encode) -> bytes:
+        octets = encode(text)
+        if len(octets) % 2:
+            octets += self.pad
+        return self.head + self.lengths[len(octets)] + octets
 
 
-class _Items(NamedTuple):
-    """A sequence, from a column."""
+class _Lengths(dict[int, bytes]):
+    """The octets of lengths, made when they are first asked for."""
 
-    column: int
-    tag: int
-    key: SequenceKey
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._pack = struct.Struct(form).pack
 
-
-class _FromHeader(NamedTuple):
-    """Any element, from the header of an instance."""
-
-    key: Key
+    def __missing__(self, length: int) -> bytes:
+        octets = self[length] = self._pack(length)
+        return octets
 
 
-_Step = bytes | _Text | _Items | _FromHeader
+_LENGTHS = {form: _Lengths(form) for form in ("<H", "<I", ">H", ">I")}
 
 
 class Answers:
@@ -170,10 +191,8 @@ class Answers:
         self._zones = [(each, *self._zone(each)) for each in query.zones]
         #: Tags that are taken from the header of an instance.
         self.wanted: frozenset[int] = frozenset(each.tag for each in query.in_header)
-        self._steps = self._program(retrieve_ae_title)
-        self._texts = [
-            each.column for each in self._steps if isinstance(each, _Text) and each.convert is None
-        ]
+        self._steps, self._end = self._program(retrieve_ae_title)
+        self._texts = [each.place for each in self._steps if each.call is None]
         self._representative = -1
         if self.wanted:
             self._representative = self._place_of(query.representative().label("representative"))
@@ -209,66 +228,75 @@ class Answers:
 
     # -- the program -----------------------------------------------------------------------------------
 
-    def _program(self, retrieve_ae_title: str) -> list[_Step]:
-        steps: dict[int, _Step] = {
+    def _program(self, retrieve_ae_title: str) -> tuple[list[_Step], bytes]:
+        """The steps, and what stands behind the last of them."""
+        parts: dict[int, bytes | _Text | _Call] = {
             _LEVEL: self._constant(_LEVEL, "CS", self.query.level.value),
             _RETRIEVE_AE_TITLE: self._constant(_RETRIEVE_AE_TITLE, "AE", retrieve_ae_title),
             _AVAILABILITY: self._constant(_AVAILABILITY, "CS", "ONLINE"),
         }
         if self.query.options.timezone_adjustment and self.query.level is not Level.PATIENT:
-            place = self._place(self.query.level, "timezone")
-            steps[_TIMEZONE] = self._text(_TIMEZONE, "SH", place, optional=True)
-        in_header = set()
+            parts[_TIMEZONE] = self._timezone()
         for key in self.query.keys:
-            step = self._step(key)
-            if step is not None:
-                steps[key.tag] = step
-            if isinstance(step, _FromHeader):
-                in_header.add(key.tag)
-        self.wanted |= in_header
-        return [steps[tag] for tag in sorted(steps)]
+            asked = self._part(key)
+            if asked is not None:
+                parts[key.tag] = asked
+        steps = []
+        before = b""
+        for tag in sorted(parts):
+            part = parts[tag]
+            if isinstance(part, bytes):
+                before += part
+                continue
+            if isinstance(part, _Text):
+                head = before + part.head
+                empty = head + part.lengths[0]
+                steps.append(_Step(part.place, head, empty, part.pad, part.lengths, None))
+            else:
+                steps.append(_Step(-1, before, b"", b"", {}, part))
+            before = b""
+        return steps, before
 
-    def _step(self, key: Key) -> _Step | None:
+    def _part(self, key: Key) -> _Text | _Call | None:
         """None for what is left out: the standard's way to say *not supported*."""
         depth = self.query.level.depth
         attribute = ATTRIBUTES.get(key.tag)
         if attribute is not None and attribute.level.depth <= depth:
             place = self._place(attribute.level, attribute.column)
-            if isinstance(key.criterion, SequenceKey):
-                return _Items(place, key.tag, key.criterion)
+            sought = key.criterion
+            if isinstance(sought, SequenceKey):
+                return lambda row, _, encode: self._sequence(
+                    key.tag, selected_items(row[place], sought), encode
+                )
             return self._text(key.tag, key.vr, place)
         attribute = COMPUTED.get(key.tag)
         if attribute is not None:
-            if attribute.level.depth > depth:
-                return None
-            return self._computed(attribute)
-        return _FromHeader(key)
+            return self._computed(attribute) if attribute.level.depth <= depth else None
+        self.wanted |= {key.tag}
+        return lambda _, header, encode: self._from_header(key, header, encode)
 
-    def _computed(self, attribute: Attribute) -> _Text:
+    def _computed(self, attribute: Attribute) -> _Call:
         if attribute.level.depth < self._highest.depth:
             self._highest = attribute.level
         place = self._place_of(computed(attribute).label(attribute.column))
+        text = self._text(attribute.tag, attribute.vr, place)
         convert = _sorted if attribute.many else str
-        return self._text(attribute.tag, attribute.vr, place, convert)
+        return lambda row, _, encode: text.write(convert(row[place]), encode)
+
+    def _timezone(self) -> _Call:
+        place = self._place(self.query.level, "timezone")
+        text = self._text(_TIMEZONE, "SH", place)
+        return lambda row, _, encode: text.write(row[place], encode) if row[place] else b""
 
     def _constant(self, tag: int, vr: str, text: str) -> bytes:
         return encode_element(tag, vr, text.encode("ascii", "replace"), self._coding)
 
-    def _text(
-        self,
-        tag: int,
-        vr: str,
-        place: int,
-        convert: Callable[[Any], str] | None = None,
-        *,
-        optional: bool = False,
-    ) -> _Text:
+    def _text(self, tag: int, vr: str, place: int) -> _Text:
         empty = encode_element(tag, vr, b"", self._coding)
         # The length is what the element ends with while it has no value.
         size = 2 if len(empty) == 8 and not self._coding.implicit else 4
-        pack = struct.Struct(self._coding.order + ("H" if size == 2 else "I")).pack
-        pad = b"\0" if vr == "UI" else b" "
-        return _Text(place, empty[:-size], pack, pad, convert, optional)
+        lengths = _LENGTHS[self._coding.order + ("H" if size == 2 else "I")]
+        return _Text(place, empty[:-size], b"\0" if vr == "UI" else b" ", lengths)
 
     def _set_encoders(self) -> None:
         terms = self.query.terms
@@ -276,9 +304,11 @@ class Answers:
         element = b""
         if encode is not None and terms != ("",):
             element = self._constant(_CHARACTER_SET, "CS", "\\".join(terms))
-        self._plain = (element, _encode_ascii)
-        self._asked = (element, encode or _encode_ascii)
-        self._any = (self._constant(_CHARACTER_SET, "CS", "ISO_IR 192"), _encode_utf8)
+        # The second is for text that is known to be ASCII, and for what is not looked at before.
+        self._plain = (element, _encode_utf8, _encode_ascii)
+        encode = encode or _encode_ascii
+        self._asked = (element, encode, encode)
+        self._any = (self._constant(_CHARACTER_SET, "CS", "ISO_IR 192"), _encode_utf8, _encode_utf8)
 
     # -- rows ------------------------------------------------------------------------------------------
 
@@ -306,7 +336,7 @@ class Answers:
         if self.wanted:
             return self._encode_all(row, header)
         try:
-            if all(row[place].isascii() for place in self._texts):
+            if "".join([row[place] for place in self._texts]).isascii():
                 return self._written(row, None, *self._plain)
         except UnicodeEncodeError:
             pass  # text in the items of a sequence
@@ -319,25 +349,26 @@ class Answers:
             return self._written(row, header, *self._any)
 
     def _written(
-        self, row: Sequence[Any], header: Header | None, element: bytes, encode: Encode
+        self,
+        row: Sequence[Any],
+        header: Header | None,
+        element: bytes,
+        encode_text: Encode,
+        encode: Encode,
     ) -> bytes:
         parts = [element]
-        for step in self._steps:
-            if isinstance(step, bytes):
-                parts.append(step)
-            elif isinstance(step, _Text):
-                place, head, pack, pad, convert, optional = step
-                value = row[place]
-                octets = encode(value if convert is None else convert(value))
+        for place, head, empty, pad, lengths, call in self._steps:
+            if call is not None:
+                parts.append(head)
+                parts.append(call(row, header, encode))
+            elif text := row[place]:
+                octets = encode_text(text)
                 if len(octets) % 2:
                     octets += pad
-                if octets or not optional:
-                    parts.append(head + pack(len(octets)) + octets)
-            elif isinstance(step, _Items):
-                items = selected_items(row[step.column], step.key)
-                parts.append(self._sequence(step.tag, items, encode))
+                parts.append(head + lengths[len(octets)] + octets)
             else:
-                parts.append(self._from_header(step.key, header, encode))
+                parts.append(empty)
+        parts.append(self._end)
         return b"".join(parts)
 
     def _sequence(self, tag: int, items: bytes, encode: Encode) -> bytes:

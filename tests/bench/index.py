@@ -1,0 +1,340 @@
+"""The index: what storing costs as the archive grows, how long queries take, how fast answers come.
+
+Without a network and, but for the last line, without files: records of CT images go into the index as the node
+puts them there, eight at a time, each waited for. Then queries at the full size.
+
+    python -m tests.bench.index [--instances N] [--directory DIRECTORY] [--url URL] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from netdicom_tx.archive.filestore import FileStore
+from netdicom_tx.archive.index import Index, InstanceRecord, record_of
+from netdicom_tx.archive.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.reconcile import reconcile
+from netdicom_tx.dsutils import encode
+from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+
+PER_SERIES, PER_STUDY = 10, 20
+STUDIES_OF_A_PATIENT = 2
+OUTSTANDING = 8
+ROUNDS = 21
+# What is asked of each study, as a viewer's list of studies has it.
+STUDY_LIST = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "StudyDescription",
+)
+FAMILIES = ("SMITH", "JONES", "MÜLLER", "GARCIA", "YAMADA", "KIM", "IVANOV", "NGUYEN")
+
+_CT: dict[str, Any] = {
+    "SpecificCharacterSet": "ISO_IR 100",
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+    "SeriesDate": "20260102",
+    "AcquisitionDate": "20260102",
+    "ContentDate": "20260102",
+    "SeriesTime": "101112.5",
+    "ContentTime": "101112.5",
+    "Modality": "CT",
+    "Manufacturer": "Measurement",
+    "InstitutionName": "Hospital of Measurements",
+    "InstitutionAddress": "Some Street 1\r\nSomewhere",
+    "ReferringPhysicianName": "Refer^Ring",
+    "StationName": "CT01",
+    "StudyDescription": "Thorax with contrast",
+    "SeriesDescription": "Thorax 5.0 B40f",
+    "ManufacturerModelName": "Model",
+    "PatientBirthDate": "19700101",
+    "PatientSex": "O",
+    "PatientAge": "056Y",
+    "BodyPartExamined": "CHEST",
+    "SliceThickness": "5",
+    "KVP": "120",
+    "DataCollectionDiameter": "500",
+    "SoftwareVersions": "VA1",
+    "ProtocolName": "Thorax",
+    "ReconstructionDiameter": "370",
+    "DistanceSourceToDetector": "1040",
+    "DistanceSourceToPatient": "570",
+    "GantryDetectorTilt": "0",
+    "TableHeight": "133",
+    "RotationDirection": "CW",
+    "ExposureTime": "500",
+    "XRayTubeCurrent": "250",
+    "Exposure": "125",
+    "FilterType": "0",
+    "GeneratorPower": "30",
+    "FocalSpots": "1.2",
+    "ConvolutionKernel": "B40f",
+    "PatientPosition": "HFS",
+    "StudyID": "1",
+    "ImagePositionPatient": ["-185", "-185", "-100"],
+    "ImageOrientationPatient": ["1", "0", "0", "0", "1", "0"],
+    "FrameOfReferenceUID": "2.25.1",
+    "PositionReferenceIndicator": "",
+    "SliceLocation": "-100",
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "Rows": 512,
+    "Columns": 512,
+    "PixelSpacing": ["0.72", "0.72"],
+    "BitsAllocated": 16,
+    "BitsStored": 12,
+    "HighBit": 11,
+    "PixelRepresentation": 0,
+    "WindowCenter": ["40", "-600"],
+    "WindowWidth": ["400", "1200"],
+    "RescaleIntercept": "-1024",
+    "RescaleSlope": "1",
+    "PerformedProcedureStepStartDate": "20260102",
+    "PerformedProcedureStepStartTime": "101000",
+}
+
+
+def record(number: int, files: FileStore) -> InstanceRecord:
+    """The instance of a number: of which series, study and patient it is follows from that."""
+    study, patient = number // PER_STUDY, number // PER_STUDY // STUDIES_OF_A_PATIENT
+    made = _plain(
+        SOPInstanceUID=f"2.25.4.{study}.{number}",
+        StudyDate=f"20{10 + study % 15:02}{1 + study % 12:02}{1 + study % 28:02}",
+        StudyTime=f"{study % 24:02}1112",
+        AccessionNumber=f"A{study}",
+        PatientName=f"{FAMILIES[patient % 8]}{patient % 977}^{patient % 89}",
+        PatientID=f"PID{patient}",
+        StudyInstanceUID=f"2.25.2.{study}",
+        SeriesInstanceUID=f"2.25.3.{study}.{number % PER_STUDY // PER_SERIES}",
+        SeriesNumber=str(1 + number % PER_STUDY // PER_SERIES),
+        InstanceNumber=str(1 + number % PER_SERIES),
+    )
+    octets = b"".join(made[tag] for tag in sorted(made))
+    path = files.path(f"2.25.4.{study}.{number}")
+    return record_of(octets, EXPLICIT_VR_LITTLE_ENDIAN, path=path, size=0)
+
+
+def _elements(values: dict[str, Any]) -> dict[int, bytes]:
+    made = {}
+    for keyword, value in values.items():
+        one = Dataset()
+        setattr(one, keyword, value)
+        (element,) = one
+        if keyword == "PatientName":
+            # Not beside the character set that it is in.
+            one[element.tag].value = str(value).encode("latin-1")
+        made[int(element.tag)] = encode(one, EXPLICIT_VR_LITTLE_ENDIAN)
+    return made
+
+
+_TEMPLATE = _elements(_CT)
+
+
+def _plain(**values: str) -> dict[int, bytes]:
+    return {**_TEMPLATE, **_elements(values)}
+
+
+class Report:
+    """The figures, printed as they come."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+
+    def add(self, name: str, value: float, unit: str) -> None:
+        self.figures[f"{name}, {unit}"] = round(value, 3)
+        print(f"{name:<58} {value:>12,.2f} {unit}", flush=True)
+
+
+def store(index: Index, files: FileStore, numbers: range, report: Report) -> None:
+    """Put instances in, eight outstanding at a time, and say what that took."""
+    records = [record(number, files) for number in numbers]
+    waiting: deque[Future[None]] = deque()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for each in records:
+        waiting.append(index.add(each))
+        if len(waiting) == OUTSTANDING:
+            waiting.popleft().result()
+    for future in waiting:
+        future.result()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    name = f"instances {numbers.start:,} to {numbers.stop:,}"
+    report.add(f"store {name}", len(numbers) / wall, "instances/s")
+    report.add(f"store {name}", cpu / len(numbers) * 1e6, "us of CPU each")
+
+
+def fill(index: Index, files: FileStore, numbers: range) -> None:
+    """Put instances in as fast as they go."""
+    for start in range(numbers.start, numbers.stop, 2000):
+        part = range(start, min(start + 2000, numbers.stop))
+        for future in [index.add(record(number, files)) for number in part]:
+            future.result()
+
+
+def find(
+    index: Index, level: str, *keywords: str, relational: bool = True, **keys: Any
+) -> Iterator[bytes]:
+    """The answers to keys and empty keys."""
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = "ISO_IR 100"
+    identifier.QueryRetrieveLevel = level
+    for keyword in keywords:
+        setattr(identifier, keyword, None)
+    for keyword, value in keys.items():
+        setattr(identifier, keyword, value)
+    return index.find(
+        identifier,
+        model=InformationModel.STUDY_ROOT,
+        options=QueryOptions(relational=relational),
+        transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN,
+        retrieve_ae_title="ARCHIVE",
+    )
+
+
+def timed(call: Callable[[], Iterator[bytes]], rounds: int = ROUNDS) -> tuple[float, int]:
+    """The median of so many seconds, and the number of answers."""
+    seconds = []
+    count = 0
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        count = sum(1 for _ in call())
+        seconds.append(time.perf_counter() - begin)
+    return median(seconds), count
+
+
+def queries(index: Index, report: Report) -> None:
+    """What is asked most, at STUDY level."""
+    for name, keys in (
+        ("PatientID", {"PatientID": "PID17"}),
+        ("a day", {"StudyDate": "20150607"}),
+        ("a month", {"StudyDate": "20150601-20150630"}),
+        ("a name with a star", {"PatientName": "SMITH17*"}),
+        ("a name between stars", {"PatientName": "*ITH17*"}),
+        ("an accession number", {"AccessionNumber": "A17"}),
+        ("a modality of a day", {"StudyDate": "20150607", "ModalitiesInStudy": "CT"}),
+    ):
+        seconds, count = timed(lambda keys=keys: find(index, "STUDY", *STUDY_LIST, **keys))  # type: ignore[misc]
+        report.add(f"find studies by {name} ({count})", seconds * 1e3, "ms")
+    seconds, count = timed(
+        lambda: find(
+            index, "IMAGE", "SOPInstanceUID", "InstanceNumber", SeriesInstanceUID="2.25.3.17.0"
+        )
+    )
+    report.add(f"find the instances of a series ({count})", seconds * 1e3, "ms")
+
+
+def streams(index: Index, report: Report) -> None:
+    """Large sets of answers."""
+    columns = (
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "InstanceNumber",
+        "SOPClassUID",
+    )
+
+    def first(count: int, *keywords: str) -> Iterator[bytes]:
+        answers = find(index, "IMAGE", *columns, *keywords)
+        return (each for each, _ in zip(answers, range(count), strict=False))
+
+    for name, call in (
+        ("every study, 10 attributes", lambda: find(index, "STUDY", *STUDY_LIST)),
+        (
+            "every study, with modalities and counts",
+            lambda: find(
+                index,
+                "STUDY",
+                *STUDY_LIST,
+                "ModalitiesInStudy",
+                "NumberOfStudyRelatedSeries",
+                "NumberOfStudyRelatedInstances",
+            ),
+        ),
+        ("10,000 instances, 5 attributes", lambda: first(10_000)),
+        ("10,000 instances, 2 more from headers", lambda: first(10_000, "Rows", "Columns")),
+    ):
+        begin = time.process_time()
+        seconds, count = timed(call, 5)
+        cpu = (time.process_time() - begin) / 5
+        report.add(f"answers: {name} ({count})", count / seconds, "answers/s")
+        report.add(f"answers: {name}", cpu / count * 1e6, "us of CPU each")
+
+
+def start(index: Index, files: FileStore, report: Report) -> None:
+    """The comparison of files and rows before the node listens, with empty files of the right names."""
+    files.open()
+    for each in index.entries():
+        files.path(each.sop_instance_uid).touch()
+    seconds = time.perf_counter()
+    done = reconcile(index, files)
+    report.add(
+        f"start: compare {done.compared:,} files with rows", time.perf_counter() - seconds, "s"
+    )
+    assert not done.removed
+    assert not done.indexed
+    files.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the index.")
+    parser.add_argument("--instances", type=int, default=100_000)
+    parser.add_argument("--directory", type=Path, help="where the database is made, and stays")
+    parser.add_argument(
+        "--url", help="of an empty database; SQLite in the directory when not given"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory: Path = arguments.directory or Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        files = FileStore(directory / "store", fsync=False)
+        report = Report()
+        url = arguments.url or f"sqlite:///{directory / 'index.db'}"
+        with Index(url, root=files.root) as index:
+            octets = b"".join(_TEMPLATE[tag] for tag in sorted(_TEMPLATE))
+            octets += _elements({"SOPInstanceUID": "1.2"})[0x00080018]
+            begin = time.process_time()
+            for _ in range(2000):
+                record_of(octets, EXPLICIT_VR_LITTLE_ENDIAN)
+            each = (time.process_time() - begin) / 2000
+            report.add(
+                f"record of a header of {len(_TEMPLATE)} elements", each * 1e6, "us of CPU each"
+            )
+            there = 0
+            for size in (1_000, 10_000, arguments.instances):
+                if size > arguments.instances:
+                    break
+                fill(index, files, range(there, size))
+                store(index, files, range(size, size + 1000), report)
+                there = size + 1000
+            report.add("size of the database", _size(directory) / there, "octets each")
+            queries(index, report)
+            streams(index, report)
+            start(index, files, report)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report.figures, indent=2) + "\n")
+
+
+def _size(directory: Path) -> int:
+    return sum(os.path.getsize(path) for path in directory.glob("index.db*"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
