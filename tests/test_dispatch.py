@@ -315,12 +315,45 @@ def test_a_generator_may_end_with_another_status():
 
 
 def test_an_async_generator_may_end_with_another_status():
-    async def service(asce: Association, ctx: PContextDef, msg: Request) -> AsyncIterator[Any]:
-        yield data_set("A")
-        yield 0xA700
-        raise AssertionError  # pragma: no cover - nobody wants more
+    closed: list[bool] = []
 
-    assert answers(service) == [(0xFF00, "A"), 0xA700]
+    async def service(asce: Association, ctx: PContextDef, msg: Request) -> AsyncIterator[Any]:
+        try:
+            yield data_set("A")
+            yield 0xA700
+            raise AssertionError  # pragma: no cover - nobody wants more
+        finally:
+            closed.append(True)
+
+    kept: list[Any] = []  # so that it is not closed by being forgotten
+
+    def keeping(asce: Association, ctx: PContextDef, msg: Request) -> AsyncIterator[Any]:
+        kept.append(service(asce, ctx, msg))
+        found: AsyncIterator[Any] = kept[0]
+        return found
+
+    assert answers(keeping) == [(0xFF00, "A"), 0xA700]
+    assert closed
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_clean_up_that_fails_after_the_last_response_is_told_and_not_answered(kind, failures):
+    """A request has one final response."""
+
+    def plain(asce: Association, ctx: PContextDef, msg: Request) -> Iterator[Any]:
+        try:
+            yield 0xA700
+        finally:
+            raise ZeroDivisionError("a bug")
+
+    async def coming(asce: Association, ctx: PContextDef, msg: Request) -> AsyncIterator[Any]:
+        try:
+            yield 0xA700
+        finally:
+            raise ZeroDivisionError("a bug")
+
+    assert answers(plain if kind == "sync" else coming) == [0xA700]
+    assert failures.texts() == ["a bug"]
 
 
 def test_a_generator_may_yield_response_messages():
