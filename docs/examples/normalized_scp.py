@@ -3,7 +3,7 @@
 from pydicom.dataset import Dataset
 
 from netdicom_tx import StatusError, statuses
-from netdicom_tx.dsutils import decode, encode
+from netdicom_tx.dsutils import decode
 from netdicom_tx.sopclass import MessageDispatcherSCP
 
 COUNTER = "2.25.329800735698586629295641978511506172918"  # a private SOP class
@@ -41,7 +41,7 @@ class Counters(MessageDispatcherSCP):
         self.check(msg.requested_sop_instance_uid)
         ds = Dataset()
         ds.InstanceNumber = self.numbers[msg.requested_sop_instance_uid]
-        return statuses.SUCCESS, encode(ds, ctx.supported_ts)
+        return statuses.SUCCESS, ds
 
     def check(self, uid):
         if uid not in self.numbers:
