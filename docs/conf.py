@@ -29,6 +29,8 @@ html_title = "netdicom_tx"
 myst_heading_anchors = 3
 # As fields of the class: as objects of their own they would clash with the members themselves.
 napoleon_use_ivar = True
+# Google style has no types in "Returns:"; what stands before its first colon is a sentence, no link.
+napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_typehints_format = "short"
@@ -95,6 +97,124 @@ def implementation() -> str:
     )
 
 
+def matching(vr: str, is_counted: bool) -> str:
+    """Which kinds of matching a key of this VR takes (PS3.4 C.2.2.2)."""
+    from netdicom_tx.archive.criteria import WILD_CARD_VRS
+
+    if vr == "SQ":
+        return "sequence"
+    if vr == "UI":
+        return "single value, list of UID"
+    if vr in ("DA", "TM"):
+        return "single value, range"
+    if vr in WILD_CARD_VRS:
+        return "single value, wild card"
+    return "number" if is_counted else "single value"
+
+
+def query_keys() -> str:
+    """The attributes of each level that the index has columns for, or counts."""
+    from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, LEVELS
+
+    parts = []
+    for level in LEVELS:
+        rows = [
+            (
+                f"{each.keyword}{' (counted)' if each.tag in COMPUTED else ''}",
+                f"({each.tag >> 16:04X},{each.tag & 0xFFFF:04X})",
+                each.vr,
+                each.key_type.replace("X", "none"),
+                matching(each.vr, each.tag in COMPUTED),
+            )
+            for each in (*ATTRIBUTES.values(), *COMPUTED.values())
+            if each.level is level
+        ]
+        parts.append(
+            f"#### {level} level\n\n"
+            + table(["attribute", "tag", "VR", "key type", "matching"], rows)
+        )
+    return "\n".join(parts)
+
+
+def query_options() -> str:
+    """What the node answers to extended negotiation that asks for everything (PS3.4 C.5.1.1.1)."""
+    from netdicom_tx.archive.identifiers import QueryOptions
+
+    options = (
+        "relational queries; relational retrieval",
+        "date and time matched as one",
+        "fuzzy semantic matching of person names",
+        "timezone query adjustment",
+        "enhanced multi-frame image conversion",
+        "empty value matching",
+        "multiple value matching",
+    )
+    answer = QueryOptions.answer(b"\1" * len(options))
+    return table(
+        ["byte", "option", "answered"],
+        [
+            (str(number), option, "yes" if byte else "no")
+            for number, (option, byte) in enumerate(zip(options, answer, strict=True), 1)
+        ],
+    )
+
+
+def limits() -> str:
+    """Bounds that are constants of the package."""
+    from netdicom_tx import asceprovider, dulprovider, fragments, requests
+    from netdicom_tx.archive import header, identifiers, record
+
+    mega, kilo = 1 << 20, 1 << 10
+    return table(
+        ["what", "limit", "above it"],
+        [
+            (
+                "P-DATA-TF received",
+                f"{dulprovider.RECEIVE_LIMIT} octets by default, `max_pdu_length`",
+                "A-ABORT",
+            ),
+            ("command set", f"{fragments.COMMAND_SET_LIMIT // kilo} KiB", "A-ABORT"),
+            ("data set in a file (C-STORE)", "none", "0xA700 when the disk is full"),
+            (
+                "data set of a C-STORE whose service takes it in memory",
+                f"{asceprovider.MEMORY_LIMIT // mega} MiB",
+                "A-ABORT",
+            ),
+            (
+                "any other data set, such as an identifier",
+                f"{asceprovider.IDENTIFIER_LIMIT // mega} MiB",
+                "A-ABORT",
+            ),
+            (
+                "unread responses of a stream",
+                str(requests.HIGH_WATER),
+                "the transport pauses; nothing is lost",
+            ),
+            ("nesting of sequences in an instance", str(header.NESTING_LIMIT), "0xC000"),
+            (
+                "what is inflated of a deflated data set for the index",
+                f"{header.INFLATED_LIMIT // mega} MiB",
+                "the rest is kept in the file, and not indexed",
+            ),
+            (
+                "a value in the index",
+                f"{record.VALUE_LIMIT} octets",
+                "it is kept in the file, and answered empty",
+            ),
+            (
+                "header of an instance in the index",
+                f"{record.HEADER_LIMIT // kilo} KiB, {record.ELEMENT_LIMIT} elements",
+                "the rest is kept in the file, and answered empty",
+            ),
+            ("keys of an identifier", str(identifiers.KEY_LIMIT), "0xC000"),
+            ("values of all keys together", str(identifiers.VALUE_LIMIT), "0xC000"),
+            ("keys with wild cards", str(identifiers.PATTERNS_LIMIT), "0xC000"),
+            ("characters of such a key", str(identifiers.PATTERN_LIMIT), "0xC000"),
+            ("nesting of sequences in keys", str(identifiers.DEPTH_LIMIT), "0xC000"),
+        ],
+    )
+
+
 def services() -> str:
     """A section for each module of the service classes."""
     pages = []
@@ -113,7 +233,17 @@ def services() -> str:
 def generate(_: Sphinx) -> None:
     directory = HERE / "_generated"
     directory.mkdir(exist_ok=True)
-    for page in (options, state_table, implementation, services, sop_classes, transfer_syntaxes):
+    for page in (
+        options,
+        state_table,
+        implementation,
+        services,
+        sop_classes,
+        transfer_syntaxes,
+        query_keys,
+        query_options,
+        limits,
+    ):
         (directory / f"{page.__name__}.md").write_text(page(), "utf-8")
 
 
@@ -126,6 +256,27 @@ def check_claims(_: Sphinx) -> None:
             getLogger(__name__).warning("conformance.md names tests/%s, which is not there", name)
 
 
+def said() -> str:
+    """All string constants of the package, a line each; an f-string is what stands between its braces."""
+    constants = (
+        node.value.replace("\n", " ")
+        for path in (ROOT / "netdicom_tx").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    return "\n".join(constants)
+
+
+def check_messages(_: Sphinx) -> None:
+    """The page of error messages quotes what the package says."""
+    page = (HERE / "howto" / "troubleshooting.md").read_text("utf-8")
+    everything = said()
+    for quoted in re.findall(r"^### `(.+)`$", page, re.MULTILINE):
+        if quoted not in everything:
+            getLogger(__name__).warning("troubleshooting.md quotes %r: nobody says that", quoted)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", generate)
     app.connect("builder-inited", check_claims)
+    app.connect("builder-inited", check_messages)
