@@ -47,6 +47,7 @@ __all__ = [
     "is_wild",
     "matches_wild_card",
     "range_of",
+    "within",
 ]
 
 #: PS3.4 C.2.2.2.4.
@@ -89,6 +90,14 @@ def _like(column: Column, pattern: str) -> Clause:
         following = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         clause = sa.and_(column >= prefix, column < following, clause)
     return clause
+
+
+def within(column: Column, first: str, last: str) -> Clause:
+    """Whether a key is in a range, both ends included.
+
+    Not BETWEEN: PostgreSQL does not take what SQLAlchemy writes for text with a collation there.
+    """
+    return sa.and_(column >= first, column <= last)
 
 
 class Test(ABC):
@@ -191,7 +200,7 @@ class Between(Test):
 
     def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
         first, last = self.ends
-        return keys[0] == first if first == last else keys[0].between(first, last)
+        return keys[0] == first if first == last else within(keys[0], first, last)
 
 
 _READ = {"DA": date_range, "TM": time_range, "DT": moment_range}

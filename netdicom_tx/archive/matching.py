@@ -41,7 +41,7 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from .. import statuses
-from .criteria import Between, Criterion, Equal, Test
+from .criteria import Between, Criterion, Equal, Test, within
 from .identifiers import (
     UNIQUE_KEYS,
     Identifier,
@@ -366,11 +366,10 @@ def _together(date: int, asked: Criterion, ends: tuple[str, str]) -> sa.ColumnEl
     table = TABLES[attribute.level]
     day, time = table.c[attribute.key_columns[0]], table.c[other.key_columns[0]]
     # An instance without a time may be of any time of its day.
-    within = sa.and_(time != "", day.concat(time).between(*ends))
+    clause = sa.and_(time != "", within(day.concat(time), *ends))
     if asked.takes_empty:
-        within = sa.or_(table.c[other.column] == "", within)
-    # The date alone narrows it down by its index; where it has no value it passes.
-    clause = sa.or_(day == "", within) if asked.takes_empty else within
+        clause = sa.or_(day == "", table.c[other.column] == "", clause)
+    # The date alone narrows it down by its index.
     return sa.and_(asked.clause(table.c[attribute.column], [day]), clause)
 
 
@@ -384,7 +383,8 @@ def _widened(date: int, asked: Criterion) -> sa.ColumnElement[bool]:
         assert isinstance(test, Between)  # no other test is made for a DA
         first, last = test.ends
         clauses.append(
-            day.between(
+            within(
+                day,
                 shifted(first + "0" * 12, -1440)[:8] if test.first is not None else first,
                 shifted(last + "0" * 12, 1440)[:8] if test.last is not None else last,
             )

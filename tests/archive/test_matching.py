@@ -19,11 +19,18 @@ import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from sqlalchemy.dialects import postgresql
 
+from netdicom_tx.archive.answers import Answers
 from netdicom_tx.archive.criteria import Like, Name, matches_wild_card, range_of
 from netdicom_tx.archive.elements import CANONICAL, encode_element
 from netdicom_tx.archive.index import Index
-from netdicom_tx.archive.matching import InformationModel, MatchingError, QueryOptions
+from netdicom_tx.archive.matching import (
+    InformationModel,
+    MatchingError,
+    QueryOptions,
+    find_query,
+)
 from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, open_engine
 from netdicom_tx.archive.values import person_name, sound
 from netdicom_tx.dsutils import DataSetError, decode
@@ -390,6 +397,19 @@ def test_what_is_found(index: Index, query: str, keys: dict[str, Any], expected:
     answers = find(index, identifier, flags.strip("PQ"), model=_model(flags))
     assert sorted(labels(answers, level)) == sorted(expected.split())
     assert all(each.QueryRetrieveLevel == level for each in answers)
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"), [row[1:3] for row in QUERIES], ids=[row[0] for row in QUERIES]
+)
+def test_queries_are_for_postgresql_too(query: str, keys: dict[str, Any]) -> None:
+    """They compile, and have no BETWEEN: with a collation, PostgreSQL refuses it."""
+    level, _, flags = query.partition(" ")
+    identifier = data_set(**{"QueryRetrieveLevel": level, UNIQUE[level]: "", **keys})
+    found = find_query(identifier, _model(flags), options(flags.strip("PQ")))
+    answers = Answers(found, EXPLICIT_VR_LITTLE_ENDIAN, "ARCHIVE", lambda *_: 0)
+    for statement in (found.ids(), answers.statement()):
+        assert "BETWEEN" not in str(statement.compile(dialect=postgresql.dialect()))
 
 
 # -- attributes without value ---------------------------------------------------------------------------
