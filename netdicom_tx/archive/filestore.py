@@ -352,8 +352,9 @@ class FileStore:
         Args:
             before_replacing: Called before another data set gives way, to have what says otherwise
                 taken back; what it raises leaves all as it was.
-            when_named: Called when the instance has its name and is to stay, but its folder has not been
-                synced: what else must be durable can become so at the same time.
+            when_named: Called when the instance got its name, but its folder has not been synced:
+                what else must be durable can become so at the same time. Calls come in the order in
+                which the names were given.
 
         Raises:
             InvalidDataSetError: It is no whole data set.
@@ -379,8 +380,8 @@ class FileStore:
                         # rename, not link: one entry, one journal transaction.
                         os.rename(spool.path, target.name, dst_dir_fd=folder)
                         spool.is_named = True
-                if outcome is not Outcome.REFUSED and when_named is not None:
-                    when_named()
+                        if when_named is not None:
+                            when_named()
                 # Also when it was here already: whoever put it there may not have come so far yet.
                 if self._fsync:
                     os.fsync(folder)

@@ -188,9 +188,6 @@ class ArchiveAE(AE):
             kept = await self._writers.run_then(self._keep, spool)
         except InvalidDataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
-        except ValueError:
-            # The connection was lost, and the spool given up, before a thread came to it.
-            return statuses.PROCESSING_FAILURE
         except MismatchError as error:
             raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
         except (OSError, IndexUnavailableError) as error:
@@ -217,6 +214,10 @@ class ArchiveAE(AE):
             before_replacing=lambda: index.remove(spool.sop_instance_uid).result(),
             when_named=lambda: rows.append(index.add(record)),
         )
+        if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:
+            # The one who brought the file has not come so far, or its row failed. The row is that of
+            # the file that is here: its header may be another.
+            rows.append(index.add(record_of(kept.path)))
         return kept, rows[0] if rows else None
 
     def _record(self, spool: Spool) -> InstanceRecord:

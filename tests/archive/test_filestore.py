@@ -541,6 +541,39 @@ def test_of_eight_at_once_one_wins_whole(
     store.close()
 
 
+@pytest.mark.parametrize("duplicates", Duplicates)
+def test_who_is_told_of_names_hears_of_them_in_their_order(
+    tmp_path: Path, duplicates: Duplicates
+) -> None:
+    """Else the index would say of the last data set what is true of the one before."""
+    store = FileStore(tmp_path, duplicates=duplicates)
+    store.open()
+    told: list[int] = []
+    others: list[threading.Thread] = []
+
+    def one(fill: int, when_named: Callable[[], object]) -> None:
+        arriving = spool(store, ct("1.2.3", fill=fill))
+        store.keep(arriving, when_named=when_named)
+        arriving.close()
+
+    def named_first() -> None:
+        second = threading.Thread(target=one, args=(8, lambda: told.append(8)))
+        second.start()
+        # It must not come through; if it could, it would have, by now.
+        second.join(0.3)
+        others.append(second)
+        told.append(7)
+
+    one(7, named_first)
+    others[0].join(PATIENCE)
+    if duplicates is Duplicates.REPLACE:
+        assert told == [7, 8]
+    else:
+        assert told == [7]
+    assert data_set(store.path("1.2.3")) == ct("1.2.3", fill=told[-1])
+    store.close()
+
+
 # -- a spool that is closed too early ----------------------------------------------------------------------
 
 

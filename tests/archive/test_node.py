@@ -1,0 +1,548 @@
+"""The archive AE: what it accepts, what it answers, and what is kept when it has answered."""
+
+import errno
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from doubles import LoggedFailures
+from doubles import logged_failures as logged_failures
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from interop.samples import BROKEN, quiet, sources
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
+from netdicom_tx.archive import (
+    ArchiveAE,
+    Duplicates,
+    FileStore,
+    IndexUnusableError,
+    StorageError,
+    filestore,
+)
+from netdicom_tx.archive.index import IndexUnavailableError
+from netdicom_tx.archive.reconcile import verify
+from netdicom_tx.dsutils import part10_header, read_file_meta
+from netdicom_tx.statuses import Status
+from netdicom_tx.testing import connected
+from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
+
+from .archives import Archive, archive, data_set, is_heard, store_rq, stored
+from .data_sets import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, Made, ct, data_sets, deflated
+from .system import watch
+
+DATA = Path(pydicom.__file__).parent / "data" / "test_files"
+PRIVATE = "1.2.3.4.5.6.7"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Archive]:
+    """An open archive in memory."""
+    opened = Archive(tmp_path / "archive")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    """One archive for many examples."""
+    opened = Archive(tmp_path_factory.mktemp("archive"), duplicates=Duplicates.REPLACE)
+    yield opened
+    opened.close()
+
+
+# -- what is accepted --------------------------------------------------------------------------------------
+
+
+def chunks(values: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """As many as one association can propose."""
+    return [values[start : start + 128] for start in range(0, len(values), 128)]
+
+
+@pytest.mark.parametrize("some", chunks(STORAGE_SOP_CLASSES), ids=lambda some: some[0])
+def test_every_storage_sop_class_is_accepted(node: Archive, some: tuple[str, ...]) -> None:
+    """PS3.4 B.5 and GG.3, and the retired ones."""
+    wanted = {uid: [EXPLICIT.transfer_syntax] for uid in some}
+    with connected(AE("SCU"), node.ae, wanted) as pair:
+        accepted = pair.requestor.accepted_contexts.values()
+        assert [ctx.sop_class for ctx in accepted] == list(some)
+
+
+def test_every_transfer_syntax_is_accepted_as_it_is_proposed(node: Archive) -> None:
+    """Nothing is decoded, so nothing need be known of it."""
+    wanted = [(CT_IMAGE_STORAGE, [uid]) for uid in ALL_TRANSFER_SYNTAXES]
+    with connected(AE("SCU"), node.ae, wanted) as pair:
+        accepted = pair.requestor.accepted_contexts.values()
+        assert [ctx.supported_ts for ctx in accepted] == list(ALL_TRANSFER_SYNTAXES)
+
+
+def test_an_unknown_sop_class_is_refused(node: Archive) -> None:
+    """PS3.8 9.3.3.2: abstract syntax not supported; what it would be is not known."""
+    with connected(AE("SCU"), node.ae, {PRIVATE: [EXPLICIT.transfer_syntax]}) as pair:
+        assert not pair.requestor.accepted_contexts
+
+
+def test_an_unknown_sop_class_is_kept_by_option(tmp_path: Path) -> None:
+    """Private ones, and those that are newer than this version."""
+    node = Archive(tmp_path, unknown_sop_classes=True)
+    peer = node.sender(sop_class=PRIVATE)
+    data = EXPLICIT.identity("1.2.3", PRIVATE) + EXPLICIT.element(0x00090010, "LO", b"OURS")
+    assert stored(peer, data, "1.2.3", PRIVATE) == 0x0000
+    assert node.kept("1.2.3") == data
+    node.close()
+
+
+# -- what is kept ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 64], ids=["in memory", "in a file"])
+def test_success_means_kept(node: Archive, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """File and row, and nothing else on the disk."""
+    monkeypatch.setattr(filestore, "SPOOL_MEMORY", limit)
+    assert stored(node.sender(), ct("1.2.3")) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+    path = node.store.path("1.2.3")
+    assert node.files() == {str(path.relative_to(node.store.root))}
+    assert pydicom.dcmread(path).file_meta.SourceApplicationEntityTitle == "PEER"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.name)
+def test_every_real_file_is_kept_as_it_is(long_lived: Archive, path: Path) -> None:
+    """pydicom's own: compressed, big endian, deflated, SR, RT, private, in many character sets."""
+    node = long_lived
+    with path.open("rb") as file:
+        meta = read_file_meta(file)
+        data = file.read()
+    with quiet():
+        ds = pydicom.dcmread(path)
+    encoding = EXPLICIT._replace(transfer_syntax=meta.transfer_syntax)
+    peer = node.sender(encoding, str(ds.SOPClassUID))
+    uid = str(ds.SOPInstanceUID)
+    assert stored(peer, data, uid, str(ds.SOPClassUID)) == 0x0000
+    # PS3.5 A.5: a deflated stream of odd length goes out with a NUL behind it.
+    assert node.kept(uid) == data + b"\0" * (len(data) % 2)
+    peer.transport.abortConnection()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_real_file_is_refused(node: Archive, name: str) -> None:
+    """Cut off, or in another transfer syntax than its header says: 0xC000."""
+    with (DATA / name).open("rb") as file:
+        meta = read_file_meta(file)
+        data = file.read()
+    peer = node.sender(EXPLICIT._replace(transfer_syntax=meta.transfer_syntax), meta.sop_class_uid)
+    assert stored(peer, data, meta.sop_instance_uid, meta.sop_class_uid) == 0xC000
+    assert node.files() == set()
+
+
+@pytest.mark.parametrize("duplicates", Duplicates)
+def test_the_same_instance_again_is_a_success_and_one_copy(
+    tmp_path: Path, duplicates: Duplicates
+) -> None:
+    """Whoever sends it; what the index says of the file stays true."""
+    node = Archive(tmp_path, duplicates=duplicates)
+    first = node.sender()
+    assert stored(first, ct("1.2.3")) == 0x0000
+    before = node.store.path("1.2.3").read_bytes()
+    assert stored(first, ct("1.2.3")) == 0x0000
+    with connected(AE("ANOTHER SENDER").add_scu(storage_scu, [CT_IMAGE_STORAGE]), node.ae) as pair:
+        sent: list[Status] = []
+        header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+        file = BytesIO(header + ct("1.2.3"))
+        pair.requestor.get_scu(CT_IMAGE_STORAGE)(file).addCallback(sent.append)
+        assert sent == [0x0000]
+    assert node.store.path("1.2.3").read_bytes() == before
+    assert node.kept("1.2.3") == ct("1.2.3")
+    assert list(verify(node.index)) == []
+    node.close()
+
+
+def test_the_same_instance_again_gets_the_row_that_the_first_did_not(
+    node: Archive, failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index was away after the file was named: the sender tries again, and it is found."""
+
+    def refuse(_: object) -> None:
+        raise IndexUnavailableError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.index, "add", refuse)
+        assert stored(node.sender(), ct("1.2.3")) == 0xA700
+    assert len(failures.texts()) == 1
+    assert stored(node.sender(), ct("1.2.3")) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+    assert list(verify(node.index)) == []
+
+
+def test_another_data_set_of_the_same_uid_is_refused(node: Archive) -> None:
+    """PS3.7 C.5.8: 0x0111, duplicate SOP instance; the comment says which one is kept."""
+    peer = node.sender()
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    peer.send(store_rq(ct("1.2.3", fill=8)))
+    (response,) = peer.messages()
+    assert response.status == 0x0111
+    assert response.error_comment == "another data set with this SOP Instance UID is kept"
+    assert node.kept("1.2.3") == ct("1.2.3")
+    assert is_heard(peer)
+
+
+def test_another_data_set_of_the_same_uid_replaces_the_first_by_option(tmp_path: Path) -> None:
+    """File and row change together."""
+    node = Archive(tmp_path, duplicates=Duplicates.REPLACE)
+    peer = node.sender()
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    assert stored(peer, ct("1.2.3", pixels=1024)) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3", pixels=1024)
+    assert list(verify(node.index)) == []
+    assert len(node.files()) == 1
+    node.close()
+
+
+@pytest.mark.parametrize("duplicates", Duplicates)
+def test_without_an_index_files_are_kept_all_the_same(
+    tmp_path: Path, duplicates: Duplicates
+) -> None:
+    """An archive for who has an index of his own."""
+    store = FileStore(tmp_path, fsync=False, duplicates=duplicates)
+    store.open()
+    with connected(
+        AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE]), ArchiveAE("NODE", store)
+    ) as pair:
+        for fill, status in ((7, 0x0000), (8, {"keep": 0x0111, "replace": 0}[duplicates.value])):
+            header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+            answers: list[Status] = []
+            file = BytesIO(header + ct("1.2.3", fill=fill))
+            pair.requestor.get_scu(CT_IMAGE_STORAGE)(file).addCallback(answers.append)
+            assert answers == [status]
+    assert data_set(store.path("1.2.3")) == ct("1.2.3", fill=7 + (not status))
+    store.close()
+
+
+# -- anything ----------------------------------------------------------------------------------------------------
+
+
+@given(data_sets)
+@settings(max_examples=60)
+def test_whatever_is_a_data_set_is_kept(long_lived: Archive, made: Made) -> None:
+    """Elements of every VR with values that mean nothing, nested in every way."""
+    peer = long_lived.sender(made.encoding)
+    data = made.encoding.identity() + made.octets
+    assert stored(peer, data) == 0x0000
+    assert long_lived.kept("1.2.3") == data
+    peer.transport.abortConnection()
+
+
+@given(st.binary(max_size=200), st.booleans(), st.sampled_from(["explicit", "deflated"]))
+@settings(max_examples=60)
+def test_whatever_is_none_is_refused(
+    long_lived: Archive, octets: bytes, is_named: bool, kind: str
+) -> None:
+    """0xC000 or 0xA900, never 0x0110, and the association lives on."""
+    data = EXPLICIT.identity("1.2.4") * is_named + octets
+    syntax = EXPLICIT.transfer_syntax
+    if kind == "deflated":
+        data, syntax = deflated(data), DEFLATED
+    peer = long_lived.sender(EXPLICIT._replace(transfer_syntax=syntax))
+    assert stored(peer, data, "1.2.4") in ((0x0000, 0xC000) if is_named else (0xA900, 0xC000))
+    peer.transport.abortConnection()
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_to_its_reserve_refuses_before_anything_is_written(
+    node: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0xA700; the data set is read and dropped. When there is room again, instances are kept again."""
+    monkeypatch.setattr(filestore, "SPOOL_MEMORY", 64)
+    peer = node.sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "has_room", lambda: False)
+        watched = watch(patch)
+        assert stored(peer, ct("1.2.3")) == 0xA700
+        assert watched.calls == []
+    assert stored(peer, ct("1.2.3")) == 0x0000
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("call", "limit"),
+    [("open", 64), ("writev", 64), ("writev", 1 << 20), ("rename", 64)],
+    ids=["open", "write in the middle", "write at the end", "rename"],
+)
+def test_a_disk_that_refuses_is_out_of_resources(
+    node: Archive,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: LoggedFailures,
+    call: str,
+    limit: int,
+    error: int,
+) -> None:
+    """0xA700, logged; nothing stays, and when the disk is well again instances are kept again."""
+    monkeypatch.setattr(filestore, "SPOOL_MEMORY", limit)
+    peer = node.sender()
+    with monkeypatch.context() as patch:
+        watched = watch(patch, 1, error, only=call)
+        assert stored(peer, ct("1.2.3")) == 0xA700
+        assert watched.has_failed
+    assert len(failures.texts()) == 1
+    assert node.files() == set()
+    assert node.index.get("1.2.3") is None
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+
+
+@pytest.mark.parametrize(("number", "stays"), [(1, False), (2, True)], ids=["file", "folder"])
+def test_what_cannot_be_synced_is_not_acknowledged(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: LoggedFailures,
+    number: int,
+    stays: bool,
+) -> None:
+    """0xA700. A folder that fails leaves the instance, whole: it may be there, but it is not promised."""
+    node = Archive(tmp_path)
+    node.store._fsync = True
+    with monkeypatch.context() as patch:
+        watched = watch(patch, number, errno.EIO, only="fsync")
+        assert stored(node.sender(), ct("1.2.3")) == 0xA700
+        assert watched.has_failed
+    assert len(failures.texts()) == 1
+    path = node.store.path("1.2.3")
+    assert (path.exists() and data_set(path) == ct("1.2.3")) is stays
+    assert list(node.store.incoming.iterdir()) == []
+    assert stored(node.sender(), ct("1.2.3")) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+    node.close()
+
+
+def test_a_storage_directory_that_is_gone_is_out_of_resources(
+    node: Archive, failures: LoggedFailures
+) -> None:
+    """Unmounted, say; the association is none the worse."""
+    moved = node.store.root.rename(node.store.root.with_name("moved"))
+    peer = node.sender()
+    assert stored(peer, ct("1.2.3")) == 0xA700
+    assert len(failures.texts()) == 1
+    moved.rename(node.store.root)
+    assert stored(peer, ct("1.2.3")) == 0x0000
+
+
+def test_an_index_that_is_away_is_out_of_resources(node: Archive, failures: LoggedFailures) -> None:
+    """0xA700 says which of the two it was; what a restart finds is whole."""
+    peer = node.sender()
+    node.index.close()
+    peer.send(store_rq(ct("1.2.3")))
+    (response,) = peer.messages()
+    assert response.status == 0xA700
+    assert response.error_comment == "out of resources: the index refuses"
+    assert len(failures.texts()) == 1
+    node.index.open()
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+
+
+def test_a_row_that_does_not_commit_is_out_of_resources(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures
+) -> None:
+    """The answer waits for the commit, not for the queue to it."""
+
+    def refuse(*_: object) -> None:
+        raise IndexUnavailableError("the disk of the database is full")
+
+    peer = node.sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(node.index, "_transaction", refuse)
+        assert stored(peer, ct("1.2.3")) == 0xA700
+    assert len(failures.texts()) == 1
+    assert stored(peer, ct("1.2.3")) == 0x0000
+
+
+def test_an_error_of_ours_is_logged(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures
+) -> None:
+    """0x0110, processing failure: whatever kind of error it is, somebody must hear of it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(node.store, "keep", fail)
+    assert stored(node.sender(), ct("1.2.3")) == 0x0110
+    assert failures.texts() == ["nobody thought of this"]
+
+
+# -- starting and stopping ---------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_cannot_open_its_index_gives_the_store_back(tmp_path: Path) -> None:
+    """The next try finds it free."""
+    (tmp_path / "index.db").mkdir()
+    ae = archive(tmp_path)
+    with pytest.raises(IndexUnusableError):
+        ae.start()
+    ae.store.open()
+    ae.store.close()
+
+
+def test_an_archive_whose_store_is_in_use_leaves_the_index_alone(node: Archive) -> None:
+    """Two writers would not know of each other."""
+    second = archive(node.store.root)
+    with pytest.raises(StorageError):
+        second.start()
+    assert stored(node.sender(), ct("1.2.3")) == 0x0000
+
+
+def test_an_archive_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    """Nothing happens."""
+    archive(tmp_path).stop()
+
+
+def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path) -> None:
+    """And rows whose files are gone are taken out, before anybody is served; the log tells."""
+    node = Archive(tmp_path)
+    peer = node.sender()
+    for uid in ("1.2.1", "1.2.2", "1.2.3"):
+        assert stored(peer, ct(uid), uid) == 0x0000
+    node.index.remove("1.2.1").result()
+    node.store.path("1.2.2").unlink()
+    node.store.path("1.2.9").write_bytes(b"garbage")
+    node.close()
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        node.ae.start()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert lines == [
+        "index and files did not agree: 1 files were indexed, 1 rows without file removed; 1 files "
+        "cannot be read and are not served"
+    ]
+    assert node.kept("1.2.1") == ct("1.2.1")
+    assert node.kept("1.2.2") is None
+    assert node.kept("1.2.3") == ct("1.2.3")
+    node.close()
+
+
+def test_an_archive_without_an_index_starts_and_stops(tmp_path: Path) -> None:
+    """It says where it keeps what."""
+    ae = ArchiveAE("NODE", FileStore(tmp_path))
+    ae._reactor = Clock()
+    ae.start()
+    ae.stop()
+    assert ae.about() == f", storage {tmp_path}"
+
+
+class StartedTests(TestCase):
+    """With its threads, on the real reactor, through sockets."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "archive"
+
+    async def start(self, ae: ArchiveAE) -> RemoteAE:
+        """Started and listening until the end of the test."""
+        ae.start()
+        port = await ae.listen("tcp:0:interface=127.0.0.1")
+
+        async def stop() -> None:
+            await port.stopListening()
+            await ae.drain(5)
+            ae.stop()
+
+        self.addCleanup(stop)
+        return RemoteAE("NODE", f"tcp:127.0.0.1:{port.getHost().port}")
+
+    async def send(self, remote: RemoteAE, instances: dict[str, bytes]) -> list[int]:
+        """Store on one association, one after the other; C-ECHO at the end."""
+        ae = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE]).add_scu(verification_scu)
+        async with await ae.request_association(remote) as asce:
+            statuses = []
+            ctx = asce.contexts_for(CT_IMAGE_STORAGE)[0]
+            for uid, data in instances.items():
+                response = await asce.request(store_rq(data, uid, message_id=None), ctx)
+                statuses.append(int(response.status))
+            assert await asce.get_scu(VERIFICATION_SOP_CLASS)() == 0x0000
+            return statuses
+
+    async def test_parallel_senders_are_served_by_threads(self) -> None:
+        """Each gets its own answers; everything is kept, small and large."""
+        ae = archive(self.directory)
+        in_reactor = threading.get_ident()
+        writers: set[int] = set()
+        real = ae.store.keep
+
+        def keep(spool: Any, **options: Any) -> Any:
+            writers.add(threading.get_ident())
+            return real(spool, **options)
+
+        ae.store.keep = keep  # type: ignore[method-assign]
+        remote = await self.start(ae)
+        sent = [
+            {
+                f"1.{sender}.{n}": ct(f"1.{sender}.{n}", pixels=[512, 3 << 20][n % 2])
+                for n in range(6)
+            }
+            for sender in range(4)
+        ]
+        results = await gatherResults(
+            [Deferred.fromCoroutine(self.send(remote, instances)) for instances in sent]
+        )
+        assert results == [[0x0000] * 6] * 4
+        assert writers
+        assert in_reactor not in writers
+        for instances in sent:
+            for uid, data in instances.items():
+                assert data_set(ae.store.path(uid)) == data
+        assert ae.index is not None
+        assert ae.index.counts().instances == 24
+        assert list(ae.store.incoming.iterdir()) == []
+
+    async def test_each_answer_is_its_own(self) -> None:
+        """Good and bad instances by turns, through threads."""
+        ae = archive(self.directory)
+        remote = await self.start(ae)
+        instances = {
+            "1.2.1": ct("1.2.1"),
+            "1.2.2": ct("1.2.2")[:-2],
+            "1.2.3": ct("1.2.9"),
+            "1.2.4": ct("1.2.4"),
+        }
+        assert await self.send(remote, instances) == [0x0000, 0xC000, 0xA900, 0x0000]
+        assert await self.send(remote, {"1.2.1": ct("1.2.1", fill=8)}) == [0x0111]
+
+    async def test_work_is_done_in_a_thread_while_it_runs(self) -> None:
+        """And where it is asked for before and after."""
+        ae = archive(self.directory)
+        here = threading.get_ident()
+        assert await ae.in_thread(threading.get_ident) == here
+        ae.start()
+        assert await ae.in_thread(threading.get_ident) != here
+        ae.stop()
+        assert await ae.in_thread(threading.get_ident) == here
+
+    async def test_a_restarted_archive_has_what_it_had(self) -> None:
+        """And indexes what a crash left without a row."""
+        ae = archive(self.directory)
+        remote = await self.start(ae)
+        assert await self.send(remote, {"1.2.1": ct("1.2.1")}) == [0x0000]
+        await ae.drain(5)
+        ae.stop()
+        for path in self.directory.glob("index.db*"):
+            path.unlink()
+        ae.start()
+        assert ae.index is not None
+        found = ae.index.get("1.2.1")
+        assert found is not None
+        assert data_set(found.path) == ct("1.2.1")
