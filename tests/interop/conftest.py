@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from .archives import Dcmqrscp, Loaded, dcmsend
 from .dcmtk import as_sent
-from .peers import OUR_SCU, Node, Orthanc, PynetdicomReceiver, PynetdicomStoreSCP, StoreSCP
+from .peers import (
+    OUR_SCU,
+    Node,
+    Orthanc,
+    PynetdicomReceiver,
+    PynetdicomStoreSCP,
+    StoreSCP,
+    free_port,
+)
+from .population import UNCOMPRESSED, Population
 from .samples import Sample, make_samples
 
 
@@ -95,3 +105,59 @@ def orthanc(running_orthanc: Orthanc) -> Orthanc:
     """An Orthanc without instances."""
     running_orthanc.clear()
     return running_orthanc
+
+
+@pytest.fixture(scope="session")
+def population(
+    dcmtk_samples: tuple[Sample, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Population:
+    """Some three hundred instances as files."""
+    return Population(tmp_path_factory.mktemp("population"), dcmtk_samples)
+
+
+@pytest.fixture(scope="session")
+def loaded(
+    population: Population, running_orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Loaded]:
+    """The node that all these tests ask; stopped, and its log read for tracebacks, at the end."""
+    directory = tmp_path_factory.mktemp("loaded")
+    here = free_port()
+    with ExitStack() as stack:
+        storescp = StoreSCP(
+            directory / "storescp", "--bit-preserving", "--accept-all", TCP_NODELAY="1"
+        )
+        stack.callback(storescp.close)
+        refusing = StoreSCP(directory / "refusing", "--refuse")
+        stack.callback(refusing.close)
+        destinations = {
+            "STORESCP": storescp.address.port,
+            "REFUSING": refusing.address.port,
+            "ORTHANC": running_orthanc.address.port,
+            "HERE": here,
+            "DEAD": free_port(),
+        }
+        options = [f"--peer={title}@127.0.0.1:{port}" for title, port in destinations.items()]
+        node = Node(directory, *options)
+        node.start()
+        stack.callback(node.stop)
+        dcmsend(node.address, population.paths.values(), "DCMSEND")
+        yield Loaded(
+            node=node, population=population, storescp=storescp, refusing=refusing, here=here
+        )
+    assert "Traceback" not in node.log, node.log
+
+
+@pytest.fixture(scope="session")
+def dcmqrscp(
+    population: Population, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Dcmqrscp]:
+    """DCMTK's archive with what it takes of the same files, from one sender."""
+    peer = Dcmqrscp(tmp_path_factory.mktemp("qr"), known=["FINDSCU", "DCMSEND"])
+    uncompressed = [
+        path
+        for label, path in population.paths.items()
+        if population.transfer_syntaxes[label] in UNCOMPRESSED
+    ]
+    dcmsend(peer.address, uncompressed, "DCMSEND")
+    yield peer
+    peer.close()
