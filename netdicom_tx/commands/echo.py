@@ -35,6 +35,7 @@ class _Answers:
     milliseconds: list[float] = field(default_factory=list)
     max_pdu: int = 0
     implementation: str = ""
+    implementation_class: str = ""
     problem: Problem | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -44,6 +45,7 @@ class _Answers:
             "milliseconds": [round(each, 3) for each in self.milliseconds],
             "max_pdu": self.max_pdu,
             "implementation": self.implementation,
+            "implementation_class_uid": self.implementation_class,
         }
         if self.problem is not None:
             document["error"] = self.problem.as_json()
@@ -145,5 +147,6 @@ def _describe(asce: Association, answers: _Answers) -> None:
     assert answer is not None
     name = answer.user_item(ImplementationVersionName)
     uid = answer.user_item(ImplementationClassUID)
-    parts = [printable(name.name) if name else "", f"({printable(uid.uid)})" if uid else ""]
-    answers.implementation = " ".join(filter(None, parts))
+    answers.implementation_class = printable(uid.uid) if uid else ""
+    # The name is what people know; the obligatory UID stands in for one that is missing.
+    answers.implementation = printable(name.name) if name else answers.implementation_class

@@ -214,7 +214,8 @@ def run_query(
             number, status = await _ask(session, query, identifier, limit, answers)
         finally:
             answers.end()
-        common.output.note(counted(number, "answer"))
+        if number or not status.is_failure:
+            common.output.note(counted(number, "answer"))
         if status.is_failure:
             raise StatusFailure("C-FIND", status)
         return ExitCode.OK

@@ -268,11 +268,10 @@ def conclude(
         if problem is not None:
             document["error"] = problem.as_json()
         output.json(document)
-    if receipt is not None:
-        output.note(f"{plural(receipt.kept, 'instance')}, {receipt.octets / 1e6:.1f} MB in {where}")
-    else:
-        number = counted["completed"] + counted["warning"]
-        output.note(f"{plural(number, 'instance')} sent to {where}")
+    number = counted["completed"] + counted["warning"] if receipt is None else receipt.kept
+    if number or not status.is_failure:
+        how = "sent to" if receipt is None else f"with {receipt.octets / 1e6:.1f} MB in"
+        output.note(f"{plural(number, 'instance')} {how} {where}")
     if problem is None:
         return ExitCode.OK
     output.problem(problem, in_json=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import select
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self, TextIO
@@ -160,7 +161,13 @@ class Table:
             drawn.add_column(Text(column), overflow="fold")
         for row in self._rows:
             drawn.add_row(*map(Text, row))
-        Console(no_color=None if self._output.has_color else True, highlight=False).print(drawn)
+        columns, lines = shutil.get_terminal_size()  # rich takes a dumb terminal for a narrow one
+        Console(
+            no_color=None if self._output.has_color else True,
+            highlight=False,
+            width=columns,
+            height=lines,
+        ).print(drawn)
 
 
 class Progress:
@@ -184,15 +191,17 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        speed = _speed_column()
+        console = Console(stderr=True, no_color=None if output.has_color else True)
+        if console.is_dumb_terminal:
+            return
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.fields[of]} {task.fields[unit]}", markup=False),
-            speed,
+            _speed_column(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[failures]}", markup=False),
-            console=Console(stderr=True, no_color=None if output.has_color else True),
+            console=console,
             transient=True,
         )
         self._task = self._bar.add_task(

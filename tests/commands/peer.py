@@ -19,6 +19,7 @@ PatientID ``many``    10,000 answers
 PatientID ``slow``    three answers, and then nothing for ever, until C-CANCEL
 PatientID ``die``     three answers, and then it exits
 PatientID ``refused`` 0xA700 to C-FIND, C-GET, C-MOVE
+PatientID ``hostile`` an instance whose UID is a path, between two that have proper ones
 ====================  ===================================================================
 """
 
@@ -26,19 +27,21 @@ import os
 import sys
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import config, dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from twisted.internet import defer, reactor, task
 
 from netdicom_tx import AE, RemoteAE, storage_scp, verification_scp
 from netdicom_tx.exceptions import AssociationRejectedError, StatusError
 from netdicom_tx.sopclass import (
+    Instance,
     modality_work_list_scp,
     qr_find_scp,
     qr_get_scp,
     qr_move_scp,
 )
-from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES
 
 PATIENTS = (
     ("DOE^JOHN", "4711", "20260101"),
@@ -134,6 +137,8 @@ class Peer(AE):
     def matching(self, ds):
         if ds.get("PatientID") == "refused":
             raise StatusError(0xA700, "no room")
+        if ds.get("PatientID") == "hostile":
+            return [hostile(uid) for uid in ("1.2.3.0", "../../../escaped", "1.2.3.1")]
         found = []
         for path in sorted(self.instances.iterdir()):
             header = dcmread(path, stop_before_pixels=True)
@@ -155,6 +160,16 @@ class Peer(AE):
             return None, 0, []
         found = self.matching(ds)
         return RemoteAE(destination, f"tcp:127.0.0.1:{port}"), len(found), found
+
+
+def hostile(uid):
+    """An instance that says of itself what it is told to, and of its study a path."""
+    data_set = Dataset()
+    data_set.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    data_set.add(DataElement(0x00080018, "UI", uid, validation_mode=config.IGNORE))
+    data_set.add(DataElement(0x0020000D, "UI", "../..", validation_mode=config.IGNORE))
+    data_set.SeriesInstanceUID = "1.2.3"
+    return Instance(data_set.SOPClassUID, uid, EXPLICIT_VR_LITTLE_ENDIAN, data_set)
 
 
 def _values(value):

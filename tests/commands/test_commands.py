@@ -463,6 +463,22 @@ def test_get_that_is_refused_has_its_code(netdicom: Netdicom, peer: Peer) -> Non
     assert list((netdicom.directory / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["get", "move"])
+def test_a_hostile_peer_writes_nowhere_else(netdicom: Netdicom, peer: Peer, command: str) -> None:
+    """RELIABILITY: C-STORE sub-operations whose UIDs are paths; 0xA900 for them, the rest is kept."""
+    port = free_port()
+    there = ["-aet", f"PORT-{port}", f"--receive=127.0.0.1:{port}"] if command == "move" else []
+    keys = ("-k", STUDY, "-k", "PatientID=hostile")
+    done = netdicom(command, peer.address(), *keys, *there, "-o", "a/b/out", "--json")
+    assert done.returncode == 1, done.stderr
+    *_, end = map(json.loads, done.stdout.splitlines())
+    assert (end["status"], end["completed"], end["failed"]) == ("B000", 2, 1)
+    assert end["failed_sop_instance_uids"] == ["../../../escaped"]
+    assert {
+        str(path.relative_to(netdicom.directory)) for path in netdicom.directory.rglob("*")
+    } == {*("a", "a/b", "a/b/out", "a/b/out/1.2.3.0.dcm", "a/b/out/1.2.3.1.dcm")}
+
+
 def test_move_receives_here(netdicom: Netdicom, peer: Peer, instances: Path) -> None:
     port = free_port()
     done = netdicom(

@@ -1,6 +1,7 @@
 """Arguments: what is said about them before anybody is called."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from netdicom_tx.commands import COMMANDS, main, run
+from netdicom_tx.commands.failures import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 CT = str(get_testdata_file("CT_small.dcm"))
@@ -51,6 +53,21 @@ def test_every_command_knows_the_common_options(
     """DCMTK's spellings."""
     run([command, "--help"])
     assert f"{option}," in capsys.readouterr().out.replace("--json ", "--json,")
+
+
+@pytest.mark.parametrize("command", NETWORK)
+def test_every_option_is_in_the_reference(command: str, capsys: Captured) -> None:
+    run([command, "--help"])
+    said = re.findall(r"^  (-\S.*?)(?:  |$)", capsys.readouterr().out, re.MULTILINE)
+    options = {word.rstrip(",") for line in said for word in line.split() if word[0] == "-"}
+    assert len(options) > 15
+    page = (ROOT / "docs/reference/netdicom.md").read_text()
+    assert {option for option in options - {"-h", "--help"} if option not in page} == set()
+
+
+def test_the_exit_codes_are_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/netdicom.md").read_text()
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == list(ExitCode)
 
 
 @pytest.mark.parametrize("arguments", [[], ["find"], ["store"]])
