@@ -25,7 +25,6 @@ from netdicom_tx.archive import (
     Duplicates,
     FileStore,
     IndexUnusableError,
-    StorageError,
     filestore,
 )
 from netdicom_tx.archive.index import IndexUnavailableError
@@ -390,14 +389,6 @@ def test_an_archive_that_cannot_open_its_index_gives_the_store_back(tmp_path: Pa
         ae.start()
     ae.store.open()
     ae.store.close()
-
-
-def test_an_archive_whose_store_is_in_use_leaves_the_index_alone(node: Archive) -> None:
-    """Two writers would not know of each other."""
-    second = archive(node.store.root)
-    with pytest.raises(StorageError):
-        second.start()
-    assert stored(node.sender(), ct("1.2.3")) == 0x0000
 
 
 def test_an_archive_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
