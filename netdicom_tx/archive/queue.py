@@ -332,6 +332,19 @@ class Queue:
         return self.database.write(lambda connection: connection.execute(statement).rowcount)
 
 
+class _Performance(NamedTuple):
+    """A task that is being performed.
+
+    Attributes:
+        work: What the performer does; cancelled when the runner stops.
+        ended: Fires when the end is noted too.
+    """
+
+    task: Task
+    work: defer.Deferred[None]
+    ended: defer.Deferred[None]
+
+
 #: Performs a task: returns when the peer has what it is owed, raises when it has not.
 Performer = Callable[[Task], Awaitable[object]]
 
@@ -356,7 +369,7 @@ class QueueRunner:
         self.performers: dict[str, Performer] = dict(performers or {})
         self._clock: IReactorTime | None = None  # while it is started
         self._in_thread = in_thread
-        self._running: dict[int, tuple[Task, defer.Deferred[None]]] = {}
+        self._running: dict[int, _Performance] = {}
         self._looking: defer.Deferred[None] | None = None
         self._is_awake = False  # something may have become due since the table was looked at
         self._timer: IDelayedCall | None = None
@@ -380,12 +393,14 @@ class QueueRunner:
         for timer in (self._timer, self._heart):
             if timer is not None and timer.active():
                 timer.cancel()
-        waiting = [running for _, running in self._running.values()]
+        running = list(self._running.values())
+        waiting = [each.ended for each in running]
         if self._looking is not None:
             waiting.append(self._looking)
         ended = defer.DeferredList([_follow(each) for each in waiting])
-        for _, running in list(self._running.values()):
-            running.cancel()
+        for each in running:
+            # What is performed already is still noted.
+            each.work.cancel()
         return ended.addCallback(lambda _: None)
 
     def wake(self) -> None:
@@ -409,7 +424,7 @@ class QueueRunner:
     @property
     def performing(self) -> list[Task]:
         """What is being performed."""
-        return [task for task, _ in self._running.values()]
+        return [each.task for each in self._running.values()]
 
     # -- looking at the table ----------------------------------------------------------------------
 
@@ -449,7 +464,7 @@ class QueueRunner:
         """Claim what is due, and begin to perform it; whether there was such."""
         if len(self._running) >= CONCURRENCY:
             return False
-        at_work = [task.destination for task, _ in self._running.values()]
+        at_work = [task.destination for task in self.performing]
         busy = {each for each in at_work if at_work.count(each) >= PER_DESTINATION}
         kinds = list(self.performers)
         task: Task | None = await self._in_thread(
@@ -470,20 +485,25 @@ class QueueRunner:
     # -- performing --------------------------------------------------------------------------------
 
     def _perform(self, task: Task, perform: Performer) -> defer.Deferred[None]:
-        performing = defer.Deferred.fromCoroutine(self._perform_one(task, perform))
-        if not performing.called:
-            self._running[task.id] = task, performing
+        async def work() -> None:
+            await perform(task)
 
-        def ended(result: object) -> None:
-            self._running.pop(task.id, None)
+        ended: defer.Deferred[None] = defer.Deferred()
+        working = defer.Deferred.fromCoroutine(work())
+        self._running[task.id] = _Performance(task, working, ended)
+
+        def over(_: object) -> None:
+            del self._running[task.id]
+            ended.callback(None)
             self.wake()
 
-        return performing.addBoth(ended)
+        defer.Deferred.fromCoroutine(self._see_to_the_end(task, working)).addBoth(over)
+        return ended
 
-    async def _perform_one(self, task: Task, perform: Performer) -> None:
+    async def _see_to_the_end(self, task: Task, working: defer.Deferred[None]) -> None:
         failure: BaseException | None = None
         try:
-            await perform(task)
+            await working
         except defer.CancelledError:
             # Stopped: its lease runs out, or is taken back at the next start.
             return

@@ -649,3 +649,26 @@ def test_a_table_that_is_closed_while_the_runner_stops_is_no_error(
     stopped = runner.stop()
     waiting[0].errback(ConnectionLostError("the index is not open"))
     success_of(stopped)
+
+
+def test_what_is_performed_when_the_runner_stops_is_noted_all_the_same(
+    queue: Queue, time: Time, work: Work
+) -> None:
+    """Else it would be sent twice."""
+    pending: list[tuple[defer.Deferred[Any], Callable[[], Any]]] = []
+
+    def later(call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        waiting: defer.Deferred[Any] = defer.Deferred()
+        pending.append((waiting, lambda: call(*arguments)))
+        return waiting
+
+    runner = QueueRunner(queue, later)
+    number = put(queue, claimed=True)
+    runner.adopt(number, work)
+    work.finish(number)
+    stopped = runner.stop()
+    assert not stopped.called
+    ((waiting, call),) = pending
+    waiting.callback(call())
+    success_of(stopped)
+    assert queue.list() == []
