@@ -19,13 +19,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from pydicom.charset import encode_string, python_encoding
 
-from .criteria import Criterion
 from .elements import coding_of, encode_element, is_binary, swapped
-from .header import InvalidDataSetError
 from .identifiers import Key, SequenceKey
 from .items import accepts_items, in_coding, selected_items
 from .matching import Query, ZoneTest, computed
-from .record import Header
+from .record import NO_HEADER, Header
 from .schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 from .values import decode
 
@@ -108,7 +106,7 @@ def _holds(codec: str, character: str) -> bool:
 # -- one answer after the other ---------------------------------------------------------------------------
 
 
-_Call = Callable[[Sequence[Any], Header | None, Encode], bytes]
+_Call = Callable[[Sequence[Any], Header, Encode], bytes]
 
 
 class _Step(NamedTuple):
@@ -317,7 +315,7 @@ class Answers:
         found: int | None = row[self._representative] if self.wanted else None
         return found
 
-    def accepts(self, row: Sequence[Any], header: Header | None) -> bool:
+    def accepts(self, row: Sequence[Any], header: Header) -> bool:
         """Whether a row passes what no clause could say."""
         for place, criterion in self._residual:
             if isinstance(criterion, SequenceKey):
@@ -331,18 +329,18 @@ class Answers:
                 return False
         return all(_accepts_header(header, key) for key in self.query.in_header)
 
-    def encode(self, row: Sequence[Any], header: Header | None = None) -> bytes:
+    def encode(self, row: Sequence[Any], header: Header = NO_HEADER) -> bytes:
         """The identifier for a row."""
         if self.wanted:
             return self._encode_all(row, header)
         try:
             if "".join([row[place] for place in self._texts]).isascii():
-                return self._written(row, None, *self._plain)
+                return self._written(row, header, *self._plain)
         except UnicodeEncodeError:
             pass  # text in the items of a sequence
         return self._encode_all(row, header)
 
-    def _encode_all(self, row: Sequence[Any], header: Header | None) -> bytes:
+    def _encode_all(self, row: Sequence[Any], header: Header) -> bytes:
         try:
             return self._written(row, header, *self._asked)
         except UnicodeEncodeError:
@@ -351,7 +349,7 @@ class Answers:
     def _written(
         self,
         row: Sequence[Any],
-        header: Header | None,
+        header: Header,
         element: bytes,
         encode_text: Encode,
         encode: Encode,
@@ -377,18 +375,13 @@ class Answers:
             raise UnicodeEncodeError("ascii", "", 0, 0, "text of an item")
         return encode_element(tag, "SQ", in_coding(items, self._coding), self._coding)
 
-    def _from_header(self, key: Key, header: Header | None, encode: Encode) -> bytes:
-        element = None if header is None else header.elements.get(key.tag)
-        if element is None or header is None:
-            return encode_element(key.tag, key.vr, b"", self._coding)
-        if element.vr == "SQ":
-            try:
-                items = header.canonical(key.tag)
-            except InvalidDataSetError:
-                items = b""
-            if isinstance(key.criterion, SequenceKey):
-                items = selected_items(items, key.criterion)
+    def _from_header(self, key: Key, header: Header, encode: Encode) -> bytes:
+        if isinstance(key.criterion, SequenceKey):
+            items = selected_items(header.items(key.tag), key.criterion)
             return self._sequence(key.tag, items, encode)
+        element = header.elements.get(key.tag)
+        if element is None or element.vr == "SQ":
+            return encode_element(key.tag, key.vr, b"", self._coding)
         if is_binary(element.vr):
             value = header.data[element.start : element.end]
             if header.coding.little != self._coding.little:
@@ -398,18 +391,10 @@ class Answers:
         return encode_element(key.tag, element.vr, value, self._coding)
 
 
-def _accepts_header(header: Header | None, key: Key) -> bool:
+def _accepts_header(header: Header, key: Key) -> bool:
     if isinstance(key.criterion, SequenceKey):
-        data = b""
-        if header is not None and key.tag in header.elements:
-            try:
-                data = header.canonical(key.tag)
-            except InvalidDataSetError:
-                data = b""
-        return accepts_items(data, key.criterion)
-    if not isinstance(key.criterion, Criterion):
-        return True
-    return key.criterion.accepts("" if header is None else header.text(key.tag, key.vr))
+        return accepts_items(header.items(key.tag), key.criterion)
+    return key.criterion is None or key.criterion.accepts(header.text(key.tag, key.vr))
 
 
 def _sorted(values: str | None) -> str:

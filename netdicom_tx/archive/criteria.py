@@ -261,11 +261,6 @@ class Name(Test):
     def of(cls, text: str) -> Name:
         return cls(person_name(text), "=" not in text)
 
-    @property
-    def is_universal(self) -> bool:
-        """Whether it asks for nothing, like ``=``."""
-        return not any(self.groups)
-
     def accepts(self, value: str) -> bool:
         found = person_name(value)
         if self.in_any:
@@ -280,11 +275,12 @@ class Name(Test):
         if self.in_any:
             return sa.or_(*(_group_clause(self.groups.alphabetic, keys[n]) for n in range(3)))
         return sa.and_(
+            sa.true(),
             *(
                 _group_clause(wanted, keys[number])
                 for number, wanted in enumerate(self.groups)
                 if wanted
-            )
+            ),
         )
 
 

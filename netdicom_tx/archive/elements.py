@@ -218,9 +218,7 @@ def _item_end(data: Buffer, coding: Coding, start: int, end: int, depth: int) ->
         if tag == _ITEM_END:
             return position, value
         # One element: the next may be the delimiter, which is none.
-        for element in elements(data, coding, position, end, depth=depth + 1):
-            position = element.behind
-            break
+        position = next(elements(data, coding, position, end, depth=depth + 1)).behind
 
 
 def encode_element(tag: int, vr: str, value: bytes, coding: Coding) -> bytes:

@@ -352,8 +352,6 @@ class Identifier:
                 return []
         if vr == "PN":
             name = Name.of(value)
-            if name.is_universal:
-                return []
             if self._options.fuzzy_names and not is_wild(value):
                 fuzzy = Fuzzy.of(value)
                 return [name, fuzzy] if fuzzy.words else [name]

@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 from ..exceptions import NetDICOMError
 from .answers import Answers
 from .matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
-from .record import Header, InstanceRecord, record_of
+from .record import NO_HEADER, Header, InstanceRecord, record_of
 from .schema import (
     IndexUnusableError,
     header,
@@ -334,10 +334,11 @@ class Index:
         Raises:
             IndexUnavailableError: Also for what goes wrong with the database inside.
         """
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             raise IndexUnavailableError("the index is not open")
         try:
-            with self._engine.connect() as connection:
+            with engine.connect() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             raise _translated(error) from error
@@ -463,22 +464,19 @@ class Index:
             found = array("q", sorted(found))
         return found
 
-    def _rows(
-        self, answers: Answers, ids: Sequence[int]
-    ) -> list[tuple[Sequence[Any], Header | None]]:
+    def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], Header]]:
         """The rows of a page that pass, each with the header of an instance where needed."""
         with self.reading() as connection:
             rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
             by_id = {row[0]: row for row in rows}
             ordered = [by_id[row_id] for row_id in ids if row_id in by_id]
-            if not answers.wanted:
-                pairs: list[tuple[Sequence[Any], Header | None]] = [(row, None) for row in ordered]
-            else:
+            headers: dict[int | None, Header] = {}
+            if answers.wanted:
                 instances = [answers.representative(row) for row in ordered]
                 headers = self._headers(connection, instances, answers.wanted)
-                pairs = [
-                    (row, headers.get(each)) for row, each in zip(ordered, instances, strict=True)
-                ]
+        pairs: list[tuple[Sequence[Any], Header]] = [
+            (row, headers.get(answers.representative(row), NO_HEADER)) for row in ordered
+        ]
         if not answers.query.has_residual:
             return pairs
         return [pair for pair in pairs if answers.accepts(*pair)]

@@ -256,8 +256,6 @@ def retrieve_query(
     if level is Level.PATIENT and key.criterion.single is None:
         raise mismatch("one PatientID is expected at PATIENT level")
     _place(query, by_tag, read.minutes)
-    if query.is_partial:
-        raise mismatch("the identifier has other keys than unique ones")
     return query
 
 
@@ -353,12 +351,12 @@ def _combined(date: Criterion | None, time: Criterion | None) -> tuple[str, str]
     """The ends of one range, when date and time are ranges of one form (PS3.4 C.2.2.2.5.4)."""
     if date is None or time is None or len(date.tests) != 1 or len(time.tests) != 1:
         return None
-    day, moment = date.tests[0], time.tests[0]
-    if not isinstance(day, Between) or not isinstance(moment, Between):
+    (day,), (hour,) = date.tests, time.tests
+    assert isinstance(day, Between)  # no other test is made for a DA
+    assert isinstance(hour, Between)  # nor for a TM
+    if not (day.is_range and hour.is_range and day.form == hour.form):
         return None
-    if not (day.is_range and moment.is_range and day.form == moment.form):
-        return None
-    return day.ends[0] + moment.ends[0], day.ends[1] + moment.ends[1]
+    return day.ends[0] + hour.ends[0], day.ends[1] + hour.ends[1]
 
 
 def _together(date: int, asked: Criterion, ends: tuple[str, str]) -> sa.ColumnElement[bool]:

@@ -93,11 +93,11 @@ def reconcile(index: Index, files: Files) -> Reconciled:
             remove(row.sop_instance_uid)
             row = next(rows, None)
         if row is None or row.path != name:
-            add(path)
+            add(Path(path))
             continue
         if row.size == size:
             done.compared += 1
-        elif not add(path):
+        elif not add(Path(path)):
             remove(row.sop_instance_uid)
         row = next(rows, None)
     while row is not None:
@@ -125,7 +125,7 @@ class _Waiting:
             self._futures.popleft().result()
 
 
-def _listing(index: Index, files: Files) -> Iterator[tuple[str, Path, int]]:
+def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
     """Every file: (path as in the index, path, size), in the order of the first."""
     with os.scandir(files.instances) as entries:
         folders = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
@@ -134,12 +134,12 @@ def _listing(index: Index, files: Files) -> Iterator[tuple[str, Path, int]]:
         prefix = index.path_text(parent) + os.sep
         with os.scandir(parent) as entries:
             found = sorted(
-                (each.name, each.stat(follow_symlinks=False).st_size)
+                (each.name, each.path, each.stat(follow_symlinks=False).st_size)
                 for each in entries
                 if each.is_file(follow_symlinks=False)
             )
-        for name, size in found:
-            yield prefix + name, parent / name, size
+        for name, path, size in found:
+            yield prefix + name, path, size
 
 
 class Fault(Enum):

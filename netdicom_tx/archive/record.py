@@ -29,7 +29,7 @@ from .header import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
 from .schema import ATTRIBUTES, Level, attributes_of
 from .values import codecs_of, keys_of, text_of
 
-__all__ = ["Header", "InstanceRecord", "digest_of", "record_of"]
+__all__ = ["NO_HEADER", "Header", "InstanceRecord", "digest_of", "record_of"]
 
 #: Octets of a value that is kept; longer ones are bulk, and no key.
 VALUE_LIMIT: Final = 8192
@@ -99,14 +99,22 @@ class Header:
         value = self.data[element.start : element.end]
         return text_of(vr, value, self.codecs, little_endian=self.coding.little)
 
-    def canonical(self, tag: int) -> bytes:
-        """The value of an attribute that is there, in explicit VR little endian and UTF-8.
+    def items(self, tag: int) -> bytes:
+        """The items of a sequence, in explicit VR little endian and UTF-8.
 
-        Raises:
-            InvalidDataSetError: It is a sequence that cannot be read.
+        Nothing when it is not there, or damaged inside.
         """
-        element = self.elements[tag]
-        return recode(self.data, element, self.coding.little, self.codecs, CANONICAL)
+        element = self.elements.get(tag)
+        if element is None or element.vr != "SQ":
+            return b""
+        try:
+            return recode(self.data, element, self.coding.little, self.codecs, CANONICAL)
+        except InvalidDataSetError:
+            return b""
+
+
+#: Of an instance of which nothing is known.
+NO_HEADER: Final = Header(b"", {}, CANONICAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +154,7 @@ class InstanceRecord:
             if tag not in there:
                 continue
             if attribute.vr == "SQ":
-                found[attribute.column] = self._items(tag)
+                found[attribute.column] = self.header.items(tag) or None
             else:
                 text = self.header.text(tag, attribute.vr)
                 found[attribute.column] = text
@@ -158,12 +166,6 @@ class InstanceRecord:
         if level is Level.IMAGE:
             found["available_transfer_syntax_uid"] = self.transfer_syntax
         return found
-
-    def _items(self, tag: int) -> bytes | None:
-        try:
-            return self.header.canonical(tag)
-        except InvalidDataSetError:
-            return None  # damaged inside: unknown
 
 
 def record_of(

@@ -330,7 +330,8 @@ _version = sa.Table(
 )
 
 #: The steps from one version to the next: the function at 2 makes version 2 of version 1. A new
-#: database is made at the newest version at once. Steps are never changed once released.
+#: database is made at the newest version at once, and a new table needs no step: what is missing is
+#: made. Steps are never changed once released.
 STEPS: dict[int, Callable[[sa.Connection], None]] = {}
 
 #: The version of the tables above.
@@ -369,6 +370,8 @@ def migrate(
         with engine.begin() as connection:
             steps[number](connection)
             connection.execute(_version.update().values(version=number))
+    with engine.begin() as connection:
+        metadata.create_all(connection)
     return found
 
 

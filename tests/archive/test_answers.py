@@ -506,6 +506,7 @@ def test_text_comes_back_from_its_character_set(terms: tuple[str, ...], text: st
         (("ISO_IR 6",), "é"),
         (("", "ISO 2022 IR 87"), "é"),
         (("", "ISO 2022 IR 87"), "홍"),
+        (("", "ISO 2022 IR 87"), "山\x1b(B"),
     ],
 )
 def test_what_a_character_set_lacks_is_refused(terms: tuple[str, ...], text: str) -> None:

@@ -46,6 +46,15 @@ def test_elements_are_found_one_after_the_other(encoding: Encoding, defined: boo
     assert data[start:end] == text + inner
 
 
+def test_items_of_both_kinds_stand_in_a_sequence_of_undefined_length() -> None:
+    text = EXPLICIT.element(0x00080100, "SH", b"abcd")
+    value = EXPLICIT.items(text, defined=True) + EXPLICIT.items(text)
+    data = EXPLICIT.element(0x00081032, "SQ", value, 0xFFFFFFFF) + text
+    first, second = read(data)
+    assert [data[a:b] for a, b in items(data, CANONICAL, first.start, first.end)] == [text, text]
+    assert second.behind == len(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [

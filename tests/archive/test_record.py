@@ -133,7 +133,7 @@ def test_a_header_is_found_again_in_what_stands_in_the_index(syntax: str) -> Non
     header = Header.of(record.packed, syntax, {0x00280010, 0x00081032, 0x00100010})
     assert header.text(0x00280010, "US") == "512"
     assert header.text(0x00100010, "PN") == "Yamada^Tarou=山田^太郎"
-    assert header.canonical(0x00081032) == _items("1 ", "胸部")
+    assert header.items(0x00081032) == _items("1 ", "胸部")
     assert 0x00080020 not in header.elements
     assert header.text(0x00080020, "DA") == ""
 
