@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
@@ -12,6 +13,7 @@ from twisted.python import usage
 
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
+from .archive.workflow import WorkflowOptions
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 
@@ -20,6 +22,10 @@ __all__ = ["NodeService", "Options", "makeService"]
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
 # Seconds that running operations have when the node stops.
 GRACE = 10.0
+
+
+# Options that name peers.
+_TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 
 
 class Options(usage.Options):
@@ -40,6 +46,7 @@ class Options(usage.Options):
             None,
             "SQLAlchemy URL of the index. [default: SQLite, index.db in the storage directory]",
         ],
+        ["worklist", "w", None, "Directory of worklist files (.wl); changes are seen at once."],
         [
             "max-associations",
             "m",
@@ -73,6 +80,8 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         self["peer"] = []
+        for name in _TITLES:
+            self[name] = []
         self._given.clear()
 
     def __setitem__(self, name: str, value: object) -> None:
@@ -92,6 +101,18 @@ class Options(usage.Options):
 
     opt_p = opt_peer
 
+    def opt_forward_mpps(self, title: str) -> None:
+        """AE title of a --peer that has each performed procedure step sent on; repeatable."""
+        self["forward-mpps"].append(title)
+
+    def opt_notify_mpps(self, title: str) -> None:
+        """AE title of a --peer that is told of its events; repeatable."""
+        self["notify-mpps"].append(title)
+
+    def opt_notify_availability(self, title: str) -> None:
+        """AE title of a --peer that is told when its instances are here; repeatable."""
+        self["notify-availability"].append(title)
+
     def opt_config(self, path: str) -> None:
         """A TOML file with these options as keys; an option that is given too wins over the file."""
         self["config"] = path
@@ -106,7 +127,8 @@ class Options(usage.Options):
             raise usage.UsageError(f"--config {path}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise usage.UsageError(f"--config {path}: {error}") from error
-        kinds = {"listen": list, "peer": list, "max-associations": int, "move-associations": int}
+        kinds: dict[str, type] = dict.fromkeys(("listen", "peer", *_TITLES), list)
+        kinds |= dict.fromkeys(("max-associations", "move-associations"), int)
         kinds |= {name: bool for name, *_ in self.optFlags}
         kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
         problems = [f"{key}: no such option" for key in found if key not in kinds]
@@ -131,6 +153,10 @@ class Options(usage.Options):
             if self[name] < 1:
                 raise usage.UsageError(f"--{name}: expected 1 or more")
         self["peers"] = dict(_peer(each) for each in self["peer"])
+        for name in _TITLES:
+            for title in self[name]:
+                if title not in self["peers"]:
+                    raise usage.UsageError(f"--{name} {title}: add --peer {title}@host:port")
         if self["strict-peers"] and not self["peers"]:
             raise usage.UsageError("--strict-peers without any --peer would serve nobody")
         try:
@@ -190,7 +216,7 @@ class NodeService(MultiService):
 
     def stopService(self) -> Any:  # a Deferred, as IService allows
         stopped = super().stopService()  # type: ignore[no-untyped-call]
-        return stopped.addBoth(self._stopped)
+        return stopped.addBoth(lambda _: self.ae.pause()).addBoth(self._stopped)
 
     def _stopped(self, result: object) -> object:
         self.ae.stop()
@@ -214,5 +240,11 @@ def makeService(options: Options) -> NodeService:
         move_associations=options["move-associations"],
         called_ae_titles=[options["aet"]] if is_strict else None,
         calling_ae_titles=peers if is_strict else None,
+        workflow=WorkflowOptions(
+            worklist=Path(options["worklist"]) if options["worklist"] else None,
+            forward_mpps=tuple(options["forward-mpps"]),
+            notify_mpps=tuple(options["notify-mpps"]),
+            notify_availability=tuple(options["notify-availability"]),
+        ),
     )
     return NodeService(ae, options["listen"])

@@ -54,6 +54,10 @@ def test_no_option_is_a_working_node() -> None:
         "listen": ["tcp:11112:interface=127.0.0.1"],
         "storage": "netdicom-archive",
         "database": None,
+        "worklist": None,
+        "forward-mpps": [],
+        "notify-mpps": [],
+        "notify-availability": [],
         "max-associations": 100,
         "move-associations": 1,
         "duplicates": Duplicates.KEEP,
@@ -166,6 +170,10 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         unknown-sop-classes = true
         no-fsync = true
         strict-peers = true
+        worklist = "/srv/worklist"
+        forward-mpps = ["A"]
+        notify-mpps = ["A", "B"]
+        notify-availability = ["B"]
         """,
     )
     assert dict(parse("--config", path)) == {
@@ -182,7 +190,18 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "unknown-sop-classes": True,
         "no-fsync": True,
         "strict-peers": True,
+        "worklist": "/srv/worklist",
+        "forward-mpps": ["A"],
+        "notify-mpps": ["A", "B"],
+        "notify-availability": ["B"],
     }
+
+
+@pytest.mark.parametrize("name", ["forward-mpps", "notify-mpps", "notify-availability"])
+def test_what_is_sent_to_must_be_a_peer(name: str) -> None:
+    """No address is taken from anywhere else."""
+    with pytest.raises(usage.UsageError, match=f"--{name} RIS: add --peer RIS@host:port"):
+        parse(f"--{name}", "RIS")
 
 
 def test_an_option_wins_over_the_file(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from .. import statuses
@@ -31,6 +32,7 @@ from ..uids import (
     COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
     COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS,
     GET_SOP_CLASSES,
+    MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
     MOVE_SOP_CLASSES,
     STORAGE_SOP_CLASSES,
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
@@ -43,6 +45,7 @@ from .reconcile import reconcile
 from .record import InstanceRecord, digest_of, record_of
 from .retrieval import Retrieval
 from .workers import Workers
+from .workflow import Workflow, WorkflowOptions
 
 __all__ = ["ArchiveAE"]
 
@@ -65,6 +68,7 @@ class ArchiveAE(AE):
         index: Opened by :meth:`start`, which makes it agree with the store; None keeps files only.
         peers: By AE title: where C-MOVE may send to, and nowhere else.
         unknown_sop_classes: Also keep instances of SOP classes that no registry knows.
+        workflow: What is said of worklist, performed steps and storage commitment; those need an index.
         options: Of :class:`~netdicom_tx.AE`.
     """
 
@@ -78,12 +82,14 @@ class ArchiveAE(AE):
         *,
         peers: Mapping[str, RemoteAE] | None = None,
         unknown_sop_classes: bool = False,
+        workflow: WorkflowOptions | None = None,
         **options: Any,
     ) -> None:
         super().__init__(ae_title, **options)
         self.store = store
         self.index = index
         self.peers = dict(peers or {})
+        self._queue_starts: IDelayedCall | None = None
         self._writers = Workers("netdicom-writer", _WRITERS)
         self._readers = Workers("netdicom-reader", _READERS)
         self.add_scp(verification_scp)
@@ -102,6 +108,9 @@ class ArchiveAE(AE):
                     COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
                     WITHOUT_BULK_DATA_GET_SOP_CLASS,
                 ),
+            )
+            self.workflow = Workflow(
+                self, index, self._readers, self.peers, workflow or WorkflowOptions()
             )
 
     def about(self) -> str:
@@ -127,6 +136,9 @@ class ArchiveAE(AE):
             raise
         self._writers.start(self.reactor)
         self._readers.start(self.reactor)
+        if self.index is not None:
+            # In the reactor's next turn: a node that cannot listen is stopped before it.
+            self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
 
     def _reconcile(self, index: Index) -> None:
         """Files and rows agree before anybody is served."""
@@ -140,8 +152,18 @@ class ArchiveAE(AE):
                 unreadable=len(found.unreadable),
             )
 
+    def pause(self) -> defer.Deferred[None]:
+        """Send nothing more of what the queue holds; fires when nothing of it is under way."""
+        self._forget_queue_start()
+        return defer.succeed(None) if self.index is None else self.workflow.stop()
+
+    def _forget_queue_start(self) -> None:
+        if self._queue_starts is not None and self._queue_starts.active():
+            self._queue_starts.cancel()
+
     def stop(self) -> None:
         """Finish what is being written, and give store and index back."""
+        self._forget_queue_start()
         self._writers.stop()
         self._readers.stop()
         if self.index is not None:
@@ -254,6 +276,8 @@ class ArchiveAE(AE):
         return None if self.index is None else self.retrieval.answer_extended(proposal)
 
     def find_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
+        if context.sop_class == MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS:
+            return self.workflow.worklist.find(context, ds)
         return self.retrieval.find(asce, context, ds)
 
     def move_for(
@@ -263,6 +287,20 @@ class ArchiveAE(AE):
 
     def get_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
         return self.retrieval.get(asce, context, ds)
+
+    # -- performed procedure steps -------------------------------------------------------------------
+
+    def on_mpps_create(self, uid: str, ds: Dataset) -> Any:
+        """A performed step begins (PS3.4 F.7.2.1)."""
+        return self.workflow.steps.create(uid, ds)
+
+    def on_mpps_set(self, uid: str, modifications: Dataset) -> Any:
+        """A performed step changes (PS3.4 F.7.2.2)."""
+        return self.workflow.steps.change(uid, modifications)
+
+    def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Any:
+        """Somebody asks for a performed step (PS3.4 F.8)."""
+        return self.workflow.steps.get(uid, tags)
 
     def transcode(self, asce: Association, instance: Instance) -> Any:
         return None if self.index is None else self.retrieval.transcode(asce, instance)

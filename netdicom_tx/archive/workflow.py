@@ -1,20 +1,13 @@
-"""The workflow services of an archive, put together: commitment, worklist, procedure steps, and their queue.
+"""What closes the loop with modalities and RIS, joined for the node: commitment, worklist, performed steps.
 
-An AE that has an index makes one of these, calls :meth:`Workflow.start` when the index is open and
-:meth:`Workflow.stop` before it is closed, and passes four hooks on::
-
-    def on_mpps_create(self, uid, ds): return self.workflow.steps.create(uid, ds)
-    def on_mpps_set(self, uid, ds): return self.workflow.steps.change(uid, ds)
-    def on_mpps_get(self, uid, tags): return self.workflow.steps.get(uid, tags)
-    def on_receive_find(self, context, ds):
-        if context.sop_class == MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS:
-            return self.workflow.worklist.find(context, ds)
+All of it stands on the index's database and on one outbound queue; where it sends to are the node's peers.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
@@ -27,75 +20,80 @@ from .commitment import ArchiveCommitment
 from .index import Index
 from .procedure_steps import ProcedureSteps
 from .queue import Queue, QueueRunner
+from .workers import Workers
 from .worklist import Worklist
 from .worklist_sources import WorklistDirectory, WorklistTable
 
-__all__ = ["Workflow"]
+__all__ = ["Workflow", "WorkflowOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowOptions:
+    """What an operator says of the workflow services.
+
+    Attributes:
+        worklist: Directory of worklist files, as ``wlmscpfs`` has them; None means none.
+        forward_mpps: AE titles of peers that have each performed step sent on.
+        notify_mpps: AE titles of peers that are told of its events.
+        notify_availability: AE titles of peers that are told when a performed step's instances are here.
+    """
+
+    worklist: Path | None = None
+    forward_mpps: tuple[str, ...] = ()
+    notify_mpps: tuple[str, ...] = ()
+    notify_availability: tuple[str, ...] = ()
 
 
 class Workflow:
-    """The services, registered on an AE.
+    """The services of one node; registers them with it.
 
     Args:
-        ae: Which serves and sends.
-        in_thread: Runs a blocking call off the reactor thread.
-        peers: By AE title: whom it may call, and nobody else.
-        owner: Of the tasks that this node performs; another for each node on one database, and the same after
-            a restart.
-        worklist_directories: Of ``*.wl`` files.
-        worklist_sources: Further providers of :class:`~netdicom_tx.archive.worklist.IWorklistSource`.
-        forward_to: AE titles that performed procedure steps are forwarded to.
-        notify: AE titles that have the events of MPPS Notification.
-        available_to: AE titles that have instance availability notifications.
-
-    Attributes:
-        table: The worklist items that were imported.
+        ae: The node.
+        index: Opened by the node, before :meth:`start`.
+        workers: For what blocks.
+        peers: By AE title.
+        sources: Worklist sources besides the directory and the table that is imported into.
     """
 
     def __init__(
         self,
         ae: AE,
         index: Index,
-        in_thread: Callable[..., defer.Deferred[Any]],
+        workers: Workers,
         peers: Mapping[str, RemoteAE],
-        *,
-        owner: str,
-        worklist_directories: Iterable[str | os.PathLike[str]] = (),
-        worklist_sources: Iterable[Any] = (),
-        forward_to: Iterable[str] = (),
-        notify: Iterable[str] = (),
-        available_to: Iterable[str] = (),
+        options: WorkflowOptions,
+        sources: Iterable[Any] = (),
     ) -> None:
-        self.queue = Queue(index, owner)
-        self.runner = QueueRunner(self.queue, in_thread)
-        self.commitment = ArchiveCommitment(ae, index, self.runner, in_thread, peers)
+        self.queue = Queue(index, ae.ae_title)
+        self._runner = QueueRunner(self.queue, workers.run)
         self.steps = ProcedureSteps(
             ae,
             index,
-            self.runner,
-            in_thread,
+            self._runner,
+            workers.run,
             peers,
-            forward_to=forward_to,
-            notify=notify,
-            available_to=available_to,
+            forward_to=options.forward_mpps,
+            notify=options.notify_mpps,
+            available_to=options.notify_availability,
         )
-        self.table = WorklistTable(index, in_thread)
-        directories = [WorklistDirectory(path, in_thread) for path in worklist_directories]
+        directories = [options.worklist] if options.worklist is not None else []
         self.worklist = Worklist(
-            [self.table, *directories, *worklist_sources], in_thread, self.steps.states
+            [
+                *sources,
+                WorklistTable(index, workers.run),
+                *(WorklistDirectory(each, workers.run) for each in directories),
+            ],
+            workers.run,
+            self.steps.states,
         )
-        ae.add_scp(self.commitment)
+        ae.add_scp(ArchiveCommitment(ae, index, self._runner, workers.run, peers))
         ae.add_scp(ModalityPerformedProcedureStep())
         ae.add_scp(modality_work_list_scp)
 
     def start(self, clock: IReactorTime) -> None:
-        """Perform what is owed; the index is open."""
-        self.runner.start(clock)
+        """Perform what the queue holds, from now on."""
+        self._runner.start(clock)
 
     def stop(self) -> defer.Deferred[None]:
-        """Give up what is being performed: it is owed still.
-
-        Returns:
-            Fires when nothing is performed any more.
-        """
-        return self.runner.stop()
+        """Perform no more; what is not done stays in the queue. Fires when nothing is under way."""
+        return self._runner.stop()
