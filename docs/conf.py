@@ -159,6 +159,28 @@ def query_options() -> str:
     )
 
 
+def procedure_step() -> str:
+    """What a performed procedure step needs (PS3.4 Table F.7.2-1)."""
+    from pydicom.datadict import keyword_for_tag
+
+    from netdicom_tx.sopclass.procedure_step import RULES, Rule
+
+    def rows(rules: Iterable[Rule], depth: int) -> Iterable[Sequence[str]]:
+        for rule in rules:
+            yield (
+                "&gt;" * depth + keyword_for_tag(rule.tag),
+                f"({rule.tag >> 16:04X},{rule.tag & 0xFFFF:04X})",
+                rule.create,
+                rule.modify,
+                "" if rule.final == "." else rule.final,
+            )
+            yield from rows(rule.items, depth + 1)
+
+    return table(
+        ["attribute", "tag", "N-CREATE", "N-SET", "in a final state"], rows(RULES.values(), 0)
+    )
+
+
 def limits() -> str:
     """Bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, requests
@@ -242,6 +264,7 @@ def generate(_: Sphinx) -> None:
         transfer_syntaxes,
         query_keys,
         query_options,
+        procedure_step,
         limits,
     ):
         (directory / f"{page.__name__}.md").write_text(page(), "utf-8")
