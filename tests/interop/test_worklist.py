@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from .archives import pynetdicom_findscu
-from .peers import absent, program, run, succeed
-from .workflow import Wlmscpfs, WorkflowNode, worklist, write_wl
+from .peers import Node, absent, program, run, succeed
+from .workflow import Wlmscpfs, worklist, write_wl
 
 pytestmark = pytest.mark.interop
 
@@ -304,8 +304,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkflowNode]:
-    made = WorkflowNode(tmp_path_factory.mktemp("node"), "--worklist", str(directory))
+def node(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    made = Node(tmp_path_factory.mktemp("node"), "--worklist", str(directory))
     made.start()
     yield made
     made.stop()
@@ -341,7 +341,7 @@ def ids(found: Iterable[Dataset]) -> list[str]:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_node_answers_as_wlmscpfs_does(
-    name: str, node: WorkflowNode, wlmscpfs: Wlmscpfs, tmp_path: Path
+    name: str, node: Node, wlmscpfs: Wlmscpfs, tmp_path: Path
 ) -> None:
     """The same items, and every attribute of them that wlmscpfs knows as a return key."""
     identifier = asking(**QUERIES[name])
@@ -360,7 +360,7 @@ def test_the_node_answers_as_wlmscpfs_does(
 
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_where_the_node_differs_the_standard_has_it(
-    name: str, node: WorkflowNode, wlmscpfs: Wlmscpfs, tmp_path: Path
+    name: str, node: Node, wlmscpfs: Wlmscpfs, tmp_path: Path
 ) -> None:
     keys, expected, reason = DIFFERENCES[name]
     identifier = asking(**keys)
@@ -370,7 +370,7 @@ def test_where_the_node_differs_the_standard_has_it(
 
 
 @pytest.fixture(scope="module")
-def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkflowNode]:
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node whose items are in eleven scripts and character sets."""
     path = tmp_path_factory.mktemp("scripts")
     for label, (terms, name, physician) in NAMES.items():
@@ -378,7 +378,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkflowNode]:
         ds = scheduled(label, item)
         ds.SpecificCharacterSet = terms
         write_wl(ds, path / f"{label}.wl")
-    made = WorkflowNode(path, "--worklist", str(path))
+    made = Node(path, "--worklist", str(path))
     made.start()
     yield made
     made.stop()
@@ -386,9 +386,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkflowNode]:
 
 
 @pytest.mark.parametrize("name", IN_OTHER_SCRIPTS)
-def test_names_are_matched_as_what_they_say(
-    name: str, scripts: WorkflowNode, tmp_path: Path
-) -> None:
+def test_names_are_matched_as_what_they_say(name: str, scripts: Node, tmp_path: Path) -> None:
     """wlmscpfs compares octets, so PS3.4 C.2.2.2 is the judge; and every answer reads as it was written."""
     terms, keys, expected = IN_OTHER_SCRIPTS[name]
     identifier = asking(**keys)
@@ -416,7 +414,7 @@ def test_the_files_of_dcmtk_are_read(tmp_path: Path) -> None:
         succeed(program("dump2dcm"), *options, dump, target)
     (tmp_path / "OFFIS" / "lockfile").touch()
     peer = Wlmscpfs(tmp_path, "OFFIS", tmp_path / "wlmscpfs.log")
-    node = WorkflowNode(tmp_path, "--worklist", str(tmp_path))
+    node = Node(tmp_path, "--worklist", str(tmp_path))
     try:
         node.start()
         for number, keys in enumerate(({}, {"Modality": "MR"}, {"PatientName": "V*"})):
@@ -430,18 +428,18 @@ def test_the_files_of_dcmtk_are_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def changing(tmp_path: Path) -> Iterator[tuple[WorkflowNode, Path]]:
+def changing(tmp_path: Path) -> Iterator[tuple[Node, Path]]:
     """A node, and the directory of its worklist, which a test changes."""
     path = tmp_path / "worklist"
     path.mkdir()
-    node = WorkflowNode(tmp_path, "--worklist", str(path))
+    node = Node(tmp_path, "--worklist", str(path))
     node.start()
     yield node, path
     node.stop()
 
 
 def test_changes_of_the_directory_are_seen_without_a_restart(
-    changing: tuple[WorkflowNode, Path], tmp_path: Path
+    changing: tuple[Node, Path], tmp_path: Path
 ) -> None:
     node, path = changing
     queries = iter(range(100))
@@ -462,7 +460,7 @@ def test_changes_of_the_directory_are_seen_without_a_restart(
 
 
 def test_a_key_that_is_none_is_refused_and_the_next_query_answered(
-    node: WorkflowNode, tmp_path: Path
+    node: Node, tmp_path: Path
 ) -> None:
     """0xC000 with an Error Comment (PS3.4 Table K.4-1)."""
     identifier = asking(ScheduledProcedureStepStartDate="20261123")
@@ -479,7 +477,7 @@ def test_a_key_that_is_none_is_refused_and_the_next_query_answered(
     assert len(worklist(node.address, asking(), tmp_path / "next")) == len(ITEMS)
 
 
-def test_pynetdicom_asks_the_worklist(node: WorkflowNode, tmp_path: Path) -> None:
+def test_pynetdicom_asks_the_worklist(node: Node, tmp_path: Path) -> None:
     found = pynetdicom_findscu(
         node.address, "W", asking(ScheduledStationAETitle="MR1"), tmp_path / "query"
     )

@@ -1,8 +1,6 @@
-"""The node with its workflow services, and DCMTK's worklist, as peers of these tests."""
+"""DCMTK's worklist as a peer, and its ``findscu -W`` as a function."""
 
 import functools
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,45 +9,8 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from .archives import answers
-from .peers import (
-    CHECKOUT,
-    Address,
-    Node,
-    Process,
-    free_port,
-    program,
-    run,
-)
+from .peers import Address, Process, free_port, program, run
 from .population import write_part10
-
-_PROGRAM = Path(__file__).with_name("workflow_node.py")
-
-
-class WorkflowNode(Node):
-    """A node with ``--worklist``, ``--forward``, ``--notify`` and ``--announce``."""
-
-    def start(self) -> None:
-        assert self._process is None, "the node is running"
-        process = Process(
-            self._directory / "node.log",
-            *(sys.executable, _PROGRAM, "--storage", self.storage, "--aet", self.ae_title),
-            *self._options,
-            PYTHONPATH=os.pathsep.join(
-                filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
-            ),
-        )
-        listening = process.ready(
-            lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", process.text()), "listening node"
-        )
-        self._port = int(listening[1])
-        self._process = process
-
-    def stop(self) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            status = process.stop()
-            assert status in (0, -15), f"the node ended with {status}:\n{process.text()}"
-
 
 # Brings the loopback interface of a new network namespace up, and becomes what follows.
 _ALONE = """
