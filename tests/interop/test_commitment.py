@@ -176,6 +176,9 @@ class OurTests(TestCase):
             # The report is answered first: who releases in the turn in which it came leaves it owed.
             await deferLater(ae.reactor, 0)
             await asce.release()
+        for each in ae.associations:
+            # The peer has opened it, and ends it when it has our answer.
+            await each.closed()
         return result
 
     async def test_the_node_on_both_associations(self) -> None:
