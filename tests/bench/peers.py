@@ -65,13 +65,13 @@ def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iter
     ]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = dcmtk_environment(tuned=False) | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with _process(command, storage, environment) as (process, log):
+    with running(command, storage, environment) as (process, log):
 
         def announced() -> int | None:
             found = re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text("utf-8", "replace"))
             return int(found[1]) if found else None
 
-        port = _until(announced, "the node's line with its port", process, log)
+        port = until(announced, "the node's line with its port", process, log)
         yield Peer(name=name, ae_title="NETDICOM", pid=process.pid, port=port, storage=storage)
 
 
@@ -83,14 +83,14 @@ def storescp(storage: Path, *, tuned: bool) -> Iterator[Peer]:
         storage: Folder of the received files.
         tuned: Nagle's algorithm off and the largest maximum length, else as it comes.
     """
-    port = _free_port()
+    port = free_port()
     storage.mkdir(parents=True)
-    command = [_tool("storescp"), "-od", str(storage), str(port)]
+    command = [tool("storescp"), "-od", str(storage), str(port)]
     if tuned:
         command[1:1] = ["--max-pdu", str(LARGEST_PDU)]
-    with _process(command, storage, dcmtk_environment(tuned=tuned)) as (process, log):
+    with running(command, storage, dcmtk_environment(tuned=tuned)) as (process, log):
         # Looking, not connecting: this process serves one association at a time.
-        _until(lambda: _listens(port) or None, f"a listener on port {port}", process, log)
+        until(lambda: listens(port) or None, f"a listener on port {port}", process, log)
         yield Peer(
             name="storescp", ae_title="STORESCP", pid=process.pid, port=port, storage=storage
         )
@@ -102,7 +102,7 @@ def storescu(peer: Peer, paths: list[Path], *, tuned: bool) -> None:
     Raises:
         RuntimeError: It failed, or its peer refused an instance.
     """
-    command = [_tool("storescu"), "-R", "-aec", peer.ae_title]
+    command = [tool("storescu"), "-R", "-aec", peer.ae_title]
     if tuned:
         command += ["--max-pdu", str(LARGEST_PDU), "--max-send-pdu", str(LARGEST_PDU)]
     command += ["127.0.0.1", str(peer.port), *map(str, paths)]
@@ -157,7 +157,7 @@ def _cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICKS
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     # pynetdicom installs tools of the same names beside the interpreter.
     mine = str(Path(sys.executable).parent)
     elsewhere = [d for d in os.get_exec_path() if d != mine]
@@ -167,13 +167,13 @@ def _tool(name: str) -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     # State 0A is LISTEN; the local address ends in the port in hexadecimal.
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]:
@@ -184,7 +184,7 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def _process(
+def running(
     command: list[str], storage: Path, environment: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     log = storage.with_suffix(".log")
@@ -203,7 +203,7 @@ def _process(
             process.wait()
 
 
-def _until(
+def until(
     look: Callable[[], _T | None], what: str, process: subprocess.Popen[bytes], log: Path
 ) -> _T:
     deadline = time.monotonic() + 30

@@ -8,27 +8,37 @@ import socket
 import struct
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
 
 from tests.bench.data import data_set_offset
 from tests.bench.peers import LARGEST_PDU, Peer
 
 _CONTEXT_ID = 1
-_RELEASE_RQ = struct.pack(">BxII", 5, 4, 0)
-_RELEASE_RP = 6
-_ASSOCIATE_AC = 2
-_P_DATA_TF = 4
-_COMMAND, _LAST = 1, 2
+RELEASE_RQ = struct.pack(">BxII", 5, 4, 0)
+RELEASE_RP = 6
+ASSOCIATE_AC = 2
+P_DATA_TF = 4
+COMMAND, LAST = 1, 2
 
 
 class RawSender:
-    """Instances of one SOP class in one transfer syntax, ready to be sent any number of times."""
+    """Instances of one SOP class in one transfer syntax, ready to be sent any number of times.
+
+    Attributes:
+        sop_class: Of all.
+        study: Study Instance UID of the first.
+        series: Series Instance UID of the first.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         """Read the files and make their PDUs; they stay in memory."""
         meta = read_file_meta_info(paths[0])
-        self._sop_class = str(meta.MediaStorageSOPClassUID)
+        self.sop_class = str(meta.MediaStorageSOPClassUID)
         self._transfer_syntax = str(meta.TransferSyntaxUID)
+        header = dcmread(paths[0], stop_before_pixels=True)
+        self.study = str(header.StudyInstanceUID)
+        self.series = str(header.SeriesInstanceUID)
         self._messages = [_c_store(path, number) for number, path in enumerate(paths, start=1)]
 
     def send(self, peer: Peer) -> None:
@@ -49,25 +59,26 @@ class RawSender:
                         raise RuntimeError(f"{peer.name}: PDU {kind} {body.hex()}")
                     return body
 
-                _check_acceptance(answer(_ASSOCIATE_AC))
+                _check_acceptance(answer(ASSOCIATE_AC))
                 for message in self._messages:
                     connection.sendall(message)
-                    _check_status(answer(_P_DATA_TF))
-                connection.sendall(_RELEASE_RQ)
-                answer(_RELEASE_RP)
+                    _check_status(answer(P_DATA_TF))
+                connection.sendall(RELEASE_RQ)
+                answer(RELEASE_RP)
 
     def _associate_rq(self, called: str) -> bytes:
         # PS3.8 9.3.2; the items are those of Tables 9-12 to 9-15 and D.1-1, PS3.7 D.3-1.
         context = struct.pack(">B3x", _CONTEXT_ID)
-        context += _item(0x30, self._sop_class.encode())
-        context += _item(0x40, self._transfer_syntax.encode())
-        user = _item(0x51, struct.pack(">I", LARGEST_PDU)) + _item(0x52, b"2.25.1")
+        context += item(0x30, self.sop_class.encode())
+        context += item(0x40, self._transfer_syntax.encode())
+        user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
         body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
-        body += _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context) + _item(0x50, user)
+        body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
         return struct.pack(">BxI", 1, len(body)) + body
 
 
-def _item(kind: int, value: bytes) -> bytes:
+def item(kind: int, value: bytes) -> bytes:
+    """An item of an A-ASSOCIATE-RQ."""
     return struct.pack(">BxH", kind, len(value)) + value
 
 
@@ -77,33 +88,36 @@ def _c_store(path: Path, message_id: int) -> bytes:
     data_set = memoryview(part10)[data_set_offset(path) :]
     command = b"".join(
         [
-            _element(0x0002, _uid(meta.MediaStorageSOPClassUID)),
-            _element(0x0100, struct.pack("<H", 0x0001)),  # C-STORE-RQ
-            _element(0x0110, struct.pack("<H", message_id)),
-            _element(0x0700, struct.pack("<H", 0)),  # priority: medium
-            _element(0x0800, struct.pack("<H", 0)),  # a data set follows
-            _element(0x1000, _uid(meta.MediaStorageSOPInstanceUID)),
+            element(0x0002, uid_value(meta.MediaStorageSOPClassUID)),
+            element(0x0100, struct.pack("<H", 0x0001)),  # C-STORE-RQ
+            element(0x0110, struct.pack("<H", message_id)),
+            element(0x0700, struct.pack("<H", 0)),  # priority: medium
+            element(0x0800, struct.pack("<H", 0)),  # a data set follows
+            element(0x1000, uid_value(meta.MediaStorageSOPInstanceUID)),
         ]
     )
-    command = _element(0x0000, struct.pack("<I", len(command))) + command
-    pdus: list[bytes | memoryview] = [_pdv_head(len(command), _COMMAND | _LAST), command]
+    command = element(0x0000, struct.pack("<I", len(command))) + command
+    pdus: list[bytes | memoryview] = [pdv_head(len(command), COMMAND | LAST), command]
     size = LARGEST_PDU - 6  # the PDV's own length, context ID and message control header
     for start in range(0, len(data_set), size):
         fragment = data_set[start : start + size]
-        pdus += [_pdv_head(len(fragment), _LAST * (start + size >= len(data_set))), fragment]
+        pdus += [pdv_head(len(fragment), LAST * (start + size >= len(data_set))), fragment]
     return b"".join(pdus)
 
 
-def _element(number: int, value: bytes) -> bytes:
+def element(number: int, value: bytes) -> bytes:
+    """An element of a command set."""
     return struct.pack("<HHI", 0x0000, number, len(value)) + value
 
 
-def _uid(value: str) -> bytes:
+def uid_value(value: str) -> bytes:
+    """A UID, padded."""
     return value.encode() + b"\0" * (len(value) % 2)
 
 
-def _pdv_head(length: int, control: int) -> bytes:
-    return struct.pack(">BxIIBB", _P_DATA_TF, length + 6, length + 2, _CONTEXT_ID, control)
+def pdv_head(length: int, control: int, context_id: int = _CONTEXT_ID) -> bytes:
+    """What stands before a fragment: the PDU's and the PDV's head (PS3.8 9.3.5, E.2)."""
+    return struct.pack(">BxIIBB", P_DATA_TF, length + 6, length + 2, context_id, control)
 
 
 def _check_acceptance(body: bytes) -> None:

@@ -1,0 +1,206 @@
+"""C-FIND, C-GET and C-MOVE SCUs that cost next to nothing, as :mod:`tests.bench.raw_sender`.
+
+What comes is counted and dropped; of a response only the status and the counters are read.
+"""
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from tests.bench.peers import LARGEST_PDU, Peer
+from tests.bench.raw_sender import (
+    ASSOCIATE_AC,
+    COMMAND,
+    LAST,
+    P_DATA_TF,
+    RELEASE_RP,
+    RELEASE_RQ,
+    element,
+    item,
+    pdv_head,
+    uid_value,
+)
+
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # study root
+MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
+_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_PENDING = (0xFF00, 0xFF01)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an operation brought.
+
+    Attributes:
+        status: The final one.
+        responses: Pending ones.
+        instances: Received, or sent elsewhere.
+        octets: Of the data sets received here.
+    """
+
+    status: int = -1
+    responses: int = 0
+    instances: int = 0
+    octets: int = 0
+
+
+class RawSCU:
+    """One association in the study root model; a context manager.
+
+    Args:
+        storage: A SOP class whose instances C-GET may bring.
+    """
+
+    def __init__(self, peer: Peer, *, storage: str = "") -> None:
+        self._name = peer.name
+        self._socket = socket.create_connection(("127.0.0.1", peer.port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._stream = self._socket.makefile("rb", buffering=1 << 18)
+        self._contexts = {FIND: 1, MOVE: 3, GET: 5}
+        syntaxes = dict.fromkeys(self._contexts.values(), _IMPLICIT)
+        if storage:
+            self._contexts[storage] = 7
+            syntaxes[7] = _EXPLICIT
+        self._socket.sendall(self._associate_rq(peer.ae_title, syntaxes, storage))
+        kind, _ = self._pdu()
+        if kind != ASSOCIATE_AC:
+            raise RuntimeError(f"{peer.name} does not accept the association: PDU {kind}")
+
+    def _associate_rq(self, called: str, syntaxes: dict[int, str], storage: str) -> bytes:
+        body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
+        body += item(0x10, b"1.2.840.10008.3.1.1.1")
+        for uid, number in self._contexts.items():
+            context = struct.pack(">B3x", number) + item(0x30, uid.encode())
+            body += item(0x20, context + item(0x40, syntaxes[number].encode()))
+        user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
+        if storage:
+            # PS3.7 D.3.3.4: of this class we are SCP too.
+            uid = storage.encode()
+            user += item(0x54, struct.pack(">H", len(uid)) + uid + b"\1\1")
+        body += item(0x50, user)
+        return struct.pack(">BxI", 1, len(body)) + body
+
+    def __enter__(self) -> "RawSCU":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._socket.sendall(RELEASE_RQ)
+            while self._pdu()[0] != RELEASE_RP:
+                pass
+        self._stream.close()
+        self._socket.close()
+
+    def _pdu(self) -> tuple[int, bytes]:
+        kind, length = struct.unpack(">BxI", self._stream.read(6))
+        return kind, self._stream.read(length)
+
+    def _parts(self) -> Iterator[tuple[int, bytes, bool]]:
+        """Context, octets of one PDV and whether it is of a command, for ever."""
+        while True:
+            kind, body = self._pdu()
+            if kind != P_DATA_TF:
+                raise RuntimeError(f"{self._name}: PDU {kind} {body[:40].hex()}")
+            at = 0
+            while at < len(body):
+                (length,) = struct.unpack_from(">I", body, at)
+                control = body[at + 5]
+                yield control, body[at + 6 : at + 4 + length], bool(control & COMMAND)
+                at += 4 + length
+
+    def run(self, operation: str, identifier: bytes, destination: str = "") -> Outcome:
+        """Send the request, answer what comes, and count until the final response.
+
+        Args:
+            identifier: In implicit VR little endian.
+            destination: Of a C-MOVE.
+
+        Raises:
+            RuntimeError: The peer did anything else.
+        """
+        field = {FIND: 0x0020, GET: 0x0010, MOVE: 0x0021}[operation]
+        command = element(0x0002, uid_value(operation))
+        command += element(0x0100, struct.pack("<H", field))
+        command += element(0x0110, struct.pack("<H", 1))
+        if destination:
+            title = destination.encode()
+            command += element(0x0600, title + b" " * (len(title) % 2))
+        command += element(0x0700, struct.pack("<H", 0)) + element(0x0800, struct.pack("<H", 1))
+        self._send(self._contexts[operation], command, identifier)
+        outcome = Outcome()
+        octets, waiting = 0, None
+        for control, part, is_command in self._parts():
+            if not is_command:
+                octets += len(part)
+                if control & LAST and waiting is not None:
+                    self._stored(waiting)
+                    outcome.instances += 1
+                    outcome.octets += octets
+                    waiting = None
+                continue
+            octets, waiting = 0, None
+            found = _command(part)
+            if found[0x0100] == 0x0001:
+                waiting = found
+                continue
+            outcome.status = found[0x0900]
+            if outcome.status not in _PENDING:
+                outcome.instances = max(outcome.instances, found.get(0x1021, 0))
+                if outcome.status:
+                    raise RuntimeError(f"{self._name}: status 0x{outcome.status:04X}")
+                return outcome
+            outcome.responses += 1
+        raise AssertionError("it goes on for ever")
+
+    def _send(self, context: int, command: bytes, data_set: bytes = b"") -> None:
+        command = element(0x0000, struct.pack("<I", len(command))) + command
+        pdus = pdv_head(len(command), COMMAND | LAST, context) + command
+        if data_set:
+            pdus += pdv_head(len(data_set), LAST, context) + data_set
+        self._socket.sendall(pdus)
+
+    def _stored(self, request: dict[int, int]) -> None:
+        command = element(0x0100, struct.pack("<H", 0x8001))
+        command += element(0x0120, struct.pack("<H", request[0x0110]))
+        command += element(0x0800, struct.pack("<H", 0x0101))
+        command += element(0x0900, struct.pack("<H", 0))
+        self._send(7, command)
+
+
+def _command(part: bytes) -> dict[int, int]:
+    """The US elements of a command set, by their number."""
+    found, at = {}, 0
+    while at < len(part):
+        _, number, length = struct.unpack_from("<HHI", part, at)
+        at += 8
+        if length == 2:
+            (found[number],) = struct.unpack_from("<H", part, at)
+        at += length
+    return found
+
+
+def identifier(level: str, **uids: str) -> bytes:
+    """An identifier with unique keys, in implicit VR little endian.
+
+    Args:
+        uids: ``study``, ``series`` and ``instance``; an empty one is asked for.
+    """
+    tags = {"instance": (0x0008, 0x0018), "study": (0x0020, 0x000D), "series": (0x0020, 0x000E)}
+    text = level.encode() + b" " * (len(level) % 2)
+    elements = (
+        {(0x0008, 0x0052): text, (0x0020, 0x0013): b""}
+        if level == "IMAGE"
+        else {(0x0008, 0x0052): text}
+    )
+    elements |= {tags[name]: uid_value(uid) for name, uid in uids.items()}
+    return b"".join(
+        struct.pack("<HHI", *tag, len(value)) + value for tag, value in sorted(elements.items())
+    )

@@ -1,0 +1,146 @@
+"""Programs that the measurements run beside each other: the SCUs that are compared, and two SCPs.
+
+    python -m tests.bench.scus find ours|pynetdicom AET PORT STUDY SERIES
+    python -m tests.bench.scus store ours|pynetdicom AET PORT DIRECTORY
+    python -m tests.bench.scus answer COUNT PORT
+
+An SCU prints JSON: how many, and in how many seconds, without its own start. ``answer`` is a C-FIND SCP
+of pynetdicom that gives so many answers and looks nothing up.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+def _asked(study: str, series: str) -> Dataset:
+    ds = Dataset()
+    ds.QueryRetrieveLevel = "IMAGE"
+    ds.StudyInstanceUID = study
+    ds.SeriesInstanceUID = series
+    ds.SOPInstanceUID = ds.InstanceNumber = None
+    return ds
+
+
+def _print(count: int, began: float) -> None:
+    print(json.dumps({"count": count, "seconds": time.perf_counter() - began}))
+
+
+def _ours(main: Callable[[Any], Any]) -> None:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.task import react
+
+    react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+
+
+def find_ours(title: str, port: int, study: str, series: str) -> None:
+    """Our SCU; each answer is decoded."""
+    from netdicom_tx import AE, RemoteAE
+    from netdicom_tx.sopclass import qr_find_scu
+
+    async def main(reactor: Any) -> None:
+        ae = AE("BENCH", reactor=reactor).add_scu(qr_find_scu, [_FIND])
+        count = 0
+        began = time.perf_counter()
+        async with await ae.request_association(RemoteAE(title, f"tcp:127.0.0.1:{port}")) as asce:
+            async for ds, _ in asce.get_scu(_FIND)(_asked(study, series)):
+                count += ds is not None
+        _print(count, began)
+
+    _ours(main)
+
+
+def find_pynetdicom(title: str, port: int, study: str, series: str) -> None:
+    """pynetdicom's SCU."""
+    from pynetdicom import AE
+
+    ae = AE("PYNETDICOM")
+    ae.add_requested_context(_FIND)
+    count = 0
+    began = time.perf_counter()
+    association = ae.associate("127.0.0.1", port, ae_title=title)
+    for _, ds in association.send_c_find(_asked(study, series), _FIND):
+        count += ds is not None
+    association.release()
+    _print(count, began)
+
+
+def store_ours(title: str, port: int, directory: str) -> None:
+    """``store_all``, one association."""
+    from netdicom_tx import AE, RemoteAE
+    from netdicom_tx.sopclass import storage_scu, store_all
+
+    async def main(reactor: Any) -> None:
+        ae = AE("BENCH", reactor=reactor).add_scu(storage_scu)
+        paths = sorted(Path(directory).iterdir())
+        began = time.perf_counter()
+        count = 0
+        async for result in store_all(ae, RemoteAE(title, f"tcp:127.0.0.1:{port}"), paths):
+            count += result.status is not None and result.status.is_success
+        _print(count, began)
+
+    _ours(main)
+
+
+def store_pynetdicom(title: str, port: int, directory: str) -> None:
+    """pynetdicom's SCU, the files not decoded."""
+    from pydicom.filereader import read_file_meta_info
+    from pynetdicom import AE, _config
+
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    paths = sorted(Path(directory).iterdir())
+    meta = read_file_meta_info(paths[0])
+    ae = AE("PYNETDICOM")
+    ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
+    began = time.perf_counter()
+    association = ae.associate("127.0.0.1", port, ae_title=title)
+    count = sum(association.send_c_store(path).Status == 0 for path in paths)
+    association.release()
+    _print(count, began)
+
+
+def answer(count: int, port: int) -> None:
+    """A C-FIND SCP of pynetdicom."""
+    from pynetdicom import AE, evt
+
+    def found(event: Any) -> Iterator[tuple[int, Dataset]]:
+        for number in range(count):
+            ds = Dataset()
+            ds.QueryRetrieveLevel = "IMAGE"
+            ds.RetrieveAETitle = "PYNETDICOM"
+            ds.StudyInstanceUID = event.identifier.StudyInstanceUID
+            ds.SeriesInstanceUID = event.identifier.SeriesInstanceUID
+            ds.SOPInstanceUID = f"2.25.{number + 10**20}"
+            ds.InstanceNumber = number
+            yield 0xFF00, ds
+
+    ae = AE("PYNETDICOM")
+    ae.add_supported_context(_FIND)
+    ae.start_server(("127.0.0.1", port), evt_handlers=[(evt.EVT_C_FIND, found)])
+
+
+def main() -> None:
+    """Run what is named."""
+    what, *words = sys.argv[1:]
+    if what == "answer":
+        answer(int(words[0]), int(words[1]))
+        return
+    whose, title, port, *more = words
+    programs: dict[tuple[str, str], Callable[..., None]] = {
+        ("find", "ours"): find_ours,
+        ("find", "pynetdicom"): find_pynetdicom,
+        ("store", "ours"): store_ours,
+        ("store", "pynetdicom"): store_pynetdicom,
+    }
+    programs[what, whose](title, int(port), *more)
+
+
+if __name__ == "__main__":
+    main()

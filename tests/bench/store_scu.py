@@ -1,0 +1,108 @@
+"""C-STORE as SCU: ours against DCMTK's ``storescu`` and pynetdicom's, into the same sink.
+
+The sink is ``storescp --ignore`` with ``TCP_NODELAY=1``, which takes all and keeps nothing. *command* is
+``netdicom store``, *library* is ``store_all`` in a program; DCMTK's has ``TCP_NODELAY=1`` as well. Times are
+those of whole processes; *library* and *pynetdicom* also without their start (``-start``), since that
+of Python is most of a short run.
+
+    python -m tests.bench.store_scu [--rounds N] [--sets small,ct]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from tests.bench.archives import sink
+from tests.bench.data import make_set
+from tests.bench.peers import LARGEST_PDU, ROOT, Peer, dcmtk_environment, tool
+from tests.bench.tables import Contestant, chosen, names, rounds, table
+
+SENDERS = ("command", "library", "library-start", "storescu", "pynetdicom", "pynetdicom-start")
+# How many different instances there are, and how many are sent: each several times, as links.
+COUNTS = {"small": (1000, 4000), "ct": (300, 1500)}
+# pynetdicom waits 40 ms for a delayed acknowledgement in each: fewer are no less true.
+PYNETDICOM_COUNT = 100
+
+
+def send(name: str, peer: Peer, folder: Path, count: int) -> float:
+    """Instances per second.
+
+    Raises:
+        RuntimeError: Not all of them were taken.
+    """
+    python = [sys.executable, "-m"]
+    address = f"{peer.ae_title}@127.0.0.1:{peer.port}"
+    whose = "ours" if name.startswith("library") else "pynetdicom"
+    command = {
+        "command": [*python, "netdicom_tx", "store", "-q", address, str(folder)],
+        "storescu": [
+            *(tool("storescu"), "-R", "--max-pdu", str(LARGEST_PDU)),
+            *("--max-send-pdu", str(LARGEST_PDU), "+sd"),
+            *("127.0.0.1", str(peer.port), str(folder)),
+        ],
+    }.get(
+        name,
+        [*python, "tests.bench.scus", "store", whose, "SINK", str(peer.port), str(folder)],
+    )
+    environment = dcmtk_environment(tuned=True) | {"PYTHONPATH": str(ROOT)}
+    began = time.perf_counter()
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    if ended.returncode:
+        raise RuntimeError(f"{name}: {ended.returncode} {ended.stdout} {ended.stderr[-2000:]}")
+    if command[-5] == "store":
+        said = json.loads(ended.stdout)
+        if said["count"] != count:
+            raise RuntimeError(f"{name}: {said}")
+        if name.endswith("-start"):
+            seconds = said["seconds"]
+    return count / seconds
+
+
+def links(paths: list[Path], folder: Path, count: int) -> Path:
+    """A folder of so many files, the same ones again and again."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        os.link(paths[number % len(paths)], folder / f"{number:05d}.dcm")
+    return folder
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description="Compare senders.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sets", type=names, default=list(COUNTS), help=",".join(COUNTS))
+    parser.add_argument("--peers", type=names, default=list(SENDERS), help=",".join(SENDERS))
+    parser.add_argument("--cache", type=Path, help="where the instances are kept between runs")
+    arguments = parser.parse_args()
+    wanted = chosen(arguments.peers, SENDERS)
+
+    # Hard links need one file system for both.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.cache) as temporary:
+        folder = Path(temporary)
+        for name in chosen(arguments.sets, list(COUNTS)):
+            different, count = COUNTS[name]
+            paths = make_set(arguments.cache or folder / "sets", name, different)
+            many = links(paths, folder / f"{name}-many", count)
+            few = links(paths, folder / f"{name}-few", PYNETDICOM_COUNT)
+            with sink(folder / f"sink-{name}") as peer:
+                contestants: list[Contestant] = [
+                    (each, partial(send, each, peer, few, PYNETDICOM_COUNT))
+                    if each.startswith("pynetdicom")
+                    else (each, partial(send, each, peer, many, count))
+                    for each in wanted
+                ]
+                found = rounds(contestants, arguments.rounds, "instances/s")
+            for ours in ("command", "library-start"):
+                if ours in found:
+                    table(f"C-STORE SCU {name}, to {ours}", found, "instances/s", ours)
+
+
+if __name__ == "__main__":
+    main()
