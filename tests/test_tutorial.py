@@ -7,13 +7,13 @@ expected. ``...`` stands for anything on its line, alone on a line for any lines
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from commands.running import on_a_terminal
 from interop.peers import Process, accepts_connections, free_port
 
 pytestmark = pytest.mark.slow
@@ -66,25 +66,10 @@ class Terminal:
 
     def type(self, command: str) -> str:
         """What it says, on stdout and stderr."""
-        ours, theirs = os.openpty()
-        with os.fdopen(ours, "rb", buffering=0) as screen:
-            process = subprocess.Popen(
-                ["sh", "-c", f"(exit {self._status}); {command}"],
-                cwd=self.directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-            )
-            os.close(theirs)
-            said = bytearray()
-            try:
-                while piece := screen.read(4096):
-                    said += piece
-            except OSError:  # EIO: nobody has the other end any more
-                pass
-            self._status = process.wait(60)
-        return said.decode().replace("\r\n", "\n")
+        self._status, said = on_a_terminal(
+            ["sh", "-c", f"(exit {self._status}); {command}"], self.directory, self._environment
+        )
+        return said
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ listens. How it behaves is told by the AE title that it is called by, or by the 
 ====================  ===================================================================
 called ``STRICT``     rejects: called AE title not recognized
 called ``SILENT``     never answers the association request
+called ``NOECHO``     answers C-ECHO with 0x0122
 called ``NOSTORE``    accepts no storage context
 called ``FULL``       answers C-STORE with 0xA700
 called ``PICKY``      answers every second C-STORE with 0xA700
@@ -76,6 +77,9 @@ class Peer(AE):
             return defer.Deferred()
         asce.closed().addCallback(lambda reason: print("end", type(reason).__name__, flush=True))
         return None
+
+    def on_receive_echo(self, context):
+        return 0x0122 if self.called == "NOECHO" else 0
 
     def on_receive_store(self, context, ds):
         self.stores += 1

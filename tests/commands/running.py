@@ -18,6 +18,30 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "HOME": str(home)}
 
 
+def on_a_terminal(
+    command: list[str], directory: Path, variables: dict[str, str]
+) -> tuple[int, str]:
+    """Run a command with a terminal as its stdout and stderr; its exit code, and what is seen."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        said = bytearray()
+        try:
+            while piece := screen.read(4096):
+                said += piece
+        except OSError:  # EIO: nobody has the other end any more
+            pass
+        return process.wait(PATIENCE), said.decode().replace("\r\n", "\n")
+
+
 class Netdicom:
     """Runs ``netdicom`` in a directory."""
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from interop.peers import eventually, free_port
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from .running import Netdicom, Peer
+from .running import Netdicom, Peer, environment, on_a_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,39 @@ def test_echo_asks_several_peers_at_once(netdicom: Netdicom, peer: Peer) -> None
     assert len(one["milliseconds"]) == len(three["milliseconds"]) == 2
     assert two["error"]["code"] == 3
     assert three_lines(done.stderr)
+
+
+def test_echo_that_is_refused_has_its_code(netdicom: Netdicom, peer: Peer) -> None:
+    done = netdicom("echo", peer.address("NOECHO"), "-n", 3)
+    assert done.returncode == 8
+    assert "0x0122" in done.stderr
+    assert three_lines(done.stderr)
+
+
+def test_ctrl_c_between_two_echoes_says_what_there_was(
+    netdicom: Netdicom, start_peer: Callable[[], Peer]
+) -> None:
+    peer = start_peer()
+    with netdicom.start("echo", peer.address(), "-n", 9, "--interval", 60, "--json") as run:
+        eventually(lambda: "association" in peer.log, "association")
+        run.interrupt()
+        code, out, err = run.end()
+    assert code == 130, err
+    assert len(json.loads(out)["milliseconds"]) <= 1
+    eventually(lambda: "end AssociationReleasedError" in peer.log, "release at the peer")
+
+
+def test_ctrl_c_while_nobody_answers_gives_up(
+    netdicom: Netdicom, start_peer: Callable[[], Peer]
+) -> None:
+    """There is no association yet that could be released."""
+    peer = start_peer()
+    with netdicom.start("find", peer.address("SILENT")) as run:
+        eventually(lambda: "association" in peer.log, "association request")
+        run.interrupt()
+        code, out, err = run.end()
+    assert (code, len(out.splitlines())) == (130, 1), err
+    assert "Traceback" not in err
 
 
 def test_a_peer_may_be_a_name_of_the_configuration_file(netdicom: Netdicom, peer: Peer) -> None:
@@ -395,6 +429,29 @@ def test_ctrl_c_lets_what_is_on_its_way_end(
     eventually(lambda: "end AssociationReleasedError" in peer.log, "release at the peer")
 
 
+def test_on_a_terminal_store_shows_how_far_it_is(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    variables = {**environment(netdicom.directory), "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "netdicom_tx", "store", peer.address(), str(instances)]
+    code, seen = on_a_terminal(command, netdicom.directory, variables)
+    assert code == 0
+    assert "8/8 files" in seen
+    assert "8 stored, 0 failed" in seen
+
+
+def test_a_refused_instance_is_counted_on_both_sides(netdicom: Netdicom, instances: Path) -> None:
+    """Its UID is none that could be a name (0xA900)."""
+    whole = (instances / "ct0.dcm").read_bytes()
+    (netdicom.directory / "bad.dcm").write_bytes(whole.replace(b"1.2.3.0", b"1..3./0"))
+    with netdicom.start("receive", "--listen", "127.0.0.1:0", "-o", "inbox", "-v") as run:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", run.stderr.readline())[1])
+        done = netdicom("store", f"127.0.0.1:{port}", "bad.dcm", instances / "ct1.dcm")
+        assert "1 instance, 1 refused" in run.stdout.readline()
+    assert done.returncode == 1
+    assert "0xA900" in done.stderr
+
+
 # -- get and move -----------------------------------------------------------------------------------------
 
 
@@ -527,6 +584,30 @@ def test_move_to_a_destination_that_is_not_there(netdicom: Netdicom, peer: Peer)
     end = json.loads(done.stdout)
     assert (end["status"], end["failed"]) == ("A702", 6)
     assert sorted(end["failed_sop_instance_uids"]) == [f"1.2.3.{number}" for number in range(6)]
+
+
+def test_move_that_goes_elsewhere_is_told(netdicom: Netdicom, peer: Peer) -> None:
+    """The peer has another address for our title: Success there, and nothing here."""
+    done = netdicom(
+        *("move", peer.address(), "-k", STUDY, "--to", f"PORT-{peer.port}"),
+        *("--receive=127.0.0.1:0", "-o", "out", "--json"),
+    )
+    assert done.returncode == 1
+    assert "6 instances, 0 arrived" in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == 1
+
+
+def test_a_directory_that_turns_out_unusable_fails_the_instances(
+    netdicom: Netdicom, peer: Peer
+) -> None:
+    """A link that was planted: 0xA700 to the peer, and the log says why."""
+    (netdicom.directory / "out").mkdir()
+    (netdicom.directory / "elsewhere").mkdir()
+    (netdicom.directory / "out" / "1.2.3").symlink_to(netdicom.directory / "elsewhere")
+    done = netdicom("get", peer.address(), "-k", STUDY, "-o", "out")
+    assert done.returncode == 8
+    assert "an instance cannot be kept" in done.stderr
+    assert list((netdicom.directory / "elsewhere").iterdir()) == []
 
 
 def test_move_cannot_listen_where_another_one_does(netdicom: Netdicom, peer: Peer) -> None:

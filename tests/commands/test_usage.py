@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from pydicom.data import get_testdata_file
 
-from netdicom_tx.commands import COMMANDS, main, run
+from netdicom_tx.commands import COMMANDS, cli, main, run
 from netdicom_tx.commands.failures import ExitCode
 
-ROOT = Path(__file__).resolve().parents[2]
+from .running import ROOT, Netdicom
+
 CT = str(get_testdata_file("CT_small.dcm"))
 # The commands that call, or are called.
 NETWORK = ("echo", "store", "find", "get", "move", "receive", "worklist")
@@ -134,22 +136,10 @@ def test_bad_input_is_told_in_three_lines(name: str, capsys: Captured, tmp_path:
 
 
 @pytest.mark.parametrize("name", sorted(_LATE))
-def test_bad_input_that_is_seen_late_is_told_as_well(name: str, tmp_path: Path) -> None:
-    done = netdicom(*BAD[name], cwd=tmp_path)
+def test_bad_input_that_is_seen_late_is_told_as_well(name: str, netdicom: Netdicom) -> None:
+    done = netdicom(*BAD[name])
     assert (done.returncode, done.stdout) == (2, "")
     assert [line[:7] for line in done.stderr.splitlines()] == ["error: ", "       ", "hint:  "]
-
-
-def netdicom(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "netdicom_tx", *arguments],
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("name", ["no such option", "an unknown peer", "no keyword"])
@@ -165,6 +155,18 @@ def test_a_bad_configuration_has_its_own_code(capsys: Captured, tmp_path: Path) 
     assert len(lines) == 4
     assert lines[1].strip().startswith("peers.a:")
     assert lines[2].strip().startswith("peers.b:")
+
+
+def test_interrupted_before_anything_runs_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("netdicom_tx.commands.cli.main", pressed)
+    assert run(["echo", NOBODY]) == 130
+
+
+def test_commands_are_completed_in_the_order_of_the_list() -> None:
+    assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
 
 
 def test_a_host_and_a_port_in_two_words_are_put_right(capsys: Captured) -> None:

@@ -1,0 +1,51 @@
+"""Where to listen."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from netdicom_tx.commands.addresses import Address
+from netdicom_tx.commands.failures import CommandError
+from netdicom_tx.commands.listening import endpoint_string, where
+from netdicom_tx.commands.move import _listen_at
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("11112", "tcp:11112"),
+        ("0", "tcp:0"),
+        ("127.0.0.1:11112", "tcp:11112:interface=127.0.0.1"),
+        ("[::1]:11112", r"tcp6:11112:interface=\:\:1"),
+        ("tcp:11112:interface=127.0.0.1", "tcp:11112:interface=127.0.0.1"),
+        ("systemd:domain=INET:name=dicom", "systemd:domain=INET:name=dicom"),
+    ],
+)
+def test_a_place_has_three_forms(text: str, endpoint: str) -> None:
+    """A port, on every interface; host:port; a Twisted endpoint."""
+    assert endpoint_string(text) == endpoint
+
+
+@pytest.mark.parametrize("text", ["", "here", "host:", "host:dicom", "70000", "1:2:x"])
+def test_what_is_no_place_is_told(text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        endpoint_string(text)
+    assert caught.value.problem.code == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "text", "endpoint"),
+    [
+        ("127.0.0.1", "here", "tcp:11112:interface=127.0.0.1"),
+        ("10.0.0.5", "here", "tcp:11112"),
+        ("127.0.0.1", "104", "tcp:104"),
+    ],
+)
+def test_a_move_is_received_where_its_peer_can_reach(host: str, text: str, endpoint: str) -> None:
+    """Nothing is opened to the network for a peer on this machine, unless it is said."""
+    assert _listen_at(text, Address("A", host, 104)) == endpoint
+
+
+def test_a_port_is_shown_with_its_host() -> None:
+    host = SimpleNamespace(host="127.0.0.1", port=104)
+    assert where(SimpleNamespace(getHost=lambda: host)) == "127.0.0.1:104"
