@@ -24,6 +24,7 @@ async def main(reactor, directory, endpoint="tcp:11112:interface=127.0.0.1"):
     index = Index(f"sqlite:///{store.root / 'index.db'}", root=store.root)
     ae = Ward("WARD", store, index, reactor=reactor)
     ae.start()
+    reactor.addSystemEventTrigger("before", "shutdown", ae.pause)
     reactor.addSystemEventTrigger("after", "shutdown", ae.stop)
     port = await ae.listen(endpoint)
     print("listening on", port.getHost(), flush=True)
