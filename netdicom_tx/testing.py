@@ -102,6 +102,7 @@ class MemoryTransport:
         self.is_connected = True
         self.disconnecting = False
         self._is_paused = False
+        self._has_peer_closed = False
         self._inbox: deque[bytes] = deque()
         self._inbox_size = 0
         self._producer: Any = None  # what registerProducer was given
@@ -146,6 +147,7 @@ class MemoryTransport:
         if self._is_paused:
             self._is_paused = False
             self._wire.do(self._deliver)
+            self._wire.do(self._see_close)
 
     def stopProducing(self) -> None:
         self.loseConnection()
@@ -177,7 +179,13 @@ class MemoryTransport:
         assert peer is not None
         if not self._producer and not (peer._inbox and peer.is_connected):
             self._lost(ConnectionDone())
-            self._wire.do(lambda: peer._lost(ConnectionDone()))
+            peer._has_peer_closed = True
+            self._wire.do(peer._see_close)
+
+    def _see_close(self) -> None:
+        """Who does not read does not see that the peer has closed."""
+        if self._has_peer_closed and not self._is_paused:
+            self._lost(ConnectionDone())
 
     def abortConnection(self) -> None:
         """Drop the connection and what is on its way."""
