@@ -1148,6 +1148,23 @@ def test_a_block_that_was_told_why_is_not_told_again():
     assert told == [asce.error]
 
 
+def test_a_block_whose_request_was_refused_for_the_end_is_not_told_again():
+    """The request was made when the association was over already."""
+    caller, asce = calling()
+    told: list[Exception] = []
+
+    async def main() -> None:
+        async with asce:
+            caller.peer.transport.loseConnection()
+            try:
+                await echo(asce)
+            except ConnectionLostError as error:
+                told.append(error)
+
+    run(main())
+    assert told == [asce.error]
+
+
 # -- closed() --------------------------------------------------------------------------------------------
 
 
@@ -1809,6 +1826,13 @@ def test_what_is_to_finish_is_released_when_nothing_runs():
     assert peer.take() == []
     slow.answer(1)
     assert peer.kinds() == [DATA, RELEASE_RQ]
+
+
+def test_what_is_to_finish_is_released_at_once_when_nothing_runs():
+    node = Node()
+    peer = node.associate()
+    node.association().finish()
+    assert peer.kinds() == [RELEASE_RQ]
 
 
 def test_what_is_to_finish_waits_for_a_data_set_that_is_arriving():

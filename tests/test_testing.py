@@ -166,6 +166,16 @@ def test_closing_delivers_what_was_written_before():
     assert other.events == [b"last words", ConnectionDone]
 
 
+def test_an_end_that_does_not_read_does_not_see_the_other_close():
+    """Nor does a socket: the end of the stream has to be read."""
+    one, other = joined()
+    other.transport.pauseProducing()
+    one.transport.loseConnection()
+    assert (one.events, other.events) == ([ConnectionDone], [])
+    other.transport.resumeProducing()
+    assert other.events == [ConnectionDone]
+
+
 def test_closing_waits_for_the_producer():
     """As in Twisted: a transport closes when its producer has been unregistered."""
     one, other = joined()
