@@ -1724,9 +1724,10 @@ def test_what_c_get_brings_may_be_taken_by_nobody():
     assert file.closed
 
 
-def test_an_operation_that_we_do_not_serve_is_refused():
-    """PS3.7 Annex C: 0122."""
-    caller, asce = calling()
+@pytest.mark.parametrize("ae", [AE("CALLER"), AE("CALLER").add_scu(verification_scu)])
+def test_an_operation_that_we_do_not_serve_is_refused(ae):
+    """PS3.7 Annex C: 0122. An SCU answers nothing but events."""
+    caller, asce = calling(ae=ae)
     caller.peer.send(echo_rq(1))
     assert caller.peer.statuses() == [0x0122]
     assert asce.is_open
