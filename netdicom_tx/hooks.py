@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
 
 from . import statuses
 from .asceprovider import Association
@@ -37,6 +38,11 @@ class Arrival(NamedTuple):
 
 class Hooks:
     """The base of :class:`~netdicom_tx.AE`."""
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The time of all waits."""
+        raise NotImplementedError
 
     def __init__(self) -> None:
         self._arrivals: dict[tuple[str, int], list[Arrival]] = {}
@@ -241,7 +247,9 @@ class Hooks:
         """Whether somebody waited for this report, and has it now."""
         waiting = self._commitments.pop(transaction_uid, None)
         if waiting is not None:
-            waiting.callback(result)
+            # In the next turn: whoever waits may release the association, and the report is to be
+            # answered before.
+            self.clock.callLater(0, _fire, waiting, result)
         return waiting is not None
 
     # -- what C-MOVE brings ------------------------------------------------------------------------
@@ -277,3 +285,8 @@ class Hooks:
                         request.affected_sop_class_uid, request.affected_sop_instance_uid, status
                     )
                 )
+
+
+def _fire(waiting: defer.Deferred[Any], result: Any) -> None:
+    if not waiting.called:
+        waiting.callback(result)

@@ -201,3 +201,29 @@ def test_a_bad_report_has_the_status_that_fits(
         data_set=data_set,
     )
     assert success_of(pair.acceptor.request(request, ctx)).status == status
+
+
+def test_the_report_is_answered_before_whoever_waited_releases(pair: Pair) -> None:
+    """Else the SCP would owe it still, and report again."""
+
+    async def ask_and_go() -> CommitmentResult:
+        async with pair.requestor:
+            return await request_commitment(pair.requestor, UIDS, transaction_uid="1.9")
+
+    node = pair.scp
+    answered: list[Any] = []
+    service = StorageCommitment()
+    deliver = service.deliver
+
+    async def watch(*arguments: Any) -> Any:
+        answered.append(await deliver(*arguments))
+        return answered[-1]
+
+    registered = node.supported_scp.find(COMMITMENT)
+    assert registered is not None
+    registered.service.deliver = watch  # type: ignore[attr-defined]
+    done = defer.Deferred.fromCoroutine(ask_and_go())
+    pair.advance(1)
+    pair.advance(0)
+    assert success_of(done).transaction_uid == "1.9"
+    assert [int(each) for each in answered] == [0x0000]
