@@ -167,7 +167,13 @@ class Query:
         statement = sa.select(table.c.id).select_from(self.joined(LEVELS[highest]))
         statement = statement.where(*(clause for _, clause in self.clauses))
         if self.below:
-            statement = statement.where(sa.exists(self._chain(sa.literal(1))))
+            deepest = max(level.depth for level, _ in self.below)
+            tables, start = _descend(self.level, deepest)
+            top = tables[LEVELS[self.level.depth + 1]]
+            # Not EXISTS: what is below is looked up once, and not for every row.
+            passing = sa.select(top.c.parent_id).select_from(start)
+            passing = passing.where(*(make(tables) for _, make in self.below))
+            statement = statement.where(table.c.id.in_(passing))
         return statement
 
     def joined(self, highest: Level) -> sa.FromClause:
@@ -186,21 +192,12 @@ class Query:
         """The row of the first instance of a row, that passes what is asked of one below."""
         if self.level is Level.IMAGE:
             return TABLES[Level.IMAGE].c.id
-        return self._chain(None).scalar_subquery()
-
-    def _chain(self, what: sa.ColumnElement[Any] | None) -> sa.Select[Any]:
-        """From the level's table down: as far as needed, or to the instances."""
-        deepest = Level.IMAGE.depth
-        if what is not None:
-            deepest = max(level.depth for level, _ in self.below)
-        tables, start = _descend(self.level, deepest)
-        if what is None:
-            what = sa.func.min(tables[Level.IMAGE].c.id)
-        statement = sa.select(what).select_from(start)
-        top = tables[LEVELS[self.level.depth + 1]]
-        statement = statement.where(top.c.parent_id == TABLES[self.level].c.id)
-        statement = statement.where(*(make(tables) for _, make in self.below))
-        return statement.correlate(TABLES[self.level])
+        tables, start = _descend(self.level, Level.IMAGE.depth)
+        own, top = TABLES[self.level], tables[LEVELS[self.level.depth + 1]]
+        first = sa.select(sa.func.min(tables[Level.IMAGE].c.id)).select_from(start)
+        first = first.where(top.c.parent_id == own.c.id)
+        first = first.where(*(make(tables) for _, make in self.below))
+        return first.correlate(own).scalar_subquery()
 
 
 def find_query(
