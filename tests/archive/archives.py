@@ -27,6 +27,13 @@ def archive(
     return ArchiveAE("NODE", store, index, **options)
 
 
+async def shut_down(ae: ArchiveAE) -> None:
+    """Stop a started archive as the node does; on the real reactor."""
+    await ae.pause()
+    await ae.drain(5)
+    ae.stop()
+
+
 class Archive(doubles.Node):
     """An open archive in memory; what blocks is done where it is asked for."""
 

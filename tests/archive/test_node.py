@@ -34,7 +34,7 @@ from netdicom_tx.statuses import Status
 from netdicom_tx.testing import connected
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
 
-from .archives import Archive, archive, data_set, is_heard, store_rq, stored
+from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
 from .data_sets import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, Made, ct, data_sets, deflated
 from .system import watch
 
@@ -449,8 +449,7 @@ class StartedTests(TestCase):
 
         async def stop() -> None:
             await port.stopListening()
-            await ae.drain(5)
-            ae.stop()
+            await shut_down(ae)
 
         self.addCleanup(stop)
         return RemoteAE("NODE", f"tcp:127.0.0.1:{port.getHost().port}")
@@ -520,7 +519,7 @@ class StartedTests(TestCase):
         assert await ae.in_thread(threading.get_ident) == here
         ae.start()
         assert await ae.in_thread(threading.get_ident) != here
-        ae.stop()
+        await shut_down(ae)
         assert await ae.in_thread(threading.get_ident) == here
 
     async def test_a_restarted_archive_has_what_it_had(self) -> None:
@@ -528,8 +527,7 @@ class StartedTests(TestCase):
         ae = archive(self.directory)
         remote = await self.start(ae)
         assert await self.send(remote, {"1.2.1": ct("1.2.1")}) == [0x0000]
-        await ae.drain(5)
-        ae.stop()
+        await shut_down(ae)
         for path in self.directory.glob("index.db*"):
             path.unlink()
         ae.start()

@@ -31,7 +31,7 @@ from netdicom_tx.asceprovider import Association
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import AAbort
 
-from .archives import Archive, archive, data_set, is_heard, store_rq, stored
+from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
 from .data_sets import (
     CT_IMAGE_STORAGE,
     DEFLATED,
@@ -397,8 +397,7 @@ class StartedTests(TestCase):
 
         async def stop() -> None:
             await port.stopListening()
-            await ae.drain(5)
-            ae.stop()
+            await shut_down(ae)
 
         self.addCleanup(stop)
         return ae
