@@ -1,7 +1,6 @@
-"""Archives and a worklist of others, to be queried: DCMTK's ``dcmqrscp`` and ``wlmscpfs``, pynetdicom's ``qrscp``.
+"""Pynetdicom's archive, ``qrscp``, and DCMTK's worklist, ``wlmscpfs``.
 
-``dcmqrscp`` and ``wlmscpfs`` cannot be bound to one interface. So ``dcmqrscp`` serves only the AE
-titles that it is told, each only from 127.0.0.1, and both hold made-up patients only.
+``wlmscpfs`` cannot be bound to one interface; what it gives out are made-up patients.
 """
 
 import sys
@@ -12,59 +11,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from .peers import (
-    OUR_SCU,
     Address,
     Process,
     accepts_connections,
     free_port,
     need_pynetdicom,
     program,
-    succeed,
 )
-
-
-class DcmQRSCP:
-    """DCMTK's archive, with its own directory.
-
-    Args:
-        destinations: AE title -> port on 127.0.0.1, that it knows for C-MOVE.
-    """
-
-    ae_title = "DCMQRSCP"
-
-    def __init__(self, directory: Path, destinations: Mapping[str, int]) -> None:
-        port = free_port()
-        self.address = Address(self.ae_title, port)
-        storage = directory / "storage"
-        storage.mkdir(parents=True)
-        known = {"DCMTK": 104, OUR_SCU: 104, **destinations}
-        hosts = "".join(
-            f"host{number} = ({title}, localhost, {at})\n"
-            for number, (title, at) in enumerate(known.items())
-        )
-        group = ", ".join(f"host{number}" for number in range(len(known)))
-        configuration = directory / "dcmqrscp.cfg"
-        configuration.write_text(
-            f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
-            f"HostTable BEGIN\n{hosts}all = {group}\nHostTable END\n"
-            "VendorTable BEGIN\nVendorTable END\n"
-            f"AETable BEGIN\n{self.ae_title} {storage} RW (200, 1024mb) all\nAETable END\n"
-        )
-        self._process = Process(
-            directory / "dcmqrscp.log", program("dcmqrscp"), "--config", configuration
-        )
-        self._process.ready(lambda: accepts_connections(port), "dcmqrscp")
-
-    def load(self, paths: Iterable[Path]) -> None:
-        """Store files; by one sender, for it loses instances with several."""
-        succeed(
-            *(program("storescu"), "--required", "-aet", "DCMTK", "-aec", self.ae_title),
-            *(*self.address.arguments, *paths),
-            TCP_NODELAY="1",
-        )
-
-    def close(self) -> None:
-        self._process.kill()
 
 
 class PynetdicomQRSCP:
@@ -94,14 +47,6 @@ class PynetdicomQRSCP:
             *(sys.executable, "-m", "pynetdicom", "qrscp", "--config", configuration),
         )
         self._process.ready(lambda: accepts_connections(port), "pynetdicom qrscp")
-
-    def load(self, paths: Iterable[Path]) -> None:
-        """Store files."""
-        succeed(
-            *(program("storescu"), "--required", "-aec", self.ae_title),
-            *(*self.address.arguments, *paths),
-            TCP_NODELAY="1",
-        )
 
     def close(self) -> None:
         self._process.kill()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 from commands.running import Netdicom
 from pydicom import dcmread
 
+from .archives import Dcmqrscp, dcmsend
 from .dcmtk import storescu
 from .peers import (
     OUR_SCU,
     Address,
+    Node,
     Orthanc,
     StoreSCP,
     by_instance,
@@ -25,7 +28,7 @@ from .peers import (
     run,
     succeed,
 )
-from .qr_peers import DcmQRSCP, PynetdicomQRSCP, WlmSCPFS
+from .qr_peers import PynetdicomQRSCP, WlmSCPFS
 from .samples import Sample, copies, quiet
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -43,17 +46,20 @@ def netdicom(tmp_path: Path) -> Netdicom:
 
 
 @pytest.fixture(scope="module")
-def loaded(
-    samples: tuple[Sample, ...], tmp_path_factory: pytest.TempPathFactory
+def held(
+    dcmtk_samples: tuple[Sample, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Sample, ...]:
-    """What the archives hold: uncompressed instances of several patients, and one series of ten."""
+    """What the archives hold: uncompressed instances of several patients, and one series of ten.
+
+    In the form in which DCMTK sends them, so that they are the same whoever sends them.
+    """
     some = [
         sample
-        for sample in samples
-        if sample.conforms and sample.in_hierarchy and sample.transfer_syntax in PLAIN
+        for sample in dcmtk_samples
+        if sample.in_hierarchy and sample.transfer_syntax in PLAIN
     ]
     ct = next(sample for sample in some if sample.name == "CT_small.dcm")
-    return (*some[:12], *copies(ct, 10, tmp_path_factory.mktemp("loaded") / "ct"))
+    return (*some[:12], *copies(ct, 10, tmp_path_factory.mktemp("held") / "ct"))
 
 
 @dataclass
@@ -74,43 +80,50 @@ class Archive:
         return f"{self.address.ae_title}@127.0.0.1:{self.address.port}"
 
 
-@pytest.fixture(scope="module", params=["dcmqrscp", "pynetdicom", "orthanc"])
+#: The caller that fills them.
+SENDER = "DCMSEND"
+
+
+@pytest.fixture(scope="module", params=["dcmqrscp", "pynetdicom", "orthanc", "node"])
 def archive(
     request: pytest.FixtureRequest,
-    loaded: tuple[Sample, ...],
+    held: tuple[Sample, ...],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Archive]:
     """Each of them, with the instances in it."""
     directory = tmp_path_factory.mktemp(request.param)
-    destination = StoreSCP(
-        directory / "received", "--bit-preserving", "--accept-all", TCP_NODELAY="1"
-    )
     receiving = free_port()
-    destinations = {HERE: receiving, StoreSCP.ae_title: destination.address.port}
-    paths = [sample.path for sample in loaded]
-    closing: Callable[[], None] = destination.close
-    try:
+    paths = [sample.path for sample in held]
+    with ExitStack() as stack:
+        destination = StoreSCP(
+            directory / "received", "--bit-preserving", "--accept-all", TCP_NODELAY="1"
+        )
+        stack.callback(destination.close)
+        destinations = {HERE: receiving, StoreSCP.ae_title: destination.address.port}
+        peer: Dcmqrscp | PynetdicomQRSCP | Orthanc | Node
         if request.param == "orthanc":
-            orthanc: Orthanc = request.getfixturevalue("running_orthanc")
-            orthanc.clear()
+            peer = request.getfixturevalue("running_orthanc")
+            peer.clear()
             for title, port in destinations.items():
-                orthanc.rest(f"/modalities/{title}", [title, "127.0.0.1", port], "PUT")
+                peer.rest(f"/modalities/{title}", [title, "127.0.0.1", port], "PUT")
             for path in paths:
-                orthanc.upload(path)
-            address = orthanc.address
+                peer.upload(path)
         else:
-            kind = {"dcmqrscp": DcmQRSCP, "pynetdicom": PynetdicomQRSCP}[request.param]
-            made = kind(directory / "archive", destinations)
-
-            def closing() -> None:
-                made.close()
-                destination.close()
-
-            made.load(paths)
-            address = made.address
-        yield Archive(address, receiving, destination)
-    finally:
-        closing()
+            (home := directory / "archive").mkdir()
+            if request.param == "dcmqrscp":
+                known = [Address(title, port) for title, port in destinations.items()]
+                peer = Dcmqrscp(home, known=[OUR_SCU, SENDER], destinations=known)
+                stack.callback(peer.close)
+            elif request.param == "pynetdicom":
+                peer = PynetdicomQRSCP(home, destinations)
+                stack.callback(peer.close)
+            else:
+                known_to_it = [f"--peer={t}@127.0.0.1:{p}" for t, p in destinations.items()]
+                peer = Node(home, *known_to_it)
+                peer.start()
+                stack.callback(peer.stop)
+            dcmsend(peer.address, paths, SENDER)
+        yield Archive(peer.address, receiving, destination)
 
 
 def canonical(answers: list[dict[str, Any]]) -> list[str]:
@@ -158,14 +171,14 @@ QUERIES = [
 def test_find_has_the_answers_that_findscu_has(
     netdicom: Netdicom,
     archive: Archive,
-    loaded: tuple[Sample, ...],
+    held: tuple[Sample, ...],
     tmp_path: Path,
     model: str,
     level: str,
     keys: list[str],
 ) -> None:
     """The same peer, the same data, the same keys: answer for answer, element for element."""
-    ct = dcmread(loaded[-1].path)
+    ct = dcmread(held[-1].path)
     words = [f"QueryRetrieveLevel={level}"] + [
         key.format(study=ct.StudyInstanceUID, series=ct.SeriesInstanceUID) for key in keys
     ]
@@ -197,10 +210,10 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_get_brings_what_getscu_brings(
-    netdicom: Netdicom, archive: Archive, loaded: tuple[Sample, ...], tmp_path: Path
+    netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     """Octet for octet."""
-    study = dcmread(loaded[-1].path).StudyInstanceUID
+    study = dcmread(held[-1].path).StudyInstanceUID
     keys = ("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study}")
     expected = getscu(archive.address, tmp_path / "getscu", *keys)
     done = netdicom(
@@ -215,10 +228,10 @@ def test_get_brings_what_getscu_brings(
 
 
 def test_move_brings_what_movescu_brings(
-    netdicom: Netdicom, archive: Archive, loaded: tuple[Sample, ...]
+    netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...]
 ) -> None:
     """Received here, sent to DCMTK's storescp, and by movescu to it: all the same."""
-    study = dcmread(loaded[-1].path).StudyInstanceUID
+    study = dcmread(held[-1].path).StudyInstanceUID
     keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
     directory = archive.destination.directory
 
@@ -251,10 +264,10 @@ def test_move_brings_what_movescu_brings(
 
 
 def test_move_to_a_destination_that_the_archive_does_not_know(
-    netdicom: Netdicom, archive: Archive, loaded: tuple[Sample, ...]
+    netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...]
 ) -> None:
     """A801 by PS3.4 C.4.2.1.5; whatever failure it is, it is exit code 8."""
-    study = dcmread(loaded[-1].path).StudyInstanceUID
+    study = dcmread(held[-1].path).StudyInstanceUID
     done = netdicom(
         *(
             "move",
@@ -271,13 +284,13 @@ def test_move_to_a_destination_that_the_archive_does_not_know(
 
 
 def test_echo_and_store_reach_every_archive(
-    netdicom: Netdicom, archive: Archive, loaded: tuple[Sample, ...]
+    netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...]
 ) -> None:
     """The same instances again; what is there stays findable."""
     echo = netdicom("echo", archive.peer, "-aet", OUR_SCU, "--json")
     assert echo.returncode == 0, echo.stderr
     assert json.loads(echo.stdout)["status"] == "Success (0x0000)"
-    paths = [sample.path for sample in loaded]
+    paths = [sample.path for sample in held]
     done = netdicom("store", archive.peer, "-aet", OUR_SCU, "--json", *paths)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["stored"] == len(paths)
@@ -353,7 +366,7 @@ def test_a_wrong_called_title_is_told(
     netdicom: Netdicom, worklist: Callable[..., WlmSCPFS], tmp_path: Path
 ) -> None:
     """PS3.8 9.3.4: result 1, source 1, reason 7."""
-    for scp in (worklist(), DcmQRSCP(tmp_path / "qr", {})):
+    for scp in (worklist(), Dcmqrscp(tmp_path / "qr", known=[OUR_SCU])):
         try:
             done = netdicom("find", "-W", f"WRONG@127.0.0.1:{scp.address.port}", "-aet", OUR_SCU)
         finally:
@@ -390,22 +403,22 @@ def test_a_service_that_the_peer_does_not_have_is_told(
 def test_a_peer_that_misbehaves_has_its_code(
     netdicom: Netdicom,
     start_storescp: Callable[..., StoreSCP],
-    loaded: tuple[Sample, ...],
+    held: tuple[Sample, ...],
     option: str,
     code: int,
 ) -> None:
     scp = start_storescp(option)
-    done = netdicom("store", f"STORESCP@127.0.0.1:{scp.address.port}", loaded[-1].path)
+    done = netdicom("store", f"STORESCP@127.0.0.1:{scp.address.port}", held[-1].path)
     assert done.returncode == code, done.stderr
     assert three_lines(done.stderr)
 
 
 def test_a_peer_that_hangs_is_given_up_in_time(
-    netdicom: Netdicom, start_storescp: Callable[..., StoreSCP], loaded: tuple[Sample, ...]
+    netdicom: Netdicom, start_storescp: Callable[..., StoreSCP], held: tuple[Sample, ...]
 ) -> None:
     scp = start_storescp("--sleep-during", "60")
     done = netdicom(
-        *("store", f"STORESCP@127.0.0.1:{scp.address.port}", loaded[-1].path, "-td", 0.5), within=20
+        *("store", f"STORESCP@127.0.0.1:{scp.address.port}", held[-1].path, "-td", 0.5), within=20
     )
     assert done.returncode == 7, done.stderr
     assert three_lines(done.stderr)
