@@ -296,7 +296,9 @@ class ProcedureSteps:
     def _tell_watchers(self, uid: str, event: int) -> None:
         """Report the event on the associations that others hold open for it."""
         sop_class = MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS
-        for asce in self._ae.associations:
+        # On one of our own is a peer that has its events by the queue.
+        watching = [each for each in self._ae.associations if not each.is_requestor]
+        for asce in watching:
             for ctx in asce.contexts_for(sop_class)[:1]:
                 report_procedure_step(asce, ctx, uid, event).addErrback(
                     lambda failure: self._log.debug(

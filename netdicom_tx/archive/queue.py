@@ -87,6 +87,8 @@ task_table = sa.Table(
     sa.Column("last_error", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_task_state", "state", "not_before"),
     sa.Index("ix_task_chain", "chain"),
+    # The number of a task that is gone must not become another's, as SQLite has it otherwise.
+    sqlite_autoincrement=True,
 )
 _C = task_table.c
 _EARLIER = task_table.alias("earlier")

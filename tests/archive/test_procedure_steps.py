@@ -385,6 +385,31 @@ def test_configured_peers_have_the_events(tmp_path: Path, ris: Ris) -> None:
     node.close()
 
 
+def test_an_event_comes_once_though_the_one_before_is_under_way(tmp_path: Path, ris: Ris) -> None:
+    """The association on which the node reports is none that a watcher holds."""
+    node = Archive(tmp_path, ris, notify=["RIS"])
+    waiting: list[defer.Deferred[None]] = []
+
+    def later(uid: str, event: int) -> defer.Deferred[None]:
+        ris.told.append(("event", uid, str(event)))
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    ris.on_mpps_event = later  # type: ignore[method-assign,assignment]
+    run(node.steps.create(UID, new_step()))
+    node.settle()
+    run(node.steps.change(UID, final()))
+    node.settle()
+    assert ris.told == [("event", UID, "1")]
+    waiting.pop().callback(None)
+    node.settle()
+    assert ris.told == [("event", UID, "1"), ("event", UID, "2")]
+    waiting.pop().callback(None)
+    node.settle()
+    assert node.queue.list() == []
+    node.close()
+
+
 # -- availability -------------------------------------------------------------------------------------
 
 

@@ -145,6 +145,15 @@ def test_what_is_done_is_gone(queue: Queue) -> None:
     assert queue.list() == []
 
 
+def test_the_number_of_a_task_is_never_anothers(queue: Queue) -> None:
+    """SQLite gives the highest one out again; who performs knows tasks by it."""
+    numbers = []
+    for _ in range(3):
+        numbers.append(put(queue))
+        queue.done(claim(queue).id).result()
+    assert len(set(numbers)) == 3
+
+
 def test_the_first_retry_comes_within_a_minute(queue: Queue) -> None:
     """Half of the time is chance, so that all peers of a node that was away do not come at once."""
     unlucky, lucky = (Queue(queue.database, "x", jitter=lambda at=at: at) for at in (1.0, 0.0))

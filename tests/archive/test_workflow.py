@@ -12,7 +12,9 @@ from pydicom.sequence import Sequence
 from twisted.internet import defer
 
 from netdicom_tx import AE
-from netdicom_tx.archive.workflow import Workflow
+from netdicom_tx.archive.workers import Workers
+from netdicom_tx.archive.workflow import Workflow, WorkflowOptions
+from netdicom_tx.archive.worklist_sources import WorklistTable
 from netdicom_tx.negotiation import PContextDef
 from netdicom_tx.sopclass import (
     StorageCommitment,
@@ -34,7 +36,7 @@ from .worklists import asking, encoded, scheduled
 
 
 class Served(AE):
-    """What the docstring of the module says."""
+    """What a node passes on."""
 
     workflow: Workflow
 
@@ -80,14 +82,11 @@ class Archive(Node):
 
     def _open(self) -> None:
         super()._open()
-        self.workflow = Workflow(
-            self.ae,
-            self.index,
-            at_once,
-            self.peers,
-            owner="NODE",
-            worklist_directories=[self.files],
-        )
+        self.table = WorklistTable(self.index, at_once)
+        # Not started: work is done where it is asked for.
+        workers = Workers("test", 1)
+        options = WorkflowOptions(worklist=self.files)
+        self.workflow = Workflow(self.ae, self.index, workers, self.peers, options)
         self.ae.workflow = self.workflow  # type: ignore[attr-defined]
         self.workflow.start(self.pair.clock)
 
@@ -110,7 +109,7 @@ def test_an_examination_from_the_worklist_to_the_commitment(
 ) -> None:
     """What a modality does: it asks what to do, says that it does it, stores, and asks for safekeeping."""
     (archive.files / "1.wl").write_bytes(encoded(scheduled(ScheduledProcedureStepID="S1")))
-    archive.workflow.table.put([scheduled(ScheduledProcedureStepID="S2")])
+    archive.table.put([scheduled(ScheduledProcedureStepID="S2")])
     asce = archive.associate()
 
     def worklist(**keys: Any) -> list[tuple[str, str]]:

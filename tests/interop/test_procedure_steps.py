@@ -1,0 +1,312 @@
+"""Performed procedure steps: pynetdicom as modality and as RIS of the node, our SCU as modality of pynetdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom.association import Association
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from netdicom_tx import AE, RemoteAE
+from netdicom_tx.sopclass.procedure_step import (
+    MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
+    procedure_step_scu,
+)
+
+from .ours import store
+from .peers import Node
+from .pynetdicom_workflow import (
+    MPPS,
+    NOTIFICATION,
+    RETRIEVE,
+    Told,
+    associated,
+    data_set,
+    listening,
+)
+from .samples import Sample
+from .test_worklist import ITEMS, asking, ids, scheduled
+from .workflow import worklist, write_wl
+
+pytestmark = pytest.mark.interop
+
+STEP = "1.2.826.0.1.3680043.10.1.1000"
+NO_LONGER = "Performed Procedure Step Object may no longer be updated"
+
+
+def new_step(label: str = "1", **attributes: Any) -> Dataset:
+    """For the item of the worklist tests."""
+    of_step = data_set(
+        StudyInstanceUID=f"1.2.826.0.1.3680043.10.1.{label}",
+        ReferencedStudySequence=[],
+        AccessionNumber="A100",
+        RequestedProcedureID=f"RP{label}",
+        RequestedProcedureDescription=f"Procedure {label}",
+        ScheduledProcedureStepID=f"S{label}",
+        ScheduledProcedureStepDescription=f"Step {label}",
+        ScheduledProtocolCodeSequence=[],
+    )
+    return data_set(
+        **{
+            "ScheduledStepAttributesSequence": [of_step],
+            "PatientName": "Doe^Jane",
+            "PatientID": "P1",
+            "PatientBirthDate": "19700101",
+            "PatientSex": "F",
+            "ReferencedPatientSequence": [],
+            "PerformedProcedureStepID": f"PPS{label}",
+            "PerformedStationAETitle": "CT1",
+            "PerformedStationName": "",
+            "PerformedLocation": "",
+            "PerformedProcedureStepStartDate": "20261123",
+            "PerformedProcedureStepStartTime": "080100",
+            "PerformedProcedureStepEndDate": "",
+            "PerformedProcedureStepEndTime": "",
+            "PerformedProcedureStepStatus": "IN PROGRESS",
+            "PerformedProcedureStepDescription": "",
+            "PerformedProcedureTypeDescription": "",
+            "ProcedureCodeSequence": [],
+            "Modality": "CT",
+            "StudyID": "",
+            "PerformedProtocolCodeSequence": [],
+            "PerformedSeriesSequence": [],
+            **attributes,
+        }
+    )
+
+
+def final(state: str = "COMPLETED", *instances: tuple[str, str]) -> Dataset:
+    series = data_set(
+        PerformingPhysicianName="",
+        ProtocolName="Abdomen",
+        OperatorsName="",
+        SeriesInstanceUID="1.2.826.0.1.3680043.10.1.2000",
+        SeriesDescription="",
+        RetrieveAETitle="",
+        ReferencedImageSequence=[
+            data_set(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=uid)
+            for sop_class, uid in instances
+        ],
+        ReferencedNonImageCompositeSOPInstanceSequence=[],
+    )
+    return data_set(
+        PerformedProcedureStepStatus=state,
+        PerformedProcedureStepEndDate="20261123",
+        PerformedProcedureStepEndTime="083000",
+        PerformedSeriesSequence=[series],
+    )
+
+
+def create(association: Association, ds: Dataset, uid: str = STEP) -> Any:
+    """The response's command set."""
+    return association.send_n_create(ds, UID(MPPS), UID(uid))[0]
+
+
+def change(association: Association, ds: Dataset, uid: str = STEP) -> Any:
+    return association.send_n_set(ds, UID(MPPS), UID(uid))[0]
+
+
+def get(association: Association, tags: list[int], uid: str = STEP) -> tuple[int, Dataset | None]:
+    status, found = association.send_n_get(tags, UID(RETRIEVE), UID(uid))
+    return int(status.Status), found
+
+
+def test_a_step_from_its_beginning_to_its_end(node: Node) -> None:
+    """PS3.4 F.7: created, changed, completed; F.8: and looked at."""
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        assert create(association, new_step()).Status == 0
+        change_of = data_set(PerformedProcedureStepDescription="with contrast")
+        assert change(association, change_of).Status == 0
+        assert change(association, final()).Status == 0
+        status, found = get(association, [0x00400252, 0x00400254, 0x00100010, 0x00400340])
+        assert status == 0
+        assert found is not None
+        assert found.PerformedProcedureStepStatus == "COMPLETED"
+        assert found.PerformedProcedureStepDescription == "with contrast"
+        assert found.PatientName == "Doe^Jane"
+        assert len(found.PerformedSeriesSequence) == 1
+
+
+def test_each_refusal_has_its_status_and_the_association_lives_on(node: Node) -> None:
+    """PS3.4 F.7.2, PS3.7 Annex C."""
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        refused = create(association, new_step(PerformedProcedureStepStatus="COMPLETED"))
+        assert refused.Status == 0x0106
+        incomplete = new_step()
+        del incomplete.Modality
+        refused = create(association, incomplete)
+        assert (refused.Status, refused.ErrorComment) == (0x0120, "missing: Modality")
+        refused = create(association, new_step(PerformedStationAETitle=""))
+        assert (refused.Status, refused.ErrorComment) == (
+            0x0121,
+            "without a value: PerformedStationAETitle",
+        )
+        assert change(association, final()).Status == 0x0112
+        assert get(association, [])[0] == 0x0112
+        assert create(association, new_step()).Status == 0
+        assert create(association, new_step()).Status == 0x0111
+        refused = change(association, data_set(PatientName="Roe^Richard"))
+        assert (refused.Status, refused.ErrorComment) == (0x0105, "may not be set: PatientName")
+        assert change(association, data_set(PerformedProcedureStepStatus="PAUSED")).Status == 0x0106
+        without_series = final()
+        without_series.PerformedSeriesSequence = []
+        assert change(association, without_series).Status == 0x0121
+        assert change(association, final("DISCONTINUED")).Status == 0
+        for late in (final(), data_set(PerformedProcedureStepStatus="IN PROGRESS")):
+            refused = change(association, late)
+            assert (refused.Status, refused.ErrorID) == (0x0110, 0xA710)
+            assert refused.ErrorComment == NO_LONGER
+        status, found = get(association, [0x00400252, 0x00091001])
+        assert status == 0x0001
+        assert found is not None
+        assert found.PerformedProcedureStepStatus == "DISCONTINUED"
+
+
+def test_a_step_survives_a_kill(node: Node) -> None:
+    """RELIABILITY D11: what was answered with Success is there after kill -9."""
+    with associated(node.address, "CT1", [MPPS]) as association:
+        assert create(association, new_step()).Status == 0
+        node.kill()
+    node.start()
+    with associated(node.address, "CT1", [MPPS]) as association:
+        assert create(association, new_step()).Status == 0x0111
+        assert change(association, final()).Status == 0
+        node.kill()
+    node.start()
+    with associated(node.address, "CT1", [MPPS]) as association:
+        assert change(association, final()).Status == 0x0110
+
+
+def test_who_watches_is_told(node: Node) -> None:
+    """PS3.4 F.9, on the association that the watcher holds."""
+    told = Told()
+    with (
+        associated(node.address, "WATCHER", [NOTIFICATION], told),
+        associated(node.address, "CT1", [MPPS]) as association,
+    ):
+        create(association, new_step())
+        change(association, data_set(PerformedProcedureStepDescription="x"))
+        change(association, final("DISCONTINUED"))
+        assert [told.next() for _ in range(3)] == [("event", STEP, n) for n in (1, 4, 3)]
+
+
+def test_the_worklist_follows(start_node: Callable[..., Node], tmp_path: Any) -> None:
+    """What is being done is STARTED; what has ended is asked for no more."""
+    directory = tmp_path / "worklist"
+    directory.mkdir()
+    for label in ("1", "2"):
+        write_wl(scheduled(label, ITEMS[label]), directory / f"{label}.wl")
+    node = start_node("--worklist", str(directory))
+    queries = iter(range(100))
+
+    def found(**keys: Any) -> list[str]:
+        identifier = asking()
+        for keyword, value in keys.items():
+            setattr(identifier.ScheduledProcedureStepSequence[0], keyword, value)
+        return ids(worklist(node.address, identifier, tmp_path / f"query{next(queries)}"))
+
+    with associated(node.address, "CT1", [MPPS]) as association:
+        assert found() == ["1", "2"]
+        create(association, new_step("1"))
+        assert found() == ["1", "2"]
+        assert found(ScheduledProcedureStepStatus="STARTED") == ["1"]
+        change(association, final())
+        assert found() == ["2"]
+        assert found(ScheduledProcedureStepStatus="COMPLETED") == ["1"]
+
+
+def test_steps_are_forwarded_in_order_and_over_a_kill(
+    start_node: Callable[..., Node],
+) -> None:
+    """The RIS is away when the step begins, the node is killed, and the RIS has all of it in the end."""
+    told = Told()
+    with listening("RIS", Told()) as first:
+        port = first.port
+    node = start_node(f"--peer=RIS@127.0.0.1:{port}", "--forward-mpps=RIS", "--notify-mpps=RIS")
+    with associated(node.address, "CT1", [MPPS]) as association:
+        create(association, new_step())
+        change(association, data_set(PerformedProcedureStepDescription="x"))
+        node.kill()
+    with listening("RIS", told, port):
+        node.start()
+        with associated(node.address, "CT1", [MPPS]) as association:
+            change(association, final())
+        everything = [told.next(60) for _ in range(6)]
+    messages = [each for each in everything if each[0] != "event"]
+    events = [each for each in everything if each[0] == "event"]
+    assert [(what, uid) for what, uid, _ in messages] == [
+        ("create", STEP),
+        ("set", STEP),
+        ("set", STEP),
+    ]
+    assert [event for _, _, event in events] == [1, 4, 2]
+    assert messages[0][2].PatientName == "Doe^Jane"
+    assert messages[2][2].PerformedProcedureStepStatus == "COMPLETED"
+
+
+class AvailabilityTests(TestCase):
+    """The node and a RIS that wants to know what can be read."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, start_node: Callable[..., Node], samples: tuple[Sample, ...]) -> None:
+        self.start = start_node
+        names = ("CT_small.dcm", "MR_small.dcm")
+        self.samples = [sample for sample in samples if sample.name in names]
+
+    async def test_the_instances_of_a_step_are_announced_when_all_are_here(self) -> None:
+        """PS3.4 Annex R."""
+        told = Told()
+        with listening("RIS", told) as ris:
+            node = self.start(f"--peer=RIS@127.0.0.1:{ris.port}", "--notify-availability=RIS")
+            await store(node.address, self.samples[:1])
+            references = [(sample.sop_class, sample.instance) for sample in self.samples]
+
+            def perform() -> None:
+                with associated(node.address, "CT1", [MPPS]) as association:
+                    create(association, new_step())
+                    change(association, final("COMPLETED", *references))
+
+            await deferToThread(perform)
+            assert told.is_empty
+            await store(node.address, self.samples[1:])
+            # Two studies, two notices.
+            notices = [(await deferToThread(told.next, 60))[2] for _ in range(2)]
+        found = {
+            str(instance.ReferencedSOPInstanceUID): (
+                instance.InstanceAvailability,
+                instance.RetrieveAETitle,
+            )
+            for notice in notices
+            for series in notice.ReferencedSeriesSequence
+            for instance in series.ReferencedSOPSequence
+        }
+        assert found == {sample.instance: ("ONLINE", "NETDICOM") for sample in self.samples}
+        for notice in notices:
+            (step,) = notice.ReferencedPerformedProcedureStepSequence
+            assert step.ReferencedSOPInstanceUID == STEP
+
+
+class OurTests(TestCase):
+    """Our SCU and pynetdicom as SCP."""
+
+    async def test_our_scu_is_served_by_pynetdicom(self) -> None:
+        told = Told()
+        told.answers = [0x0000, 0x0000, 0x0110]
+        with listening("RIS", told) as ris:
+            ae = AE("OURSCU").add_scu(procedure_step_scu)
+            asce = await ae.request_association(
+                RemoteAE("RIS", ris.endpoint),
+                {MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS: ["1.2.840.10008.1.2"]},
+            )
+            async with asce:
+                step = asce.get_scu(MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS)()
+                assert await step.create(STEP, new_step()) == 0
+                assert await step.set(STEP, final()) == 0
+                assert await step.set(STEP, final()) == 0x0110
+        assert told.next()[2].PerformedProcedureStepID == "PPS1"
+        assert told.next()[2].PerformedProcedureStepStatus == "COMPLETED"
