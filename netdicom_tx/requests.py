@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -29,7 +30,13 @@ _T = TypeVar("_T")
 
 def status_of(response: Response) -> Status:
     """The status of a response, with its words and its Error Comment."""
-    return Status(response.status, response.OPERATION, response.error_comment or "")
+    return _status(response.status, response.OPERATION, response.error_comment or "")
+
+
+# The same for each of ten thousand Pending responses.
+@lru_cache(maxsize=256)
+def _status(value: int, command: str, comment: str) -> Status:
+    return Status(value, command, comment)
 
 
 class Outstanding:
@@ -148,7 +155,7 @@ class ResponseStream(Outstanding, Generic[_T]):
     # -- what the association tells --------------------------------------------------------------
 
     def respond(self, response: Response) -> None:
-        if not Status(response.status).is_pending:
+        if not status_of(response).is_pending:
             self._final = response
         self._put(response)
         if self._final is not None:
