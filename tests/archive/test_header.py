@@ -301,6 +301,15 @@ def test_a_length_beyond_the_end_is_refused(encoding: Encoding, length: int) -> 
 
 
 @each_encoding
+def test_an_item_beyond_the_end_is_refused(encoding: Encoding) -> None:
+    """Of a sequence, or a fragment of pixel data."""
+    item = encoding.element(0xFFFEE000, "", b"abcd", 0xFFFFFFFE)
+    data = encoding.element(0x7FE00010, "OB", item, UNDEFINED)
+    said = refused(data, encoding.transfer_syntax)
+    assert said == "element (FFFE,E000) says 4294967294 octets, 4 are left"
+
+
+@each_encoding
 def test_a_sequence_that_is_never_ended_is_refused(encoding: Encoding) -> None:
     """PS3.5 7.5.2: length 0xFFFFFFFF needs a delimiter, at each depth."""
     sequence = encoding.sequence(0x00081140, encoding.identity())
