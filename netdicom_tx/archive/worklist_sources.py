@@ -191,18 +191,25 @@ class WorklistTable:
     def __init__(self, database: Database, in_thread: InThread) -> None:
         self._database = database
         self._in_thread = in_thread
+        self._reading = threading.Lock()
+        # By what stands in the row: the steps.
+        self._known: dict[bytes, list[WorklistItem]] = {}
 
     def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
         """All steps."""
         return self._in_thread(self.read)
 
     def read(self) -> list[WorklistItem]:
-        """All steps."""
-        with self._database.reading() as connection:
-            rows = connection.scalars(sa.select(worklist_item.c.data).order_by(worklist_item.c.id))
-            return [
-                item for data in rows for item in WorklistItem.read(data, EXPLICIT_VR_LITTLE_ENDIAN)
-            ]
+        """All steps; only rows that are new or have changed are decoded."""
+        statement = sa.select(worklist_item.c.data).order_by(worklist_item.c.id)
+        with self._reading, self._database.reading() as connection:
+            known, self._known = self._known, {}
+            for data in connection.scalars(statement):
+                found = known.get(data)
+                if found is None:
+                    found = WorklistItem.read(data, EXPLICIT_VR_LITTLE_ENDIAN)
+                self._known[data] = found
+            return [item for items in self._known.values() for item in items]
 
     def put(self, data_sets: Iterable[Dataset]) -> int:
         """Put items in, or in the place of those of the same study and step.

@@ -230,6 +230,26 @@ def test_an_item_takes_the_place_of_the_one_of_its_study_and_step(table: Worklis
     assert found == {("1.2.3", "S1"): "P2", ("1.2.4", "S1"): "P1"}
 
 
+def test_only_rows_that_have_changed_are_decoded(
+    table: WorklistTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.put([scheduled(), scheduled(StudyInstanceUID="1.2.4")])
+    before = table.read()
+    table.put([scheduled(StudyInstanceUID="1.2.4", PatientID="P2")])
+    decoded: list[bytes] = []
+    whole = WorklistItem.read
+
+    def watched(data: bytes, transfer_syntax: str) -> list[WorklistItem]:
+        decoded.append(data)
+        return whole(data, transfer_syntax)
+
+    monkeypatch.setattr(WorklistItem, "read", watched)
+    after = table.read()
+    assert len(decoded) == 1
+    assert after[0] is before[0]
+    assert after[1].attributes[0x00100020].text == "P2"
+
+
 def test_an_item_keeps_its_character_set(table: WorklistTable) -> None:
     name = "Yamada^Tarou=山田^太郎"
     table.put([scheduled(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_step_survives_a_kill(node: Node) -> None:
     node.start()
     with associated(node.address, "CT1", [MPPS]) as association:
         assert change(association, final()).Status == 0x0110
+
+
+def test_of_two_final_n_sets_at_once_one_wins(node: Node) -> None:
+    """The other is told that the step may no longer be updated."""
+    with (
+        associated(node.address, "CT1", [MPPS]) as one,
+        associated(node.address, "CT2", [MPPS]) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for number in range(5):
+            uid = f"{STEP}.{number}"
+            assert create(one, new_step(), uid).Status == 0
+            both = [(one, final("COMPLETED")), (other, final("DISCONTINUED"))]
+            ending = [pool.submit(change, *each, uid) for each in both]
+            told = sorted(int(each.result(30).Status) for each in ending)
+            assert told == [0x0000, 0x0110]
 
 
 def test_who_watches_is_told(node: Node) -> None:
