@@ -44,7 +44,7 @@ class Peer:
 
     def peak_octets(self) -> int:
         """Peak resident memory so far (``VmHWM``), summed over the processes."""
-        return sum(status_octets(pid, "VmHWM") for pid in _family(self.pid))
+        return sum(_peak(pid) for pid in _family(self.pid))
 
 
 @contextmanager
@@ -130,6 +130,12 @@ def status_octets(pid: int | str, field: str) -> int:
     if not found:
         raise RuntimeError(f"/proc/{pid}/status has no {field}")
     return int(found[1]) * _KIB
+
+
+def _peak(pid: int) -> int:
+    # A child that has ended, and that nobody has waited for, has no memory.
+    status = Path(f"/proc/{pid}/status")
+    return status_octets(pid, "VmHWM") if "VmHWM" in status.read_text("ascii") else 0
 
 
 def forget_peak(pid: int | str) -> int:

@@ -1,7 +1,7 @@
 """Programs that the measurements run beside each other: the SCUs that are compared, and two SCPs.
 
     python -m tests.bench.scus find ours|pynetdicom AET PORT STUDY SERIES
-    python -m tests.bench.scus store ours|pynetdicom AET PORT DIRECTORY
+    python -m tests.bench.scus store AET PORT DIRECTORY
     python -m tests.bench.scus answer COUNT PORT
 
 An SCU prints JSON: how many, and in how many seconds, without its own start. ``answer`` is a C-FIND SCP
@@ -72,13 +72,13 @@ def find_pynetdicom(title: str, port: int, study: str, series: str) -> None:
     _print(count, began)
 
 
-def store_ours(title: str, port: int, directory: str) -> None:
+def store(title: str, port: int, directory: str) -> None:
     """``store_all``, one association."""
     from netdicom_tx import AE, RemoteAE
-    from netdicom_tx.sopclass import storage_scu, store_all
+    from netdicom_tx.sopclass import store_all
 
     async def main(reactor: Any) -> None:
-        ae = AE("BENCH", reactor=reactor).add_scu(storage_scu)
+        ae = AE("BENCH", reactor=reactor)
         paths = sorted(Path(directory).iterdir())
         began = time.perf_counter()
         count = 0
@@ -87,23 +87,6 @@ def store_ours(title: str, port: int, directory: str) -> None:
         _print(count, began)
 
     _ours(main)
-
-
-def store_pynetdicom(title: str, port: int, directory: str) -> None:
-    """pynetdicom's SCU, the files not decoded."""
-    from pydicom.filereader import read_file_meta_info
-    from pynetdicom import AE, _config
-
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    paths = sorted(Path(directory).iterdir())
-    meta = read_file_meta_info(paths[0])
-    ae = AE("PYNETDICOM")
-    ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
-    began = time.perf_counter()
-    association = ae.associate("127.0.0.1", port, ae_title=title)
-    count = sum(association.send_c_store(path).Status == 0 for path in paths)
-    association.release()
-    _print(count, began)
 
 
 def answer(count: int, port: int) -> None:
@@ -132,14 +115,13 @@ def main() -> None:
     if what == "answer":
         answer(int(words[0]), int(words[1]))
         return
-    whose, title, port, *more = words
-    programs: dict[tuple[str, str], Callable[..., None]] = {
-        ("find", "ours"): find_ours,
-        ("find", "pynetdicom"): find_pynetdicom,
-        ("store", "ours"): store_ours,
-        ("store", "pynetdicom"): store_pynetdicom,
-    }
-    programs[what, whose](title, int(port), *more)
+    if what == "store":
+        title, port, directory = words
+        store(title, int(port), directory)
+        return
+    whose, title, port, study, series = words
+    find = find_ours if whose == "ours" else find_pynetdicom
+    find(title, int(port), study, series)
 
 
 if __name__ == "__main__":
