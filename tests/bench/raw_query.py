@@ -78,8 +78,8 @@ class RawSCU:
         user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
         if storage:
             # PS3.7 D.3.3.4: of this class we are SCP too.
-            uid = storage.encode()
-            user += item(0x54, struct.pack(">H", len(uid)) + uid + b"\1\1")
+            own = storage.encode()
+            user += item(0x54, struct.pack(">H", len(own)) + own + b"\1\1")
         body += item(0x50, user)
         return struct.pack(">BxI", 1, len(body)) + body
 

@@ -37,7 +37,7 @@ async def stores(reactor: Any, size: int, paths: list[Path]) -> float:
     window = Window(size, size)
     sop_class = SETS["small"].sop_class
     scp = Slow("SLOW", reactor=reactor, window=window).add_scp(storage_scp, [sop_class])
-    port = await scp.listen("tcp:0:interface=127.0.0.1")
+    port: Any = await scp.listen("tcp:0:interface=127.0.0.1")
     try:
         scu = AE("BENCH", reactor=reactor, window=window).add_scu(storage_scu, [sop_class])
         remote = RemoteAE("SLOW", f"tcp:127.0.0.1:{port.getHost().port}")
