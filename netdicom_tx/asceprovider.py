@@ -662,7 +662,11 @@ class Association:
 
         What ended the association before is raised only if nothing in the block has been told of it.
         """
-        if kind is not None:
+        if kind is GeneratorExit:
+            # The block was thrown away where it waited. What it waited for fails with the association,
+            # and must not wake it while it is being closed.
+            self.clock.callLater(0, self.abort)
+        elif kind is not None:
             self.abort()
         elif not (self._error is not None and self._is_told):
             await self.release()

@@ -7,6 +7,7 @@ comes on another association than the one it was asked on: instances of a C-MOVE
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
@@ -36,13 +37,13 @@ class Arrival(NamedTuple):
     status: int
 
 
-class Hooks:
+class Hooks(ABC):
     """The base of :class:`~netdicom_tx.AE`."""
 
     @property
+    @abstractmethod
     def clock(self) -> IReactorTime:
         """The time of all waits."""
-        raise NotImplementedError
 
     def __init__(self) -> None:
         self._arrivals: dict[tuple[str, int], list[Arrival]] = {}

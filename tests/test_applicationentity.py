@@ -775,12 +775,16 @@ def test_arrivals_are_told_to_who_watches_them():
 
 
 def test_a_commitment_is_told_to_who_waits_for_it():
-    ae = AE("NODE")
+    """In the next turn, so that the report is answered before who waits goes on."""
+    clock = Clock()
+    ae = AE("NODE", reactor=clock)
     waiting, forgotten = ae.await_commitment("1.2"), ae.await_commitment("1.3")
     forgotten.cancel()
     assert isinstance(failure_of(forgotten), defer.CancelledError)
     assert not ae.commitment_came("1.3", "result")
     assert ae.commitment_came("1.2", "result")
+    assert not waiting.called
+    clock.advance(0)
     assert success_of(waiting) == "result"
     assert not ae.commitment_came("1.2", "again")
 

@@ -1120,6 +1120,24 @@ def test_a_block_that_raises_aborts():
     assert caller.peer.abort() == (0, 0)
 
 
+def test_a_block_that_is_thrown_away_aborts_when_it_is_gone():
+    """Not while it is being closed: its abort would wake it ("coroutine already executing")."""
+    caller, asce = calling()
+    ended: list[Any] = []
+
+    async def main() -> None:
+        async with asce:
+            await echo(asce)
+
+    block = main()
+    defer.Deferred.fromCoroutine(block).addErrback(ended.append)
+    block.close()
+    assert ended == []
+    caller.clock.advance(0)
+    assert isinstance(asce.error, AssociationAbortedError)
+    assert [each.type for each in ended] == [RuntimeError]  # of Twisted: its coroutine is gone
+
+
 def test_a_block_whose_association_was_lost_says_so():
     caller, asce = calling()
 

@@ -124,6 +124,7 @@ _AFTER_STATUS = {
     0xA702: "the peer could not send the instances: look in its log, and at what the receiver takes",
     0xA801: "the peer does not know the move destination: have it added there, with its address",
     0xA900: "the peer does not take these keys: check the level and its unique key",
+    0x0111: "the peer holds another instance with this UID, and keeps it: compare the two",
     0x0122: "the peer does not do this operation for this SOP class",
     0x0124: "the peer does not allow it: ask its administrator",
 }

@@ -138,8 +138,10 @@ class Session:
             asce = await connecting
         if self.common.verbose:
             self.output.note(f"{address}: {len(asce.accepted_contexts)} contexts accepted")
-        async with asce:
-            yield asce
+        # Without anything better to do, Ctrl-C waits for what is outstanding, and it is released.
+        with self.on_interrupt(lambda: None):
+            async with asce:
+                yield asce
 
     # -- interruption --------------------------------------------------------------------------------
 
@@ -290,6 +292,9 @@ def _begin_logging(verbose: int) -> None:
 
     @provider(ILogObserver)
     def show(event: LogEvent) -> None:
+        ours = event["log_namespace"].startswith("netdicom_tx")
+        if not ours and verbose < 2 and event["log_level"] < LogLevel.warn:
+            return  # Twisted's word on its ports and its main loop
         text = printable_line(formatEvent(event))
         sys.stderr.write(f"{event['log_level'].name}: {text}\n")
         failure = event.get("log_failure")

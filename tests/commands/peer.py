@@ -79,6 +79,7 @@ class Peer(AE):
         return None
 
     def on_receive_echo(self, context):
+        print("echo", flush=True)
         return 0x0122 if self.called == "NOECHO" else 0
 
     def on_receive_store(self, context, ds):

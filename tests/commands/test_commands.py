@@ -65,11 +65,11 @@ def test_ctrl_c_between_two_echoes_says_what_there_was(
 ) -> None:
     peer = start_peer()
     with netdicom.start("echo", peer.address(), "-n", 9, "--interval", 60, "--json") as run:
-        eventually(lambda: "association" in peer.log, "association")
+        eventually(lambda: "echo" in peer.log, "C-ECHO")
         run.interrupt()
         code, out, err = run.end()
     assert code == 130, err
-    assert len(json.loads(out)["milliseconds"]) <= 1
+    assert len(json.loads(out)["milliseconds"]) == 1
     eventually(lambda: "end AssociationReleasedError" in peer.log, "release at the peer")
 
 
@@ -444,7 +444,7 @@ def test_a_refused_instance_is_counted_on_both_sides(netdicom: Netdicom, instanc
     """Its UID is none that could be a name (0xA900)."""
     whole = (instances / "ct0.dcm").read_bytes()
     (netdicom.directory / "bad.dcm").write_bytes(whole.replace(b"1.2.3.0", b"1..3./0"))
-    with netdicom.start("receive", "--listen", "127.0.0.1:0", "-o", "inbox", "-v") as run:
+    with netdicom.start("receive", "--listen", "127.0.0.1:0", "-o", "inbox") as run:
         port = int(re.search(r"127\.0\.0\.1:(\d+)", run.stderr.readline())[1])
         done = netdicom("store", f"127.0.0.1:{port}", "bad.dcm", instances / "ct1.dcm")
         assert "1 instance, 1 refused" in run.stdout.readline()
