@@ -71,7 +71,7 @@ class Hooks(ABC):
         """What to answer to SOP class extended negotiation (PS3.7 D.3.3.5); None does not answer."""
         return None
 
-    def on_association_response(self, response: AAssociateAC) -> None:
+    def on_association_response(self, response: AAssociateAC) -> None:  # noqa: B027  (a hook)
         """A peer has accepted an association that we requested."""
 
     def transcode(self, asce: Association, instance: Any) -> Any:
