@@ -59,8 +59,9 @@ READ_BUFFER = 1 << 20
 _warm_up = bytearray(2 * READ_BUFFER)
 del _warm_up
 
-#: Octets of PDUs that are written in one turn.
-TURN = 1 << 18
+#: Octets of PDUs that are written in one turn, and in one call of the system: what a CT image needs,
+#: that its transfer costs one turn of the reactor.
+TURN = 3 << 18
 
 #: The maximum length that we advertise unless told otherwise, in octets. PDUs are not buffered, so
 #: a large one costs nothing; peers that send as much as is admitted then need fewer headers.
@@ -178,6 +179,8 @@ class DULProtocol(Protocol):
         transport: Any = self.transport  # what it is depends on the reactor and on TLS
         if hasattr(transport, "bufferSize"):
             transport.bufferSize = READ_BUFFER
+        if hasattr(transport, "SEND_LIMIT"):
+            transport.SEND_LIMIT = TURN
         if ITCPTransport.providedBy(transport):
             # Without this, the second of two small writes waits for the peer's delayed
             # acknowledgement, 40 ms.

@@ -3,7 +3,7 @@
 The sink is ``storescp --ignore`` with ``TCP_NODELAY=1``, which takes all and keeps nothing. *command* is
 ``netdicom store``, *library* is ``store_all`` in a program; DCMTK's has ``TCP_NODELAY=1`` as well. Times are
 those of whole processes; of *library* also without its start (``library-start``), since that of Python
-is half of a run of a second. *pynetdicom* is its ``storescu``.
+alone takes half a second. *pynetdicom* is its ``storescu``.
 
     python -m tests.bench.store_scu [--rounds N] [--sets small,ct]
 """
@@ -25,7 +25,7 @@ from tests.bench.tables import Contestant, chosen, names, rounds, table
 
 SENDERS = ("command", "library", "library-start", "storescu", "pynetdicom")
 # How many different instances there are, and how many are sent: each several times, as links.
-COUNTS = {"small": (1000, 4000), "ct": (300, 1500)}
+COUNTS = {"small": (1000, 10000), "ct": (300, 4000)}
 # pynetdicom waits 40 ms for a delayed acknowledgement in each: fewer are no less true.
 PYNETDICOM_COUNT = 100
 
