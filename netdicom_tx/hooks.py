@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
@@ -27,6 +27,7 @@ from .userdataitems import SOPClassExtendedNegotiation
 __all__ = ["Arrival", "Hooks"]
 
 _Status = int | Awaitable[int]
+_Verdict = int | Awaitable[int | None] | None
 
 
 class Arrival(NamedTuple):
@@ -206,10 +207,10 @@ class Hooks(ABC):
         Returns:
             (remote AE, success, failure), or a Deferred or coroutine of it: a :class:`RemoteAE` to report
             to, or None; (SOP class, SOP instance) of what is kept; (SOP class, SOP instance, reason) of what
-            is not.
+            is not. Either may be None when there is nothing of it.
 
         Raises:
-            EventHandlingError: The request is answered with 0x0110.
+            EventHandlingError: The request is answered with 0x0110, or the status it carries.
         """
         raise EventHandlingError("on_commitment_request is not implemented")
 
@@ -226,9 +227,91 @@ class Hooks(ABC):
             failure: (SOP class, SOP instance, reason) of what it does not.
 
         Raises:
-            EventHandlingError: The report is answered with 0x0110.
+            EventHandlingError: The report is answered with 0x0110, or the status it carries.
         """
         raise EventHandlingError("on_commitment_response is not implemented")
+
+    def on_mpps_create(self, uid: str, ds: Dataset) -> _Verdict:
+        """N-CREATE of a modality performed procedure step came: a modality begins (PS3.4 F.7.2.1).
+
+        Args:
+            uid: SOP Instance UID of the step; one that we made, when the modality gave none.
+            ds: Its attributes, with all that such a step must have, and IN PROGRESS.
+
+        Returns:
+            None, which is Success, or the status; Success promises that the step is kept.
+
+        Raises:
+            StatusError: Answered with its status; 0x0111 when there is a step of this UID.
+            EventHandlingError: Answered with 0x0110, or the status it carries.
+        """
+        raise EventHandlingError("on_mpps_create is not implemented")
+
+    def on_mpps_set(self, uid: str, modifications: Dataset) -> _Verdict:
+        """N-SET of a modality performed procedure step came: it changes, or has ended (PS3.4 F.7.2.2).
+
+        Args:
+            uid: SOP Instance UID of the step, as the peer gives it.
+            modifications: What is to change, unchecked: keep what
+                :func:`~netdicom_tx.sopclass.procedure_step.updated` makes of it and of the step.
+
+        Returns:
+            None, which is Success, or the status.
+
+        Raises:
+            StatusError: Answered with its status; 0x0112 when there is no such step.
+            ProcedureStepError: As ``updated`` raises it; its Error ID (A710 for a step that has ended)
+                and its list of attributes are sent too.
+            EventHandlingError: Answered with 0x0110, or the status it carries.
+        """
+        raise EventHandlingError("on_mpps_set is not implemented")
+
+    def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Dataset | Awaitable[Dataset]:
+        """N-GET of a modality performed procedure step came, by MPPS Retrieve (PS3.4 F.8.2.1).
+
+        Args:
+            uid: SOP Instance UID of the step, as the peer gives it.
+            tags: Of the attributes that the peer wants; None means all.
+
+        Returns:
+            The step: all of it will do, what was not asked for is left out of the answer. An attribute that
+            it does not have and that no step needs is answered by a warning, 0x0001.
+
+        Raises:
+            StatusError: Answered with its status; 0x0112 when there is no such step.
+            EventHandlingError: Answered with 0x0110, or the status it carries.
+        """
+        raise EventHandlingError("on_mpps_get is not implemented")
+
+    def on_mpps_event(self, uid: str, event: int) -> Awaitable[None] | None:
+        """An SCP reports that a performed procedure step is not what it was (PS3.4 F.9.2).
+
+        It comes on an association that we hold, or on one that the SCP has opened.
+
+        Args:
+            uid: SOP Instance UID of the step.
+            event: Event Type ID, a key of :data:`~netdicom_tx.sopclass.procedure_step.EVENTS`; it has no more to say.
+
+        Raises:
+            EventHandlingError: Answered with 0x0110, or the status it carries.
+        """
+        raise EventHandlingError("on_mpps_event is not implemented")
+
+    def on_instances_available(self, uid: str, ds: Dataset) -> _Verdict:
+        """N-CREATE of an instance availability notification came (PS3.4 R.3.2).
+
+        Args:
+            uid: SOP Instance UID of the notice; one that we made, when the peer gave none.
+            ds: Which instances of a study can be had, and from where; with all that a notice must have.
+
+        Returns:
+            None, which is Success, or the status.
+
+        Raises:
+            StatusError: Answered with its status; 0x0111 when the notice came before.
+            EventHandlingError: Answered with 0x0110, or the status it carries.
+        """
+        raise EventHandlingError("on_instances_available is not implemented")
 
     # -- what storage commitment reports -----------------------------------------------------------
 

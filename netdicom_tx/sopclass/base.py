@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from .. import statuses
@@ -16,11 +17,13 @@ __all__ = [
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
     "answers",
+    "settled",
     "sop_classes",
     "store_in_file",
 ]
 
 _Service = TypeVar("_Service", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def sop_classes(uids: Iterable[str]) -> Callable[[_Service], _Service]:
@@ -53,6 +56,14 @@ def store_in_file(service: _Service) -> _Service:
     """Let the data sets of this service's requests arrive in a file, which ``AE.get_file`` gives."""
     service.store_in_file = True  # type: ignore[attr-defined]  # any callable
     return service
+
+
+async def settled(value: _T | Awaitable[_T]) -> _T:
+    """What a hook returned, or what the Deferred or coroutine that it returned gives."""
+    if inspect.isawaitable(value):
+        result: _T = await value
+        return result
+    return value
 
 
 class MessageDispatcher:

@@ -21,13 +21,12 @@ from ..dimsemessages import NCreateRQ, Response
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
-from .base import MessageDispatcherSCP, sop_classes
+from .base import MessageDispatcherSCP, settled, sop_classes
 from .normalized import NormalizedSCU
 from .procedure_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
     ProcedureStepError,
     Rule,
-    ask,
     attribute_list,
     check_types,
 )
@@ -131,8 +130,7 @@ def check_availability(ds: Dataset) -> None:
 class InstanceAvailabilityNotification(MessageDispatcherSCP):
     """Takes notices of the availability of instances.
 
-    One that is whole goes to ``AE.on_instances_available(uid, ds)``, which may return a Deferred or a
-    coroutine, and returns None or a status. An AE without the hook answers 0x0110.
+    One that is whole goes to ``AE.on_instances_available(uid, ds)``.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,)
@@ -145,7 +143,7 @@ class InstanceAvailabilityNotification(MessageDispatcherSCP):
             check_availability(ds)
         except ProcedureStepError as error:
             return error.response(msg)
-        verdict = await ask(asce.ae, "on_instances_available", uid, ds)
+        verdict = await settled(asce.ae.on_instances_available(uid, ds))
         return msg.response(
             statuses.SUCCESS if verdict is None else verdict, affected_sop_instance_uid=uid
         )

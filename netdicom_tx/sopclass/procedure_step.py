@@ -17,7 +17,6 @@ calls them where it keeps them, so that of two final N-SETs at once only one fin
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from functools import partial
@@ -40,7 +39,7 @@ from ..requests import status_of
 from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, sop_classes
+from .base import MessageDispatcherSCP, settled, sop_classes
 from .normalized import NormalizedSCU
 
 __all__ = [
@@ -388,18 +387,11 @@ def _merged(current: Dataset, modifications: Dataset) -> Dataset:
 class ModalityPerformedProcedureStep(MessageDispatcherSCP):
     """The three SOP classes of performed procedure steps, for incoming messages of both sides.
 
-    As SCP it asks the hooks of its AE, which may return a Deferred or a coroutine:
-
-    - ``on_mpps_create(uid, ds)``: a step begins; ``ds`` has passed :func:`check_create`. Returns None or a
-      status; raises StatusError with 0x0111 when there is a step of this UID.
-    - ``on_mpps_set(uid, modifications)``: a step changes. Raises StatusError with 0x0112 when there is
-      none; otherwise keeps what :func:`updated` makes of it, or passes on what that raises.
-    - ``on_mpps_get(uid, tags)``: returns the step, all of it or the attributes of these tags.
+    As SCP it asks the hooks of its AE: ``on_mpps_create``, ``on_mpps_set``, ``on_mpps_get``. What is created
+    has passed :func:`check_create`; what is set has yet to pass :func:`updated`.
 
     As SCU of MPPS Notification (``add_scu(ModalityPerformedProcedureStep(), [MODALITY_..._NOTIFICATION_SOP_CLASS])``)
-    it passes events on to ``on_mpps_event(uid, event)``, where ``event`` is a key of :data:`EVENTS`.
-
-    A hook that the AE does not have is answered with 0x0110.
+    it passes events on to ``on_mpps_event``.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (
@@ -434,22 +426,22 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is none")
         ds = attribute_list(ctx, msg)
         check_create(ds)
-        verdict = await ask(asce.ae, "on_mpps_create", uid, ds)
+        verdict = await settled(asce.ae.on_mpps_create(uid, ds))
         return msg.response(
             statuses.SUCCESS if verdict is None else verdict, affected_sop_instance_uid=uid
         )
 
     async def n_set(self, asce: Association, ctx: PContextDef, msg: NSetRQ) -> int:
         """A step changes."""
-        verdict = await ask(
-            asce.ae, "on_mpps_set", msg.requested_sop_instance_uid, attribute_list(ctx, msg)
+        verdict = await settled(
+            asce.ae.on_mpps_set(msg.requested_sop_instance_uid, attribute_list(ctx, msg))
         )
         return statuses.SUCCESS if verdict is None else int(verdict)
 
     async def n_get(self, asce: Association, ctx: PContextDef, msg: NGetRQ) -> Response:
         """Somebody wants to see a step."""
         tags = msg.attribute_identifier_list
-        ds = await ask(asce.ae, "on_mpps_get", msg.requested_sop_instance_uid, tags)
+        ds = await settled(asce.ae.on_mpps_get(msg.requested_sop_instance_uid, tags))
         found, unsupported = selected(ds, tags)
         return msg.response(
             # PS3.4 Table F.8.2-2: requested optional attributes are not supported.
@@ -466,7 +458,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             raise StatusError(
                 statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 to 5"
             )
-        await ask(asce.ae, "on_mpps_event", msg.affected_sop_instance_uid, msg.event_type_id)
+        await settled(asce.ae.on_mpps_event(msg.affected_sop_instance_uid, msg.event_type_id))
         return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
 
 
@@ -482,19 +474,6 @@ def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:
         return dsutils.decode(msg.data_set, ctx.supported_ts)
     except dsutils.DataSetError as error:
         raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
-
-
-async def ask(ae: AE, hook: str, *arguments: object) -> Any:
-    """What a hook of the AE returns, or what that fires with.
-
-    Raises:
-        StatusError: 0x0110, the AE does not have it.
-    """
-    method = getattr(ae, hook, None)
-    if method is None:
-        raise StatusError(statuses.PROCESSING_FAILURE, f"{hook} is not implemented")
-    answer = method(*arguments)
-    return await answer if inspect.isawaitable(answer) else answer
 
 
 # -- SCU ------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ of failures, C-CANCEL, statuses.
 
 from __future__ import annotations
 
-import inspect
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pydicom.dataset import Dataset
@@ -38,7 +39,7 @@ from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES
-from .base import answers, sop_classes
+from .base import answers, settled, sop_classes
 from .storage import Instance, MoveOriginator, StoreResult, store_all, store_instance
 
 __all__ = [
@@ -201,10 +202,8 @@ async def qr_move_scp(
     destination is 0xA801. The final status is Success, 0xB000 when some failed, 0xA702 when all
     did; failures come with the list of their UIDs.
     """
-    answer = await _settled(
-        asce.ae.move_for(asce, ctx, _identifier(ctx, msg), msg.move_destination)
-    )
-    remote, number, instances = answer
+    asked = asce.ae.move_for(asce, ctx, _identifier(ctx, msg), msg.move_destination)
+    remote, number, instances = await settled(asked)
     if remote is None:
         return Status(
             statuses.C_MOVE_DESTINATION_UNKNOWN,
@@ -457,7 +456,7 @@ async def qr_get_scp(asce: Association, ctx: PContextDef, msg: CGetRQ) -> AsyncI
     none was accepted, ``AE.transcode`` may give another form of it. What cannot be sent is counted as
     failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
     """
-    number, instances = await _settled(asce.ae.get_for(asce, ctx, _identifier(ctx, msg)))
+    number, instances = await settled(asce.ae.get_for(asce, ctx, _identifier(ctx, msg)))
     return _get(asce, ctx, msg, number, instances)
 
 
@@ -465,25 +464,39 @@ async def _get(
     asce: Association, ctx: PContextDef, msg: CGetRQ, number: int, instances: Any
 ) -> AsyncIterator[Response]:
     count = _Counters(msg, ctx, number)
-    for source in await _all_of(instances):
-        upcoming = defer.Deferred.fromCoroutine(_get_one(asce, source))
-        async for response in _meanwhile(asce, upcoming, count):
-            yield response
-        count.add(await upcoming)
-        if count.remaining:
-            yield count.pending()
+    sources = iter(await _all_of(instances))
+    # Twice the window: the next instance is ready when an answer comes.
+    running = deque(
+        _begin_one(asce, source) for source in islice(sources, 2 * max(1, asce.window.invoked))
+    )
+    try:
+        while running:
+            async for response in _meanwhile(asce, running[0], count):
+                yield response
+            count.add(await running.popleft())
+            running.extend(_begin_one(asce, source) for source in islice(sources, 1))
+            if count.remaining:
+                yield count.pending()
+    finally:
+        for each in running:
+            each.addErrback(lambda _: None)
+            each.cancel()
     yield count.final()
+
+
+def _begin_one(asce: Association, source: Any) -> defer.Deferred[StoreResult]:
+    return defer.Deferred.fromCoroutine(_get_one(asce, source))
 
 
 async def _get_one(asce: Association, source: Any) -> StoreResult:
     instance: Instance | None = None
     try:
-        source = await _settled(source)
+        source = await settled(source)
         instance = source if isinstance(source, Instance) else Instance.of(source)
         try:
             status = await store_instance(asce, instance)
         except ClassNotSupportedError as refused:
-            other = await _settled(asce.ae.transcode(asce, instance))
+            other = await settled(asce.ae.transcode(asce, instance))
             if other is None:
                 raise refused
             status = await store_instance(asce, other)
@@ -494,11 +507,6 @@ async def _get_one(asce: Association, source: Any) -> StoreResult:
 
 
 # -- what hooks return ------------------------------------------------------------------------------
-
-
-async def _settled(value: Any) -> Any:
-    """The value, or what the Deferred or coroutine gives."""
-    return await value if inspect.isawaitable(value) else value
 
 
 async def _all_of(instances: Any) -> Iterable[Any]:

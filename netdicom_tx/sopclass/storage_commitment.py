@@ -8,9 +8,8 @@ sends the request, :func:`request_commitment` also waits for the report.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -22,7 +21,7 @@ from .. import dsutils, statuses
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
-from ..exceptions import DCMTimeoutError, EventHandlingError, NetDICOMError, StatusError
+from ..exceptions import DCMTimeoutError, NetDICOMError, StatusError
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
@@ -32,7 +31,7 @@ from ..uids import (
     STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
 )
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, sop_classes
+from .base import MessageDispatcherSCP, settled, sop_classes
 
 __all__ = [
     "CommitmentResult",
@@ -117,11 +116,10 @@ class StorageCommitment(MessageDispatcherSCP):
     coroutine, ``(remote_ae, success, failure)``: whom to report to on an association of our own (a
     :class:`~netdicom_tx.RemoteAE`, or None when it is not known), what is kept, and what is not, with
     reasons. The request is answered with Success, and the report follows: on the same association when the
-    requestor still holds it after :attr:`same_association` seconds, else on a new one. A hook that raises
-    EventHandlingError has the request answered with 0x0110.
+    requestor still holds it after :attr:`same_association` seconds, else on a new one.
 
     A report goes to ``AE.on_commitment_response(transaction_uid, success, failure)`` and is answered with
-    Success, or 0x0110 when that raises EventHandlingError.
+    Success. Where a hook raises EventHandlingError the answer is 0x0110, or the status it carries.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,)
@@ -159,23 +157,16 @@ class StorageCommitment(MessageDispatcherSCP):
                 statuses.INVALID_ARGUMENT_VALUE,
                 "Referenced SOP Sequence (0008,1199) is empty or incomplete",
             )
-        try:
-            remote, success, failure = await self.decide(asce, transaction_uid, uids)
-        except StatusError:
-            raise
-        except EventHandlingError as error:
-            raise StatusError(statuses.PROCESSING_FAILURE, error.comment) from error
-        report = Report(transaction_uid, tuple(success), tuple(failure))
+        remote, success, failure = await self.decide(asce, transaction_uid, uids)
+        report = Report(transaction_uid, tuple(success or ()), tuple(failure or ()))
         self.owe(asce, ctx, remote, report)
         return msg.response(statuses.SUCCESS, action_type_id=1)
 
     async def decide(
         self, asce: Association, transaction_uid: str, uids: list[_Reference]
-    ) -> tuple[RemoteAE | None, Iterable[_Reference], Iterable[_Failure]]:
+    ) -> tuple[RemoteAE | None, Iterable[_Reference] | None, Iterable[_Failure] | None]:
         """Ask the AE; override this where the transaction UID matters, as in a node that remembers."""
-        answer: Any = asce.ae.on_commitment_request(asce.calling_ae_title, uids)
-        if inspect.isawaitable(answer):
-            answer = await answer
+        answer = await settled(asce.ae.on_commitment_request(asce.calling_ae_title, uids))
         remote, success, failure = answer
         return remote, success, failure
 
@@ -247,14 +238,7 @@ class StorageCommitment(MessageDispatcherSCP):
         failure = tuple(_references(ds, "FailedSOPSequence"))
         result = CommitmentResult(transaction_uid, success, failure)
         if not asce.ae.commitment_came(transaction_uid, result):
-            try:
-                verdict: Any = asce.ae.on_commitment_response(transaction_uid, success, failure)
-                if inspect.isawaitable(verdict):
-                    await verdict
-            except StatusError:
-                raise
-            except EventHandlingError as error:
-                raise StatusError(statuses.PROCESSING_FAILURE, error.comment) from error
+            await settled(asce.ae.on_commitment_response(transaction_uid, success, failure))
         return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
 
 

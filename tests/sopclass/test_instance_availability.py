@@ -108,3 +108,11 @@ def test_a_notice_is_sent_and_taken() -> None:
         assert success_of(send(Dataset())) == 0x0120
     assert list(scp.notices.values()) == [notice(), notice()]
     assert next(iter(scp.notices)) == "1.2.8"
+
+
+def test_a_hook_that_is_not_there_is_a_processing_failure() -> None:
+    scp = AE("READING").add_scp(InstanceAvailabilityNotification())
+    with connected(AE("NODE").add_scu(instance_availability_scu), scp) as pair:
+        send = pair.requestor.get_scu(INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS)
+        status = success_of(send(notice()))
+    assert (status, status.comment) == (0x0110, "on_instances_available is not implemented")

@@ -520,11 +520,20 @@ def test_each_operation_has_its_sop_class(pair: Pair) -> None:
 
 
 def test_a_hook_that_is_not_there_is_a_processing_failure() -> None:
-    scp = AE("RIS").add_scp(ModalityPerformedProcedureStep())
-    with connected(AE("CT1").add_scu(procedure_step_scu), scp) as pair:
-        status = success_of(scu(pair).create(UID, new_step()))
-    assert status == 0x0110
-    assert status.comment == "on_mpps_create is not implemented"
+    """Each is declared by the AE, and says its name to the peer."""
+    bare, watcher = AE("RIS").add_scp(ModalityPerformedProcedureStep()), AE("CT1")
+    watcher.add_scu(procedure_step_scu)
+    watcher.add_scu(ModalityPerformedProcedureStep(), [NOTIFICATION])
+    with connected(watcher, bare) as pair:
+        (ctx,) = pair.acceptor.contexts_for(NOTIFICATION)
+        answers = {
+            "on_mpps_create": success_of(scu(pair).create(UID, new_step())),
+            "on_mpps_set": success_of(scu(pair).set(UID, final())),
+            "on_mpps_get": run(scu(pair, RETRIEVE).get(UID))[0],
+            "on_mpps_event": success_of(report_procedure_step(pair.acceptor, ctx, UID, 1)),
+        }
+    for hook, status in answers.items():
+        assert (status, status.comment) == (0x0110, f"{hook} is not implemented")
 
 
 # -- notification ---------------------------------------------------------------------------------------
