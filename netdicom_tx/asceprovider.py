@@ -10,7 +10,7 @@ the association ends, every Deferred that waits for it fails with one and the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -25,7 +25,7 @@ from . import negotiation, statuses
 from .datasinks import FileSink, MemorySink
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Operation, give_up
-from .dulprovider import DULProtocol, Timeouts
+from .dulprovider import DULProtocol, Timeouts, made_ahead
 from .exceptions import (
     AbortReason,
     AssociationAbortedError,
@@ -153,6 +153,7 @@ class Association:
         self._last_message_id = 0
         self._outstanding: dict[int, Outstanding] = {}
         self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
+        self._preparing: IDelayedCall | None = None
         self._operations: dict[int, Operation] = {}
         # Requests that came while no more operations may run.
         self._backlog: OrderedDict[int, tuple[PContextDef, Request, EventHandlingError | None]] = (
@@ -481,7 +482,12 @@ class Association:
         if self._error is not None:
             return
         self._error = error
-        for timer in (self._associate_timer, self._idle_timer, self._release_timer):
+        for timer in (
+            self._associate_timer,
+            self._idle_timer,
+            self._release_timer,
+            self._preparing,
+        ):
             self._stop(timer)
         if self._sink is not None:
             self._sink.abandon()
@@ -734,8 +740,9 @@ class Association:
             return
         self._stop(outstanding.timer)
         del self._outstanding[message_id]
-        outstanding.respond(response)
+        # The peer has its next request before whoever waits for this response goes on.
         self._start_waiting()
+        outstanding.respond(response)
         self._release_when_quiet()
         self._finish_when_idle()
 
@@ -899,9 +906,10 @@ class Association:
     def _write(
         self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
     ) -> None:
-        self._require_dul().send_message(
-            fragment(message, context_id=context_id, limit=self.send_limit), on_sent
-        )
+        self._require_dul().send_message(self._pdus(message, context_id), on_sent)
+
+    def _pdus(self, message: Message, context_id: int) -> Iterator[bytes | bytearray]:
+        return fragment(message, context_id=context_id, limit=self.send_limit)
 
     def _answer_sent(self) -> None:
         self._unsent -= 1
@@ -1001,6 +1009,7 @@ class Association:
         if self._waiting or (limit and len(self._outstanding) >= limit):
             assert one.message.message_id is not None
             self._waiting[one.message.message_id] = one
+            self._prepare_later()
         else:
             self._send_request(one)
 
@@ -1026,13 +1035,39 @@ class Association:
                 continue
             self._send_request(one)
 
+    def _prepare_later(self) -> None:
+        """Make the PDUs of the next request while the peer is busy with the one before.
+
+        In the turn after next of the reactor: the next one sends what was written in this one.
+        """
+        if self._preparing is None:
+            self._preparing = self.clock.callLater(0, self._prepare_now)
+
+    def _prepare_now(self) -> None:
+        self._preparing = self.clock.callLater(0, self._prepare)
+
+    def _prepare(self) -> None:
+        self._preparing = None
+        if not self._waiting or self._error is not None:
+            return
+        message_id, one = next(iter(self._waiting.items()))
+        if one.pdus is not None or one.is_forgotten:
+            return
+        try:
+            one.pdus = made_ahead(self._pdus(one.message, one.ctx.id))
+        except Exception as error:  # of the file of its data set, or whatever stands for one
+            # Nothing of it has been sent, so it fails alone.
+            del self._waiting[message_id]
+            one.fail(error)
+
     def _send_request(self, one: Outstanding) -> None:
         message_id = one.message.message_id
         assert message_id is not None
         # Recorded before it is written, so that an immediate answer finds it.
         self._outstanding[message_id] = one
+        pdus, one.pdus = one.pdus or self._pdus(one.message, one.ctx.id), None
         try:
-            self._write(one.message, one.ctx.id, partial(self._request_sent, one))
+            self._require_dul().send_message(pdus, partial(self._request_sent, one))
         except NetDICOMError as error:
             del self._outstanding[message_id]
             one.fail(error)

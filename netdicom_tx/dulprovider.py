@@ -47,6 +47,7 @@ __all__ = [
     "DULRequestorFactory",
     "Timeouts",
     "UpperLayerUser",
+    "made_ahead",
 ]
 
 #: Octets that are read, and held for writing, at a time: bulk throughput nearly doubles against
@@ -127,6 +128,18 @@ class _Outgoing:
     ) -> None:
         self.pdus = pdus
         self.on_sent = on_sent
+
+
+def made_ahead(pdus: Iterator[bytes | bytearray]) -> Iterator[bytes | bytearray]:
+    """The same PDUs, of which as many as are written in a turn are made now, as one piece."""
+    made: list[bytes | bytearray] = []
+    size = 0
+    for pdu in pdus:
+        made.append(pdu)
+        size += len(pdu)
+        if size >= TURN:
+            break
+    return chain((b"".join(made),), pdus)
 
 
 @implementer(IPushProducer)

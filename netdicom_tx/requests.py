@@ -7,7 +7,7 @@ read by ``async for``. The association that sent them routes the responses here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -47,7 +47,7 @@ class Outstanding:
         timeout: Seconds to a response.
     """
 
-    __slots__ = ("ctx", "deadline", "is_forgotten", "message", "timeout", "timer")
+    __slots__ = ("ctx", "deadline", "is_forgotten", "message", "pdus", "timeout", "timer")
 
     def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         self.message = message
@@ -57,6 +57,8 @@ class Outstanding:
         #: By the clock, when even Pending responses do not help any more.
         self.deadline = float("inf")
         self.is_forgotten = False  # the caller does not want the answer any more
+        #: When they were made before its turn.
+        self.pdus: Iterator[bytes | bytearray] | None = None
 
     def respond(self, response: Response) -> None:
         """A response came, Pending or final."""

@@ -65,6 +65,7 @@ from netdicom_tx.dimsemessages import (
     CFindRSP,
     NEventReportRQ,
 )
+from netdicom_tx.dulprovider import TURN
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.pdu import (
     AAbort,
@@ -320,6 +321,54 @@ def test_a_cancelled_request_does_not_hear_of_the_end():
     failure_of(answer)
     asce.abort()
     assert asce.operations == 0
+
+
+def test_the_peer_has_the_next_request_before_an_answer_is_told():
+    caller, asce = calling()
+    first, second = echo(asce), echo(asce)
+    written = caller.peer.transport.peer.written
+    sizes = [len(written)]
+    first.addCallback(lambda _: sizes.append(len(written)))
+    caller.peer.send(echo_rq(1).response(0))
+    assert sizes[1] > sizes[0]
+    assert not second.called
+
+
+class Damaged(io.BytesIO):
+    """A file that the disk does not give."""
+
+    def readinto(self, buffer: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_request_that_waits_is_read_while_the_peer_is_busy():
+    """Not before what was sent ahead of it is on its way: that is the reactor's next turn."""
+    caller, asce = calling({CT: [IMPLICIT]})
+    asce.request(store_rq(None, b"\1\2"), context(asce, CT))
+    source = io.BytesIO(bytes(4 * TURN))
+    asce.request(store_rq(None, source), context(asce, CT))
+    assert source.tell() == 0
+    caller.clock.advance(0)
+    assert 0 < source.tell() < 2 * TURN
+    (first,) = caller.peer.messages()
+    caller.peer.send(first.response(0))
+    (second,) = caller.peer.messages()
+    assert second.message_id == first.message_id + 1
+    assert source.tell() == 4 * TURN
+
+
+def test_a_request_that_waits_and_cannot_be_read_fails_alone():
+    """Nothing of it has been sent; in its middle it would end the association."""
+    caller, asce = calling({CT: [IMPLICIT]})
+    first = asce.request(store_rq(None, b"\1\2"), context(asce, CT))
+    damaged = asce.request(store_rq(None, Damaged()), context(asce, CT))
+    last = asce.request(store_rq(None, b"\3\4"), context(asce, CT))
+    caller.clock.advance(0)
+    assert isinstance(failure_of(damaged), OSError)
+    for answer in (first, last):
+        (asked,) = caller.peer.messages()
+        caller.peer.send(asked.response(0))
+        assert success_of(answer).status == SUCCESS
 
 
 # -- what may be sent ------------------------------------------------------------------------------------

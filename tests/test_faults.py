@@ -653,7 +653,7 @@ def test_case_27_a_huge_maximum_costs_no_memory():
     caller, asce = calling({CT: [IMPLICIT]}, items=(MaximumLength(0xFFFFFFFF),))
     caller.peer.transport.pauseProducing()
     source = io.BytesIO(bytes(1 << 24))
-    with bounded(1 << 21):
+    with bounded(1 << 22):
         asce.request(store_rq(None, source), asce.contexts_for(CT)[0]).addErrback(lambda _: None)
     asce.abort()
 

@@ -6,6 +6,7 @@ at an AE, on the associations that this takes.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
@@ -53,6 +54,8 @@ _PLAIN = frozenset(
         "1.2.840.10008.1.2.2",
     }
 )
+# Octets that are read to have a Part 10 header; most are smaller.
+_HEADER_BUFFER = 1024
 # Instances whose contexts are planned together by store_all; so many headers are read ahead.
 _PLANNED_TOGETHER = 1000
 
@@ -168,9 +171,11 @@ class _PathSource:
             # Unbuffered: it is read in large pieces.
             self._file = cast(BinaryIO, open(self._path, "rb", buffering=0))  # noqa: SIM115
             if self._offset is None:
-                dsutils.read_file_meta(self._file)
-            else:
-                self._file.seek(self._offset)
+                # But the header in small ones.
+                buffered = io.BufferedReader(cast(io.RawIOBase, self._file), _HEADER_BUFFER)
+                self._offset = dsutils.read_file_meta(cast(BinaryIO, buffered)).offset
+                buffered.detach()
+            self._file.seek(self._offset)
         return self._file
 
     def readinto(self, buffer: memoryview) -> int:

@@ -424,6 +424,34 @@ def test_another_form_of_an_instance_is_sent_where_there_is_one(
     assert int(read(pair.requestor.get_scu(GET)(query()))[-1][1]) == 0x0000
 
 
+def test_the_instance_after_the_next_is_not_begun(pair: Pair, archive: Archive) -> None:
+    """One is on its way, one is at hand; a C-CANCEL forgets that one."""
+    begun: list[str] = []
+
+    def sources() -> Iterator[str]:
+        for each in FILES * 3:
+            begun.append(each)
+            yield each
+
+    archive.on_receive_get = lambda context, ds: (len(FILES) * 3, sources())  # type: ignore[method-assign]
+    waiting: list[defer.Deferred[int]] = []
+
+    def keep(context: PContextDef, ds: BinaryIO) -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    pair.scu.on_receive_store = keep  # type: ignore[method-assign]
+    stream = pair.requestor.get_scu(GET)(query())
+    assert (len(waiting), len(begun)) == (1, 2)
+    waiting[0].callback(0)
+    assert (len(waiting), len(begun)) == (2, 3)
+    stream.cancel()
+    waiting[1].callback(0)
+    assert success_of(stream.done) == 0xFE00
+    assert (len(waiting), len(begun)) == (2, 3)
+    assert len(read(stream)) == 2  # what came before the C-CANCEL, and the status
+
+
 def test_an_instance_is_open_while_it_is_read(pair: Pair, archive: Archive) -> None:
     archive.sources = FILES[:2]
 
