@@ -160,6 +160,7 @@ class Index:
         self._match_unknown = match_unknown
         self._zone = zone
         self._engine: sa.Engine | None = None
+        self._connection: sa.Connection | None = None  # of the writer's thread
         self._writer = Writer(self.path_text)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -286,6 +287,12 @@ class Index:
             except queue.Empty:
                 pass
             self._commit(group)
+        self._leave_connection()
+
+    def _leave_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _commit(self, group: Sequence[_Task]) -> None:
         if not group:
@@ -294,6 +301,7 @@ class Index:
             results = self._transaction(group)
         except Exception as error:  # whatever it is, it belongs to who waits
             self._writer.forget()
+            self._leave_connection()
             is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
             if len(group) > 1 and not is_lost:
                 # One of them is at fault: alone, it fails none of its neighbours.
@@ -309,7 +317,10 @@ class Index:
     def _transaction(self, group: Sequence[_Task]) -> list[Any]:
         assert self._engine is not None  # it outlives the thread
         results: list[Any] = []
-        with self._engine.begin() as connection:
+        # The same one again and again: taking one from the pool costs as much as a statement.
+        connection = self._connection or self._engine.connect()
+        self._connection = connection
+        with connection.begin():
             records: list[InstanceRecord] = []
             for task in group:
                 if task.record is not None:

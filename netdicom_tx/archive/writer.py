@@ -6,7 +6,7 @@ what had no value. Whoever belongs to nobody any more goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +59,7 @@ class Writer:
     def add(self, connection: sa.Connection, records: Iterable[InstanceRecord]) -> None:
         """Put instances in; who is there already is replaced, and of two alike the last counts."""
         by_uid = {record.sop_instance_uid: record for record in records}
-        found = connection.execute(_BY_UIDS, {"uids": list(by_uid)})
+        found = _found(connection, by_uid)
         here = {uid: (row_id, parent) for uid, row_id, parent in found}
         rows, headers = [], {}
         for uid, record in by_uid.items():
@@ -73,7 +73,13 @@ class Writer:
             else:
                 rows.append(values)
                 headers[uid] = record.packed
-        if rows:
+        if len(rows) == 1:
+            # What is sent one at a time comes so: the statement for many costs more.
+            (packed,) = headers.values()
+            key = connection.execute(instance.insert(), rows[0]).inserted_primary_key
+            assert key is not None  # of one row it is known
+            connection.execute(header.insert(), {"instance_id": key[0], "data": packed})
+        elif rows:
             # They come back in any order, so that they can go in one statement.
             made = connection.execute(_INSERT, rows)
             connection.execute(
@@ -104,7 +110,7 @@ class Writer:
 
     def remove(self, connection: sa.Connection, sop_instance_uid: str) -> bool:
         """Take an instance out; whether it was there."""
-        found = connection.execute(_BY_UIDS, {"uids": [sop_instance_uid]}).one_or_none()
+        found = connection.execute(_BY_UID, {"uid": sop_instance_uid}).one_or_none()
         if found is None:
             return False
         _, row_id, parent = found
@@ -215,6 +221,14 @@ class Writer:
             connection.execute(table.update().where(table.c.id == entity.row_id).values(new))
 
 
+def _found(connection: sa.Connection, uids: Collection[str]) -> Iterable[Any]:
+    """Who of these is here: UID, id and parent of each."""
+    if len(uids) == 1:
+        (uid,) = uids
+        return connection.execute(_BY_UID, {"uid": uid})
+    return connection.execute(_BY_UIDS, {"uids": list(uids)})
+
+
 _FIND: Final = {
     level: sa.select(TABLES[level]).where(
         *(TABLES[level].c[name] == sa.bindparam(name) for name in names)
@@ -225,7 +239,7 @@ _FIND: Final = {
         (Level.SERIES, ("parent_id", "series_instance_uid")),
     )
 }
-_BY_UIDS: Final = sa.select(instance.c.sop_instance_uid, instance.c.id, instance.c.parent_id).where(
-    instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True))
-)
+_WHO: Final = sa.select(instance.c.sop_instance_uid, instance.c.id, instance.c.parent_id)
+_BY_UID: Final = _WHO.where(instance.c.sop_instance_uid == sa.bindparam("uid"))
+_BY_UIDS: Final = _WHO.where(instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)))
 _INSERT: Final = instance.insert().returning(instance.c.id, instance.c.sop_instance_uid)

@@ -27,7 +27,7 @@ from tests.bench.tables import Contestant, chosen, names, rounds, table
 
 PEERS = ("node", "nosync", "orthanc", "dcmqrscp")
 STORED = ("small", "ct", "big")
-COUNTS = {"small": 1000, "ct": 150, "big": 2}
+COUNTS = {"small": 1000, "ct": 300, "big": 2}
 RETRIEVED = 200
 
 _MEGA = 1_000_000
