@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..dsutils import DataSetError, read_file_meta
+from ..dsutils import DataSetError
 from ..sopclass.storage import Instance
 from .failures import bad_input
 
@@ -67,15 +67,21 @@ class Sending(Instance):
 
     @classmethod
     def in_file(cls, file: FoundFile, is_stopped: Callable[[], bool]) -> Sending:
-        """Read the header of a file.
+        """Read what is in a file, as :meth:`Instance.of` does.
 
         Raises:
             DataSetError: It is no DICOM file, or has no UIDs.
             OSError: It cannot be read.
         """
-        with open(file.path, "rb") as opened:
-            meta = read_file_meta(opened)
-        return cls(*meta[:3], file, meta.offset, is_stopped=is_stopped)
+        found = Instance.of(file)
+        return cls(
+            found.sop_class_uid,
+            found.sop_instance_uid,
+            found.transfer_syntax,
+            file,
+            found.offset,
+            is_stopped=is_stopped,
+        )
 
 
 def walk(paths: Iterable[str]) -> Iterator[str]:

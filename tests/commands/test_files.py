@@ -100,6 +100,12 @@ def test_a_directory_file_is_not_for_storage(tmp_path: Path) -> None:
     assert is_storable(Instance.of(CT))
 
 
+def test_an_instance_is_announced_as_its_data_set_says() -> None:
+    """PS3.4 B.2.2; the header of this file has another UID, as some writers leave one there."""
+    instance = Sending.in_file(FoundFile.of(str(get_testdata_file("rtdose.dcm"))), lambda: False)
+    assert instance.sop_instance_uid == "1.9.999.999.99.9.9999.9999.20030818153516"
+
+
 def test_an_instance_can_be_held_back_until_it_goes_out() -> None:
     """Ctrl-C lets what is on its way end, and sends nothing of what is planned."""
     stopped = False
