@@ -15,11 +15,12 @@ set.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from .. import dsutils
+from .. import dsutils, statuses
 from ..asceprovider import Association
 from ..dimsemessages import (
     NActionRQ,
@@ -31,10 +32,37 @@ from ..dimsemessages import (
     Request,
     Response,
 )
+from ..exceptions import StatusError
 from ..negotiation import PContextDef
 from .base import sop_classes
 
-__all__ = ["NormalizedSCU", "normalized_scu"]
+__all__ = ["NormalizedSCU", "data_set_of", "normalized_scu"]
+
+
+def data_set_of(ctx: PContextDef, msg: Request) -> Dataset | None:
+    """The data set of a request, for an SCP; None when it has none.
+
+    Raises:
+        StatusError: 0x0110, it or one of its values cannot be read.
+    """
+    if msg.data_set is None:
+        return None
+    try:
+        ds = dsutils.decode(msg.data_set, ctx.supported_ts)
+        # A copy: text that names no character set stays as it came, for it may be in that of another data set.
+        _touch(deepcopy(ds))
+    except dsutils.DataSetError as error:
+        raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
+    return ds
+
+
+def _touch(ds: Dataset) -> None:
+    """Convert every value, which pydicom does when it is touched."""
+    try:
+        for _ in ds.iterall():
+            pass
+    except Exception as error:  # pydicom documents no closed set of errors for bad input
+        raise dsutils.DataSetError(f"a value cannot be read: {error!r:.200}") from error
 
 
 class NormalizedSCU:

@@ -40,7 +40,7 @@ from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..userdataitems import RoleSelection
 from .base import MessageDispatcherSCP, settled, sop_classes
-from .normalized import NormalizedSCU
+from .normalized import NormalizedSCU, data_set_of
 
 __all__ = [
     "COMPLETED",
@@ -223,25 +223,26 @@ def check_create(ds: Dataset) -> None:
     Attributes of type 2 may be absent: many modalities leave out what they have no value for.
 
     Raises:
-        ProcedureStepError: 0x0106, its status is not IN PROGRESS; 0x0120, an attribute of type 1 is
-            missing; 0x0121, it has no value.
+        ProcedureStepError: 0x0106, its status is not IN PROGRESS, or as :func:`check_types` says.
     """
+    check_types(ds, RULES.values())
     state = state_of(ds)
-    if state and state != IN_PROGRESS:
+    if state != IN_PROGRESS:
         raise ProcedureStepError(
             statuses.INVALID_ATTRIBUTE_VALUE,
             f"a step is created IN PROGRESS, not {state}",
             [_STATUS],
         )
-    check_types(ds, RULES.values())
 
 
 def check_types(ds: Dataset, rules: Iterable[Rule]) -> None:
     """Whether a data set has what N-CREATE demands.
 
     Raises:
-        ProcedureStepError: 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
+        ProcedureStepError: 0x0106, what should be a sequence is none, or the reverse, or a UID is several;
+            0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
     """
+    _check_form(ds, rules)
     absent, empty = _lacks(ds, rules, "create")
     if absent:
         raise _incomplete(statuses.MISSING_ATTRIBUTE, absent)
@@ -260,14 +261,15 @@ def updated(current: Dataset, modifications: Dataset) -> Dataset:
 
     Raises:
         ProcedureStepError: 0x0110 with Error ID A710, the step is in a final state; 0x0105, an attribute
-            may not be set; 0x0106, the status is none; 0x0121, what a sequence or a final state needs
-            is missing.
+            may not be set; 0x0106, the status is none, or as :func:`check_types` says; 0x0121, what a
+            sequence or a final state needs is missing.
     """
     if state_of(current) != IN_PROGRESS:
         raise ProcedureStepError(
             statuses.PROCESSING_FAILURE, _NO_UPDATE, error_id=_MAY_NO_LONGER_BE_UPDATED
         )
     modifications = _in_character_set_of(current, modifications)
+    _check_form(modifications, RULES.values())
     refused = [
         tag
         for tag, rule in RULES.items()
@@ -323,6 +325,27 @@ def selected(ds: Dataset, tags: Iterable[int] | None) -> tuple[Dataset, tuple[in
     if _CHARACTER_SET in ds:
         found[_CHARACTER_SET] = ds[_CHARACTER_SET]
     return found, tuple(unsupported)
+
+
+def _check_form(ds: Dataset, rules: Iterable[Rule]) -> None:
+    wrong = list(_misshapen(ds, rules))
+    if wrong:
+        raise ProcedureStepError(
+            statuses.INVALID_ATTRIBUTE_VALUE, f"not as PS3.6 has it: {_names(wrong)}", wrong
+        )
+
+
+def _misshapen(ds: Dataset, rules: Iterable[Rule]) -> Iterator[int]:
+    """The tags of what cannot be read as what it is: a value in the place of items, or several UIDs."""
+    for rule in rules:
+        element: DataElement | None = ds.get(rule.tag, None)
+        if element is None:
+            continue
+        is_shaped = (element.VR == "SQ") == (dictionary_VR(rule.tag) == "SQ")
+        if not is_shaped or (element.VR == "UI" and element.VM > 1):
+            yield rule.tag
+        for item in _items(element):
+            yield from _misshapen(item, rule.items)
 
 
 def _items(element: DataElement | None) -> Iterable[Dataset]:
@@ -468,12 +491,8 @@ def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:
     Raises:
         StatusError: 0x0110, it cannot be read.
     """
-    if msg.data_set is None:
-        return Dataset()
-    try:
-        return dsutils.decode(msg.data_set, ctx.supported_ts)
-    except dsutils.DataSetError as error:
-        raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
+    ds = data_set_of(ctx, msg)
+    return Dataset() if ds is None else ds
 
 
 # -- SCU ------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from ..uids import (
 )
 from ..userdataitems import RoleSelection
 from .base import MessageDispatcherSCP, settled, sop_classes
+from .normalized import data_set_of
 
 __all__ = [
     "CommitmentResult",
@@ -96,16 +97,30 @@ def _reference(sop_class: str, sop_instance: str) -> Dataset:
     return item
 
 
-def _references(ds: Dataset, keyword: str) -> list[tuple[str, str, int]]:
-    """(class, instance, failure reason or 0) of the items of a sequence."""
-    return [
-        (
-            str(item.get("ReferencedSOPClassUID", "")),
-            str(item.get("ReferencedSOPInstanceUID", "")),
-            int(item.get("FailureReason", 0) or 0),
+def _references(ds: Dataset, keyword: str) -> list[_Failure]:
+    """(class, instance, failure reason or 0) of the items of a sequence; none when it is not there.
+
+    Raises:
+        StatusError: 0x0115, it is no sequence, or an item does not name an instance.
+    """
+    items = ds.get(keyword)
+    whole = items is None or isinstance(items, Sequence)
+    found = []
+    for item in (items or ()) if whole else ():
+        reason = item.get("FailureReason")
+        reason = reason if isinstance(reason, int) else 0
+        found.append(
+            (_uid(item, "ReferencedSOPClassUID"), _uid(item, "ReferencedSOPInstanceUID"), reason)
         )
-        for item in ds.get(keyword) or ()
-    ]
+    if not whole or not all(sop_class and instance for sop_class, instance, _ in found):
+        raise StatusError(statuses.INVALID_ARGUMENT_VALUE, f"{keyword} is incomplete")
+    return found
+
+
+def _uid(ds: Dataset, keyword: str) -> str:
+    """The only value of an attribute, empty when there is none."""
+    value = ds.get(keyword)
+    return str(value) if isinstance(value, str) else ""
 
 
 class StorageCommitment(MessageDispatcherSCP):
@@ -148,14 +163,13 @@ class StorageCommitment(MessageDispatcherSCP):
                 statuses.NO_SUCH_SOP_INSTANCE, "not the well-known instance of the push model"
             )
         ds = _information(ctx, msg)
-        transaction_uid = str(ds.get("TransactionUID", "") or "")
+        transaction_uid = _uid(ds, "TransactionUID")
         if not transaction_uid:
             raise StatusError(statuses.MISSING_ATTRIBUTE, "Transaction UID (0008,1195) is missing")
         uids = [each[:2] for each in _references(ds, "ReferencedSOPSequence")]
-        if not uids or not all(sop_class and instance for sop_class, instance in uids):
+        if not uids:
             raise StatusError(
-                statuses.INVALID_ARGUMENT_VALUE,
-                "Referenced SOP Sequence (0008,1199) is empty or incomplete",
+                statuses.INVALID_ARGUMENT_VALUE, "Referenced SOP Sequence (0008,1199) is empty"
             )
         remote, success, failure = await self.decide(asce, transaction_uid, uids)
         report = Report(transaction_uid, tuple(success or ()), tuple(failure or ()))
@@ -229,7 +243,7 @@ class StorageCommitment(MessageDispatcherSCP):
                 statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 or 2"
             )
         ds = _information(ctx, msg)
-        transaction_uid = str(ds.get("TransactionUID", "") or "")
+        transaction_uid = _uid(ds, "TransactionUID")
         if not transaction_uid:
             raise StatusError(
                 statuses.INVALID_ARGUMENT_VALUE, "Transaction UID (0008,1195) is missing"
@@ -243,12 +257,10 @@ class StorageCommitment(MessageDispatcherSCP):
 
 
 def _information(ctx: PContextDef, msg: Request) -> Dataset:
-    if msg.data_set is None:
+    ds = data_set_of(ctx, msg)
+    if ds is None:
         raise StatusError(statuses.INVALID_ARGUMENT_VALUE, "the request has no data set")
-    try:
-        return dsutils.decode(msg.data_set, ctx.supported_ts)
-    except dsutils.DataSetError as error:
-        raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
+    return ds
 
 
 async def send_report(asce: Association, ctx: PContextDef, report: Report) -> Status:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from doubles import logged_failures as logged_failures
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from twisted.internet import defer
@@ -231,10 +232,33 @@ def test_the_items_of_sequences_have_their_rules() -> None:
     assert refusal(ds) == (0x0121, (0x0020000E,))
 
 
-def test_what_should_be_a_sequence_and_is_none_is_not_looked_into() -> None:
-    ds = new_step()
-    ds.add_new(0x00081120, "LO", "text")
-    check_create(ds)
+def shaped(ds: Dataset, tag: int, vr: str, value: Any) -> Dataset:
+    """A data set with an attribute in a VR that is not its own."""
+    ds.add_new(tag, vr, value)
+    return ds
+
+
+MISSHAPEN = [
+    (0x00400270, "LO", "text"),
+    (0x00400340, "ST", "text"),
+    (0x00080060, "SQ", [Dataset()]),
+    (0x00400252, "SQ", [data_set(Modality="CT")]),
+    (0x00080005, "SQ", []),
+]
+
+
+@pytest.mark.parametrize(("tag", "vr", "value"), MISSHAPEN)
+def test_what_should_be_a_sequence_and_is_none_is_refused_and_the_reverse(
+    tag: int, vr: str, value: Any
+) -> None:
+    """0x0106, and no error of ours (PS3.7 10.1.5.1.6)."""
+    assert refusal(shaped(new_step(), tag, vr, value)) == (0x0106, (tag,))
+
+
+def test_a_study_has_one_uid() -> None:
+    scheduled = shaped(Dataset(), 0x0020000D, "UI", ["1.2.3", "1.2.4"])
+    ds = new_step(ScheduledStepAttributesSequence=Sequence([scheduled]))
+    assert refusal(ds) == (0x0106, (0x0020000D,))
 
 
 # -- N-SET --------------------------------------------------------------------------------------------
@@ -302,6 +326,21 @@ def test_what_may_not_be_set_is_refused(keyword: str, value: str) -> None:
     """Table F.7.2-1, not allowed in N-SET: 0x0105 with the Attribute Identifier List."""
     error = set_refusal(new_step(), data_set(**{keyword: value}))
     assert (error.status, error.attributes) == (0x0105, (int(new_step()[keyword].tag),))
+
+
+@pytest.mark.parametrize(("tag", "vr", "value"), MISSHAPEN[1:])
+def test_what_is_set_has_the_shape_of_what_is_created(tag: int, vr: str, value: Any) -> None:
+    error = set_refusal(new_step(), shaped(final(), tag, vr, value))
+    assert (error.status, error.attributes) == (0x0106, (tag,))
+
+
+def test_a_series_that_is_set_names_one_instance_each() -> None:
+    """The node looks for each until it has come."""
+    images = Sequence([shaped(Dataset(), 0x00081155, "UI", ["1.2.3", "1.2.4"])])
+    images[0].ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    ds = final(PerformedSeriesSequence=performed_series(ReferencedImageSequence=images))
+    error = set_refusal(new_step(), ds)
+    assert (error.status, error.attributes) == (0x0106, (0x00081155,))
 
 
 def test_saying_again_what_the_step_says_is_no_change() -> None:
@@ -498,6 +537,30 @@ def test_each_refusal_leaves_the_association_usable(pair: Pair) -> None:
     assert request(pair, empty).status == 0x0112
     assert success_of(step.create(UID, new_step())) == 0
     assert success_of(step.create(UID, new_step())) == 0x0111
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda octets: octets[:-2],
+        lambda octets: octets.replace(b"\x60\x00CS", b"\x60\x00ZZ"),
+        lambda octets: octets + b"\x40\x00\x40\x03UN\0\0\x06\0\0\0octets",
+    ],
+    ids=["cut short", "no VR", "no sequence"],
+)
+def test_what_cannot_be_read_is_a_processing_failure(pair: Pair, ris: Steps, damage: Any) -> None:
+    """0x0110 with a comment; it is no error of ours, which would be logged."""
+    (ctx,) = pair.requestor.contexts_for(MPPS)
+    assert ctx.supported_ts == EXPLICIT_VR_LITTLE_ENDIAN
+    octets = damage(
+        dsutils.encode(without(new_step(), "PerformedSeriesSequence"), ctx.supported_ts)
+    )
+    request = NCreateRQ(affected_sop_class_uid=MPPS, affected_sop_instance_uid=UID, data_set=octets)
+    response = success_of(pair.requestor.request(request, ctx))
+    assert response.status == 0x0110
+    assert "the data set" in response.error_comment or "a value" in response.error_comment
+    assert ris.steps == {}
+    assert success_of(scu(pair).create(UID, new_step())) == 0
 
 
 def test_a_step_is_retrieved(pair: Pair) -> None:

@@ -1,9 +1,11 @@
 """Storage commitment in both roles, over associations in memory."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
@@ -158,6 +160,26 @@ def information(**attributes: Any) -> bytes:
     return encode(ds, "1.2.840.10008.1.2.1")
 
 
+def item(**attributes: Any) -> Dataset:
+    """An item that names an instance, changed."""
+    ds = Dataset()
+    for keyword, value in {
+        "ReferencedSOPClassUID": "1.2",
+        "ReferencedSOPInstanceUID": "1.2.1",
+        **attributes,
+    }.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def text_for(keyword: str) -> bytes:
+    """A report or request in which a sequence is none."""
+    ds = Dataset()
+    ds.TransactionUID = "1.9"
+    ds.add_new(tag_for_keyword(keyword) or 0, "LO", "text")
+    return encode(ds, "1.2.840.10008.1.2.1")
+
+
 @pytest.mark.parametrize(
     ("action", "instance", "data_set", "status"),
     [
@@ -167,6 +189,27 @@ def information(**attributes: Any) -> bytes:
         (1, WELL_KNOWN, information(PatientID="1"), 0x0120),
         (1, WELL_KNOWN, information(TransactionUID="1.9"), 0x0115),
         (1, WELL_KNOWN, information(TransactionUID="1.9", ReferencedSOPSequence=[]), 0x0115),
+        (1, WELL_KNOWN, text_for("ReferencedSOPSequence"), 0x0115),
+        (
+            1,
+            WELL_KNOWN,
+            information(TransactionUID="1.9", ReferencedSOPSequence=[Dataset()]),
+            0x0115,
+        ),
+        *(
+            (
+                1,
+                WELL_KNOWN,
+                information(TransactionUID="1.9", ReferencedSOPSequence=[item(), item(**wrong)]),
+                0x0115,
+            )
+            for wrong in (
+                {"ReferencedSOPClassUID": ""},
+                {"ReferencedSOPInstanceUID": ""},
+                {"ReferencedSOPInstanceUID": ["1.2.1", "1.2.2"]},
+            )
+        ),
+        (1, WELL_KNOWN, information(TransactionUID=["1.9", "1.10"]), 0x0120),
         (1, WELL_KNOWN, b"\x08\x00", 0x0110),
     ],
 )
@@ -187,12 +230,20 @@ def test_a_bad_request_has_the_status_that_fits(
 
 @pytest.mark.parametrize(
     ("event", "data_set", "status"),
-    [(3, information(TransactionUID="1.9"), 0x0113), (1, information(PatientID="1"), 0x0115)],
+    [
+        (3, information(TransactionUID="1.9"), 0x0113),
+        (1, information(PatientID="1"), 0x0115),
+        (1, None, 0x0115),
+        (1, text_for("ReferencedSOPSequence"), 0x0115),
+        (2, text_for("FailedSOPSequence"), 0x0115),
+        (2, information(TransactionUID="1.9", FailedSOPSequence=[Dataset()]), 0x0115),
+        (1, b"\x08\x00", 0x0110),
+    ],
 )
 def test_a_bad_report_has_the_status_that_fits(
-    pair: Pair, event: int, data_set: bytes, status: int
+    pair: Pair, event: int, data_set: bytes | None, status: int
 ) -> None:
-    """PS3.7 10.1.1.1.8."""
+    """PS3.7 10.1.1.1.8; nobody is told, and the association is usable afterwards."""
     ctx = pair.acceptor.contexts_for(COMMITMENT)[0]
     request = NEventReportRQ(
         affected_sop_class_uid=COMMITMENT,
@@ -201,6 +252,25 @@ def test_a_bad_report_has_the_status_that_fits(
         data_set=data_set,
     )
     assert success_of(pair.acceptor.request(request, ctx)).status == status
+    assert pair.scu.reports == []  # type: ignore[attr-defined]
+    empty = information(TransactionUID="1.9", ReferencedSOPSequence=[item()], FailedSOPSequence=[])
+    again = replace(request, message_id=None, event_type_id=1, data_set=empty)
+    assert success_of(pair.acceptor.request(again, ctx)).status == 0
+    assert pair.scu.reports == [("1.9", (("1.2", "1.2.1"),), ())]  # type: ignore[attr-defined]
+
+
+def test_a_reason_that_is_none_is_zero(pair: Pair) -> None:
+    ctx = pair.acceptor.contexts_for(COMMITMENT)[0]
+    failed = item()
+    failed.add_new(0x00081197, "LO", "why?")
+    request = NEventReportRQ(
+        affected_sop_class_uid=COMMITMENT,
+        affected_sop_instance_uid=WELL_KNOWN,
+        event_type_id=2,
+        data_set=information(TransactionUID="1.9", FailedSOPSequence=[failed, item()]),
+    )
+    assert success_of(pair.acceptor.request(request, ctx)).status == 0
+    assert pair.scu.reports == [("1.9", (), (("1.2", "1.2.1", 0),) * 2)]  # type: ignore[attr-defined]
 
 
 def test_the_report_is_answered_before_whoever_waited_releases(pair: Pair) -> None:
