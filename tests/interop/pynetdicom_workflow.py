@@ -145,6 +145,23 @@ def associated(
 
 
 @contextmanager
+def reporting(ae: AE, requestor: Address) -> Iterator[Association]:
+    """An association with a requestor of commitments, as SCP by role selection; released at the end."""
+    association = ae.associate(
+        "127.0.0.1",
+        requestor.port,
+        ae_title=requestor.ae_title,
+        ext_neg=[build_role(COMMITMENT, scp_role=True)],
+    )
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+@contextmanager
 def committing(title: str, requestor: Address) -> Iterator[Address]:
     """An SCP of storage commitment that keeps everything but what ends with ``.99``.
 
@@ -172,14 +189,8 @@ def committing(title: str, requestor: Address) -> Iterator[Address]:
         if association.is_established:
             association.send_n_event_report(*told)
             return
-        own = ae.associate(
-            "127.0.0.1",
-            requestor.port,
-            ae_title=requestor.ae_title,
-            ext_neg=[build_role(COMMITMENT, scp_role=True)],
-        )
-        own.send_n_event_report(*told)
-        own.release()
+        with reporting(ae, requestor) as own:
+            own.send_n_event_report(*told)
 
     def on_action(event: Event) -> tuple[int, None]:
         threads.append(

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE
@@ -28,7 +31,19 @@ pytestmark = pytest.mark.interop
 
 need_pynetdicom()
 
-from .pynetdicom_workflow import Told, ask, associated, committing, listening  # noqa: E402
+import pynetdicom  # noqa: E402
+
+from .pynetdicom_workflow import (  # noqa: E402
+    WELL_KNOWN,
+    Told,
+    ask,
+    associated,
+    committing,
+    data_set,
+    listening,
+    reporting,
+    request_information,
+)
 
 NOWHERE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.826.0.1.3680043.10.1.99")
 
@@ -103,17 +118,58 @@ class PynetdicomTests(TestCase):
                 {self.references[1][1]: 0x0110, self.references[2][1]: 0x0110},
             )
 
-    async def test_a_kill_between_request_and_report_loses_nothing(self) -> None:
+    async def test_a_restart_between_request_and_report_loses_nothing(self) -> None:
         """RELIABILITY D11: Success was answered, so the report is owed for good."""
         port, told = free_port(), Told()
         node = self.start(f"--peer=PYSCU@127.0.0.1:{port}")
         await self.kept(node)
-        with associated(node.address, "PYSCU", [COMMITMENT]) as association:
-            assert ask(association, "1.2.1", self.references) == 0
-            node.kill()
-        with listening("PYSCU", told, port):
-            node.start()
+        for transaction, end in (("1.2.1", node.kill), ("1.2.2", node.stop)):
+            with associated(node.address, "PYSCU", [COMMITMENT]) as association:
+                assert ask(association, transaction, self.references) == 0
+                end()
+            with listening("PYSCU", told, port):
+                node.start()
+                assert told.next(60) == (1, transaction, [uid for _, uid in self.references], {})
+
+    async def test_a_bad_request_has_its_status_and_the_association_lives_on(self) -> None:
+        """PS3.7 10.1.4.1.10, PS3.4 J.3.2; nothing is written down of it, so nothing is reported."""
+        node = self.start()
+        await self.kept(node)
+        told = Told()
+        good = request_information("1.2.1", self.references)
+        no_transaction, no_instance = (
+            request_information("1.2.1", self.references) for _ in range(2)
+        )
+        del no_transaction.TransactionUID
+        del no_instance.ReferencedSOPSequence[1].ReferencedSOPInstanceUID
+        no_sequence = data_set(TransactionUID="1.2.1")
+        with associated(node.address, "PYSCU", [COMMITMENT], told) as association:
+
+            def request(ds: Dataset | None, action: int = 1, instance: str = WELL_KNOWN) -> int:
+                answer = association.send_n_action(ds, action, UID(COMMITMENT), UID(instance))
+                return int(answer[0].Status)
+
+            def others(ds: Dataset = good) -> list[int]:
+                answers = (
+                    association.send_n_create(ds, UID(COMMITMENT), UID(WELL_KNOWN)),
+                    association.send_n_set(ds, UID(COMMITMENT), UID(WELL_KNOWN)),
+                    association.send_n_get([0x00081195], UID(COMMITMENT), UID(WELL_KNOWN)),
+                )
+                return [int(status.Status) for status, _ in answers]
+
+            assert request(no_transaction) == 0x0120
+            assert request(request_information("", self.references)) == 0x0120
+            assert request(None) == 0x0115
+            assert request(no_sequence) == 0x0115
+            assert request(request_information("1.2.1", [])) == 0x0115
+            assert request(no_instance) == 0x0115
+            assert request(good, action=2) == 0x0123
+            assert request(good, instance="1.2.3") == 0x0112
+            assert others() == [0x0211] * 3
+            # The transaction UID is as good as new.
+            assert request(good) == 0
             assert told.next() == (1, "1.2.1", [uid for _, uid in self.references], {})
+            assert told.is_empty
 
     async def test_a_requestor_that_is_away_has_its_report_within_a_minute(self) -> None:
         port, told = free_port(), Told()
@@ -205,6 +261,34 @@ class OurTests(TestCase):
                     ae, there, hold=hold, references=[*self.references, NOWHERE]
                 )
                 assert result == ("1.2.1", tuple(self.references), ((*NOWHERE, 0x0112),))
+
+    async def test_a_bad_report_has_its_status_and_the_association_lives_on(self) -> None:
+        """PS3.7 10.1.1.1.8; who waits for a report waits on."""
+        ae = Modality("OURSCU")
+        here = await self.listen(ae)
+        waiting = ae.await_commitment("1.2.1")
+        good = request_information("1.2.1", self.references)
+        foreign = request_information("1.2.99", self.references)
+        no_transaction = data_set(ReferencedSOPSequence=good.ReferencedSOPSequence)
+
+        def report() -> list[int]:
+            scp = pynetdicom.AE("PYSCP")
+            scp.add_requested_context(COMMITMENT)
+            with reporting(scp, here) as association:
+                answers = [
+                    association.send_n_event_report(ds, event, UID(COMMITMENT), UID(WELL_KNOWN))
+                    for ds, event in (
+                        (good, 3),
+                        (no_transaction, 1),
+                        (None, 1),
+                        (foreign, 1),
+                        (good, 1),
+                    )
+                ]
+            return [int(status.Status) for status, _ in answers]
+
+        assert await deferToThread(report) == [0x0113, 0x0115, 0x0115, 0x0110, 0x0000]
+        assert await waiting == ("1.2.1", tuple(self.references), ())
 
     async def test_orthanc_reports_on_an_association_of_its_own(self) -> None:
         """Orthanc looks an instance up in its database."""
