@@ -463,7 +463,8 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
     async def n_get(self, asce: Association, ctx: PContextDef, msg: NGetRQ) -> Response:
         """Somebody wants to see a step."""
-        tags = msg.attribute_identifier_list
+        # PS3.7 10.1.2.1.5: without a list all is asked for; that of pynetdicom is empty then.
+        tags = msg.attribute_identifier_list or None
         ds = await settled(asce.ae.on_mpps_get(msg.requested_sop_instance_uid, tags))
         found, unsupported = selected(ds, tags)
         return msg.response(

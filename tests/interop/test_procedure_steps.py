@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.association import Association
+from twisted.internet.defer import DeferredQueue
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE
-from netdicom_tx.sopclass.procedure_step import (
+from netdicom_tx.sopclass import (
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
+    InstanceAvailabilityNotification,
+    ModalityPerformedProcedureStep,
     procedure_step_scu,
 )
 
 from .ours import store
-from .peers import Node
+from .peers import Node, eventually
 from .pynetdicom_workflow import (
     MPPS,
     NOTIFICATION,
@@ -30,7 +36,7 @@ from .pynetdicom_workflow import (
     data_set,
     listening,
 )
-from .samples import Sample
+from .samples import Sample, copies
 from .test_worklist import ITEMS, asking, ids, scheduled
 from .workflow import worklist, write_wl
 
@@ -112,6 +118,10 @@ def change(association: Association, ds: Dataset, uid: str = STEP) -> Any:
     return association.send_n_set(ds, UID(MPPS), UID(uid))[0]
 
 
+def said(response: Any) -> tuple[int, str]:
+    return int(response.Status), str(response.get("ErrorComment", ""))
+
+
 def get(association: Association, tags: list[int], uid: str = STEP) -> tuple[int, Dataset | None]:
     status, found = association.send_n_get(tags, UID(RETRIEVE), UID(uid))
     return int(status.Status), found
@@ -168,19 +178,82 @@ def test_each_refusal_has_its_status_and_the_association_lives_on(node: Node) ->
         assert found.PerformedProcedureStepStatus == "DISCONTINUED"
 
 
+def test_what_each_state_demands_is_named_when_it_is_missing(node: Node) -> None:
+    """PS3.4 Table F.7.2-1: the attributes of type 1 of N-CREATE, and of a final state."""
+    series = "PerformedSeriesSequence"
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        for keyword in (
+            "ScheduledStepAttributesSequence",
+            "PerformedProcedureStepID",
+            "PerformedStationAETitle",
+            "PerformedProcedureStepStartDate",
+            "PerformedProcedureStepStartTime",
+            "PerformedProcedureStepStatus",
+            "Modality",
+        ):
+            step = new_step()
+            step[keyword].value = [] if step[keyword].VR == "SQ" else ""
+            assert said(create(association, step)) == (0x0121, f"without a value: {keyword}")
+            del step[keyword]
+            assert said(create(association, step)) == (0x0120, f"missing: {keyword}")
+        step = new_step()
+        del step.ScheduledStepAttributesSequence[0].StudyInstanceUID
+        assert said(create(association, step)) == (0x0120, "missing: StudyInstanceUID")
+        assert create(association, new_step()).Status == 0
+        for state in ("COMPLETED", "DISCONTINUED"):
+            for keyword in (
+                "PerformedProcedureStepEndDate",
+                "PerformedProcedureStepEndTime",
+                series,
+            ):
+                end = final(state)
+                del end[keyword]
+                wanted = 0x0121, f"without a value: {keyword}"
+                assert said(change(association, end)) == wanted
+            for keyword in ("ProtocolName", "SeriesInstanceUID"):
+                end = final(state)
+                del end[series].value[0][keyword]
+                wanted = 0x0121, f"without a value: {keyword}"
+                assert said(change(association, end)) == wanted
+        # None of it has left a trace.
+        assert get(association, []) == (0, new_step())
+        assert change(association, final()).Status == 0
+
+
+def test_what_is_no_operation_of_a_step_is_refused_and_the_association_lives_on(
+    node: Node,
+) -> None:
+    """PS3.7 Annex C: 0x0211; and a request without a data set lacks all that it needs."""
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        answers = [
+            association.send_n_delete(UID(MPPS), UID(STEP)),
+            association.send_n_action(None, 1, UID(MPPS), UID(STEP))[0],
+            association.send_n_get([], UID(MPPS), UID(STEP))[0],
+            association.send_n_set(final(), UID(RETRIEVE), UID(STEP))[0],
+            association.send_n_create(None, UID(MPPS), UID(STEP))[0],
+        ]
+        assert [int(each.Status) for each in answers] == [0x0211] * 4 + [0x0120]
+        assert create(association, new_step()).Status == 0
+
+
 def test_a_step_survives_a_kill(node: Node) -> None:
-    """RELIABILITY D11: what was answered with Success is there after kill -9."""
+    """RELIABILITY D11: what was answered with Success is there after kill -9, in its state."""
     with associated(node.address, "CT1", [MPPS]) as association:
         assert create(association, new_step()).Status == 0
         node.kill()
     node.start()
-    with associated(node.address, "CT1", [MPPS]) as association:
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        assert get(association, []) == (0, new_step())
         assert create(association, new_step()).Status == 0x0111
         assert change(association, final()).Status == 0
         node.kill()
     node.start()
-    with associated(node.address, "CT1", [MPPS]) as association:
-        assert change(association, final()).Status == 0x0110
+    with associated(node.address, "CT1", [MPPS, RETRIEVE]) as association:
+        assert get(association, [0x00400252]) == (
+            0,
+            data_set(PerformedProcedureStepStatus="COMPLETED"),
+        )
+        assert change(association, final()).ErrorID == 0xA710
 
 
 def test_of_two_final_n_sets_at_once_one_wins(node: Node) -> None:
@@ -308,8 +381,79 @@ class AvailabilityTests(TestCase):
             assert step.ReferencedSOPInstanceUID == STEP
 
 
+class Reading(AE):
+    """Our SCP of instance availability."""
+
+    def __init__(self) -> None:
+        super().__init__("READING")
+        self.add_scp(InstanceAvailabilityNotification())
+        self.notices: DeferredQueue[Dataset] = DeferredQueue()
+
+    def on_instances_available(self, uid: str, ds: Dataset) -> None:
+        self.notices.put(ds)
+
+
 class OurTests(TestCase):
-    """Our SCU and pynetdicom as SCP."""
+    """Our SCU, with pynetdicom and with the node; our SCP of what the node announces."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(
+        self, start_node: Callable[..., Node], samples: tuple[Sample, ...], tmp_path: Path
+    ) -> None:
+        self.start, self.samples, self.directory = start_node, samples, tmp_path
+
+    async def test_our_scu_is_served_by_the_node(self) -> None:
+        """From beginning to end, with what the node says to a step that has ended; and its events."""
+        node = self.start()
+        ae = AE("OURSCU").add_scu(procedure_step_scu)
+        ae.add_scu(ModalityPerformedProcedureStep(), [NOTIFICATION])
+        events: DeferredQueue[tuple[str, int]] = DeferredQueue()
+        ae.on_mpps_event = lambda *event: events.put(event)  # type: ignore[method-assign]
+        remote = RemoteAE(node.address.ae_title, node.address.endpoint)
+        async with await ae.request_association(remote) as asce:
+            step, look = asce.get_scu(MPPS)(), asce.get_scu(RETRIEVE)()
+            assert await step.create(STEP, new_step()) == 0
+            assert await step.create(STEP, new_step()) == 0x0111
+            assert await step.set(STEP, final("DISCONTINUED")) == 0
+            refused = await step.set(STEP, final())
+            assert (refused, refused.comment) == (0x0110, NO_LONGER)
+            assert await step.set(f"{STEP}.1", final()) == 0x0112
+            status, found = await look.get(STEP, [0x00400252])
+            assert (status, found.PerformedProcedureStepStatus) == (0, "DISCONTINUED")
+            assert [await events.get(), await events.get()] == [(STEP, 1), (STEP, 3)]
+
+    async def test_our_scp_is_told_when_all_instances_of_a_step_are_here(self) -> None:
+        """One study: a notice that came too early would name but one of the two."""
+        ae = Reading()
+        port: Any = await ae.listen("tcp:0:interface=127.0.0.1")
+        self.addCleanup(ae.drain, 1)
+        self.addCleanup(port.stopListening)
+        node = self.start(
+            f"--peer=READING@127.0.0.1:{port.getHost().port}", "--notify-availability=READING"
+        )
+        (sample,) = [each for each in self.samples if each.name == "CT_small.dcm"]
+        both = copies(sample, 2, self.directory / "copies")
+
+        def perform() -> None:
+            references = [(each.sop_class, each.instance) for each in both]
+            with associated(node.address, "CT1", [MPPS]) as association:
+                create(association, new_step())
+                change(association, final("COMPLETED", *references))
+
+        def has_looked() -> bool:
+            with closing(sqlite3.connect(node.storage / "index.db")) as index:
+                tasks = index.execute("SELECT last_error FROM task").fetchall()
+            return tasks == [("1 of 2 instances are not here",)]
+
+        await store(node.address, both[:1])
+        await deferToThread(perform)
+        await deferToThread(eventually, has_looked, "look at the instances of the step")
+        await store(node.address, both[1:])
+        notice = await ae.notices.get().addTimeout(60, ae.reactor)
+        (series,) = notice.ReferencedSeriesSequence
+        assert {each.ReferencedSOPInstanceUID for each in series.ReferencedSOPSequence} == {
+            each.instance for each in both
+        }
 
     async def test_our_scu_is_served_by_pynetdicom(self) -> None:
         told = Told()
