@@ -20,9 +20,10 @@ __all__ = ["AEService"]
 class AEService(Service):
     """An AE that listens while the service runs.
 
-    Each port that opens is logged, ``AETITLE listening on HOST:PORT``. ``stopService`` stops
-    listening, rejects what still asks, lets operations end for ``grace`` seconds, ends the
-    associations, and fires when the last connection is gone.
+    Ports are opened by ``privilegedStartService``, and each is logged when the service runs as
+    well, ``AETITLE listening on HOST:PORT``: whoever connects between waits for the reactor.
+    ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
+    seconds, ends the associations, and fires when the last connection is gone.
     """
 
     _log = Logger()
@@ -38,7 +39,8 @@ class AEService(Service):
         self.ports: list[IListeningPort] = []
 
     def privilegedStartService(self) -> None:
-        """Listen, while the process may still open ports below 1024."""
+        """Open the ports, while the process may still open those below 1024."""
+        self._failures, self._is_starting = [], True
         self._listening = [self.ae.listen(endpoint) for endpoint in self._endpoints]
         for each in self._listening:
             each.addCallbacks(self._opened, self._failed)
@@ -48,12 +50,19 @@ class AEService(Service):
         self._is_starting = False
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
         if not self._listening:
             self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
+        for port in self.ports:
+            self._announce(port)
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
         self.ports.append(port)
+        if self.running:
+            self._announce(port)
+        return port
+
+    def _announce(self, port: IListeningPort) -> None:
         host: Any = port.getHost()  # an address of some kind
         self._log.info(
             "{aet} listening on {host}:{port}{more}",
@@ -62,7 +71,6 @@ class AEService(Service):
             port=getattr(host, "port", ""),
             more=self.ae.about(),
         )
-        return port
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(defer.CancelledError):

@@ -192,7 +192,10 @@ def _peer(text: str) -> tuple[str, RemoteAE]:
 
 
 class NodeService(MultiService):
-    """The running node: the store is open while it listens, and a little longer."""
+    """The running node: the store is open while it serves, and a little longer.
+
+    Its ports are opened first, for that may need the privileges that the store must not have.
+    """
 
     def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -206,6 +209,7 @@ class NodeService(MultiService):
         try:
             self.ae.start()
         except (StorageError, IndexUnusableError) as error:
+            self._listener.stopService()
             raise SystemExit(f"twistd dicom: {error}") from error
         try:
             super().startService()  # type: ignore[no-untyped-call]

@@ -831,6 +831,33 @@ def test_a_port_that_cannot_be_opened_later_ends_the_node(failures):
     failures.clear()
 
 
+def test_a_port_that_opens_after_the_start_is_announced_then():
+    """And one that opens between the privileged start and the start, with the start."""
+    early, late = Late(), Late()
+    service = AE("NODE", reactor=Clock()).as_service(early, late)  # type: ignore[arg-type]
+    with capturedLogs() as logs:
+        service.privilegedStartService()
+        early.opening.callback(StringTransport())
+        assert not logs
+        service.startService()
+        assert len(logs) == 1
+        late.opening.callback(StringTransport())
+    assert len(logs) == 2
+
+
+def test_a_second_start_that_cannot_listen_ends_with_a_sentence_too(failures):
+    """It is no failure of a running node: nobody's reactor is stopped."""
+    from twisted.internet import reactor
+
+    first = Late()
+    service = AE("NODE", reactor=reactor).as_service(first)  # type: ignore[arg-type]
+    service.startService()
+    success_of(service.stopService())
+    first.opening = defer.fail(CannotListenError("127.0.0.1", 104, OSError("no")))
+    with pytest.raises(SystemExit, match=r"NODE cannot listen: .*127\.0\.0\.1:104"):
+        service.startService()
+
+
 def test_stopping_gives_up_what_is_not_open_yet():
     endpoint = Late()
     service = AE("NODE", reactor=Clock()).as_service(endpoint)  # type: ignore[arg-type]
@@ -922,6 +949,7 @@ class SocketTests(TestCase):
         service = self.scp.as_service("tcp:0:interface=127.0.0.1", "tcp:0:interface=127.0.0.1")
         with capturedLogs() as logs:
             service.privilegedStartService()
+            assert not [each for each in logs if "listening on" in each["log_format"]]
             service.startService()
         assert len(service.ports) == 2
         numbers = [each.getHost().port for each in service.ports]

@@ -375,6 +375,20 @@ class ServiceTests(TestCase):
             async with await ae.request_association(remote) as asce:
                 assert await asce.get_scu(VERIFICATION_SOP_CLASS)() == 0x0000
 
+    async def test_a_port_is_announced_when_the_archive_is_open(self) -> None:
+        """It is bound before, while the process may; who connects meanwhile waits, and is served then."""
+        node = self.node()
+        node.privilegedStartService()
+        (port,) = self.ports(node)
+        with socket.create_connection(("127.0.0.1", port)):
+            assert self.lines == []
+            assert not self.storage.exists()
+            associating = Deferred.fromCoroutine(self.associate(node))
+            node.startService()
+            assert len(self.lines) == 1
+            async with await associating as asce:
+                assert await asce.get_scu(CT_IMAGE_STORAGE)(self.instance()) == 0x0000
+
     async def test_a_start_without_the_privileged_one_opens_the_store_too(self) -> None:
         """``twist`` calls startService alone, ``twistd`` privilegedStartService before it."""
         node = self.node()
@@ -466,12 +480,19 @@ class ServiceTests(TestCase):
     async def test_a_storage_in_use_is_a_sentence_and_an_exit(self) -> None:
         """Two nodes on one storage directory would not know of each other's instances."""
         self.started()
+        second = self.node()
+        second.privilegedStartService()
+        (port,) = self.ports(second)
         with pytest.raises(SystemExit) as caught:
-            self.node().startService()
+            second.startService()
         assert str(caught.value) == (
             f"twistd dicom: the storage directory {self.storage} is in use by another node: stop "
             "that one, or give this one another directory"
         )
+        assert len(self.lines) == 1, "the second node has announced a port"
+        remote = RemoteAE("X", f"tcp:127.0.0.1:{port}")
+        with pytest.raises(ConnectionLostError):
+            await AE("SCU").add_scu(verification_scu).request_association(remote)
 
 
 # -- the process -----------------------------------------------------------------------------------------
@@ -490,6 +511,7 @@ def refused(done: CompletedProcess[str], sentence: str) -> None:
     """It ended by itself, told of a failure, and its last line is a sentence, not a traceback."""
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stdout
+    assert "listening on" not in done.stdout
     assert sentence in done.stdout.rstrip().splitlines()[-1]
 
 
