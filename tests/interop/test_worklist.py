@@ -245,6 +245,10 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 JAPANESE, KATAKANA = ["", "ISO 2022 IR 87"], ["ISO 2022 IR 13", "ISO 2022 IR 87"]
 KOREAN, LATIN, UNICODE = ["", "ISO 2022 IR 149"], "ISO_IR 100", "ISO_IR 192"
+#: More than one set of characters in one name, and another default set than ASCII.
+EAST_ASIAN = ["", "ISO 2022 IR 87", "ISO 2022 IR 149"]
+LATIN_JAPANESE = ["ISO 2022 IR 100", "ISO 2022 IR 87"]
+GREEK_CYRILLIC = ["ISO 2022 IR 126", "ISO 2022 IR 144"]
 
 #: Items in other scripts: Specific Character Set, name, physician.
 NAMES: dict[str, tuple[Any, str, str]] = {
@@ -259,6 +263,9 @@ NAMES: dict[str, tuple[Any, str, str]] = {
     "28": ("ISO_IR 126", "Διονυσιος^Νίκος", ""),
     "29": ("ISO_IR 144", "Люксембург^Пётр", ""),
     "30": (UNICODE, "Yamada^Shirou=山田^四郎=やまだ^しろう", "Müller^Ö"),
+    "31": (EAST_ASIAN, "Tanaka^Minjun=田中^民俊=たなか^민준", "Pak^Jirou=朴^次郎=박^じろう"),
+    "32": (LATIN_JAPANESE, "Böhm^Hanako=山本^花子=やまもと^はなこ", "Müller^Kenji=ミュラー^健二"),
+    "33": (GREEK_CYRILLIC, "Παππάς^Пётр", "Νίκος^Иванов"),
 }
 
 #: Keys in their character sets, and what PS3.4 C.2.2.2 has them match on decoded names.
@@ -284,12 +291,34 @@ IN_OTHER_SCRIPTS: dict[str, tuple[Any, dict[str, str], str]] = {
     "hangul in Unicode": (UNICODE, {"PatientName": "==김*"}, "24"),
     "umlaut": (LATIN, {"PatientName": "Müller*"}, "25"),
     "umlaut, other case": (LATIN, {"PatientName": "MÜLLER^J*"}, "25"),
-    "umlaut in Unicode": (UNICODE, {"ScheduledPerformingPhysicianName": "Müller^?*"}, "26 30"),
+    "umlaut in Unicode": (UNICODE, {"ScheduledPerformingPhysicianName": "Müller^?*"}, "26 30 32"),
     "chinese in Unicode": (UNICODE, {"PatientName": "=*^小东"}, "26 27"),
     "chinese in GB18030": ("GB18030", {"PatientName": "=王*"}, "26"),
     "greek": ("ISO_IR 126", {"PatientName": "Διονυσιος*"}, "28"),
-    "cyrillic": ("ISO_IR 144", {"PatientName": "*^Пётр"}, "29"),
+    "cyrillic": ("ISO_IR 144", {"PatientName": "Люксембург^Пётр"}, "29"),
     "nobody": (UNICODE, {"PatientName": "=渡辺*"}, ""),
+    "hiragana and hangul in one group": (EAST_ASIAN, {"PatientName": "==たなか^민준"}, "31"),
+    "kanji of a mixed name": (JAPANESE, {"PatientName": "=田中*"}, "31"),
+    "hangul of a mixed name": (KOREAN, {"ScheduledPerformingPhysicianName": "==박^*"}, "31"),
+    "two scripts in two keys": (
+        EAST_ASIAN,
+        {"PatientName": "==*^민준", "ScheduledPerformingPhysicianName": "=朴^次郎"},
+        "31",
+    ),
+    "umlaut and kanji": (LATIN_JAPANESE, {"PatientName": "Böhm*=山本^花子"}, "32"),
+    "umlaut beside kanji": (LATIN, {"PatientName": "böhm^*"}, "32"),
+    "katakana beside an umlaut": (
+        UNICODE,
+        {"ScheduledPerformingPhysicianName": "=ミュラー*"},
+        "32",
+    ),
+    "greek and cyrillic": (GREEK_CYRILLIC, {"PatientName": "Παππάς^Пётр"}, "33"),
+    "cyrillic of a mixed name": (
+        "ISO_IR 144",
+        {"ScheduledPerformingPhysicianName": "*^Иванов"},
+        "33",
+    ),
+    "cyrillic, whoever": (UNICODE, {"PatientName": "*^Пётр"}, "29 33"),
 }
 
 
@@ -371,7 +400,7 @@ def test_where_the_node_differs_the_standard_has_it(
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node whose items are in eleven scripts and character sets."""
+    """A node whose items are in other scripts and character sets, some in several at once."""
     path = tmp_path_factory.mktemp("scripts")
     for label, (terms, name, physician) in NAMES.items():
         item = Item(f"P{label}", name, label, "CT", "CT1", "20261123", "080000", physician, {})
