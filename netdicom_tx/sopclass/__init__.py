@@ -19,7 +19,7 @@ from .instance_availability import (
     check_availability,
     instance_availability_scu,
 )
-from .normalized import NormalizedSCU, normalized_scu
+from .normalized import NormalizedSCU, data_set_of, normalized_scu
 from .procedure_step import (
     COMPLETED,
     DISCONTINUED,
@@ -83,6 +83,7 @@ __all__ = [
     "availability",
     "check_availability",
     "check_create",
+    "data_set_of",
     "instance_availability_scu",
     "modality_work_list_scp",
     "modality_work_list_scu",
