@@ -5,6 +5,7 @@ All of it stands on the index's database and on one outbound queue; where it sen
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ class Workflow:
         options: WorkflowOptions,
         sources: Iterable[Any] = (),
     ) -> None:
-        self.queue = Queue(index, ae.ae_title)
+        # Nodes that share a database may share a title. What a node says of itself has its storage
+        # directory in it, which no other node of the host can have.
+        self.queue = Queue(index, f"{ae.ae_title} at {socket.gethostname()}{ae.about()}")
         self._runner = QueueRunner(self.queue, workers.run)
         self.steps = ProcedureSteps(
             ae,

@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from netdicom_tx.archive import (
     ArchiveAE,
     Duplicates,
     FileStore,
+    Index,
     IndexUnusableError,
     filestore,
 )
 from netdicom_tx.archive.index import IndexUnavailableError
+from netdicom_tx.archive.queue import RUNNING, WAITING
 from netdicom_tx.archive.reconcile import verify
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.statuses import Status
@@ -424,6 +427,30 @@ def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path)
     assert node.kept("1.2.2") is None
     assert node.kept("1.2.3") == ct("1.2.3")
     node.close()
+
+
+def test_nodes_of_one_title_and_database_do_not_take_each_others_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what was being performed, a start takes back what the same host had, for the same directory."""
+
+    def node(host: str, storage: str) -> ArchiveAE:
+        monkeypatch.setattr("socket.gethostname", lambda: host)
+        index = Index(f"sqlite:///{tmp_path / 'index.db'}", root=tmp_path / storage)
+        index.open()
+        return ArchiveAE("NODE", FileStore(tmp_path / storage), index)
+
+    nodes = [node("h1", "a"), node("h1", "b"), node("h2", "a")]
+    for each in nodes:
+        queue = each.workflow.queue
+        put = partial(queue.put, kind="report", destination="RIS", payload=0, claimed=True)
+        queue.database.write(put).result()
+    nodes.append(node("h1", "a"))
+    restarted = nodes[-1].workflow.queue
+    restarted.recover().result()
+    assert [task.state for task in restarted.list()] == [WAITING, RUNNING, RUNNING]
+    for each in nodes:
+        each.stop()
 
 
 def test_an_archive_without_an_index_starts_and_stops(tmp_path: Path) -> None:
