@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import socket
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, BinaryIO, TypeVar, cast
@@ -110,7 +111,13 @@ class ArchiveAE(AE):
                 ),
             )
             self.workflow = Workflow(
-                self, index, self._readers, self.peers, workflow or WorkflowOptions()
+                self,
+                index,
+                self._readers,
+                self.peers,
+                workflow or WorkflowOptions(),
+                # Nodes that share a database may share a title, but no directory of a host.
+                owner=f"{socket.gethostname()}:{store.root}",
             )
 
     def about(self) -> str:

@@ -5,7 +5,6 @@ All of it stands on the index's database and on one outbound queue; where it sen
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +52,7 @@ class Workflow:
         index: Opened by the node, before :meth:`start`.
         workers: For what blocks.
         peers: By AE title.
+        owner: Of what this node performs of the queue: of no other node, and the same after a restart.
         sources: Worklist sources besides the directory and the table that is imported into.
     """
 
@@ -63,11 +63,10 @@ class Workflow:
         workers: Workers,
         peers: Mapping[str, RemoteAE],
         options: WorkflowOptions,
+        owner: str,
         sources: Iterable[Any] = (),
     ) -> None:
-        # Nodes that share a database may share a title. What a node says of itself has its storage
-        # directory in it, which no other node of the host can have.
-        self.queue = Queue(index, f"{ae.ae_title} at {socket.gethostname()}{ae.about()}")
+        self.queue = Queue(index, owner)
         self._runner = QueueRunner(self.queue, workers.run)
         self.steps = ProcedureSteps(
             ae,
