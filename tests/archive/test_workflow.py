@@ -86,7 +86,7 @@ class Archive(Node):
         # Not started: work is done where it is asked for.
         workers = Workers("test", 1)
         options = WorkflowOptions(worklist=self.files)
-        self.workflow = Workflow(self.ae, self.index, workers, self.peers, options)
+        self.workflow = Workflow(self.ae, self.index, workers, self.peers, options, "here")
         self.ae.workflow = self.workflow  # type: ignore[attr-defined]
         self.workflow.start(self.pair.clock)
 
