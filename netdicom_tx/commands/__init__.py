@@ -32,6 +32,8 @@ COMMANDS = {
     "worklist": "Query a modality worklist (C-FIND).",
     "reindex": "Make the index of a node's archive agree with its files.",
     "verify": "Look whether every file of a node's archive is what was stored.",
+    "queue": "See what a node owes to peers; try it again, or forget it.",
+    "schedule": "Fill the worklist of a node from CSV and JSON.",
 }
 
 

@@ -1,4 +1,4 @@
-"""What ``netdicom reindex`` and ``netdicom verify`` share: the archive of a node, without the node."""
+"""What the commands for who runs a node share: its archive, without the node or beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import TypeVar
 
 import click
 
-from ..archive import FileStore, Index, IndexUnusableError, StorageError
+from ..archive import (
+    FileStore,
+    Index,
+    IndexUnavailableError,
+    IndexUnusableError,
+    StorageError,
+)
 from .failures import CommandError, ExitCode, Problem, bad_input
 
 __all__ = ["archive_options", "opened_index", "opened_store"]
@@ -66,7 +72,7 @@ def opened_store(storage: Path) -> Iterator[FileStore]:
 
 @contextmanager
 def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
-    """The index of a storage directory; a node may be running on it."""
+    """The index of a storage directory, whose database has the other tables too; a node may be running on it."""
     root = _must_be_storage(storage).root
     index = Index(database or f"sqlite:///{root / 'index.db'}", root=root)
     try:
@@ -75,5 +81,14 @@ def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
         raise CommandError(Problem(ExitCode.CONFIGURATION, str(error))) from error
     try:
         yield index
+    except IndexUnavailableError as error:
+        raise CommandError(
+            Problem(
+                ExitCode.CONFIGURATION,
+                f"the database {index.url} cannot be used",
+                str(error),
+                "is another program holding it? try again",
+            )
+        ) from error
     finally:
         index.close()

@@ -1,0 +1,207 @@
+"""``netdicom queue``: what a node owes to peers, seen and set right by who runs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..archive.queue import DEAD, RUNNING, WAITING, Queue, Task
+from .archive import archive_options, opened_index
+from .failures import CommandError, ExitCode, Problem, bad_input
+from .options import examples
+from .output import Output, counted
+
+__all__ = ["command"]
+
+# Numbers in one statement; SQLite takes no more than 32766 values.
+_AT_ONCE = 10_000
+
+
+@click.group(
+    epilog=examples(
+        "netdicom queue list --storage /var/lib/netdicom",
+        "netdicom queue list --state dead",
+        "netdicom queue retry",
+        "netdicom queue drop 17 18",
+    )
+)
+def command() -> None:
+    """See what a node owes to peers: commitment reports, procedure steps, notices of availability.
+
+    A task waits until it is tried, is running, or is dead: it has failed for days, or can never
+    succeed. What is done is not in the list. The node may run meanwhile; it looks at the queue every
+    ten seconds.
+    """
+
+
+@contextmanager
+def _opened_queue(storage: Path, database: str | None) -> Iterator[Queue]:
+    with opened_index(storage, database) as index:
+        yield Queue(index, "netdicom queue")
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
+
+
+@command.command(
+    name="list",
+    epilog=examples(
+        "netdicom queue list --storage /var/lib/netdicom",
+        "netdicom queue list --state dead --json | jq .last_error",
+    ),
+)
+@archive_options
+@click.option("--state", type=click.Choice([WAITING, RUNNING, DEAD]), help="Only those.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON document for each task.")
+def list_command(storage: Path, database: str | None, state: str | None, as_json: bool) -> int:
+    """Show the tasks, the oldest first; times are those of this machine."""
+    output = Output(is_json=as_json)
+    with _opened_queue(storage, database) as queue:
+        tasks = queue.list(state)
+    if as_json:
+        for task in tasks:
+            output.json(_document(task))
+    else:
+        columns = ("id", "kind", "destination", "state", "attempt", "created", "not before")
+        table = output.table((*columns, "last error"))
+        for task in tasks:
+            table.row(
+                (
+                    *(task.id, task.kind, task.destination, task.state, task.attempt),
+                    *(
+                        f"{_time(each):%Y-%m-%d %H:%M:%S}"
+                        for each in (task.created, task.not_before)
+                    ),
+                    task.last_error,
+                )
+            )
+        table.close()
+    states = Counter(task.state for task in tasks)
+    parts = [f"{states[each]} {each}" for each in (WAITING, RUNNING, DEAD) if states[each]]
+    output.note(counted(len(tasks), "task") + (f": {', '.join(parts)}" if parts else ""))
+    return ExitCode.OK
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds).astimezone()
+
+
+def _document(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "kind": task.kind,
+        "destination": task.destination,
+        "state": task.state,
+        "attempt": task.attempt,
+        "created": _time(task.created).isoformat(timespec="seconds"),
+        "not_before": _time(task.not_before).isoformat(timespec="seconds"),
+        "last_error": task.last_error,
+    }
+
+
+@command.command(
+    epilog=examples("netdicom queue retry", "netdicom queue retry 17 --storage /var/lib/netdicom")
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@archive_options
+@_as_json
+def retry(ids: tuple[int, ...], storage: Path, database: str | None, as_json: bool) -> int:
+    """Try tasks now: those that are named, or all that are dead.
+
+    Their attempts are counted from the first one again.
+    """
+    output = Output(is_json=as_json)
+    with _opened_queue(storage, database) as queue:
+        chosen = _chosen(queue, ids) if ids else _dead(queue)
+        done = _for_all(queue.retry, chosen)
+    return _conclude(output, "retried", "to be tried again", done, chosen)
+
+
+@command.command(
+    epilog=examples(
+        "netdicom queue drop 17 18", "netdicom queue drop --dead --storage /var/lib/netdicom"
+    )
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
+@archive_options
+@_as_json
+def drop(
+    ids: tuple[int, ...], all_dead: bool, storage: Path, database: str | None, as_json: bool
+) -> int:
+    """Forget tasks for good: peers never have what they are owed."""
+    if bool(ids) == all_dead:
+        raise bad_input(
+            "it is not clear which tasks to drop",
+            "expected either numbers, or --dead",
+            "netdicom queue list shows the numbers",
+        )
+    output = Output(is_json=as_json)
+    with _opened_queue(storage, database) as queue:
+        chosen = _dead(queue) if all_dead else _chosen(queue, ids)
+        done = _for_all(queue.drop, chosen)
+    return _conclude(output, "dropped", "dropped", done, chosen)
+
+
+def _dead(queue: Queue) -> list[int]:
+    return [task.id for task in queue.list(DEAD)]
+
+
+def _chosen(queue: Queue, ids: Collection[int]) -> list[int]:
+    """The tasks of these numbers, each once.
+
+    Raises:
+        CommandError: There is no task of one of them, or it is being performed; nothing is done then.
+    """
+    states = {task.id: task.state for task in queue.list()}
+    wanted = list(dict.fromkeys(ids))
+    unknown = [each for each in wanted if each not in states]
+    if unknown:
+        raise bad_input(
+            f"there is no task {_numbers(unknown)}",
+            "what is done is not in the queue any more; nothing was changed",
+            "netdicom queue list shows those that there are",
+        )
+    running = [each for each in wanted if states[each] == RUNNING]
+    if running:
+        raise bad_input(
+            f"the node is performing task {_numbers(running)} now",
+            "its outcome is not known yet; nothing was changed",
+            "look again in a minute: netdicom queue list",
+        )
+    return wanted
+
+
+def _numbers(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids))
+
+
+def _for_all(call: Callable[[Collection[int]], Future[int]], ids: Sequence[int]) -> int:
+    parts = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+    return sum(call(part).result() for part in parts)
+
+
+def _conclude(output: Output, key: str, words: str, done: int, chosen: Sequence[int]) -> int:
+    """Say how many; the exit code."""
+    if output.is_json:
+        output.json({key: done})
+    else:
+        output.line(f"{counted(done, 'task')} {words}")
+    if done == len(chosen):
+        return ExitCode.OK
+    # The node was faster.
+    raise CommandError(
+        Problem(
+            ExitCode.SOME_FAILED,
+            f"{counted(len(chosen) - done, 'task')} left alone",
+            "claimed or done by the node meanwhile",
+            "netdicom queue list shows what there is",
+        )
+    )
