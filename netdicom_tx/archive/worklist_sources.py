@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -211,6 +212,13 @@ class WorklistTable:
                 self._known[data] = found
             return [item for items in self._known.values() for item in items]
 
+    def data_sets(self) -> list[Dataset]:
+        """All steps as they were put in, the oldest first."""
+        statement = sa.select(worklist_item.c.data).order_by(worklist_item.c.id)
+        with self._database.reading() as connection:
+            rows = connection.scalars(statement).all()
+        return [dsutils.decode(each, EXPLICIT_VR_LITTLE_ENDIAN) for each in rows]
+
     def put(self, data_sets: Iterable[Dataset]) -> int:
         """Put items in, or in the place of those of the same study and step.
 
@@ -277,24 +285,36 @@ _OF_STEP: Final = frozenset(
 )
 
 
+_DECODER: Final = json.JSONDecoder()
+_SPACE: Final = re.compile(r"\s*")
+
+
 def read_json(text: str) -> list[Dataset]:
-    """Data sets in the DICOM JSON model: a list of objects, or one.
+    """Data sets in the DICOM JSON model: a list of objects, or objects one behind the other.
 
     Raises:
         WorklistImportError: It is none.
     """
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise WorklistImportError(f"no JSON: {error}") from error
+    found = list(_documents(text))
     data_sets = []
-    for number, each in enumerate(found if isinstance(found, list) else [found], 1):
+    for number, each in enumerate(found[0] if found and isinstance(found[0], list) else found, 1):
         try:
             ds = Dataset.from_json(each)
         except Exception as error:  # pydicom documents no closed set of errors for bad input
             raise WorklistImportError(f"item {number} is no data set: {error!r:.200}") from error
         data_sets.append(_unicode(ds, f"item {number}"))
     return data_sets
+
+
+def _documents(text: str) -> Iterator[Any]:
+    position = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches anything
+    try:
+        while position < len(text):
+            found, end = _DECODER.raw_decode(text, position)
+            yield found
+            position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    except ValueError as error:
+        raise WorklistImportError(f"no JSON: {error}") from error
 
 
 def read_csv(text: str) -> list[Dataset]:

@@ -223,6 +223,12 @@ def test_items_are_put_into_the_table_and_taken_out(table: WorklistTable) -> Non
     assert names(table.read()) == ["S2"]
 
 
+def test_what_was_put_in_can_be_had_as_it_was(table: WorklistTable) -> None:
+    ds = scheduled(PatientName="Yamada=山田", SpecificCharacterSet="ISO_IR 192")
+    table.put([ds])
+    assert table.data_sets() == [ds]
+
+
 def test_an_item_takes_the_place_of_the_one_of_its_study_and_step(table: WorklistTable) -> None:
     table.put([scheduled(PatientID="P1"), scheduled(StudyInstanceUID="1.2.4")])
     table.put([scheduled(PatientID="P2")])
@@ -277,10 +283,11 @@ def test_an_order_without_a_study_is_given_one_always_the_same(table: WorklistTa
 
 
 def test_items_are_read_from_json(table: WorklistTable) -> None:
-    """PS3.18 Annex F; a list, or one alone."""
+    """PS3.18 Annex F; a list, one alone, or one on each line."""
     model = scheduled(PatientName="Yamada=山田").to_json_dict()
     (item,) = read_json(json.dumps(model))
     assert item.ScheduledProcedureStepSequence[0].Modality == "CT"
+    assert read_json(f" {json.dumps(model)}\n{json.dumps(model)}\n") == [item, item]
     table.put(read_json(json.dumps([model, scheduled(StudyInstanceUID="1.2.4").to_json_dict()])))
     assert [each.key for each in table.read()] == [("1.2.3", "S1"), ("1.2.4", "S1")]
     assert table.read()[0].attributes[0x00100010].text == "Yamada=山田"
@@ -290,6 +297,7 @@ def test_items_are_read_from_json(table: WorklistTable) -> None:
     ("text", "words"),
     [
         ("[", "no JSON"),
+        ("{} x", "no JSON"),
         ("[1]", "item 1 is no data set"),
         ('[{"00100010": {"vr": "PN"}}]', "item 1 has no scheduled procedure step"),
         ("[]", ""),

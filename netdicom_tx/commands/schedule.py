@@ -1,0 +1,197 @@
+"""``netdicom schedule``: what a node's worklist has besides its files, imported and taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from pydicom.dataset import Dataset
+from twisted.internet.defer import maybeDeferred
+
+from ..archive.header import InvalidDataSetError
+from ..archive.worklist_sources import (
+    WorklistImportError,
+    WorklistTable,
+    read_csv,
+    read_json,
+)
+from ..dsutils import DataSetError
+from .archive import archive_options, opened_index
+from .failures import CommandError, ExitCode, bad_input
+from .options import examples
+from .output import Output, counted
+
+__all__ = ["command"]
+
+_OF_STEP = (
+    "ScheduledProcedureStepStartDate",
+    "ScheduledProcedureStepStartTime",
+    "Modality",
+    "ScheduledStationAETitle",
+    "ScheduledProcedureStepID",
+)
+_COLUMNS = ("date", "time", "modality", "station", "step", "patient", "patient ID", "study")
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
+
+
+@click.group(
+    epilog=examples(
+        "netdicom schedule add orders.csv --storage /var/lib/netdicom",
+        "netdicom schedule list",
+        "netdicom schedule remove 1.2.3 SPS1",
+    ),
+)
+def command() -> None:
+    """Fill the worklist of a node: scheduled steps from CSV and JSON.
+
+    The node may run meanwhile; the next query has what was added. Items of the directory that
+    --worklist names are not shown here, for their files are what there is to change.
+    """
+
+
+@contextmanager
+def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable]:
+    with opened_index(storage, database) as index:
+        yield WorklistTable(index, maybeDeferred)
+
+
+@command.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom schedule add orders.csv --storage /var/lib/netdicom",
+        "netdicom schedule add monday.json tuesday.json",
+        "printf 'PatientID,PatientName,ScheduledProcedureStepID,Modality\\n"
+        "4711,DOE^JOHN,SPS1,CT\\n' | netdicom schedule add -",
+    ),
+)
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(dir_okay=False, allow_dash=True),
+)
+@archive_options
+@_as_json
+def add(files: tuple[str, ...], storage: Path, database: str | None, as_json: bool) -> int:
+    """Add steps, or put them in the place of those of the same study and step ID.
+
+    A CSV file has a line for each step, and its first line names the attributes by keyword:
+    PatientName, AccessionNumber, Modality, ScheduledProcedureStepStartDate... A JSON file has data
+    sets in the DICOM JSON model. When anything in any file is wrong, nothing is added. A dash reads
+    stdin.
+    """
+    output = Output(is_json=as_json)
+    steps = [(file, ds) for file in files for ds in _read(file)]
+    with _opened_table(storage, database) as table:
+        try:
+            added = table.put(ds for _, ds in steps)
+        except (DataSetError, InvalidDataSetError) as error:
+            raise _wrong(", ".join(files), str(error)) from error
+    if as_json:
+        output.json({"added": added})
+    else:
+        output.line(f"{counted(added, 'step')} added")
+    if added < len(steps):
+        output.note(
+            f"{len(steps) - added} came twice: the same study and step ID; the last one counts"
+        )
+    return ExitCode.OK
+
+
+def _read(file: str) -> list[Dataset]:
+    """The steps of a file.
+
+    Raises:
+        CommandError: It cannot be read, or is not as it should be.
+    """
+    try:
+        with click.open_file(file, encoding="utf-8-sig") as opened:
+            text = opened.read()
+    except OSError as error:
+        raise bad_input(
+            f"{file} cannot be read",
+            str(error.strerror),
+            "check the path and its permissions; nothing was added",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _wrong(file, f"octet {error.start} is not UTF-8") from error
+    try:
+        # No line of keywords begins with a bracket.
+        return read_json(text) if text.lstrip()[:1] in ("[", "{") else read_csv(text)
+    except WorklistImportError as error:
+        raise _wrong(file, str(error)) from error
+
+
+def _wrong(file: str, evidence: str) -> CommandError:
+    return bad_input(
+        f"{file} cannot be imported",
+        evidence,
+        "expected CSV with a line of keywords, or DICOM JSON, in UTF-8; nothing was added",
+    )
+
+
+@command.command(
+    name="list",
+    epilog=examples(
+        "netdicom schedule list --storage /var/lib/netdicom",
+        "netdicom schedule list --json | jq -s . > steps.json",
+    ),
+)
+@archive_options
+@click.option("--json", "as_json", is_flag=True, help="A DICOM JSON data set for each step.")
+def list_command(storage: Path, database: str | None, as_json: bool) -> int:
+    """Show the steps that were added."""
+    output = Output(is_json=as_json)
+    with _opened_table(storage, database) as table:
+        steps = table.data_sets()
+    if as_json:
+        for ds in steps:
+            output.json(ds.to_json_dict())
+    else:
+        shown = output.table(_COLUMNS)
+        for ds in steps:
+            shown.row(_cells(ds))
+        shown.close()
+    output.note(counted(len(steps), "step"))
+    return ExitCode.OK
+
+
+def _cells(ds: Dataset) -> Sequence[object]:
+    step = ds.ScheduledProcedureStepSequence[0]
+    return [
+        *(step.get(keyword, "") for keyword in _OF_STEP),
+        *(ds.get(keyword, "") for keyword in ("PatientName", "PatientID", "StudyInstanceUID")),
+    ]
+
+
+@command.command(
+    no_args_is_help=True,
+    epilog=examples("netdicom schedule remove 1.2.3 SPS1", "netdicom schedule remove 1.2.3 --json"),
+)
+@click.argument("study")
+@click.argument("step", required=False, default="")
+@archive_options
+@_as_json
+def remove(study: str, step: str, storage: Path, database: str | None, as_json: bool) -> int:
+    """Take a step out: the one of this Study Instance UID and step ID.
+
+    Without a step ID it is the one that has none.
+    """
+    output = Output(is_json=as_json)
+    with _opened_table(storage, database) as table:
+        was_there = table.remove((study, step))
+    if not was_there:
+        raise bad_input(
+            f"there is no step {step or 'without an ID'} of study {study}",
+            "nothing was changed",
+            "netdicom schedule list shows what there is",
+        )
+    if as_json:
+        output.json({"removed": 1})
+    else:
+        output.line("1 step removed")
+    return ExitCode.OK
