@@ -25,7 +25,7 @@ from doubles import (
     store_rq,
 )
 from doubles import logged_failures as logged_failures
-from twisted.internet import defer
+from twisted.internet import defer, task
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -641,6 +641,73 @@ def test_a_peer_that_takes_something_is_not_stalled():
     assert side.user.take() == []
 
 
+class Line(StringTransport):
+    """A transport on a socket; ``far`` is the peer's end of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = socket.socketpair()
+        self.dataBuffer, self.offset = b"", 0
+
+    def fileno(self) -> int:
+        return self.near.fileno()
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    made = Line()
+    yield made
+    made.close()
+
+
+def behind(line: Line) -> Side:
+    """An association whose peer is behind on this line."""
+    side = established()
+    side.dul.transport = line
+    side.dul.pauseProducing()
+    return side
+
+
+QUARTER = TIMEOUTS.send / 4
+
+
+@pytest.mark.parametrize("holder", ["transport", "kernel"])
+def test_a_slow_peer_is_not_stalled(line, holder):
+    """It takes a little now and then: seen where it goes, in the transport or in the kernel."""
+    line.dataBuffer = bytes(1000)
+    for _ in range(20):
+        line.near.send(b"x")
+    side = behind(line)
+    for _ in range(10):
+        side.clock.advance(TIMEOUTS.send - QUARTER)
+        if holder == "transport":
+            line.offset += 1
+        else:
+            line.far.recv(1)
+    assert side.user.take() == []
+    side.clock.pump([QUARTER] * 4)
+    assert side.user.take() == []
+    side.clock.pump([QUARTER])
+    assert side.user.take() == [("stalled", TIMEOUTS.send)]
+
+
+def test_what_only_goes_from_the_transport_to_the_kernel_was_not_taken(line):
+    """The peer's end has still to acknowledge it."""
+    line.dataBuffer = bytes(1 << 20)
+    side = behind(line)
+    side.clock.pump([QUARTER] * 3)
+    before = side.dul.unsent
+    line.near.send(b"x")
+    line.offset = side.dul.unsent - before
+    assert side.dul.unsent == before
+    side.clock.pump([QUARTER])
+    assert side.user.take() == [("stalled", TIMEOUTS.send)]
+
+
 def test_a_stalled_peer_that_comes_back_is_not_forgotten():
     """What to do about a stall is the user's affair."""
     side = established()
@@ -773,6 +840,47 @@ class SocketTests(TestCase):
         await peer.octets(len(acceptance(ASKED).encode()))
         handle = user.dul.transport.getHandle()
         assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        peer.transport.abortConnection()
+        await peer.lost
+        await user.lost
+
+    async def _send(self, timeouts: Timeouts, size: int) -> tuple[Kept, User]:
+        """An association on which the peer, who reads nothing yet, is sent an instance."""
+        user = accepting()
+        peer = await self._connect(timeouts, user)
+        peer.transport.write(ASKED.encode())
+        await peer.octets(len(acceptance(ASKED).encode()))
+        for end, option in ((peer, socket.SO_RCVBUF), (user.dul, socket.SO_SNDBUF)):
+            # Fixed, and small against what the transport holds.
+            end.transport.getHandle().setsockopt(socket.SOL_SOCKET, option, 1 << 16)
+        peer.transport.pauseProducing()
+        user.take()
+        source = io.BytesIO(bytes(size))
+        user.dul.send_message(fragment(store_rq(data=source), context_id=3, limit=0))
+        return peer, user
+
+    async def test_a_line_that_is_slow_is_not_stalled(self):
+        """A megabyte a second, where no second passes without a timeout, and the transport holds two."""
+        from twisted.internet import reactor
+
+        peer, user = await self._send(Timeouts(send=0.5), 3 << 20)
+        peer.transport.bufferSize = 1 << 15
+        reading = task.LoopingCall(peer.transport.doRead)
+        reading.clock = reactor
+        done = reading.start(0.03)
+        await peer.octets(3 << 20)
+        reading.stop()
+        await done
+        assert user.take() == []
+        peer.transport.abortConnection()
+        await peer.lost
+        await user.lost
+
+    async def test_a_line_that_stands_still_is_stalled(self):
+        told: defer.Deferred[float] = defer.Deferred()
+        self.patch(User, "stalled", lambda _, seconds: told.callback(seconds))
+        peer, user = await self._send(Timeouts(send=0.1), 3 << 20)
+        assert await told == 0.1
         peer.transport.abortConnection()
         await peer.lost
         await user.lost
