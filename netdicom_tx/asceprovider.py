@@ -145,6 +145,7 @@ class Association:
         self._released: list[defer.Deferred[None]] = []
         self._is_told = False  # some caller knows why it is over
         self._is_releasing = False
+        self._is_impatient = False  # operations of the peer have had their time
         self._is_finishing = False
         self._closed: list[defer.Deferred[AssociationError]] = []
         self._is_disconnected = False
@@ -575,9 +576,10 @@ class Association:
             self.drop()
             return
         self._is_finishing = True
-        self._finish_when_idle()
+        self._end_when_quiet()
 
-    def _finish_when_idle(self) -> None:
+    def _end_when_quiet(self) -> None:
+        self._release_when_quiet()
         if self._is_finishing and not self.operations and self._sink is None and self.is_open:
             self._is_finishing = False
             self.release().addErrback(
@@ -588,6 +590,11 @@ class Association:
 
     def release(self) -> defer.Deferred[None]:
         """End the association in order, when what was requested has been answered (PS3.8 7.2).
+
+        That is what we asked for, and what the peer asks of us: who has asked for release may
+        send no response any more. Operations for the peer have ``timeouts.release`` for it; what
+        is not answered then is cancelled when the peer agrees. A handler that waits for the
+        release of its own association waits that long.
 
         Returns:
             A Deferred that fires when the peer has agreed; at once when the association is
@@ -612,12 +619,28 @@ class Association:
         if not self._released or self._is_releasing or self._outstanding or self._waiting:
             return
         dul = self._require_dul()
-        if dul.machine.is_established and not dul.is_congested:
+        if not dul.machine.is_established:
+            return
+        if self._is_performing and not self._is_impatient:
+            if self._release_timer is None:
+                self._release_timer = self.clock.callLater(
+                    self.timeouts.release, self._release_impatiently
+                )
+        elif dul.is_congested:
+            dul.when_writable().addCallbacks(lambda _: self._release_when_quiet(), lambda _: None)
+        else:
             self._is_releasing = True
             self._start_release_timer()
             dul.release()
-        elif dul.machine.is_established:
-            dul.when_writable().addCallbacks(lambda _: self._release_when_quiet(), lambda _: None)
+
+    def _release_impatiently(self) -> None:
+        self._is_impatient = True
+        self._release_when_quiet()
+
+    @property
+    def _is_performing(self) -> bool:
+        """Whether the peer waits for a response of ours, or a request of it has begun to come."""
+        return bool(self._operations or self._backlog) or self._sink is not None
 
     def _start_release_timer(self) -> None:
         self._stop(self._release_timer)
@@ -743,8 +766,7 @@ class Association:
         # The peer has its next request before whoever waits for this response goes on.
         self._start_waiting()
         outstanding.respond(response)
-        self._release_when_quiet()
-        self._finish_when_idle()
+        self._end_when_quiet()
 
     def _take_request(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
@@ -786,6 +808,7 @@ class Association:
             # Refusals have no window: who does not take them is not asked for more.
             self.pause(dul)
             dul.when_writable().addBoth(lambda _: self.resume(dul))
+        self._end_when_quiet()
 
     def _perform(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
@@ -835,7 +858,7 @@ class Association:
             self._stop(self._release_timer)
             self._answer_release()
         else:
-            self._finish_when_idle()
+            self._end_when_quiet()
 
     def hand_over(self, operation: Operation) -> bool:
         """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
@@ -1077,13 +1100,17 @@ class Association:
         if self._outstanding.get(one.message.message_id or 0) is one:
             self._start_response_timer(one)
 
-    def _response_overdue(self, one: Outstanding) -> None:
+    def _response_overdue(self, one: Outstanding, unsent_before: int = 0) -> None:
+        unsent = self._require_dul().unsent
         if self._holders - {id(self._backlog)}:
             # It is we who do not read; the answer may be here already. (A peer that asks for more
             # than was negotiated is not read either, but that is its own affair.)
             one.timer = self.clock.callLater(one.timeout, self._response_overdue, one)
         elif self.clock.seconds() >= one.deadline:
             self._timed_out("total", self.timeouts.total)
+        elif unsent and unsent != unsent_before:
+            # On a slow line the end of the request is still under way.
+            one.timer = self.clock.callLater(one.timeout, self._response_overdue, one, unsent)
         else:
             self._timed_out("response", one.timeout)
 

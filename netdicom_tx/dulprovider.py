@@ -87,8 +87,8 @@ class Timeouts:
         response: From a request sent to its response; each pending response renews it.
         total: From a request sent to its final response, however many are pending between.
         send: The peer takes nothing of what we send, not an octet; noticed up to a quarter later.
-        release: From A-RELEASE-RQ to the answer; also what running operations still have when the
-            peer asks for release.
+        release: From A-RELEASE-RQ to the answer; also what operations for the peer still have when
+            either side wants to release.
         idle: Nothing received, no operation under way (acceptor; a requestor decides itself when
             to release).
     """

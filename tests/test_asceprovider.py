@@ -65,7 +65,7 @@ from netdicom_tx.dimsemessages import (
     CFindRSP,
     NEventReportRQ,
 )
-from netdicom_tx.dulprovider import TURN
+from netdicom_tx.dulprovider import TURN, DULProtocol
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.pdu import (
     AAbort,
@@ -757,6 +757,81 @@ def test_a_release_waits_for_what_was_requested():
     assert success_of(released) is None
 
 
+def test_a_release_waits_for_what_the_peer_has_requested():
+    """PS3.8 7.2.1: who asked for release sends nothing any more, and the peer would wait in vain."""
+    slow = Slow()
+    node = serving(slow)
+    peer = node.associate()
+    peer.send(echo_rq(1))
+    released = node.association().release()
+    peer.send(echo_rq(2))
+    slow.answer(1)
+    assert peer.statuses() == [0]
+    node.advance(TIMEOUTS.release - 1)
+    assert peer.take() == []
+    slow.answer(2)
+    assert peer.kinds() == [DATA, RELEASE_RQ]
+    node.advance(TIMEOUTS.release - 1)
+    peer.send(pdu(RELEASE_RP))
+    assert success_of(released) is None
+    assert slow.cancelled == []
+
+
+def test_a_release_waits_for_a_request_that_has_begun_to_come():
+    """Its answer could not be sent either."""
+    node = serving(lambda asce, ctx, msg: 0, FIND)
+    peer = node.associate({FIND: [IMPLICIT]})
+    whole = message(find_rq(1))
+    peer.send(whole[:-1])
+    released = node.association().release()
+    assert peer.take() == []
+    peer.send(whole[-1:])
+    assert peer.kinds() == [DATA, RELEASE_RQ]
+    peer.send(pdu(RELEASE_RP))
+    assert success_of(released) is None
+
+
+def test_a_release_goes_on_when_the_request_that_came_is_refused():
+    """No service sees it, so no operation ends."""
+    ae = AE("NODE").add_scu(Slow(), [FIND])
+    node = Node(ae)
+    peer = node.associate({FIND: [IMPLICIT]}, MaximumLength(0), RoleSelection(FIND, False, True))
+    whole = message(find_rq(1))
+    peer.send(whole[:-1])
+    node.association().release()
+    peer.send(whole[-1:])
+    assert peer.kinds() == [DATA, RELEASE_RQ]
+
+
+def test_operations_have_a_time_to_end_before_a_release():
+    """What is not answered then is cancelled when the peer agrees; our release does not fail for it."""
+    slow = Slow()
+    node = serving(slow)
+    peer = node.associate()
+    peer.send(echo_rq(1))
+    released = node.association().release()
+    node.advance(TIMEOUTS.release)
+    assert peer.kinds() == [RELEASE_RQ]
+    assert slow.cancelled == []
+    peer.send(pdu(RELEASE_RP))
+    node.advance(0)
+    assert success_of(released) is None
+    assert slow.cancelled == [1]
+    assert peer.take() == []
+
+
+def test_a_release_that_waits_for_operations_ends_with_the_association():
+    slow = Slow()
+    node = serving(slow)
+    peer = node.associate()
+    peer.send(echo_rq(1))
+    released = node.association().release()
+    peer.send(pdu(ABORT))
+    assert isinstance(failure_of(released), AssociationAbortedError)
+    node.advance(TIMEOUTS.release)
+    assert slow.cancelled == [1]
+
+
 def test_a_release_waits_until_all_has_gone_out():
     node = serving(lambda asce, ctx, msg: (0, bytes(1 << 20)), FIND)
     peer = node.associate({FIND: [IMPLICIT]})
@@ -1316,6 +1391,24 @@ def test_the_time_counts_from_when_the_request_has_gone_out():
     caller.peer.send(echo_rq(2).response(0))
     assert success_of(second).status == 0
     assert caller.clock.getDelayedCalls() == []
+
+
+def test_the_time_does_not_count_while_the_request_goes_out_slowly(monkeypatch):
+    """What the transport and the kernel have taken is not yet with the peer."""
+    caller, asce = calling()
+    answer = echo(asce)
+    left = 1000
+    monkeypatch.setattr(DULProtocol, "unsent", property(lambda _: left))
+    for _ in range(3):
+        caller.advance(TIMEOUTS.response)
+        left -= 100
+    assert not answer.called
+    caller.advance(TIMEOUTS.response)
+    assert not answer.called
+    caller.advance(TIMEOUTS.response)  # it takes nothing more
+    error = failure_of(answer)
+    assert isinstance(error, DCMTimeoutError)
+    assert error.timer == "response"
 
 
 def test_a_pending_response_renews_the_wait():
