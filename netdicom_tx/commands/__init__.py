@@ -25,6 +25,7 @@ __all__ = ["cli", "main"]
 COMMANDS = {
     "echo": "Ask whether a peer is there (C-ECHO).",
     "store": "Send files and directories (C-STORE).",
+    "commit": "Ask a peer to keep instances for good (storage commitment).",
     "find": "Query a peer (C-FIND).",
     "get": "Retrieve on the same association (C-GET).",
     "move": "Have a peer send somewhere, or here (C-MOVE).",

@@ -112,8 +112,11 @@ def _below(directory: str) -> Iterator[str]:
             yield path
 
 
-def check_named(paths: Iterable[str]) -> None:
-    """See that every path that is not a directory is a file that can be sent.
+def check_named(paths: Iterable[str], done: str = "sent") -> None:
+    """See that every path that is not a directory is a file with an instance.
+
+    Args:
+        done: What cannot be done with one that is none.
 
     Raises:
         CommandError: One is none; nothing has been sent then.
@@ -132,7 +135,7 @@ def check_named(paths: Iterable[str]) -> None:
             ) from error
         except DataSetError as error:
             raise bad_input(
-                f"{path} cannot be sent",
+                f"{path} cannot be {done}",
                 str(error),
                 "name DICOM files (Part 10) or directories, in which others are skipped; nothing was "
                 "sent",

@@ -14,7 +14,14 @@ from .config import Config, load_config
 from .failures import CommandError
 from .output import Output
 
-__all__ = ["Common", "common_options", "examples", "peer_argument", "peers_argument"]
+__all__ = [
+    "Common",
+    "common_options",
+    "examples",
+    "parse_seconds",
+    "peer_argument",
+    "peers_argument",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -58,7 +65,8 @@ class Common:
         return overridden(known, called=self.called, tls=self.tls)
 
 
-def _seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
+    """The value of an option that is a time to wait."""
     try:
         seconds = float(text)
     except ValueError:
@@ -95,19 +103,24 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         "-aec", "--called", metavar="TITLE", help="Call the peer so, whatever its address says."
     ),
     click.option(
-        "-to", "-tc", "--connect-timeout", type=_seconds, metavar="SECONDS", help="To connect; 30."
+        "-to",
+        "-tc",
+        "--connect-timeout",
+        type=parse_seconds,
+        metavar="SECONDS",
+        help="To connect; 30.",
     ),
     click.option(
         "-ta",
         "--associate-timeout",
-        type=_seconds,
+        type=parse_seconds,
         metavar="SECONDS",
         help="For the answer to an association request; 30.",
     ),
     click.option(
         "-td",
         "--response-timeout",
-        type=_seconds,
+        type=parse_seconds,
         metavar="SECONDS",
         help="For each DIMSE response; 60.",
     ),

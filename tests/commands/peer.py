@@ -16,6 +16,11 @@ called ``FULL``       answers C-STORE with 0xA700
 called ``PICKY``      answers every second C-STORE with 0xA700
 called ``DYING``      exits at its third C-STORE
 called ``ABORTING``   aborts at each C-STORE
+called ``NOCOMMIT``   accepts no context for storage commitment
+called ``REFUSING``   answers a request for commitment with 0x0213
+called ``MUTE``       never reports on it
+called ``LEAVING``    aborts instead of reporting
+called ``PARTLY``     reports 1.2.3.3 as damaged, 1.2.3.4 with a reason of its own, and 1.2.3.5 not at all
 PatientID ``many``    10,000 answers
 PatientID ``slow``    three answers, and then nothing for ever, until C-CANCEL
 PatientID ``die``     three answers, and then it exits
@@ -37,12 +42,18 @@ from netdicom_tx import AE, RemoteAE, storage_scp, verification_scp
 from netdicom_tx.exceptions import AssociationRejectedError, StatusError
 from netdicom_tx.sopclass import (
     Instance,
+    StorageCommitment,
     modality_work_list_scp,
     qr_find_scp,
     qr_get_scp,
     qr_move_scp,
 )
-from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES
+from netdicom_tx.uids import (
+    ALL_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
+    STORAGE_SOP_CLASSES,
+)
 
 PATIENTS = (
     ("DOE^JOHN", "4711", "20260101"),
@@ -64,6 +75,8 @@ class Peer(AE):
 
     def offer(self, abstract_syntax):
         if self.called == "NOSTORE" and abstract_syntax in STORAGE_SOP_CLASSES:
+            return None
+        if self.called == "NOCOMMIT" and abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS:
             return None
         return super().offer(abstract_syntax)
 
@@ -95,6 +108,17 @@ class Peer(AE):
         ds.seek(0)
         (self.storage / uid).write_bytes(ds.read())
         return 0
+
+    def on_commitment_request(self, remote_ae, uids):
+        print("commitment of", len(uids), flush=True)
+        if self.called == "REFUSING":
+            raise StatusError(0x0213, "the disk is full")
+        if self.called != "PARTLY":
+            return None, uids, None
+        reasons = {"1.2.3.3": 0x0110, "1.2.3.4": 0xC001}
+        failed = [(*each, reasons[each[1]]) for each in uids if each[1] in reasons]
+        kept = [each for each in uids if each[1] not in (*reasons, "1.2.3.5")]
+        return None, kept, failed
 
     # -- queries
 
@@ -167,6 +191,19 @@ class Peer(AE):
         return RemoteAE(destination, f"tcp:127.0.0.1:{port}"), len(found), found
 
 
+class Commitment(StorageCommitment):
+    """Reports at once, or does not."""
+
+    same_association = 0
+
+    def owe(self, asce, ctx, remote, report):
+        if asce.ae.called == "LEAVING":
+            # Behind the answer to the request.
+            task.deferLater(reactor, 0.1, asce.abort)
+        elif asce.ae.called != "MUTE":
+            super().owe(asce, ctx, remote, report)
+
+
 def hostile(uid):
     """An instance that says of itself what it is told to, and of its study a path."""
     data_set = Dataset()
@@ -187,6 +224,7 @@ async def main(reactor, storage, instances):
     ae.add_scp(storage_scp, transfer_syntaxes=ALL_TRANSFER_SYNTAXES)
     for service in (qr_find_scp, qr_get_scp, qr_move_scp, modality_work_list_scp):
         ae.add_scp(service)
+    ae.add_scp(Commitment())
     port = await ae.listen("tcp:0:interface=127.0.0.1")
     print("listening", port.getHost().port, flush=True)
     await defer.Deferred()

@@ -17,7 +17,7 @@ from .running import ROOT, Netdicom
 
 CT = str(get_testdata_file("CT_small.dcm"))
 # The commands that call, or are called.
-NETWORK = ("echo", "store", "find", "get", "move", "receive", "worklist")
+NETWORK = ("echo", "store", "commit", "find", "get", "move", "receive", "worklist")
 # Nobody is called in these tests: port 1 would refuse.
 NOBODY = "NOBODY@127.0.0.1:1"
 
@@ -115,6 +115,11 @@ BAD = {
     "a file that is not there": ["store", NOBODY, "absent.dcm"],
     "a file that is none": ["store", NOBODY, CT, __file__],
     "a journal that cannot be": ["store", NOBODY, CT, "--resume", "absent/journal"],
+    "no path to commit": ["commit", NOBODY],
+    "a file that cannot be committed": ["commit", NOBODY, CT, __file__],
+    "nothing to commit": ["commit", NOBODY, "."],
+    "no place for a report": ["commit", NOBODY, CT, "--listen", "here"],
+    "no time for a report": ["commit", NOBODY, CT, "--timeout", "0"],
     "a worklist key": ["worklist", NOBODY, "-k", "Modalty=CT"],
     "no fingerprint": ["echo", NOBODY, "--tls-fingerprint", "abc"],
     "no certificate": ["echo", NOBODY, "--tls-ca", "absent.pem"],

@@ -24,6 +24,7 @@ from .peers import (
     by_instance,
     data_set_bytes,
     free_port,
+    need_pynetdicom,
     program,
     run,
     succeed,
@@ -294,6 +295,59 @@ def test_echo_and_store_reach_every_archive(
     done = netdicom("store", archive.peer, "-aet", OUR_SCU, "--json", *paths)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["stored"] == len(paths)
+
+
+# -- storage commitment ---------------------------------------------------------------------------------
+
+
+def test_commit_is_told_by_orthanc_on_an_association_of_its_own(
+    netdicom: Netdicom, orthanc: Orthanc, held: tuple[Sample, ...]
+) -> None:
+    """Orthanc never reports on ours: without --listen the hint says what to do."""
+    here = Address("COMMITCMD", free_port())
+    orthanc.modality(here)
+    kept, missing = held[-1], held[-2]
+    orthanc.upload(kept.path)
+    peer = f"{orthanc.ae_title}@127.0.0.1:{orthanc.address.port}"
+    asked = ("commit", peer, kept.path, missing.path, "-aet", here.ae_title, "--json")
+    done = netdicom(*asked, "--listen", f"127.0.0.1:{here.port}")
+    assert done.returncode == 1, done.stderr
+    found = {each["sop_instance_uid"]: each for each in json.loads(done.stdout)["files"]}
+    assert found[kept.instance]["committed"]
+    assert found[missing.instance]["reason"] == "no such object instance (0x0112)"
+    done = netdicom(*asked, "--timeout", 3)
+    assert done.returncode == 7
+    assert "--listen PORT" in done.stderr
+    assert three_lines(done.stderr)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_commit_is_told_by_pynetdicom_on_either_association(
+    netdicom: Netdicom, held: tuple[Sample, ...], listens: bool
+) -> None:
+    need_pynetdicom()
+    from .pynetdicom_workflow import committing
+
+    here = Address("COMMITCMD", free_port())
+    options = ["--listen", f"127.0.0.1:{here.port}"] if listens else []
+    with committing("PYSCP", here) as there:
+        done = netdicom(
+            *("commit", f"PYSCP@127.0.0.1:{there.port}", held[-1].path, "--json"),
+            *("-aet", here.ae_title, *options),
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["committed"] == 1
+
+
+def test_commit_to_a_peer_without_the_service_is_told(
+    netdicom: Netdicom, start_storescp: Callable[..., StoreSCP], held: tuple[Sample, ...]
+) -> None:
+    """PS3.8 9.3.3.2: result 3, abstract syntax not supported."""
+    scp = start_storescp()
+    done = netdicom("commit", f"STORESCP@127.0.0.1:{scp.address.port}", held[-1].path)
+    assert done.returncode == 5
+    assert "abstract syntax not supported" in done.stderr
+    assert three_lines(done.stderr)
 
 
 # -- failures ---------------------------------------------------------------------------------------------

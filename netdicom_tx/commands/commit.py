@@ -1,0 +1,304 @@
+"""``netdicom commit``: ask a peer to keep instances for good (PS3.4 Annex J, storage commitment)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from pydicom.uid import generate_uid
+from twisted.internet import defer
+
+from ..applicationentity import AE
+from ..asceprovider import Association
+from ..dsutils import DataSetError
+from ..exceptions import DCMTimeoutError, StatusError
+from ..sopclass import (
+    CommitmentResult,
+    Instance,
+    StorageCommitment,
+    request_commitment,
+    storage_commitment_scu,
+)
+from ..statuses import Status
+from .failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
+from .files import check_named, is_dicom, is_storable, walk
+from .listening import endpoint_string, listen, where
+from .options import Common, common_options, examples, parse_seconds, peer_argument
+from .output import Output, counted
+from .session import Session, run
+
+# Seconds that a peer has to end the association on which it has reported.
+_GRACE = 2.0
+_TIMEOUT = 300.0
+
+# PS3.3 C.14.1.1, Failure Reason (0008,1197).
+REASONS = {
+    0x0110: "processing failure",
+    0x0112: "no such object instance",
+    0x0119: "class/instance conflict",
+    0x0122: "referenced SOP Class not supported",
+    0x0131: "duplicate transaction UID",
+    0x0213: "resource limitation",
+}
+
+#: SOP class and SOP instance.
+_Reference = tuple[str, str]
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "netdicom commit ARCHIVE@10.0.0.5:104 image.dcm",
+        "netdicom store archive study/ && netdicom commit archive study/",
+        "netdicom commit archive study/ -aet CT1 --listen 11112 --timeout 3600",
+    ),
+)
+@peer_argument
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "-l",
+    "--listen",
+    "endpoint",
+    metavar="ENDPOINT",
+    help="For a peer that reports on an association of its own: a port, host:port, or a Twisted endpoint.",
+)
+@click.option(
+    "--timeout",
+    type=parse_seconds,
+    default=_TIMEOUT,
+    metavar="SECONDS",
+    help="For the report, once the request is answered; 300.",
+)
+@common_options
+def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeout: float) -> int:
+    """Ask a peer to keep instances for good (storage commitment).
+
+    Names the instances in files, and in all DICOM files below directories, and waits for the peer's
+    word on each; the files themselves are not sent. The report comes on the same association. With
+    --listen that is released, and the report comes on one that the peer opens: it must know our AE
+    title (-aet) with this host and port.
+    """
+    check_named(paths, "committed")
+    place = None if endpoint is None else endpoint_string(endpoint)
+    files = _Files(paths, common.output)
+    if not files.references:
+        raise bad_input(
+            "there is nothing to ask for",
+            f"{counted(files.others, 'file')} that are no DICOM instances, "
+            f"{len(files.unreadable)} that cannot be read",
+            "name DICOM files (Part 10), or directories with such",
+        )
+
+    async def perform(session: Session) -> int:
+        result = await _ask(session, list(files.references), place, timeout)
+        if result is None:
+            return ExitCode.INTERRUPTED
+        return _conclude(session, files, result)
+
+    return run(common, perform)
+
+
+class _Files:
+    """What is in the files.
+
+    Attributes:
+        references: The files of each instance; one that is in several is asked for once.
+        unreadable: DICOM files that are asked for in vain, with the reason.
+        others: How many files are no instances.
+    """
+
+    def __init__(self, paths: Iterable[str], output: Output) -> None:
+        self.references: dict[_Reference, list[str]] = {}
+        self.unreadable: dict[str, str] = {}
+        self.others = 0
+        with output.progress("read", unit="files") as progress:
+            for path in walk(paths):
+                self._read(path)
+                progress.advance(failed=path in self.unreadable)
+
+    def _read(self, path: str) -> None:
+        try:
+            instance = Instance.of(path)
+        except OSError as error:
+            self.unreadable[path] = f"cannot be read: {error.strerror}"
+        except DataSetError as error:
+            if is_dicom(path):
+                self.unreadable[path] = str(error)
+            else:
+                self.others += 1
+        else:
+            if is_storable(instance):
+                reference = (instance.sop_class_uid, instance.sop_instance_uid)
+                self.references.setdefault(reference, []).append(path)
+            else:
+                self.others += 1
+
+
+async def _ask(
+    session: Session, references: list[_Reference], endpoint: str | None, timeout: float
+) -> CommitmentResult | None:
+    """The report; None after Ctrl-C."""
+    address = session.common.address
+    assert address is not None
+    ae = session.ae(AE, address).add_scu(storage_commitment_scu).add_scp(StorageCommitment())
+    port = None
+    if endpoint is not None:
+        port = await listen(session.reactor, ae, endpoint, None)
+        session.output.note(f"{ae.ae_title} listening on {where(port)}")
+    transaction = str(generate_uid())
+    waiting: defer.Deferred[CommitmentResult] | None = None
+    try:
+        async with session.association(ae, address) as asce:
+            waiting = defer.Deferred.fromCoroutine(
+                request_commitment(asce, references, transaction_uid=transaction, timeout=timeout)
+            )
+            session.output.note(
+                f"{address} is asked to commit {counted(len(references), 'instance')}, "
+                f"transaction {transaction}"
+            )
+            if port is None:
+                _end_with(session, asce, waiting)
+                return await session.until_interrupted(waiting)
+            # Without more to be asked it is released as soon as the request is answered.
+        return await session.until_interrupted(waiting)
+    except StatusError as error:
+        raise StatusFailure("N-ACTION", _refusal(error)) from error
+    except DCMTimeoutError as error:
+        if error.timer != "commitment":
+            raise
+        evidence = f"the request was answered; no report came within {timeout:g} s of that"
+        raise CommandError(_no_report(str(address), ExitCode.TIMEOUT, evidence, port)) from error
+    except defer.CancelledError:
+        if session.is_interrupted:
+            raise
+        evidence = "nothing else can bring the report, for we do not listen"
+        raise CommandError(_no_report(str(address), ExitCode.ABORTED, evidence, port)) from None
+    finally:
+        if waiting is not None:
+            # What it says has been told, or nobody waits for it any more.
+            waiting.addErrback(lambda _: None)
+            waiting.cancel()
+        if port is not None:
+            await port.stopListening()
+            await _ended(session, ae)
+
+
+def _refusal(error: StatusError) -> Status:
+    """The status that the request was answered with, with the peer's comment if it had one."""
+    plain = Status(error.status or 0, "N-ACTION")
+    comment = "" if error.comment.startswith(plain.meaning) else error.comment
+    return Status(plain, "N-ACTION", comment)
+
+
+def _end_with(
+    session: Session, asce: Association, waiting: defer.Deferred[CommitmentResult]
+) -> None:
+    """Give up when the association ends."""
+    # In the next turn: a report or a failure that came with the end has been told by then.
+    asce.closed().addCallback(lambda _: session.reactor.callLater(0, waiting.cancel))
+
+
+async def _ended(session: Session, ae: AE) -> None:
+    """See the peer end its associations: it has our answer to its report."""
+    if session.is_interrupted:
+        return
+    left = defer.DeferredList([asce.closed() for asce in ae.associations])
+    left.addTimeout(_GRACE, session.reactor)
+    with suppress(defer.TimeoutError):
+        await left
+
+
+def _no_report(peer: str, code: ExitCode, evidence: str, port: Any) -> Problem:
+    if port is None:
+        hint = (
+            "it may report on an association of its own: --listen PORT, under an AE title it knows"
+        )
+    else:
+        hint = (
+            "does it know our AE title (-aet) with this host and port? give it more time with "
+            "--timeout SECONDS"
+        )
+    what = "did not report in time"
+    if code == ExitCode.ABORTED:
+        what = "ended the association before it reported"
+    return Problem(code, f"{peer} {what}", evidence, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a file; the reason is empty when it is committed."""
+
+    path: str
+    sop_class: str
+    sop_instance: str
+    reason: str
+    code: int | None = None
+
+
+def _outcomes(files: _Files, result: CommitmentResult) -> Iterator[_Outcome]:
+    failed = {(sop_class, uid): code for sop_class, uid, code in result.failed}
+    committed = set(result.committed)
+    for reference, paths in files.references.items():
+        code = failed.get(reference)
+        reason = "" if reference in committed else "the report does not have it"
+        if code is not None:
+            reason = f"{REASONS.get(code, 'failure')} (0x{code:04X})" if code else "no reason given"
+        for path in paths:
+            yield _Outcome(path, *reference, reason, code)
+    for path, reason in files.unreadable.items():
+        yield _Outcome(path, "", "", reason)
+
+
+def _conclude(session: Session, files: _Files, result: CommitmentResult) -> int:
+    """Say what became of each file; the exit code."""
+    output = session.output
+    outcomes = list(_outcomes(files, result))
+    failures = [each for each in outcomes if each.reason]
+    problem = None
+    if failures:
+        first = failures[0]
+        problem = Problem(
+            ExitCode.SOME_FAILED,
+            f"{len(failures)} of {counted(len(outcomes), 'file')} are not committed",
+            f"the first is {first.path}: {first.reason}",
+            "keep these files; what the peer does not have, send: netdicom store",
+        )
+    committed = len(outcomes) - len(failures)
+    if output.is_json:
+        document: dict[str, Any] = {
+            "peer": str(session.common.address),
+            "transaction_uid": result.transaction_uid,
+            "committed": committed,
+            "failed": len(failures),
+            "skipped": {"not_dicom": files.others},
+            "files": [_document(each) for each in outcomes],
+        }
+        if problem is not None:
+            document["error"] = problem.as_json()
+        output.json(document)
+    else:
+        table = output.table(("commitment", "reason", "SOP instance", "file"))
+        for each in outcomes:
+            word = "failed" if each.reason else "committed"
+            table.row((word, each.reason, each.sop_instance, each.path))
+        table.close()
+    skipped = f", {files.others} skipped (no DICOM files)" if files.others else ""
+    output.note(f"{committed} committed, {len(failures)} failed{skipped}")
+    if problem is None:
+        return ExitCode.OK
+    output.problem(problem, in_json=False)
+    return problem.code
+
+
+def _document(outcome: _Outcome) -> dict[str, Any]:
+    return {
+        "file": outcome.path,
+        "sop_class_uid": outcome.sop_class,
+        "sop_instance_uid": outcome.sop_instance,
+        "committed": not outcome.reason,
+        "reason": outcome.reason,
+        "code": None if outcome.code is None else f"{outcome.code:04X}",
+    }
