@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.valuerep import validate_value
 from twisted.internet.defer import maybeDeferred
 
 from ..archive.header import InvalidDataSetError
+from ..archive.values import date_range
 from ..archive.worklist_sources import (
     WorklistImportError,
     WorklistTable,
@@ -33,6 +40,23 @@ _OF_STEP = (
     "ScheduledProcedureStepID",
 )
 _COLUMNS = ("date", "time", "modality", "station", "step", "patient", "patient ID", "study")
+
+# PS3.4 Table K.6-1, type 1: what modalities ask by, and what tells steps apart. Start time and station, also
+# of type 1, may not be known when a step is planned.
+_NEEDED = ("PatientID", "PatientName")
+_NEEDED_OF_STEP = ("ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "Modality")
+# Without one of these all orders of a patient would be one study.
+_ORDER = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
+_EXPECTED = {
+    "AE": "at most 16 characters",
+    "CS": "at most 16 of A-Z, 0-9, space and underscore",
+    "DA": "YYYYMMDD",
+    "DT": "YYYYMMDDHHMMSS",
+    "LO": "at most 64 characters",
+    "SH": "at most 16 characters",
+    "TM": "HHMMSS or HHMM",
+    "UI": "numbers with dots between, at most 64 characters",
+}
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 
@@ -63,8 +87,7 @@ def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable
     epilog=examples(
         "netdicom schedule add orders.csv --storage /var/lib/netdicom",
         "netdicom schedule add monday.json tuesday.json",
-        "printf 'PatientID,PatientName,ScheduledProcedureStepID,Modality\\n"
-        "4711,DOE^JOHN,SPS1,CT\\n' | netdicom schedule add -",
+        "netdicom schedule list --json | netdicom schedule add - --storage /srv/other",
     ),
 )
 @click.argument(
@@ -80,9 +103,9 @@ def add(files: tuple[str, ...], storage: Path, database: str | None, as_json: bo
     """Add steps, or put them in the place of those of the same study and step ID.
 
     A CSV file has a line for each step, and its first line names the attributes by keyword:
-    PatientName, AccessionNumber, Modality, ScheduledProcedureStepStartDate... A JSON file has data
-    sets in the DICOM JSON model. When anything in any file is wrong, nothing is added. A dash reads
-    stdin.
+    PatientID, PatientName, AccessionNumber, ScheduledProcedureStepID, Modality,
+    ScheduledProcedureStepStartDate... A JSON file has data sets in the DICOM JSON model. When
+    anything in any file is wrong, nothing is added. A dash reads stdin.
     """
     output = Output(is_json=as_json)
     steps = [(file, ds) for file in files for ds in _read(file)]
@@ -119,11 +142,76 @@ def _read(file: str) -> list[Dataset]:
         ) from error
     except UnicodeDecodeError as error:
         raise _wrong(file, f"octet {error.start} is not UTF-8") from error
+    # No line of keywords begins with a bracket.
+    is_json = text.lstrip()[:1] in ("[", "{")
     try:
-        # No line of keywords begins with a bracket.
-        return read_json(text) if text.lstrip()[:1] in ("[", "{") else read_csv(text)
+        steps = read_json(text) if is_json else read_csv(text)
     except WorklistImportError as error:
         raise _wrong(file, str(error)) from error
+    places = _items(steps) if is_json else _lines(text)
+    for place, ds in zip(places, steps, strict=True):
+        fault = _missing(ds) or _invalid(ds)
+        if fault:
+            raise _wrong(file, f"{place}: {fault}")
+    return steps
+
+
+def _items(steps: Sequence[Dataset]) -> list[str]:
+    return [f"item {number}" for number in range(1, len(steps) + 1)]
+
+
+def _lines(text: str) -> list[str]:
+    """Where the rows of a CSV are: a value may go over several lines, and empty ones do not count."""
+    rows = csv.DictReader(io.StringIO(text))
+    return [f"line {rows.line_num}" for _ in rows]
+
+
+def _missing(ds: Dataset) -> str:
+    """What a step needs and does not have; empty when it has all."""
+    missing = [each for each in _NEEDED if not ds.get(each)]
+    for step in ds.ScheduledProcedureStepSequence:
+        missing += [each for each in _NEEDED_OF_STEP if not step.get(each)]
+    if missing:
+        return f"{', '.join(missing)} missing"
+    if not any(ds.get(each) for each in _ORDER):
+        return f"one of {', '.join(_ORDER)} is needed"
+    return ""
+
+
+def _invalid(ds: Dataset) -> str:
+    """The first value that its VR does not allow, and what it does; empty when there is none."""
+    for element in ds.iterall():
+        values = element.value if isinstance(element.value, MultiValue) else [element.value]
+        for value in values:
+            if element.VR != "SQ" and value not in (None, "", b""):
+                try:
+                    _check(element.VR, value)
+                except ValueError as error:
+                    return f"{_name(element)} {str(value)!r:.60}; {_expected(element.VR, error)}"
+    return ""
+
+
+def _check(vr: str, value: object) -> None:
+    """See that a value is one, and can be found by queries.
+
+    Raises:
+        ValueError: It is not.
+    """
+    # pydicom's numbers for DS and IS are int and float too.
+    is_binary = isinstance(value, int | float | bytes) and vr not in ("DS", "IS")
+    plain = value if is_binary else str(value)
+    if vr == "DA":
+        date_range(str(plain))  # pydicom takes a range too, which belongs into a query
+    validate_value(vr, plain, config.RAISE)
+
+
+def _name(element: DataElement) -> str:
+    return element.keyword or str(element.tag)
+
+
+def _expected(vr: str, error: ValueError) -> str:
+    words = _EXPECTED.get(vr)
+    return f"expected {words} ({vr})" if words else str(error).partition(" Please see")[0]
 
 
 def _wrong(file: str, evidence: str) -> CommandError:

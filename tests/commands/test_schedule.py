@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from interop.peers import Node
@@ -15,8 +16,24 @@ from .running import Netdicom
 Captured = pytest.CaptureFixture[str]
 Run = Callable[..., int]
 
-KEYWORDS = "PatientID,PatientName,StudyInstanceUID,ScheduledProcedureStepID,Modality"
-CSV = f"{KEYWORDS}\n4711,DOE^JOHN,1.2.3,S1,CT\n4712,Müller^Jürgen,1.2.4,S1,MR\n"
+KEYWORDS = (
+    "PatientID,PatientName,StudyInstanceUID,ScheduledProcedureStepID,Modality,"
+    "ScheduledProcedureStepStartDate"
+)
+CSV = f"{KEYWORDS}\n4711,DOE^JOHN,1.2.3,S1,CT,20261123\n4712,Müller^Jürgen,1.2.4,S1,MR,20261124\n"
+
+
+def item(step: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """In the DICOM JSON model."""
+    values = {"00400009": ("SH", "S1"), "00080060": ("CS", "CT"), "00400002": ("DA", "20261123")}
+    steps = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()}
+    return {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "DOE^JOHN"}]},
+        "00100020": {"vr": "LO", "Value": ["4711"]},
+        "00080050": {"vr": "SH", "Value": ["A1"]},
+        "00400100": {"vr": "SQ", "Value": [steps | step]},
+        **more,
+    }
 
 
 @pytest.fixture
@@ -80,11 +97,42 @@ def test_a_step_that_comes_twice_is_told(schedule: Run, orders: Path, capsys: Ca
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (f"{KEYWORDS}\n4711,DOE,1.2,S1,CT,more\n", "line 2 has more values"),
+        (f"{KEYWORDS}\n4711,DOE,1.2,S1,CT,20261123,more\n", "line 2 has more values"),
         ("PatientID,Nonsense\n4711,1\n", "column 'Nonsense'"),
         ("[{]", "no JSON"),
         ('[{"00100010": {"vr": "PN"}}]', "item 1 has no scheduled procedure step"),
-        (f"{KEYWORDS}\n4711,D\xd6E,1.2,S1,CT\n".encode("latin-1"), "is not UTF-8"),
+        (f"{KEYWORDS}\n4711,D\xd6E,1.2,S1,CT,20261123\n".encode("latin-1"), "is not UTF-8"),
+        (
+            f"{CSV}\n4713,ROE,1.2,S1,CT,2026-11-23\n",
+            "line 5: ScheduledProcedureStepStartDate '2026-11-23'; expected YYYYMMDD (DA)",
+        ),
+        (f"{CSV}4713,ROE,1.2,S1,CT,20261123-20261124\n", "line 4: ScheduledProcedureStepStartDate"),
+        (
+            f"{CSV}4713,ROE,1.2,S1,ct,20261123\n",
+            "line 4: Modality 'ct'; expected at most 16 of A-Z, 0-9, space and underscore (CS)",
+        ),
+        (f"{CSV}4713,ROE,1.2.x,S1,CT,20261123\n", "line 4: StudyInstanceUID '1.2.x'; expected"),
+        (f"{CSV}4713,ROE,1.2,{'S' * 17},CT,20261123\n", "expected at most 16 characters (SH)"),
+        (
+            f"{CSV}4713,,1.2,,CT,20261123\n",
+            "line 4: PatientName, ScheduledProcedureStepID missing",
+        ),
+        (
+            f"{CSV}4713,ROE,,S1,CT,20261123\n",
+            "line 4: one of StudyInstanceUID, AccessionNumber, RequestedProcedureID is needed",
+        ),
+        (
+            json.dumps([item({}), item({"00400003": {"vr": "TM", "Value": ["09:00"]}})]),
+            "item 2: ScheduledProcedureStepStartTime '09:00'; expected HHMMSS or HHMM (TM)",
+        ),
+        (
+            json.dumps(item({"00080060": {"vr": "CS", "Value": []}})),
+            "item 1: Modality missing",
+        ),
+        (
+            json.dumps(item({}, **{"00101010": {"vr": "AS", "Value": ["30"]}})),
+            "item 1: PatientAge '30'; Invalid value for VR AS",
+        ),
     ],
 )
 def test_a_file_with_a_fault_adds_nothing(
@@ -99,6 +147,19 @@ def test_a_file_with_a_fault_adds_nothing(
     assert words in said
     schedule("list")
     assert len(capsys.readouterr().out.splitlines()) == 1  # the head
+
+
+def test_json_is_added(schedule: Run, tmp_path: Path, capsys: Captured) -> None:
+    """A list, with several values and values that are no text."""
+    more = {
+        "00101020": {"vr": "DS", "Value": [1.75]},
+        "001021C0": {"vr": "US", "Value": [4]},
+        "00102110": {"vr": "LO", "Value": ["Latex", "Pollen"]},
+        "00091001": {"vr": "UN", "InlineBinary": "AAA="},
+    }
+    (tmp_path / "steps.json").write_text(json.dumps([item({}, **more)]))
+    assert schedule("add", tmp_path / "steps.json") == 0
+    assert capsys.readouterr().out == "1 step added\n"
 
 
 def test_a_file_that_is_not_there_is_told(schedule: Run, tmp_path: Path, capsys: Captured) -> None:
