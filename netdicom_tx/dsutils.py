@@ -10,18 +10,20 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import MutableSequence
 from functools import lru_cache
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
-from pydicom.charset import convert_encodings, default_encoding
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.charset import convert_encodings, custom_encoders, default_encoding
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from .exceptions import NetDICOMError
 from .uids import (
@@ -276,7 +278,8 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
     transfer syntax asks for. Group 0002 is not part of a data set and is left out.
 
     Raises:
-        DataSetError: A value cannot be written.
+        DataSetError: A value cannot be written, or its text is not in the Specific Character Set
+            (0008,0005). Without one, ISO 8859-1 is written, as it is read.
     """
     buffer = DicomBytesIO()
     buffer.is_little_endian = is_little_endian(transfer_syntax)
@@ -288,7 +291,10 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
             for element in data_set:
                 if element.tag.group != 2:
                     plain.add(element)
+        _check_text(plain, None)
         write_dataset(buffer, plain)
+    except DataSetError:
+        raise
     except Exception as error:  # pydicom documents no closed set of errors for bad values
         raise DataSetError(f"the data set cannot be written: {error!r:.200}") from error
     raw = buffer.getvalue()
@@ -297,6 +303,59 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
         raw = stream.compress(raw) + stream.flush()
     # PS3.5 A.5: padded to an even length.
     return raw + b"\0" if len(raw) % 2 else raw
+
+
+_Terms = str | MutableSequence[str] | None
+
+
+def _check_text(data_set: Dataset, terms: _Terms) -> None:
+    """Refuse text for which pydicom would write question marks, which are wild cards in a key.
+
+    Args:
+        terms: Of the data set around, which an item has that says none (PS3.3 C.12.1.1.2).
+    """
+    terms = data_set.get("SpecificCharacterSet", terms)
+    for element in data_set.values():
+        if not isinstance(element, DataElement):
+            continue  # as it was read, and so it is written
+        if element.VR == "SQ":
+            for item in element.value:
+                _check_text(item, terms)
+        elif element.VR in CUSTOMIZABLE_CHARSET_VR:
+            value = element.value
+            for each in value if isinstance(value, MutableSequence) else [value]:
+                text = str(each) if isinstance(each, str | PersonName) else ""
+                if not text.isascii() and not _can_write(text, terms):
+                    raise DataSetError(
+                        f"{keyword_for_tag(element.tag)} {element.tag} cannot be written in its "
+                        f"character set, {_named(terms)}; expected Specific Character Set "
+                        "(0008,0005) to be one that has its characters, such as ISO_IR 192"
+                    )
+
+
+def _can_write(text: str, terms: _Terms) -> bool:
+    """Whether pydicom writes it whole: in one of the character sets, or its characters in several."""
+    codecs = convert_encodings(terms)
+    if len(codecs) == 1:
+        return _has(codecs[0], text)
+    return all(any(_has(codec, character) for codec in codecs) for character in text)
+
+
+def _has(codec: str, text: str) -> bool:
+    try:
+        if codec in custom_encoders:
+            custom_encoders[codec](text, errors="strict")
+        else:
+            text.encode(codec)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _named(terms: _Terms) -> str:
+    if not terms:
+        return "ISO 8859-1 where there is no Specific Character Set"
+    return terms if isinstance(terms, str) else "\\".join(terms)
 
 
 class FileMeta(NamedTuple):

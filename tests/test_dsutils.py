@@ -201,6 +201,81 @@ def test_characters_are_written_in_the_data_sets_own_set():
     assert decode(raw, EXPLICIT_VR_LITTLE_ENDIAN).PatientName == "Müller^Jörg"
 
 
+def with_text(text: str, character_set: str | list[str] | None) -> Dataset:
+    data_set = Dataset()
+    if character_set is not None:
+        data_set.SpecificCharacterSet = character_set
+    data_set.PatientName = text
+    return data_set
+
+
+@pytest.mark.parametrize(
+    ("text", "character_set", "said"),
+    [
+        ("山田", None, "ISO 8859-1 where there is no Specific Character Set;"),
+        ("山田", "", "ISO 8859-1 where there is no Specific Character Set;"),
+        ("山田", "ISO_IR 100", "ISO_IR 100;"),
+        ("Łukasz", "ISO_IR 100", "ISO_IR 100;"),
+        ("山田", "ISO_IR 13", "ISO_IR 13;"),
+        ("Łukasz=山田", ["", "ISO 2022 IR 87"], "\\ISO 2022 IR 87;"),
+        ("ﾔﾏﾀﾞ", ["", "ISO 2022 IR 87"], "\\ISO 2022 IR 87;"),
+        ("ﾔﾏﾀﾞ Taro", "ISO_IR 13", "ISO_IR 13;"),  # it has both, but pydicom loses the katakana
+        ("\ufffd", "ISO_IR 101", "ISO_IR 101;"),
+        ("\ud800", "ISO_IR 192", "ISO_IR 192;"),
+    ],
+)
+def test_text_that_its_character_set_does_not_have_is_an_error(text, character_set, said):
+    """pydicom writes question marks, which in a key ask for any character (PS3.4 C.2.2.2.4)."""
+    with pytest.raises(DataSetError) as caught:
+        encode(with_text(text, character_set), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert str(caught.value).startswith(
+        "PatientName (0010,0010) cannot be written in its character"
+    )
+    assert said in str(caught.value)
+    assert text not in str(caught.value), "what a patient is called belongs into no log"
+
+
+@pytest.mark.parametrize(
+    ("text", "character_set"),
+    [
+        ("Müller", None),
+        ("Müller", "ISO_IR 100"),
+        ("Łukasz", "ISO_IR 101"),
+        ("ﾔﾏﾀﾞ", "ISO_IR 13"),
+        ("Yamada=山田=やまだ", ["", "ISO 2022 IR 87"]),
+        ("ﾔﾏﾀﾞ=山田", ["ISO 2022 IR 13", "ISO 2022 IR 87"]),
+        ("Hong=洪=홍", ["", "ISO 2022 IR 149"]),
+        ("Wang=王", "GB18030"),
+        ("Łukasz=山田=홍", "ISO_IR 192"),
+    ],
+)
+def test_text_that_its_character_set_has_is_written(text, character_set):
+    """With code extensions each character may be in another set (PS3.5 6.1.2.5)."""
+    raw = encode(with_text(text, character_set), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert decode(raw, EXPLICIT_VR_LITTLE_ENDIAN).PatientName == text
+
+
+def test_text_is_looked_at_wherever_it_is():
+    """In each of several values, and in items, which have the character set of what is around them."""
+    outer, item = with_text("山田", "ISO_IR 192"), with_text("山田", None)
+    outer.OtherPatientIDsSequence = [item]
+    encode(outer, EXPLICIT_VR_LITTLE_ENDIAN)
+    item.SpecificCharacterSet = "ISO_IR 100"
+    item.PatientName = "Müller"
+    item.OtherPatientNames = ["Müller", "山田"]
+    with pytest.raises(DataSetError, match=r"^OtherPatientNames \(0010,1001\) .* ISO_IR 100"):
+        encode(outer, EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def test_text_that_was_only_read_is_written_as_it_came():
+    """Whatever it says, and in whatever it is written: those are not our words."""
+    for raw in (b"\xff\xfe", "山田".encode()):
+        element = b"\x10\0\x10\0PN" + struct.pack("<H", len(raw)) + raw
+        charset = b"\x08\0\x05\0CS\x0a\0ISO_IR 100"
+        data_set = decode(charset + element, EXPLICIT_VR_LITTLE_ENDIAN)
+        assert encode(data_set, EXPLICIT_VR_LITTLE_ENDIAN) == charset + element
+
+
 def test_a_value_that_cannot_be_written_is_an_error_of_ours():
     """pydicom raises whatever its writers meet; callers wait for one class."""
     data_set = Dataset()
