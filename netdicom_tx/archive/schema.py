@@ -391,6 +391,13 @@ _SQLITE = (
 )
 
 
+_EXAMPLES = "sqlite:////data/index.db or postgresql://user@host/name"
+
+
+def _is_in_memory(url: sa.URL) -> bool:
+    return ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
+
+
 def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
     """The engine for a database URL, of SQLite or of any other that SQLAlchemy knows.
 
@@ -401,12 +408,37 @@ def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
         IndexUnusableError: The URL is wrong, names a database in memory, or its driver is missing.
     """
     try:
-        engine = sa.create_engine(url, pool_size=readers + 1, max_overflow=readers)
-    except (sa.exc.ArgumentError, ImportError, TypeError) as error:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        # The text itself may have a password in it.
+        raise IndexUnusableError(
+            f"the database URL cannot be read; expected one such as {_EXAMPLES}"
+        ) from error
+    kind = parsed.get_backend_name()
+    if kind == "sqlite" and _is_in_memory(parsed):
+        raise IndexUnusableError(
+            "the index needs a database file, not one in memory; expected a URL such as "
+            "sqlite:////data/index.db"
+        )
+    try:
+        engine = sa.create_engine(parsed, pool_size=readers + 1, max_overflow=readers)
+    except sa.exc.NoSuchModuleError as error:
+        raise IndexUnusableError(
+            f"there is no database called {parsed.drivername!r}; expected a URL such as {_EXAMPLES}"
+        ) from error
+    except ImportError as error:
+        extra = "; pip install 'netdicom-tx[postgres]'" if kind == "postgresql" else ""
+        raise IndexUnusableError(
+            f"the driver of the database {parsed.drivername!r} is not installed: {error}{extra}"
+        ) from error
+    except (sa.exc.ArgumentError, TypeError) as error:
         raise IndexUnusableError(f"the database URL cannot be used: {error}") from error
-    if engine.dialect.name == "sqlite":
-        if engine.url.database in (None, "", ":memory:"):
-            raise IndexUnusableError("the index needs a database file, not one in memory")
+    if engine.dialect.is_async:
+        raise IndexUnusableError(
+            f"{parsed.drivername!r} is a driver for asyncio; expected one that waits, such as "
+            f"{kind!r} alone"
+        )
+    if kind == "sqlite":
 
         def configure(connection: Any, _: Any) -> None:
             cursor = connection.cursor()

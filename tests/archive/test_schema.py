@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, registry
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.schema import CreateTable
 
 from netdicom_tx.archive import schema, values
@@ -148,7 +150,7 @@ def test_a_table_that_is_missing_is_made(url: str) -> None:
 
 def test_another_database_than_sqlite_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but opening it differs."""
-    other = SimpleNamespace(dialect=SimpleNamespace(name="postgresql"))
+    other = SimpleNamespace(dialect=SimpleNamespace(is_async=False))
     monkeypatch.setattr(sa, "create_engine", lambda url, **options: other)
     assert schema.open_engine("postgresql://host/archive") is other
 
@@ -184,7 +186,83 @@ def test_wild_cards_are_case_sensitive_in_sqlite(url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("wrong", ["", "no url", "nothing://x", "sqlite://", "sqlite:///:memory:"])
-def test_a_useless_url_is_refused(wrong: str) -> None:
-    with pytest.raises(IndexUnusableError, match="database"):
+class Absent(DefaultDialect):
+    """A dialect whose driver is not here."""
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        raise ImportError("No module named 'absent_driver'")
+
+
+class Waiting(SQLiteDialect):
+    """A dialect for asyncio."""
+
+    is_async = True
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return SimpleNamespace(sqlite_version_info=(3, 40), paramstyle="qmark")
+
+
+class Fussy(DefaultDialect):
+    """A dialect that finds a reason."""
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        raise sa.exc.ArgumentError("no, thanks")
+
+
+_UNREADABLE = (
+    "the database URL cannot be read; expected one such as sqlite:////data/index.db or "
+    "postgresql://user@host/name"
+)
+_IN_MEMORY = (
+    "the index needs a database file, not one in memory; expected a URL such as "
+    "sqlite:////data/index.db"
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("", _UNREADABLE),
+        ("no url", _UNREADABLE),
+        ("postgresql://me:secret@host:port/x", _UNREADABLE),
+        (
+            "nothing://x",
+            "there is no database called 'nothing'; expected a URL such as "
+            "sqlite:////data/index.db or postgresql://user@host/name",
+        ),
+        ("sqlite://", _IN_MEMORY),
+        ("sqlite:///:memory:", _IN_MEMORY),
+        ("sqlite:///file::memory:?uri=true", _IN_MEMORY),
+        ("sqlite:///file:x?mode=memory&uri=true", _IN_MEMORY),
+        (
+            "absent://x",
+            "the driver of the database 'absent' is not installed: No module named 'absent_driver'",
+        ),
+        (
+            "postgresql+absent://x",
+            "the driver of the database 'postgresql+absent' is not installed: No module named "
+            "'absent_driver'; pip install 'netdicom-tx[postgres]'",
+        ),
+        (
+            "sqlite+waiting:///x.db",
+            "'sqlite+waiting' is a driver for asyncio; expected one that waits, such as 'sqlite' alone",
+        ),
+        (
+            "fussy:///x.db",
+            "the database URL cannot be used: no, thanks",
+        ),
+    ],
+)
+def test_a_useless_url_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, says: str
+) -> None:
+    """It says what was expected, in words of URLs and not of connection pools, and no password."""
+    made = {"absent": Absent, "postgresql.absent": Absent, "sqlite.waiting": Waiting, "fussy": Fussy}
+    for name, dialect in made.items():
+        monkeypatch.setitem(registry.impls, name, lambda dialect=dialect: dialect)
+    with pytest.raises(IndexUnusableError) as caught:
         schema.open_engine(wrong)
+    assert str(caught.value) == says
