@@ -494,12 +494,14 @@ class ServiceTests(TestCase):
         with pytest.raises(ConnectionLostError):
             await AE("SCU").add_scu(verification_scu).request_association(remote)
 
-
     async def test_an_unusable_database_is_a_sentence_and_an_exit(self) -> None:
         """And no port is announced; the storage directory is given back."""
         for url, says in (
             ("sqlite://", "twistd dicom: the index needs a database file, not one in memory; exp"),
-            ("no url", "twistd dicom: the database URL cannot be read; expected one such as sqlite"),
+            (
+                "no url",
+                "twistd dicom: the database URL cannot be read; expected one such as sqlite",
+            ),
             (f"sqlite:///{self.storage}/none/x.db", "/none/x.db cannot be opened: unable to open"),
         ):
             node = self.node("--database", url)

@@ -260,7 +260,12 @@ def test_a_useless_url_is_refused_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, wrong: str, says: str
 ) -> None:
     """It says what was expected, in words of URLs and not of connection pools, and no password."""
-    made = {"absent": Absent, "postgresql.absent": Absent, "sqlite.waiting": Waiting, "fussy": Fussy}
+    made = {
+        "absent": Absent,
+        "postgresql.absent": Absent,
+        "sqlite.waiting": Waiting,
+        "fussy": Fussy,
+    }
     for name, dialect in made.items():
         monkeypatch.setitem(registry.impls, name, lambda dialect=dialect: dialect)
     with pytest.raises(IndexUnusableError) as caught:
