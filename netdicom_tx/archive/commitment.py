@@ -199,7 +199,7 @@ class ArchiveCommitment(StorageCommitment):
         async def perform(task: Task) -> None:
             await self._perform(accepted.row_id, (asce, ctx))
 
-        self._runner.adopt(accepted.task_id, perform)
+        self._runner.adopt(accepted.task_id, KIND, asce.calling_ae_title, perform)
 
     async def perform(self, task: Task) -> None:
         """Report on an association of our own; the queue's way.

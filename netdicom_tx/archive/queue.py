@@ -411,15 +411,31 @@ class QueueRunner:
         if self._clock is not None and self._looking is None:
             self._look(defer.succeed(None))
 
-    def adopt(self, task_id: int, perform: Performer) -> defer.Deferred[None]:
+    def adopt(
+        self, task_id: int, kind: str, destination: str, perform: Performer
+    ) -> defer.Deferred[None]:
         """Perform a task that was put in as claimed, in a way of one's own.
+
+        Args:
+            kind: As it was put in, like ``destination``.
 
         Returns:
             Fires when it is over, whatever came of it.
         """
         now = self.queue.now()
         task = Task(
-            task_id, "", "", "", None, RUNNING, 1, now, now, now + LEASE, self.queue.owner, ""
+            id=task_id,
+            kind=kind,
+            destination=destination,
+            chain="",
+            payload=None,
+            state=RUNNING,
+            attempt=1,
+            created=now,
+            not_before=now,
+            lease_until=now + LEASE,
+            owner=self.queue.owner,
+            last_error="",
         )
         return self._perform(task, perform)
 

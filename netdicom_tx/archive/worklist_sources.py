@@ -298,6 +298,10 @@ def read_json(text: str) -> list[Dataset]:
     found = list(_documents(text))
     data_sets = []
     for number, each in enumerate(found[0] if found and isinstance(found[0], list) else found, 1):
+        if not isinstance(each, dict) or not all(isinstance(tag, dict) for tag in each.values()):
+            raise WorklistImportError(
+                f'item {number} is no data set: expected {{"00100020": {{"vr": "LO", ...}}, ...}}'
+            )
         try:
             ds = Dataset.from_json(each)
         except Exception as error:  # pydicom documents no closed set of errors for bad input

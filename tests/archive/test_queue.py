@@ -542,7 +542,7 @@ def test_a_claimed_task_is_performed_in_a_way_of_its_own(
     work.finish(number)
     number = put(queue, claimed=True)
     own = Work()
-    adopted = runner.adopt(number, own)
+    adopted = runner.adopt(number, "report", "CT1", own)
     assert [task.id for task in own.begun] == [number]
     runner.wake()
     assert len(work.begun) == 1
@@ -673,7 +673,7 @@ def test_what_is_performed_when_the_runner_stops_is_noted_all_the_same(
 
     runner = QueueRunner(queue, later)
     number = put(queue, claimed=True)
-    runner.adopt(number, work)
+    runner.adopt(number, "report", "CT1", work)
     work.finish(number)
     stopped = runner.stop()
     assert not stopped.called

@@ -298,7 +298,8 @@ def test_items_are_read_from_json(table: WorklistTable) -> None:
     [
         ("[", "no JSON"),
         ("{} x", "no JSON"),
-        ("[1]", "item 1 is no data set"),
+        ("[1]", "item 1 is no data set: expected"),
+        ('[{"PatientID": "1"}]', "item 1 is no data set: expected"),
         ('[{"00100010": {"vr": "PN"}}]', "item 1 has no scheduled procedure step"),
         ("[]", ""),
     ],
