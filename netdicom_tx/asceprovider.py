@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -155,6 +156,7 @@ class Association:
         self._outstanding: dict[int, Outstanding] = {}
         self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
         self._preparing: IDelayedCall | None = None
+        self._owed = 0  # what the peer waits for besides responses
         self._operations: dict[int, Operation] = {}
         # Requests that came while no more operations may run.
         self._backlog: OrderedDict[int, tuple[PContextDef, Request, EventHandlingError | None]] = (
@@ -244,6 +246,15 @@ class Association:
         over = self.closed()
         over.addTimeout(seconds, self.clock, lambda *_: None)
         await over
+
+    @contextmanager
+    def owing(self) -> Iterator[None]:
+        """While the block runs the peer waits for something of ours, and is not idle."""
+        self._owed += 1
+        try:
+            yield
+        finally:
+            self._owed -= 1
 
     def closed(self) -> defer.Deferred[AssociationError]:
         """Fires when the connection is gone, with the reason as its result; new at each call.
@@ -543,7 +554,7 @@ class Association:
         dul = self._require_dul()
         quiet = self.clock.seconds() - dul.last_received
         left = self.timeouts.idle - quiet
-        if self.operations and not self._sink:
+        if self._owed or (self.operations and not self._sink):
             left = self.timeouts.idle
         if left <= 0:
             dul.invalid(

@@ -1459,6 +1459,17 @@ def test_an_idle_peer_is_given_up():
     assert "'idle'" in str(node.association().error)
 
 
+def test_a_peer_that_is_owed_something_is_not_idle():
+    """As a report of storage commitment, whose request has been answered."""
+    node = serving(verification_scp)
+    node.associate()
+    with node.association().owing():
+        node.advance(10 * TIMEOUTS.idle)
+        assert node.association().is_open
+    node.advance(TIMEOUTS.idle)
+    assert not node.association().is_open
+
+
 def test_whatever_comes_renews_the_idle_time():
     node = Node()
     peer = node.associate()

@@ -197,7 +197,8 @@ class ArchiveCommitment(StorageCommitment):
         accepted = self._accepted.pop((asce, report.transaction_uid))
 
         async def perform(task: Task) -> None:
-            await self._perform(accepted.row_id, (asce, ctx))
+            with asce.owing():  # to look at all files may take long
+                await self._perform(accepted.row_id, (asce, ctx))
 
         self._runner.adopt(accepted.task_id, KIND, asce.calling_ae_title, perform)
 
