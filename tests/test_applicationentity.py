@@ -702,6 +702,11 @@ def test_what_is_not_implemented_says_so():
         (ae.on_receive_move, (None, None, "AET")),
         (ae.on_commitment_request, ("AET", [])),
         (ae.on_commitment_response, ("1.2", [], [])),
+        (ae.on_mpps_create, ("1.2", None)),
+        (ae.on_mpps_set, ("1.2", None)),
+        (ae.on_mpps_get, ("1.2", None)),
+        (ae.on_mpps_event, ("1.2", 1)),
+        (ae.on_instances_available, ("1.2", None)),
     ):
         with pytest.raises(EventHandlingError, match=hook.__name__):
             hook(*arguments)

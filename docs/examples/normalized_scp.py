@@ -3,8 +3,7 @@
 from pydicom.dataset import Dataset
 
 from netdicom_tx import StatusError, statuses
-from netdicom_tx.dsutils import decode
-from netdicom_tx.sopclass import MessageDispatcherSCP
+from netdicom_tx.sopclass import MessageDispatcherSCP, data_set_of
 
 COUNTER = "2.25.329800735698586629295641978511506172918"  # a private SOP class
 
@@ -26,7 +25,9 @@ class Counters(MessageDispatcherSCP):
 
     def n_set(self, asce, ctx, msg):
         self.check(msg.requested_sop_instance_uid)
-        changes = decode(msg.data_set, ctx.supported_ts)
+        changes = data_set_of(ctx, msg)
+        if changes is None or "InstanceNumber" not in changes:
+            raise StatusError(statuses.MISSING_ATTRIBUTE, "InstanceNumber")
         self.numbers[msg.requested_sop_instance_uid] = int(changes.InstanceNumber)
         return statuses.SUCCESS
 
