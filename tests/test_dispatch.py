@@ -43,6 +43,7 @@ from netdicom_tx import (
     ResponseStream,
     Status,
     StatusError,
+    Timeouts,
     Window,
     statuses,
     store_in_file,
@@ -799,6 +800,7 @@ def test_an_answer_while_we_release_is_not_sent():
     node, peer = answering(gives(waiting))
     peer.send(find_rq(1))
     node.association().release()
+    node.advance(Timeouts().release)  # so long it has for an answer
     waiting.callback(0)
     assert peer.kinds() == [RELEASE_RQ]
     assert node.association().operations == 0
@@ -809,6 +811,7 @@ def test_a_match_while_we_release_is_not_sent():
     node, peer = answering(gives(iter([waiting, data_set("B")])))
     peer.send(find_rq(1))
     node.association().release()
+    node.advance(Timeouts().release)
     waiting.callback(data_set("A"))
     assert peer.kinds() == [RELEASE_RQ]
     assert node.association().operations == 0
