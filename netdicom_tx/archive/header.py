@@ -3,7 +3,8 @@
 A data set that a node has promised to keep must be readable tomorrow, so its structure is walked
 once, to its end, before Success is sent: every length fits, every sequence is closed. Values of a
 few elements are picked up on the way. The walk is iterative and allocates nothing that the data
-announces, so neither nesting nor a length of 4 GiB can hurt.
+announces, so neither nesting nor a length of 4 GiB can hurt. Who reads the data set later may do
+otherwise: what has more elements than an instance can need, or nests deeper, is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ __all__ = ["InvalidDataSetError", "Scanned", "scan"]
 
 #: Sequences within sequences; what is in use has less than 10.
 NESTING_LIMIT = 64
+#: Elements, items and fragments. Enhanced multi-frame instances and whole slides have some 15 for
+#: each of up to 100000 frames.
+ELEMENT_LIMIT = 1 << 21
 #: Octets of a deflated data set that are inflated for the walk, and how many for one that came.
 INFLATED_LIMIT = 1 << 24
 INFLATION_RATIO = 200
@@ -35,6 +39,10 @@ _LONG_VRS = frozenset(
     (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV")
 )
 _UNDEFINED = 0xFFFFFFFF
+_ITEM_TAG = b"\xfe\xff\x00\xe0"
+_SEQUENCE_END_TAG = b"\xfe\xff\xdd\xe0"
+# Octets of the heads of a sequence and of its item, at the least.
+_SMALLEST_LEVEL = 16
 # The groups that the walk looks at: identification, pixel data, delimiters.
 _IDENTITY, _PIXELS, _DELIMITERS = 0x0008, 0x7FE0, 0xFFFE
 _SOP_CLASS, _SOP_INSTANCE, _PIXEL_DATA = 0x0016, 0x0018, 0x0010
@@ -129,20 +137,21 @@ class _Walk:
         self._end = len(data)
         self._is_implicit = is_implicit_vr(transfer_syntax)
         self._structs = _LITTLE if is_little_endian(transfer_syntax) else _BIG
+        self._left = self._left_inside = ELEMENT_LIMIT
         self.sop_class_uid = ""
         self.sop_instance_uid = ""
         self.pixel_data = self._end
 
     def run(self) -> None:
         # The sequences with an open item around the current place, each with whether it has
-        # implicit VR inside. Only undefined length opens anything: the rest is stepped over.
+        # implicit VR inside. Only undefined length opens anything: of the rest the end is known.
         around: list[tuple[int, bool]] = []
         is_implicit = self._is_implicit
         position = self._begin
         while True:
             # Among the elements of the data set, or of an item.
             elements = self._implicit_elements if is_implicit else self._explicit_elements
-            tag, position, is_implicit = elements(position, not around)
+            tag, position, is_implicit = elements(position, NESTING_LIMIT - len(around))
             if tag == _END and not around:
                 return
             if tag == _END:
@@ -153,18 +162,20 @@ class _Walk:
                 where = "inside an item" if around else "outside a sequence"
                 raise InvalidDataSetError(f"delimiter {_show(tag)} {where}")
             # Between the items of a sequence, or the fragments of pixel data.
-            position, has_item = self._items(position, tag, is_implicit)
+            room = NESTING_LIMIT - len(around)
+            position, has_item = self._items(position, tag, is_implicit, room)
             if has_item:
                 if len(around) == NESTING_LIMIT:
-                    raise InvalidDataSetError(
-                        f"sequences are nested more than {NESTING_LIMIT} deep"
-                    )
+                    raise _too_deep()
                 around.append((tag, is_implicit))
             else:
                 is_implicit = around[-1][1] if around else self._is_implicit
 
-    def _explicit_elements(self, position: int, is_top: bool) -> tuple[int, int, bool]:
+    def _explicit_elements(self, position: int, room: int) -> tuple[int, int, bool]:
         """Step over elements.
+
+        Args:
+            room: Sequences that may be opened here, one in the other.
 
         Returns:
             The tag of the first that is a delimiter or of undefined length, the offset behind its
@@ -173,11 +184,15 @@ class _Walk:
         data, end, last = self._data, self._end, self._end - 8
         _, head, long_length = self._structs
         unpack, unpack_length = head.unpack_from, long_length.unpack_from
+        is_top, large = room == NESTING_LIMIT, room * _SMALLEST_LEVEL
         group = element = value = length = 0
-        while position <= last:
+        for left in range(self._left - 1, -1, -1):
+            if position > last:
+                break
             group, element, vr, length = unpack(data, position)
             if group >= _PIXELS:
                 if group == _DELIMITERS:
+                    self._left = left
                     return group << 16 | element, position + 8, False
                 self._from_pixel_data(group, element, position, is_top)
             if vr in _SHORT_VRS:
@@ -188,8 +203,13 @@ class _Walk:
                     raise self._cut(group, element, 0, value)
                 (length,) = unpack_length(data, position + 8)
                 if length == _UNDEFINED:
+                    self._left = left
                     # PS3.5 6.2.2: UN of undefined length has implicit VR little endian inside.
                     return group << 16 | element, value, vr == b"UN"
+                if length >= large and (
+                    vr == b"SQ" or (vr == b"UN" and data[value : value + 4] == _ITEM_TAG)
+                ):
+                    self._look_inside(value, value + length, room, vr == b"UN")
             elif vr.isalpha() and vr.isupper():
                 value = position + 8  # a VR that is newer than this code
             else:
@@ -199,51 +219,126 @@ class _Walk:
             if group == _IDENTITY and is_top:
                 self._identify(element, value, length)
             position = value + length
+        else:
+            raise _too_many()
+        self._left = left
         if position > end:
             raise self._cut(group, element, length, value)
         return self._over(position, is_top)
 
-    def _implicit_elements(self, position: int, is_top: bool) -> tuple[int, int, bool]:
+    def _implicit_elements(self, position: int, room: int) -> tuple[int, int, bool]:
         """The same for implicit VR, which is always little endian."""
         data, end, last, unpack = self._data, self._end, self._end - 8, _IMPLICIT.unpack_from
+        is_top, large = room == NESTING_LIMIT, room * _SMALLEST_LEVEL
         group = element = value = length = 0
-        while position <= last:
+        for left in range(self._left - 1, -1, -1):
+            if position > last:
+                break
             group, element, length = unpack(data, position)
             value = position + 8
             if group >= _PIXELS:
                 if group == _DELIMITERS:
+                    self._left = left
                     return group << 16 | element, value, True
                 self._from_pixel_data(group, element, position, is_top)
-            if length == _UNDEFINED:
-                return group << 16 | element, value, True
+            if length >= large:
+                if length == _UNDEFINED:
+                    self._left = left
+                    return group << 16 | element, value, True
+                if data[value : value + 4] == _ITEM_TAG:
+                    self._look_inside(value, value + length, room, True)
             if group == _IDENTITY and is_top:
                 self._identify(element, value, length)
             position = value + length
+        else:
+            raise _too_many()
+        self._left = left
         if position > end:
             raise self._cut(group, element, length, value)
         return self._over(position, is_top)
 
-    def _items(self, position: int, tag: int, is_implicit: bool) -> tuple[int, bool]:
+    def _items(self, position: int, tag: int, is_implicit: bool, room: int) -> tuple[int, bool]:
         """Step over items; the offset behind the head of one of undefined length, or of the end."""
         head = _IMPLICIT if is_implicit else self._structs[0]
         data, last, unpack = self._data, self._end - 8, head.unpack_from
         length = 0
-        while position <= last:
+        for left in range(self._left - 1, -1, -1):
+            if position > last:
+                break
             group, element, length = unpack(data, position)
             position += 8
             inner = group << 16 | element
             if inner == _SEQUENCE_END:
+                self._left = left
                 return position, False
             if inner != _ITEM:
                 raise InvalidDataSetError(
                     f"{_show(inner)} in sequence {_show(tag)}, where an item is expected"
                 )
             if length == _UNDEFINED:
+                self._left = left
                 return position, True
+            if length >= room * _SMALLEST_LEVEL and tag >> 16 < _PIXELS:
+                self._look_inside(position, position + length, room, is_implicit)
             position += length
+        else:
+            raise _too_many()
         if position > self._end:
             raise self._cut(_ITEM >> 16, _ITEM & 0xFFFF, length, position - length)
         raise _BeyondTheEndError(f"sequence {_show(tag)} is not ended")
+
+    def _look_inside(self, position: int, end: int, room: int, is_implicit: bool) -> None:
+        """Refuse what nests too deep in a value of defined length, and let be what is no data set.
+
+        Nothing in there can make the data set end early; but who reads it may recurse.
+        """
+        data, end = self._data, min(end, self._end)
+        if not room and position < end:
+            raise _too_deep()
+        # What is open: its end, whether there is implicit VR inside, and whether there are items,
+        # which may hold sequences, or fragments.
+        around = [(end, is_implicit, True)]
+        for left in range(self._left_inside - 1, -1, -1):
+            end, is_implicit, has_items = around[-1]
+            while position > end - 8:
+                position = end
+                around.pop()
+                if not around:
+                    self._left_inside = left
+                    return
+                end, is_implicit, has_items = around[-1]
+            head, explicit_head, long_length = _LITTLE if is_implicit else self._structs
+            group, element, length = head.unpack_from(data, position)
+            value = position + 8
+            if group == _DELIMITERS:
+                if element == _SEQUENCE_END & 0xFFFF and len(around) > 1:
+                    around.pop()
+                elif has_items and len(around) > room:
+                    raise _too_deep()
+                position = value if has_items else value + length
+                continue
+            has_items = False
+            if not is_implicit:
+                _, _, vr, length = explicit_head.unpack_from(data, position)
+                if vr in _LONG_VRS and value <= end - 4:
+                    (length,) = long_length.unpack_from(data, value)
+                    value += 4
+                    is_implicit, has_items = vr == b"UN", vr == b"SQ"
+                elif not (vr.isalpha() and vr.isupper()):
+                    value = end
+            if is_implicit:
+                # No VR tells, so what follows must.
+                following = data[value : value + 4]
+                has_items = following == _ITEM_TAG
+                if length == _UNDEFINED and not has_items:
+                    value, length = (value + 8 if following == _SEQUENCE_END_TAG else end), 0
+            if length == _UNDEFINED or (has_items and length):
+                behind = end if length == _UNDEFINED else min(value + length, end)
+                around.append((behind, is_implicit, has_items))
+                position = value
+            else:
+                position = value + length
+        raise _too_many()
 
     def _identify(self, element: int, value: int, length: int) -> None:
         if element not in (_SOP_CLASS, _SOP_INSTANCE):
@@ -274,6 +369,14 @@ class _Walk:
         return _BeyondTheEndError(
             f"element {_show(group << 16 | element)} says {length} octets, {left} are left"
         )
+
+
+def _too_deep() -> InvalidDataSetError:
+    return InvalidDataSetError(f"sequences are nested more than {NESTING_LIMIT} deep")
+
+
+def _too_many() -> InvalidDataSetError:
+    return InvalidDataSetError(f"the data set has more than {ELEMENT_LIMIT} elements")
 
 
 def _show(tag: int) -> str:

@@ -6,7 +6,10 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
+from unittest.mock import patch
 
 import pydicom
 import pytest
@@ -15,7 +18,9 @@ from hypothesis import strategies as st
 from interop.samples import BROKEN, quiet
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
+from netdicom_tx.archive import header
 from netdicom_tx.archive.header import (
+    ELEMENT_LIMIT,
     INFLATED_LIMIT,
     NESTING_LIMIT,
     InvalidDataSetError,
@@ -411,13 +416,152 @@ def test_ten_thousand_nested_sequences_are_refused(encoding: Encoding) -> None:
         assert "nested more than" in refused(data, encoding.transfer_syntax)
 
 
-@each_encoding
-def test_sequences_of_defined_length_are_stepped_over_however_deep(encoding: Encoding) -> None:
-    """Their end is known; nothing inside can make the data set end early."""
+TOO_DEEP = f"sequences are nested more than {NESTING_LIMIT} deep"
+
+
+def nested(encoding: Encoding, defined: Sequence[bool]) -> bytes:
+    """One sequence in the other, the innermost first, with an empty item in that."""
     data = b""
-    for _ in range(2000):
-        data = encoding.sequence(0x00081140, data, defined=True)
-    assert scan(data, encoding.transfer_syntax).is_whole
+    for each in defined:
+        data = encoding.sequence(0x00081140, data, defined=each)
+    return data
+
+
+@each_encoding
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        [True],
+        [False],
+        [True, False],
+        [False, True],
+        [True] * 8 + [False] * 8,
+        [False] * 40 + [True],
+    ],
+    ids=str,
+)
+def test_depth_is_the_same_for_each_kind_of_length(encoding: Encoding, pattern: list[bool]) -> None:
+    """And for every mixture of them, up to the limit and beyond it."""
+    for depth in (NESTING_LIMIT, NESTING_LIMIT + 1):
+        kinds = list(islice(cycle(pattern), depth))
+        for each in (kinds, kinds[::-1]):
+            data = encoding.identity() + nested(encoding, each)
+            if depth == NESTING_LIMIT:
+                assert scan(data, encoding.transfer_syntax).is_whole
+            else:
+                assert refused(data, encoding.transfer_syntax) == TOO_DEEP
+
+
+@each_encoding
+@pytest.mark.parametrize("depth", [NESTING_LIMIT, NESTING_LIMIT + 1])
+def test_depth_is_the_same_for_each_kind_of_item(encoding: Encoding, depth: int) -> None:
+    """A sequence of undefined length may have items of defined length."""
+    data = b""
+    for _ in range(depth):
+        items = encoding.items(data, defined=True) + encoding.element(0xFFFEE0DD, "")
+        data = encoding.element(0x00081140, "SQ", items, UNDEFINED)
+    assert is_refused(data, encoding.transfer_syntax) == (depth > NESTING_LIMIT)
+
+
+@each_encoding
+def test_ten_thousand_sequences_of_defined_length_are_refused(encoding: Encoding) -> None:
+    """At once: no octet is looked at twice."""
+    data = nested(encoding, [True] * 10_000)
+    assert refused(data, encoding.transfer_syntax) == TOO_DEEP
+
+
+@each_encoding
+@pytest.mark.parametrize("length", [None, UNDEFINED])
+def test_depth_inside_unknown_counts(encoding: Encoding, length: int | None) -> None:
+    """PS3.5 6.2.2: there is implicit VR little endian inside."""
+    inner = nested(IMPLICIT, [True] * NESTING_LIMIT)
+    body = IMPLICIT.items(inner, defined=length is None)
+    data = encoding.element(0x00091001, "UN", body, length)
+    assert refused(data, encoding.transfer_syntax) == TOO_DEEP
+    flat = encoding.element(0x00091001, "UN", b"\xfe\xff\x00\xe0" + b"x" * 5000)
+    assert scan(flat, encoding.transfer_syntax).is_whole
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, BIG_ENDIAN], ids=["little", "big"])
+def test_fragments_inside_a_sequence_hide_no_depth(encoding: Encoding) -> None:
+    """An icon may be compressed (PS3.3 F.7); what stands behind it is looked at as well."""
+    fragments = encoding.items(b"", b"\xff\xd8" * 50, defined=True) + encoding.element(
+        0xFFFEE0DD, ""
+    )
+    icon = encoding.sequence(
+        0x00880200, encoding.element(0x7FE00010, "OB", fragments, UNDEFINED), defined=True
+    )
+    for depth in (NESTING_LIMIT - 1, NESTING_LIMIT):
+        inner = icon + nested(encoding, [True] * depth)
+        data = encoding.sequence(0x00081140, inner, defined=True)
+        assert is_refused(data, encoding.transfer_syntax) == (depth == NESTING_LIMIT)
+
+
+@each_encoding
+def test_empty_sequences_hide_no_depth(encoding: Encoding) -> None:
+    """One of undefined length has a delimiter, which ends nothing else."""
+    data = b""
+    for depth in range(1, NESTING_LIMIT + 2):
+        empty = encoding.sequence(0x00081110) * 2
+        data = encoding.sequence(0x00081140, empty + data, defined=True)
+        assert is_refused(data, encoding.transfer_syntax) == (depth > NESTING_LIMIT)
+
+
+@each_encoding
+@pytest.mark.parametrize("item", [b"x" * 5000, b"\0" * 5000, b"\xff" * 5001, b"AA" * 2500])
+def test_what_is_no_data_set_in_a_sequence_of_defined_length_is_let_be(
+    encoding: Encoding, item: bytes
+) -> None:
+    """Its end is known; nothing inside can make the data set end early."""
+    data = encoding.identity() + encoding.sequence(0x00091001, item, defined=True)
+    assert scan(data, encoding.transfer_syntax).sop_instance_uid == "1.2.3"
+
+
+def many(encoding: Encoding, kind: str, count: int) -> bytes:
+    """So many elements, items or fragments, as small as they can be."""
+    empty, item = encoding.element(0x00100010, "PN"), encoding.element(0xFFFEE000, "")
+    if kind == "elements":
+        return empty * count
+    if kind == "items":
+        return encoding.element(0x00081140, "SQ", item * count, UNDEFINED)
+    if kind == "items of undefined length":
+        item = encoding.element(0xFFFEE000, "", b"", UNDEFINED) + encoding.element(0xFFFEE00D, "")
+        return encoding.element(0x00081140, "SQ", item * (count // 2), UNDEFINED)
+    if kind == "fragments":
+        return encoding.element(0x7FE00010, "OB", item * count, UNDEFINED)
+    return encoding.element(0x00081140, "SQ", item + empty * (count - 1))
+
+
+KINDS = ["elements", "items", "items of undefined length", "fragments", "elements of an item"]
+
+
+@each_encoding
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_elements_than_an_instance_can_need_are_refused(
+    monkeypatch: pytest.MonkeyPatch, encoding: Encoding, kind: str
+) -> None:
+    """Whatever they are, and without memory; a gigabyte of them would keep a thread for minutes."""
+    monkeypatch.setattr(header, "ELEMENT_LIMIT", 1000)
+    says = "the data set has more than 1000 elements"
+    data = many(encoding, kind, 2100)
+    tracemalloc.start()
+    try:
+        assert refused(data, encoding.transfer_syntax) == says
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 15
+    monkeypatch.setattr(header, "ELEMENT_LIMIT", 5000)
+    assert says not in refused(data + b"x", encoding.transfer_syntax), "it goes on to the end"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_time_for_the_most_elements_is_bounded(kind: str) -> None:
+    """Two million of them, in however many octets; some microseconds each."""
+    data = many(IMPLICIT, kind, 2 * ELEMENT_LIMIT)
+    started = time.process_time()
+    assert "more than 2097152 elements" in refused(data, IMPLICIT.transfer_syntax)
+    assert time.process_time() - started < 30
 
 
 @each_encoding
@@ -547,6 +691,16 @@ def test_a_data_set_that_is_cut_within_an_element_is_refused(
 def test_arbitrary_octets_are_walked_or_refused(octets: bytes, transfer_syntax: str) -> None:
     """Nothing but InvalidDataSetError comes out."""
     is_refused(octets, transfer_syntax)
+
+
+@given(data_sets, st.binary(max_size=64))
+def test_a_look_inside_never_changes_what_is_found(made: Made, octets: bytes) -> None:
+    """It looks at large values only; here at all. What is invalid inside is let be."""
+    inside = made.encoding.sequence(0x00091001, octets, defined=True)
+    data, syntax = made.octets + inside, made.encoding.transfer_syntax
+    expected = scan(data, syntax)
+    with patch.object(header, "_SMALLEST_LEVEL", 0):
+        assert scan(data, syntax) == expected
 
 
 @given(data_sets, st.data())

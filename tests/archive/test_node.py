@@ -28,6 +28,7 @@ from netdicom_tx.archive import (
     Index,
     IndexUnusableError,
     filestore,
+    header,
 )
 from netdicom_tx.archive.index import IndexUnavailableError
 from netdicom_tx.archive.queue import RUNNING, WAITING
@@ -255,6 +256,24 @@ def test_whatever_is_none_is_refused(
     peer = long_lived.sender(EXPLICIT._replace(transfer_syntax=syntax))
     assert stored(peer, data, "1.2.4") in ((0x0000, 0xC000) if is_named else (0xA900, 0xC000))
     peer.transport.abortConnection()
+
+
+@pytest.mark.parametrize("kind", ["deep", "many"])
+def test_what_no_program_could_read_is_refused(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """0xC000, and nothing is kept; the association lives on."""
+    monkeypatch.setattr(header, "ELEMENT_LIMIT", 10_000)
+    data = b""
+    for _ in range(1000):
+        data = EXPLICIT.sequence(0x00081140, data, defined=True)
+    if kind == "many":
+        data = EXPLICIT.element(0x00100010, "PN") * 20_000
+    peer = node.sender()
+    assert stored(peer, EXPLICIT.identity("1.2.3") + data) == 0xC000
+    assert node.kept("1.2.3") is None
+    assert node.files() == set()
+    assert is_heard(peer)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------
