@@ -1,8 +1,10 @@
 """Peers that refuse, abort, hang or die, and a node that is full: each side is told what it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -13,7 +15,10 @@ from netdicom_tx.exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
 )
+from netdicom_tx.sopclass import qr_find_scu
+from netdicom_tx.uids import STUDY_ROOT_FIND_SOP_CLASS
 
+from .archives import Dcmqrscp
 from .peers import OUR_SCU, Address, Node, StoreSCP, eventually, free_port, program, run
 from .samples import Sample
 
@@ -84,6 +89,24 @@ class FaultTests(TestCase):
             await asce.get_scu(self.sample.sop_class)(self.sample.path)
         assert caught.value.timer == "response"
         await asce.closed()
+
+
+class EmptyTests(TestCase):
+    """A data set without elements, seen by DCMTK's ``dcmqrscp``."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, tmp_path: Path) -> Iterator[None]:
+        self.archive = Dcmqrscp(tmp_path, known=[OUR_SCU])
+        yield
+        self.archive.close()
+
+    async def test_an_identifier_without_elements_arrives(self) -> None:
+        """PS3.8 E.2: announced, it has a last fragment, of no octets; 0xA900 is the peer's answer to it."""
+        remote = RemoteAE(self.archive.ae_title, self.archive.address.endpoint)
+        ae = AE(OUR_SCU).add_scu(qr_find_scu)
+        async with await ae.request_association(remote) as asce:
+            answers = asce.get_scu(STUDY_ROOT_FIND_SOP_CLASS)(Dataset())
+            assert [(ds, int(status)) async for ds, status in answers] == [(None, 0xA900)]
 
 
 class LimitTests(TestCase):
