@@ -213,6 +213,7 @@ def limits() -> str:
                 "the transport pauses; nothing is lost",
             ),
             ("nesting of sequences in an instance", str(header.NESTING_LIMIT), "0xC000"),
+            ("elements, items and fragments of an instance", str(header.ELEMENT_LIMIT), "0xC000"),
             (
                 "what is inflated of a deflated data set for the index",
                 f"{header.INFLATED_LIMIT // mega} MiB",

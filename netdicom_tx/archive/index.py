@@ -557,7 +557,8 @@ def _last(row: Sequence[Any]) -> Any:
 def _reason(error: BaseException) -> str:
     """What the database said, without the statement and its values."""
     original = getattr(error, "orig", None)
-    return str(error if original is None else original).splitlines()[0]
+    said = error if original is None else original
+    return (str(said).splitlines() or [type(said).__name__])[0]
 
 
 def _translated(error: BaseException) -> BaseException:

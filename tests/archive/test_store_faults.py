@@ -180,16 +180,15 @@ def test_case_57_sequences_nested_ten_thousand_deep_are_refused(
 
 @each_encoding
 @pytest.mark.parametrize("tag", [0x00081140, 0x00400275], ids=["not indexed", "indexed"])
-def test_case_57_nesting_of_defined_length_does_no_harm(
+def test_case_57_nesting_of_defined_length_is_refused(
     node: Archive, encoding: Encoding, tag: int
 ) -> None:
-    """It is stepped over where nobody looks for anything, and kept."""
+    """As well: whoever reads it later may recurse."""
     inside = b""
     for _ in range(2000):
         inside = encoding.sequence(tag, inside, defined=True)
-    data = encoding.identity() + inside
-    assert stored(node.sender(encoding), data) == 0x0000
-    assert node.kept("1.2.3") == data
+    assert stored(node.sender(encoding), encoding.identity() + inside) == 0xC000
+    assert node.files() == set()
 
 
 @pytest.mark.parametrize(
