@@ -127,16 +127,23 @@ def dcmsend(address: Address, paths: Iterable[Path], caller: str) -> None:
     )
 
 
-_MODELS = {"P": "--patient", "S": "--study", "O": "--psonly"}
+_MODELS = {"P": "--patient", "S": "--study", "O": "--psonly", "W": "--worklist"}
 
 
-def findscu(address: Address, model: str, identifier: Dataset, directory: Path) -> list[Dataset]:
+def findscu(
+    address: Address,
+    model: str,
+    identifier: Dataset,
+    directory: Path,
+    prefix: Iterable[str] = (),
+) -> list[Dataset]:
     """The answers to a query of DCMTK's ``findscu``.
 
     Args:
-        model: P, S or O: the patient root, the study root, patient/study only.
+        model: P, S, O or W: the patient root, the study root, patient/study only, the worklist.
         identifier: Goes to it as a file, so that it is sent as it is encoded here.
         directory: An empty one, for its files.
+        prefix: What runs it.
 
     Raises:
         AssertionError: It did not end with Success.
@@ -145,6 +152,7 @@ def findscu(address: Address, model: str, identifier: Dataset, directory: Path) 
     query = directory / "query.dcm"
     write_part10(identifier, query)
     printed = succeed(
+        *prefix,
         program("findscu"),
         *("--verbose", _MODELS[model], "--extract", "--output-directory", directory),
         *("--call", address.ae_title, "--dimse-timeout", "30", *address.arguments),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from .archives import answers
+from .archives import findscu
 from .peers import Address, Process, free_port, program, run
 from .population import write_part10
 
@@ -68,24 +68,8 @@ class Wlmscpfs:
 def worklist(
     address: Address, identifier: Dataset, directory: Path, prefix: list[str] | None = None
 ) -> list[Dataset]:
-    """The answers to a query of ``findscu -W``.
-
-    Raises:
-        AssertionError: It did not end with Success.
-    """
-    directory.mkdir(parents=True)
-    query = directory / "query.dcm"
-    write_part10(identifier, query)
-    printed = run(
-        *(prefix or []),
-        program("findscu"),
-        *("--verbose", "--worklist", "--extract", "--output-directory", directory),
-        *("--call", address.ae_title, "--dimse-timeout", "30", *address.arguments),
-        query,
-        TCP_NODELAY="1",
-    ).stdout
-    assert "Received Final Find Response (Success)" in printed, printed
-    return answers(directory, "rsp*.dcm")
+    """The answers to a query of ``findscu -W``; see :func:`~.archives.findscu`."""
+    return findscu(address, "W", identifier, directory, prefix or ())
 
 
 def write_wl(ds: Dataset, path: Path) -> None:
