@@ -22,11 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What the distributions are made of; the rest of the checkout stays out of the builds.
 SOURCES = [
     "CHANGES.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "MANIFEST.in",
     "README.md",
+    "SECURITY.md",
     "docs",
     "netdicom_tx",
+    "newsfragments",
+    "noxfile.py",
     "pyproject.toml",
     "setup.cfg",
     "tests",
@@ -178,6 +182,7 @@ def test_the_sdist_can_run_its_own_tests(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = [*MODULES, PLUGIN, "setup.cfg", "pyproject.toml", "README.md", "docs/conf.py"]
+    needed += ["CONTRIBUTING.md", "SECURITY.md", "noxfile.py"]
     needed += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/*.py")]
     needed += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/standard/*")]
     assert [name for name in needed if name not in names] == []

@@ -1,0 +1,53 @@
+"""The checks of the project, each in an environment of its own.
+
+``nox`` runs what a change must pass, ``nox -l`` lists all sessions. What stands behind ``--`` goes
+to the tool: ``nox -s tests-3.13 -- tests/test_pdu.py``.
+"""
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+# Of the interpreters below, those that are installed are used.
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+#: A file stays in one process, because its tests share peers that take seconds to start.
+IN_PARALLEL = ["-n", "auto", "--dist", "loadfile"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on each interpreter."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *IN_PARALLEL, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for likely mistakes, and for what the formatter would change."""
+    session.install("ruff")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    session.install("-e", ".[dev]")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage, with all processes that the tests start, and hold it to its gate."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *IN_PARALLEL, "--cov", *session.posargs)
