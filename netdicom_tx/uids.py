@@ -1,15 +1,18 @@
-"""SOP classes, transfer syntaxes and other UIDs, by the names of PS3.6 Annex A.
+"""SOP classes, transfer syntaxes and other UIDs of PS3.6 Annex A, and what makes a UID.
 
-The registry itself is pydicom's; this module picks out of it the groups that services are
-registered for, and names what the code of this package mentions.
+Every UID that a network service names is here under its keyword in PS3.6 Table A-1:
+``uids.CTImageStorage``, ``uids.JPEG2000Lossless``, ``uids.ModalityPerformedProcedureStep``. The
+constants are plain strings. This module adds the groups of them that services are registered for.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-from pydicom._uid_dict import UID_dictionary as _REGISTRY
+from . import _registry
+from ._registry import *  # noqa: F403  # every constant, for those who import it from here
 
 __all__ = [
     "ALL_TRANSFER_SYNTAXES",
@@ -43,36 +46,45 @@ __all__ = [
     "STUDY_ROOT_MOVE_SOP_CLASS",
     "VERIFICATION_SOP_CLASS",
     "WITHOUT_BULK_DATA_GET_SOP_CLASS",
+    "as_tuple",
     "is_uid_like",
     "is_valid_uid",
     "name",
 ]
 
-APPLICATION_CONTEXT_NAME: Final = "1.2.840.10008.3.1.1.1"
+__all__ += _registry.__all__
 
-# A UUID-derived UID (PS3.5 B.2): it needs no registration authority. Fixed for good: peers use
+APPLICATION_CONTEXT_NAME: Final = _registry.DICOMApplicationContext
+
+# A UUID-derived UID (PS3.5 B.2) needs no registration authority. This one never changes: peers use
 # it to recognise the implementation (PS3.7 D.3.3.2).
 IMPLEMENTATION_CLASS_UID: Final = "2.25.16708323153827991038189547129953292518"
 IMPLEMENTATION_VERSION_NAME: Final = "NETDICOM_TX_0.1"
 
-VERIFICATION_SOP_CLASS: Final = "1.2.840.10008.1.1"
-STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS: Final = "1.2.840.10008.1.20.1"
-STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
+VERIFICATION_SOP_CLASS: Final = _registry.Verification
+STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS: Final = _registry.StorageCommitmentPushModel
+STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE: Final = _registry.StorageCommitmentPushModelInstance
 
-PATIENT_ROOT_FIND_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.1.1"
-PATIENT_ROOT_MOVE_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.1.2"
-PATIENT_ROOT_GET_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.1.3"
-STUDY_ROOT_FIND_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.2.1"
-STUDY_ROOT_MOVE_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.2.2"
-STUDY_ROOT_GET_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.2.3"
-PATIENT_STUDY_ONLY_FIND_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.3.1"
-PATIENT_STUDY_ONLY_MOVE_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.3.2"
-PATIENT_STUDY_ONLY_GET_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.3.3"
+PATIENT_ROOT_FIND_SOP_CLASS: Final = _registry.PatientRootQueryRetrieveInformationModelFind
+PATIENT_ROOT_MOVE_SOP_CLASS: Final = _registry.PatientRootQueryRetrieveInformationModelMove
+PATIENT_ROOT_GET_SOP_CLASS: Final = _registry.PatientRootQueryRetrieveInformationModelGet
+STUDY_ROOT_FIND_SOP_CLASS: Final = _registry.StudyRootQueryRetrieveInformationModelFind
+STUDY_ROOT_MOVE_SOP_CLASS: Final = _registry.StudyRootQueryRetrieveInformationModelMove
+STUDY_ROOT_GET_SOP_CLASS: Final = _registry.StudyRootQueryRetrieveInformationModelGet
+PATIENT_STUDY_ONLY_FIND_SOP_CLASS: Final = (
+    _registry.PatientStudyOnlyQueryRetrieveInformationModelFind
+)
+PATIENT_STUDY_ONLY_MOVE_SOP_CLASS: Final = (
+    _registry.PatientStudyOnlyQueryRetrieveInformationModelMove
+)
+PATIENT_STUDY_ONLY_GET_SOP_CLASS: Final = _registry.PatientStudyOnlyQueryRetrieveInformationModelGet
 # PS3.4 Annexes Y and Z: instances and parts of them by UID; instances without their bulk data.
-COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.4.2"
-COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.4.3"
-WITHOUT_BULK_DATA_GET_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.2.5.3"
-MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS: Final = "1.2.840.10008.5.1.4.31"
+COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS: Final = _registry.CompositeInstanceRootRetrieveMove
+COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS: Final = _registry.CompositeInstanceRootRetrieveGet
+WITHOUT_BULK_DATA_GET_SOP_CLASS: Final = _registry.CompositeInstanceRetrieveWithoutBulkDataGet
+MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS: Final = (
+    _registry.ModalityWorklistInformationModelFind
+)
 
 FIND_SOP_CLASSES: Final = (
     PATIENT_ROOT_FIND_SOP_CLASS,
@@ -90,72 +102,46 @@ GET_SOP_CLASSES: Final = (
     PATIENT_STUDY_ONLY_GET_SOP_CLASS,
 )
 
-IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+IMPLICIT_VR_LITTLE_ENDIAN: Final = _registry.ImplicitVRLittleEndian
+EXPLICIT_VR_LITTLE_ENDIAN: Final = _registry.ExplicitVRLittleEndian
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = _registry.DeflatedExplicitVRLittleEndian
+EXPLICIT_VR_BIG_ENDIAN: Final = _registry.ExplicitVRBigEndian
 
-# Explicit before implicit: it keeps the VR of private elements.
+# Explicit before implicit, because it keeps the VR of private elements.
 DEFAULT_TRANSFER_SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 # JPIP Referenced Deflate is deflated in the same way (PS3.5 A.7).
 DEFLATED_TRANSFER_SYNTAXES: Final = (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    "1.2.840.10008.1.2.4.95",
-    "1.2.840.10008.1.2.4.205",
+    _registry.JPIPReferencedDeflate,
+    _registry.JPIPHTJ2KReferencedDeflate,
 )
 
-# Storage-like in name, but other services, or of a time before DICOM storage had instances.
+# These have "Storage" in their names but belong to other services.
 _NOT_STORAGE = {
-    STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
-    "1.2.840.10008.1.20.2",  # Storage Commitment Pull Model (retired)
-    "1.2.840.10008.1.3.10",  # Media Storage Directory: media only (PS3.10)
-    "1.2.840.10008.5.1.1.27",  # Stored Print Storage (retired): print management
+    _registry.StorageCommitmentPushModel,
+    _registry.StorageCommitmentPullModel,
+    _registry.MediaStorageDirectoryStorage,  # media only (PS3.10)
+    _registry.StoredPrintStorage,  # print management
 }
 
-# Classes of PS3.6 that are newer than the registry of the oldest pydicom we support.
-_NEWER_STORAGE = (
-    "1.2.840.10008.5.1.4.1.1.9.100.1",  # Waveform Presentation State
-    "1.2.840.10008.5.1.4.1.1.9.100.2",  # Waveform Acquisition Presentation State
-    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
-    "1.2.840.10008.5.1.4.1.1.66.8",  # Height Map Segmentation
-    "1.2.840.10008.5.1.4.1.1.601.3",  # Thermography Image
-    "1.2.840.10008.5.1.4.1.1.601.4",  # Thermography Multi-frame Image
-    "1.2.840.10008.5.1.4.1.1.601.5",  # Ultrasound Waveform
-)
 
-
-def _storage(retired: str) -> tuple[str, ...]:
+def _storage(*, retired: bool) -> tuple[str, ...]:
     return tuple(
         uid
-        for uid, (title, kind, _, flag, _) in _REGISTRY.items()
+        for uid, (title, kind, is_retired) in _registry.REGISTRY.items()
         if kind == "SOP Class"
         and "Storage" in title
-        and flag == retired
+        and is_retired == retired
         and uid not in _NOT_STORAGE
     )
 
 
-#: Every storage SOP class of PS3.4 B.5, B.6 and GG.3, the current ones before the retired.
-STORAGE_SOP_CLASSES: Final = tuple(
-    dict.fromkeys((*_storage(""), *_NEWER_STORAGE, *_storage("Retired")))
-)
+#: Every storage SOP class of PS3.4 B.5, B.6 and GG.3, the current ones before the retired ones.
+STORAGE_SOP_CLASSES: Final = (*_storage(retired=False), *_storage(retired=True))
 
-# Transfer syntaxes of PS3.6 that are newer than the registry of the oldest pydicom we support.
-_NEWER_TRANSFER_SYNTAXES = (
-    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
-    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
-    "1.2.840.10008.1.2.4.112",  # JPEG XL
-    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
-)
-
-#: Every transfer syntax of PS3.6, retired ones included: pydicom's, then those newer than it.
+#: Every transfer syntax of PS3.6, including the retired ones.
 ALL_TRANSFER_SYNTAXES: Final = tuple(
-    dict.fromkeys(
-        (
-            *(uid for uid, (_, kind, *_) in _REGISTRY.items() if kind == "Transfer Syntax"),
-            *_NEWER_TRANSFER_SYNTAXES,
-        )
-    )
+    uid for uid, (_, kind, _) in _registry.REGISTRY.items() if kind == "Transfer Syntax"
 )
 
 _UNCOMPRESSED = {
@@ -163,7 +149,7 @@ _UNCOMPRESSED = {
     EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    "1.2.840.10008.1.20",  # Papyrus 3 (retired): implicit VR
+    _registry.Papyrus3ImplicitVRLittleEndian,
 }
 #: Transfer syntaxes that encapsulate pixel data (PS3.5 A.4).
 COMPRESSED_TRANSFER_SYNTAXES: Final = tuple(
@@ -171,12 +157,22 @@ COMPRESSED_TRANSFER_SYNTAXES: Final = tuple(
 )
 
 _COMMON = re.compile(r"Image|SR |RT |Presentation State|Segmentation|PDF|Key Object|Waveform|ECG")
+# Standardized since 2024: few devices make them yet.
+_TOO_NEW = {
+    _registry.WaveformPresentationStateStorage,
+    _registry.WaveformAcquisitionPresentationStateStorage,
+    _registry.LabelMapSegmentationStorage,
+    _registry.HeightMapSegmentationStorage,
+    _registry.ThermographyImageStorage,
+    _registry.ThermographyMultiFrameImageStorage,
+    _registry.UltrasoundWaveformStorage,
+}
 
 
 def is_rare(storage_sop_class: str) -> bool:
-    """Whether a storage SOP class gives way where there is no room for all of them."""
-    entry = _REGISTRY.get(storage_sop_class)
-    return entry is None or entry[3] == "Retired" or _COMMON.search(entry[0]) is None
+    """Whether a storage SOP class gives way when there is no room for all of them."""
+    title, _, is_retired = _registry.REGISTRY.get(storage_sop_class, ("", "", True))
+    return is_retired or storage_sop_class in _TOO_NEW or _COMMON.search(title) is None
 
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)
@@ -195,8 +191,38 @@ def is_uid_like(uid: str) -> bool:
     return 0 < len(uid) <= 64 and not uid.strip("0123456789.")
 
 
+def as_tuple(argument: str, value: Iterable[str], *, besides: str = "") -> tuple[str, ...]:
+    """Check an argument that is a list of UIDs, and copy it.
+
+    A string is an iterable of strings too, so a list that was forgotten around one UID would
+    silently become a list of characters.
+
+    Args:
+        argument: The name of the argument, for the error message.
+        value: The UIDs, in the caller's order.
+        besides: A word that may stand in the list instead of a UID.
+
+    Raises:
+        TypeError: ``value`` is a string, is not iterable, or holds something that is not a string.
+        ValueError: A string in it is not a UID.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"{argument} is a list or tuple of UIDs, such as [uids.CTImageStorage], not {value!r:.80}"
+        )
+    checked = tuple(value)
+    for each in checked:
+        if not isinstance(each, str):
+            raise TypeError(f"{argument} holds {each!r:.80}; expected UIDs, which are strings")
+        if not is_uid_like(each) and not (besides and each == besides):
+            raise ValueError(
+                f"{argument} holds {each!r:.80}, which is not a UID; expected 1 to 64 digits and dots, "
+                "or a constant such as uids.CTImageStorage"
+            )
+    return checked
+
+
 def name(uid: str) -> str:
     """The registered name of a UID, or the UID itself when it has none (private classes)."""
-    entry = _REGISTRY.get(uid)
-    # Some retired entries of the registry have no name.
-    return (entry and entry[0]) or uid
+    # Two retired SOP classes of the registry have no name.
+    return _registry.REGISTRY.get(uid, ("",))[0] or uid

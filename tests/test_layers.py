@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "netdicom_tx"
 ROWS = {
     "core": [
         "exceptions",
+        "_registry",
         "uids",
         "statuses",
         "dsutils",

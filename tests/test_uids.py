@@ -3,14 +3,16 @@
 import csv
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
+from support import uid_registry
 
-from netdicom_tx import uids
+from netdicom_tx import _registry, uids
 from netdicom_tx.negotiation import MAXIMUM_CONTEXTS
-from netdicom_tx.uids import is_rare, is_uid_like, is_valid_uid, name
+from netdicom_tx.uids import as_tuple, is_rare, is_uid_like, is_valid_uid, name
 
 
 def table(file_name: str) -> dict[str, dict[str, str]]:
@@ -69,6 +71,35 @@ def test_what_every_site_has_finds_room_in_one_association():
 def test_what_every_site_has_is_not_rare(uid, rare):
     """Images, reports, plans and documents before what few devices make."""
     assert is_rare(uid) is rare
+
+
+@pytest.mark.parametrize("row", (REGISTERED | SYNTAXES).values(), ids=lambda row: row["uid"])
+def test_a_registered_uid_is_a_constant_by_its_keyword(row):
+    """PS3.6 Table A-1: users write uids.CTImageStorage; two retired classes have no keyword."""
+    if row["keyword"]:
+        assert getattr(uids, row["keyword"]) == row["uid"]
+        assert row["keyword"] in uids.__all__
+    else:
+        assert row["retired"] == "yes"
+    assert _registry.REGISTRY[row["uid"]][1] == row.get("type", "Transfer Syntax")
+    assert _registry.REGISTRY[row["uid"]][2] is (row["retired"] == "yes")
+
+
+def test_there_are_no_constants_beside_the_registrys():
+    """Each is a row of Table A-1, and no keyword hides another name of the module."""
+    keywords = {row["keyword"] for row in (REGISTERED | SYNTAXES).values()} - {""}
+    assert set(_registry.__all__) == keywords
+    assert len(uids.__all__) == len(set(uids.__all__))
+
+
+def test_the_constants_are_what_the_generator_makes_from_pydicom():
+    """A newer pydicom may know more; what is here must stay what it calls by that keyword."""
+    source = Path(_registry.__file__).read_text("utf-8")
+    if f"pydicom {pydicom.__version__}\n" in source:
+        assert source == "".join(uid_registry.module())
+    for row in uid_registry.pydicoms().values():
+        if row.uid in _registry.REGISTRY and row.keyword:
+            assert getattr(_registry, row.keyword) == row.uid
 
 
 CONSTANTS = [each for each in uids.__all__ if each.endswith(("_SOP_CLASS", "_SOP_INSTANCE"))]
@@ -195,6 +226,49 @@ def test_a_registered_uid_is_valid_and_has_its_name(row):
         assert name(uid).lower().partition(" (")[0] in registered.replace("\N{EN DASH}", "-")
     else:
         assert registered.startswith("(no name") or not UID(uid).is_transfer_syntax
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [uids.CTImageStorage, "1.2.3"],
+        (uids.CTImageStorage, "1.2.3"),
+        {uids.CTImageStorage: 1, "1.2.3": 2},
+        (UID(each) for each in (uids.CTImageStorage, "1.2.3")),
+    ],
+    ids=["list", "tuple", "dict", "generator of pydicom's UIDs"],
+)
+def test_a_list_argument_is_any_iterable_of_uids(value):
+    """In its own order, because order is preference."""
+    assert as_tuple("sop_classes", value) == (uids.CTImageStorage, "1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        ("1.2.3", TypeError, "not '1.2.3'"),
+        (UID("1.2.3"), TypeError, "not '1.2.3'"),
+        (b"1.2.3", TypeError, "not b'1.2.3'"),
+        (None, TypeError, "not None"),
+        (7, TypeError, "not 7"),
+        ([uids.CTImageStorage, 7], TypeError, "holds 7"),
+        ([["1.2.3"]], TypeError, r"holds \['1.2.3'\]"),
+        (["CTImageStorage"], ValueError, "holds 'CTImageStorage', which is not a UID"),
+        ([""], ValueError, "holds '', which is not a UID"),
+        (["*"], ValueError, r"holds '\*', which is not a UID"),
+    ],
+)
+def test_a_string_where_a_list_of_uids_belongs_is_an_error(value, error, words):
+    """It would become a list of its characters, and its services would never be found."""
+    with pytest.raises(error, match=f"^transfer_syntaxes .*{words}"):
+        as_tuple("transfer_syntaxes", value)
+
+
+def test_a_word_may_stand_beside_the_uids():
+    """Services register for every SOP class that no other service has."""
+    assert as_tuple("sop_classes", ["1.2.3", "*"], besides="*") == ("1.2.3", "*")
+    with pytest.raises(ValueError, match="holds '', which"):
+        as_tuple("sop_classes", [""], besides="")
 
 
 def test_a_uid_without_a_name_is_its_own_name():

@@ -5,13 +5,13 @@ import sys
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from netdicom_tx import StatusError, statuses
+from netdicom_tx import StatusError, statuses, uids
 from netdicom_tx.archive import ArchiveAE, FileStore, Index
 
 
 class Ward(ArchiveAE):
     async def on_receive_store(self, context, ds):
-        if context.sop_class == "1.2.840.10008.5.1.4.1.1.104.1":
+        if context.sop_class == uids.EncapsulatedPDFStorage:
             raise StatusError(statuses.NOT_AUTHORIZED, "no PDF documents here")
         status = await super().on_receive_store(context, ds)
         if status == statuses.SUCCESS:

@@ -4,8 +4,7 @@ from ris import RIS, Schedule
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 
 from netdicom_tx.testing import connected, success_of
-
-CT = "1.2.840.10008.5.1.4.1.1.2"
+from netdicom_tx.uids import CTImageStorage as CT
 
 
 def peers():
