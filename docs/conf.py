@@ -184,7 +184,8 @@ def procedure_step() -> str:
 def limits() -> str:
     """Bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, requests
-    from netdicom_tx.archive import header, identifiers, record
+    from netdicom_tx.archive import identifiers, record
+    from netdicom_tx.archive.encoded import walk as header
 
     mega, kilo = 1 << 20, 1 << 10
     return table(

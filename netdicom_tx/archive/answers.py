@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from pydicom.charset import encode_string, python_encoding
 
-from .elements import coding_of, encode_element, is_binary, swapped
+from .encoded.elements import coding_of, encode_element, is_binary, swapped
+from .encoded.values import decode
 from .identifiers import Key, SequenceKey
 from .items import accepts_items, in_coding, selected_items
 from .matching import Query, ZoneTest, computed
 from .record import NO_HEADER, Header
 from .schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
-from .values import decode
 
 __all__ = ["Answers", "encoder_of"]
 

@@ -38,7 +38,7 @@ from ..sopclass import StorageCommitment
 from ..sopclass.storage_commitment import Report, report_to, send_report
 from ..statuses import Status
 from .database import big_integer
-from .header import InvalidDataSetError
+from .encoded.walk import InvalidDataSetError
 from .index import Index, IndexUnavailableError, InstanceRef
 from .queue import GiveUpError, QueueRunner, Task
 from .record import digest_of, record_of

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..dsutils import DataSetError, part10_header, read_file_meta
 from ..exceptions import NetDICOMError
-from .header import Scanned, scan
+from .encoded.walk import Scanned, scan
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

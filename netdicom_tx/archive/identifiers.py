@@ -29,9 +29,9 @@ from .criteria import (
     is_wild,
     range_of,
 )
-from .elements import vr_of
+from .encoded.elements import vr_of
+from .encoded.values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
 from .schema import ATTRIBUTES, COMPUTED, LEVELS, Level
-from .values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
 
 __all__ = [
     "UNIQUE_KEYS",

@@ -25,6 +25,7 @@ from pydicom.dataset import Dataset
 
 from ..exceptions import NetDICOMError
 from .answers import Answers
+from .encoded.values import offset_minutes
 from .matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
 from .record import NO_HEADER, Header, InstanceRecord, record_of
 from .schema import (
@@ -37,7 +38,6 @@ from .schema import (
     series,
     study,
 )
-from .values import offset_minutes
 from .writer import Writer
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Items of sequences: whether they match a key, and what of them is answered (PS3.4 C.2.2.2.6).
 
 Sequences are kept in explicit VR little endian with text in UTF-8, see
-:data:`~netdicom_tx.archive.elements.CANONICAL`.
+:data:`~netdicom_tx.archive.encoded.elements.CANONICAL`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from .criteria import Criterion
-from .elements import (
+from .encoded.elements import (
     CANONICAL,
     Coding,
     Element,
@@ -19,8 +19,8 @@ from .elements import (
     items,
     recode,
 )
+from .encoded.values import text_of
 from .identifiers import Key, SequenceKey
-from .values import text_of
 
 __all__ = ["accepts_items", "in_coding", "selected_items"]
 

@@ -42,6 +42,7 @@ from pydicom.dataset import Dataset
 
 from .. import statuses
 from .criteria import Between, Criterion, Equal, Test, within
+from .encoded.values import shifted
 from .identifiers import (
     UNIQUE_KEYS,
     Identifier,
@@ -54,7 +55,6 @@ from .identifiers import (
     name_of,
 )
 from .schema import ATTRIBUTES, COMPUTED, LEVELS, TABLES, Attribute, Level
-from .values import shifted
 
 __all__ = [
     "InformationModel",

@@ -39,8 +39,8 @@ from ..uids import (
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
 from ..userdataitems import SOPClassExtendedNegotiation
+from .encoded.walk import InvalidDataSetError
 from .filestore import FileStore, Kept, MismatchError, Outcome, Spool
-from .header import InvalidDataSetError
 from .index import Index, IndexUnavailableError
 from .reconcile import reconcile
 from .record import InstanceRecord, digest_of, record_of

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..dsutils import DataSetError
-from .header import InvalidDataSetError
+from .encoded.walk import InvalidDataSetError
 from .index import Index
 from .record import digest_of, record_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..dsutils import is_deflated, read_file_meta
-from .elements import (
+from .encoded.elements import (
     CANONICAL,
     LONG_VRS,
     Buffer,
@@ -25,9 +25,9 @@ from .elements import (
     recode,
     vr_of,
 )
-from .header import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
+from .encoded.values import codecs_of, keys_of, text_of
+from .encoded.walk import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
 from .schema import ATTRIBUTES, Level, attributes_of
-from .values import codecs_of, keys_of, text_of
 
 __all__ = ["NO_HEADER", "Header", "InstanceRecord", "digest_of", "record_of"]
 

@@ -148,7 +148,7 @@ _COMPUTED_TABLE = """
 """
 
 #: For a VR, the further columns of an attribute of VM 1: what is compared instead of its text.
-#: The functions that make their values have these names in :mod:`netdicom_tx.archive.values`.
+#: The functions that make their values have these names in :mod:`netdicom_tx.archive.encoded.values`.
 KEY_FORMS: Final[Mapping[str, tuple[str, ...]]] = {
     "PN": ("alphabetic", "ideographic", "phonetic", "sound"),
     "DA": ("key",),

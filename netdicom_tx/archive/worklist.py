@@ -34,7 +34,7 @@ from ..negotiation import PContextDef
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from .answers import Encode, encoder_of
 from .criteria import Between, Criterion
-from .elements import (
+from .encoded.elements import (
     CANONICAL,
     Coding,
     Element,
@@ -46,10 +46,10 @@ from .elements import (
     recode,
     swapped,
 )
-from .header import InvalidDataSetError
+from .encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
+from .encoded.walk import InvalidDataSetError
 from .identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
 from .schema import Level
-from .values import TEXT_VRS, codecs_of, date_range, text_of, time_range
 
 __all__ = [
     "ENDED",

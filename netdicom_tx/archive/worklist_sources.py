@@ -38,10 +38,10 @@ from ..uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from .database import Database, big_integer
-from .elements import CANONICAL, elements
-from .header import INFLATED_LIMIT, InvalidDataSetError
+from .encoded.elements import CANONICAL, elements
+from .encoded.values import NUMBERS, codecs_of, text_of
+from .encoded.walk import INFLATED_LIMIT, InvalidDataSetError
 from .schema import metadata
-from .values import NUMBERS, codecs_of, text_of
 from .worklist import IWorklistSource, StepKey, WorklistItem
 
 __all__ = [

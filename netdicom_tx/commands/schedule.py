@@ -16,8 +16,8 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import validate_value
 from twisted.internet.defer import maybeDeferred
 
-from ..archive.header import InvalidDataSetError
-from ..archive.values import date_range
+from ..archive.encoded.values import date_range
+from ..archive.encoded.walk import InvalidDataSetError
 from ..archive.worklist_sources import (
     WorklistImportError,
     WorklistTable,

@@ -15,8 +15,8 @@ import pydicom
 import pytest
 
 from netdicom_tx.archive import Duplicates, FileStore, StorageError, filestore
+from netdicom_tx.archive.encoded.walk import InvalidDataSetError, Scanned
 from netdicom_tx.archive.filestore import Kept, MismatchError, Outcome, Spool
-from netdicom_tx.archive.header import InvalidDataSetError, Scanned
 from netdicom_tx.dsutils import read_file_meta
 
 from .data_sets import BIG_ENDIAN, CT_IMAGE_STORAGE, EXPLICIT, Encoding, ct

@@ -34,7 +34,8 @@ from netdicom_tx.archive.criteria import (
     matches_wild_card,
     range_of,
 )
-from netdicom_tx.archive.elements import CANONICAL, encode_element
+from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
+from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
 from netdicom_tx.archive.index import Index
 from netdicom_tx.archive.matching import (
     InformationModel,
@@ -43,7 +44,6 @@ from netdicom_tx.archive.matching import (
     find_query,
 )
 from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, open_engine
-from netdicom_tx.archive.values import keys_of, person_name, sound
 from netdicom_tx.dsutils import DataSetError, decode
 from netdicom_tx.uids import (
     EXPLICIT_VR_BIG_ENDIAN,

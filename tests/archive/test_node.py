@@ -28,8 +28,8 @@ from netdicom_tx.archive import (
     Index,
     IndexUnusableError,
     filestore,
-    header,
 )
+from netdicom_tx.archive.encoded import walk as header
 from netdicom_tx.archive.index import IndexUnavailableError
 from netdicom_tx.archive.queue import RUNNING, WAITING
 from netdicom_tx.archive.reconcile import verify

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from netdicom_tx.archive.elements import CANONICAL, coding_of, encode_element
-from netdicom_tx.archive.header import InvalidDataSetError
+from netdicom_tx.archive.encoded.elements import CANONICAL, coding_of, encode_element
+from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.archive.items import in_coding
 from netdicom_tx.archive.record import (
     ELEMENT_LIMIT,

@@ -15,7 +15,8 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.schema import CreateTable
 
-from netdicom_tx.archive import schema, values
+from netdicom_tx.archive import schema
+from netdicom_tx.archive.encoded import values
 from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, IndexUnusableError, Level
 
 MODELS = json.loads(

@@ -14,7 +14,7 @@ from twisted.internet import defer
 from zope.interface import implementer
 
 from netdicom_tx import AE, StatusError, dsutils
-from netdicom_tx.archive.header import InvalidDataSetError
+from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.archive.identifiers import MatchingError
 from netdicom_tx.archive.worklist import (
     IWorklistSource,

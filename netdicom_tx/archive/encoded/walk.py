@@ -14,8 +14,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from ..dsutils import is_deflated, is_implicit_vr, is_little_endian
-from ..exceptions import NetDICOMError
+from ...dsutils import is_deflated, is_implicit_vr, is_little_endian
+from ...exceptions import NetDICOMError
 
 __all__ = ["InvalidDataSetError", "Scanned", "scan"]
 

@@ -10,8 +10,8 @@ import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netdicom_tx.archive import values
-from netdicom_tx.archive.values import Moment, codecs_of, decode, fold, keys_of, text_of
+from netdicom_tx.archive.encoded import values
+from netdicom_tx.archive.encoded.values import Moment, codecs_of, decode, fold, keys_of, text_of
 
 LATIN = ("iso8859",)
 

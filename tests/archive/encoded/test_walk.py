@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from interop.samples import BROKEN, quiet
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from netdicom_tx.archive import header
-from netdicom_tx.archive.header import (
+from netdicom_tx.archive.encoded import walk as header
+from netdicom_tx.archive.encoded.walk import (
     ELEMENT_LIMIT,
     INFLATED_LIMIT,
     NESTING_LIMIT,
@@ -33,7 +33,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
-from .data_sets import (
+from ..data_sets import (
     BIG_ENDIAN,
     CT_IMAGE_STORAGE,
     DEFLATED,

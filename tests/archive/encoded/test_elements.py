@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netdicom_tx.archive.elements import (
+from netdicom_tx.archive.encoded.elements import (
     CANONICAL,
     Coding,
     Element,
@@ -15,10 +15,10 @@ from netdicom_tx.archive.elements import (
     recode,
     vr_of,
 )
-from netdicom_tx.archive.header import InvalidDataSetError
+from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.uids import EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
-from .data_sets import ENCODINGS, EXPLICIT, Encoding
+from ..data_sets import ENCODINGS, EXPLICIT, Encoding
 
 UTF8 = ("utf-8",)
 

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
-from ..dsutils import is_implicit_vr, is_little_endian
-from .header import NESTING_LIMIT, InvalidDataSetError
+from ...dsutils import is_implicit_vr, is_little_endian
 from .values import NUMBERS, TEXT_VRS, codecs_of, decode
+from .walk import NESTING_LIMIT, InvalidDataSetError
 
 __all__ = [
     "CANONICAL",

@@ -1,0 +1,1 @@
+"""Bytes of data sets: their structure, elements and values, without decoding the rest (PS3.5 6 and 7)."""
