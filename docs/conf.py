@@ -114,7 +114,7 @@ def matching(vr: str, is_counted: bool) -> str:
 
 def query_keys() -> str:
     """The attributes of each level that the index has columns for, or counts."""
-    from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, LEVELS
+    from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, LEVELS
 
     parts = []
     for level in LEVELS:
@@ -184,8 +184,9 @@ def procedure_step() -> str:
 def limits() -> str:
     """Bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, requests
-    from netdicom_tx.archive import identifiers, record
+    from netdicom_tx.archive import identifiers
     from netdicom_tx.archive.encoded import walk as header
+    from netdicom_tx.archive.index import record
 
     mega, kilo = 1 << 20, 1 << 10
     return table(

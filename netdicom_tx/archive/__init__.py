@@ -1,9 +1,9 @@
 """The archive: an AE, a file store, an index, and what ``twistd dicom`` makes of them."""
 
 from .filestore import Duplicates, FileStore, StorageError
-from .index import Index, IndexUnavailableError
+from .index.index import Index, IndexUnavailableError
+from .index.schema import IndexUnusableError
 from .node import ArchiveAE
-from .schema import IndexUnusableError
 
 __all__ = [
     "ArchiveAE",

@@ -22,10 +22,10 @@ from pydicom.charset import encode_string, python_encoding
 from .encoded.elements import coding_of, encode_element, is_binary, swapped
 from .encoded.values import decode
 from .identifiers import Key, SequenceKey
+from .index.record import NO_HEADER, Header
+from .index.schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 from .items import accepts_items, in_coding, selected_items
 from .matching import Query, ZoneTest, computed
-from .record import NO_HEADER, Header
-from .schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 
 __all__ = ["Answers", "encoder_of"]
 

@@ -37,12 +37,12 @@ from ..negotiation import PContextDef
 from ..sopclass import StorageCommitment
 from ..sopclass.storage_commitment import Report, report_to, send_report
 from ..statuses import Status
-from .database import big_integer
 from .encoded.walk import InvalidDataSetError
-from .index import Index, IndexUnavailableError, InstanceRef
+from .index.database import big_integer
+from .index.index import Index, IndexUnavailableError, InstanceRef
+from .index.record import digest_of, record_of
+from .index.schema import instance, metadata
 from .queue import GiveUpError, QueueRunner, Task
-from .record import digest_of, record_of
-from .schema import instance, metadata
 
 __all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment", "peer_of"]
 

@@ -31,7 +31,7 @@ from .criteria import (
 )
 from .encoded.elements import vr_of
 from .encoded.values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
-from .schema import ATTRIBUTES, COMPUTED, LEVELS, Level
+from .index.schema import ATTRIBUTES, COMPUTED, LEVELS, Level
 
 __all__ = [
     "UNIQUE_KEYS",

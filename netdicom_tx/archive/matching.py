@@ -54,7 +54,7 @@ from .identifiers import (
     mismatch,
     name_of,
 )
-from .schema import ATTRIBUTES, COMPUTED, LEVELS, TABLES, Attribute, Level
+from .index.schema import ATTRIBUTES, COMPUTED, LEVELS, TABLES, Attribute, Level
 
 __all__ = [
     "InformationModel",

@@ -41,9 +41,9 @@ from ..uids import (
 from ..userdataitems import SOPClassExtendedNegotiation
 from .encoded.walk import InvalidDataSetError
 from .filestore import FileStore, Kept, MismatchError, Outcome, Spool
-from .index import Index, IndexUnavailableError
+from .index.index import Index, IndexUnavailableError
+from .index.record import InstanceRecord, digest_of, record_of
 from .reconcile import reconcile
-from .record import InstanceRecord, digest_of, record_of
 from .retrieval import Retrieval
 from .workers import Workers
 from .workflow import Workflow, WorkflowOptions

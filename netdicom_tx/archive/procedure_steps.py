@@ -53,10 +53,10 @@ from ..sopclass.procedure_step import (
 )
 from ..uids import DEFAULT_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from .commitment import expect_success, peer_of
-from .database import Database, big_integer
-from .index import IndexUnavailableError
+from .index.database import Database, big_integer
+from .index.index import IndexUnavailableError
+from .index.schema import instance, metadata, series, study
 from .queue import GiveUpError, NotYetError, QueueRunner, Task
-from .schema import instance, metadata, series, study
 from .worklist import StepKey
 
 __all__ = ["ProcedureSteps", "procedure_step", "scheduled_step"]

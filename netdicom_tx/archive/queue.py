@@ -33,8 +33,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ..exceptions import NetDICOMError
-from .database import Database, big_integer
-from .schema import metadata
+from .index.database import Database, big_integer
+from .index.schema import metadata
 
 __all__ = [
     "DEAD",

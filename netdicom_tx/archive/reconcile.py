@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..dsutils import DataSetError
 from .encoded.walk import InvalidDataSetError
-from .index import Index
-from .record import digest_of, record_of
+from .index.index import Index
+from .index.record import digest_of, record_of
 
 __all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
 

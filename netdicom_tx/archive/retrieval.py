@@ -23,7 +23,7 @@ from ..sopclass import Instance
 from ..uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ..userdataitems import SOPClassExtendedNegotiation
 from .identifiers import InformationModel, QueryOptions
-from .index import Index, IndexUnavailableError, InstanceRef
+from .index.index import Index, IndexUnavailableError, InstanceRef
 from .workers import Workers
 
 __all__ = ["Retrieval"]

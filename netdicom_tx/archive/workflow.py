@@ -17,7 +17,7 @@ from ..applicationentity import AE, RemoteAE
 from ..sopclass import modality_work_list_scp
 from ..sopclass.procedure_step import ModalityPerformedProcedureStep
 from .commitment import ArchiveCommitment
-from .index import Index
+from .index.index import Index
 from .procedure_steps import ProcedureSteps
 from .queue import Queue, QueueRunner
 from .workers import Workers

@@ -49,7 +49,7 @@ from .encoded.elements import (
 from .encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
 from .encoded.walk import InvalidDataSetError
 from .identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
-from .schema import Level
+from .index.schema import Level
 
 __all__ = [
     "ENDED",

@@ -37,11 +37,11 @@ from ..uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from .database import Database, big_integer
 from .encoded.elements import CANONICAL, elements
 from .encoded.values import NUMBERS, codecs_of, text_of
 from .encoded.walk import INFLATED_LIMIT, InvalidDataSetError
-from .schema import metadata
+from .index.database import Database, big_integer
+from .index.schema import metadata
 from .worklist import IWorklistSource, StepKey, WorklistItem
 
 __all__ = [

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionRefusedError
 
 from netdicom_tx import AE, RemoteAE
 from netdicom_tx.archive.filestore import FileStore
-from netdicom_tx.archive.index import Index, record_of
+from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.queue import Queue, QueueRunner
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.sopclass import storage_scp

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from netdicom_tx.archive.answers import encoder_of
 from netdicom_tx.archive.encoded.values import codecs_of, decode
-from netdicom_tx.archive.index import Index, record_of
+from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.matching import InformationModel
 from netdicom_tx.dsutils import decode as decode_data_set
 from netdicom_tx.dsutils import encode

@@ -36,14 +36,14 @@ from netdicom_tx.archive.criteria import (
 )
 from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
 from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
-from netdicom_tx.archive.index import Index
+from netdicom_tx.archive.index.index import Index
+from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, open_engine
 from netdicom_tx.archive.matching import (
     InformationModel,
     MatchingError,
     QueryOptions,
     find_query,
 )
-from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, open_engine
 from netdicom_tx.dsutils import DataSetError, decode
 from netdicom_tx.uids import (
     EXPLICIT_VR_BIG_ENDIAN,

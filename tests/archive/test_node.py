@@ -30,7 +30,7 @@ from netdicom_tx.archive import (
     filestore,
 )
 from netdicom_tx.archive.encoded import walk as header
-from netdicom_tx.archive.index import IndexUnavailableError
+from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.queue import RUNNING, WAITING
 from netdicom_tx.archive.reconcile import verify
 from netdicom_tx.dsutils import part10_header, read_file_meta

@@ -17,7 +17,7 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-from netdicom_tx.archive.database import EngineDatabase
+from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.queue import (
     ATTEMPTS,
     CONCURRENCY,
@@ -308,7 +308,7 @@ def test_postgresql_skips_what_others_claim() -> None:
 
 PROGRAM = """
 import sys
-from netdicom_tx.archive.database import EngineDatabase
+from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.queue import Queue
 queue = Queue(EngineDatabase(sys.argv[1]), "node-1")
 queue.database.write(lambda c: queue.put(c, "report", "PEER", {"uid": "1.2.3"})).result()

@@ -9,7 +9,7 @@ import pytest
 
 from netdicom_tx.archive import reconcile as module
 from netdicom_tx.archive.filestore import FileStore
-from netdicom_tx.archive.index import Index, record_of
+from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.reconcile import Fault, reconcile, verify
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN

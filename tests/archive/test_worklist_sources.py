@@ -17,8 +17,8 @@ from pydicom.uid import UID
 from twisted.internet import defer
 
 from netdicom_tx import dsutils
-from netdicom_tx.archive.database import EngineDatabase
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
+from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.worklist import IWorklistSource, WorklistItem
 from netdicom_tx.archive.worklist_sources import (
     FILE_LIMIT,

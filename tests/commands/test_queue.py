@@ -13,7 +13,7 @@ import pytest
 from interop.peers import Node, eventually
 
 from netdicom_tx.archive import FileStore
-from netdicom_tx.archive.database import EngineDatabase
+from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.queue import GiveUpError, Queue
 from netdicom_tx.commands import run
 from netdicom_tx.commands.failures import CommandError

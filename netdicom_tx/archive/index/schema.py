@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from ..exceptions import NetDICOMError
+from ...exceptions import NetDICOMError
 
 __all__ = [
     "ATTRIBUTES",

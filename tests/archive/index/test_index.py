@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
-from netdicom_tx.archive.index import (
+from netdicom_tx.archive.index.index import (
     GROUP_LIMIT,
     Index,
     IndexUnavailableError,
@@ -24,12 +24,12 @@ from netdicom_tx.archive.index import (
     InstanceRef,
     record_of,
 )
+from netdicom_tx.archive.index.schema import IndexUnusableError
 from netdicom_tx.archive.matching import InformationModel, QueryOptions
-from netdicom_tx.archive.schema import IndexUnusableError
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
-from .patients import data_set, find
+from ..patients import data_set, find
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -207,7 +207,7 @@ def test_a_series_uid_of_two_studies_is_two_series(index: Index) -> None:
 def test_more_entities_than_are_remembered_are_found_again(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netdicom_tx.archive.writer._REMEMBERED", 2)
+    monkeypatch.setattr("netdicom_tx.archive.index.writer._REMEMBERED", 2)
     for _ in range(2):
         add(
             index,
@@ -396,7 +396,7 @@ def _pages(index: Index, **keys: Any) -> Any:
 @pytest.fixture
 def many(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
     """Twenty-five instances, and pages of ten."""
-    monkeypatch.setattr("netdicom_tx.archive.index.PAGE", 10)
+    monkeypatch.setattr("netdicom_tx.archive.index.index.PAGE", 10)
     add(index, *(record(f"1.{number}", Rows=number + 1) for number in range(25)))
     return index
 
@@ -448,7 +448,7 @@ def test_queries_run_while_instances_come(index: Index) -> None:
 def test_a_large_set_is_answered_as_the_database_has_it(
     many: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netdicom_tx.archive.index._SORTED", 5)
+    monkeypatch.setattr("netdicom_tx.archive.index.index._SORTED", 5)
     assert sum(map(len, _pages(many))) == 25
 
 

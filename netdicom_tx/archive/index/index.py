@@ -23,10 +23,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
-from ..exceptions import NetDICOMError
-from .answers import Answers
-from .encoded.values import offset_minutes
-from .matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
+from ...exceptions import NetDICOMError
+from ..answers import Answers
+from ..encoded.values import offset_minutes
+from ..matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
 from .record import NO_HEADER, Header, InstanceRecord, record_of
 from .schema import (
     IndexUnusableError,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..dsutils import is_deflated, read_file_meta
-from .encoded.elements import (
+from ...dsutils import is_deflated, read_file_meta
+from ..encoded.elements import (
     CANONICAL,
     LONG_VRS,
     Buffer,
@@ -25,8 +25,8 @@ from .encoded.elements import (
     recode,
     vr_of,
 )
-from .encoded.values import codecs_of, keys_of, text_of
-from .encoded.walk import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
+from ..encoded.values import codecs_of, keys_of, text_of
+from ..encoded.walk import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
 from .schema import ATTRIBUTES, Level, attributes_of
 
 __all__ = ["NO_HEADER", "Header", "InstanceRecord", "digest_of", "record_of"]
@@ -119,7 +119,7 @@ NO_HEADER: Final = Header(b"", {}, CANONICAL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """One instance, as :meth:`Index.add <netdicom_tx.archive.index.Index.add>` takes it.
+    """One instance, as :meth:`Index.add <netdicom_tx.archive.index.index.Index.add>` takes it.
 
     Attributes:
         path: Where its file is.

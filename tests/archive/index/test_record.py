@@ -17,15 +17,15 @@ from pydicom.dataset import Dataset
 
 from netdicom_tx.archive.encoded.elements import CANONICAL, coding_of, encode_element
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
-from netdicom_tx.archive.items import in_coding
-from netdicom_tx.archive.record import (
+from netdicom_tx.archive.index.record import (
     ELEMENT_LIMIT,
     HEADER_LIMIT,
     VALUE_LIMIT,
     Header,
     record_of,
 )
-from netdicom_tx.archive.schema import Level
+from netdicom_tx.archive.index.schema import Level
+from netdicom_tx.archive.items import in_coding
 from netdicom_tx.dsutils import DataSetError, decode, encode, part10_header
 from netdicom_tx.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -34,7 +34,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
-from .data_sets import (
+from ..data_sets import (
     BIG_ENDIAN,
     CT_IMAGE_STORAGE,
     ENCODINGS,
@@ -43,7 +43,7 @@ from .data_sets import (
     Encoding,
     deflated,
 )
-from .patients import data_set
+from ..patients import data_set
 
 SYNTAXES = (
     IMPLICIT_VR_LITTLE_ENDIAN,

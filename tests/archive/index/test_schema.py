@@ -15,9 +15,9 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.schema import CreateTable
 
-from netdicom_tx.archive import schema
 from netdicom_tx.archive.encoded import values
-from netdicom_tx.archive.schema import ATTRIBUTES, COMPUTED, IndexUnusableError, Level
+from netdicom_tx.archive.index import schema
+from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, IndexUnusableError, Level
 
 MODELS = json.loads(
     (Path(__file__).parents[1] / "standard" / "qr_information_model.json").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from netdicom_tx.archive.database import EngineDatabase
+from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.worklist_sources import worklist_item
 
 ROW = {"study_instance_uid": "1.2.3", "step_id": "S1", "data": b"x"}
