@@ -25,8 +25,9 @@ from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
-from netdicom_tx.archive import Duplicates, FileStore, filestore
-from netdicom_tx.archive.filestore import Kept, Spool
+from netdicom_tx.archive import Duplicates, FileStore
+from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive.store.filestore import Kept, Spool
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.exceptions import AssociationReleasedError, ConnectionLostError

@@ -1,9 +1,9 @@
 """The archive: an AE, a file store, an index, and what ``twistd dicom`` makes of them."""
 
-from .filestore import Duplicates, FileStore, StorageError
 from .index.index import Index, IndexUnavailableError
 from .index.schema import IndexUnusableError
 from .node import ArchiveAE
+from .store.filestore import Duplicates, FileStore, StorageError
 
 __all__ = [
     "ArchiveAE",

@@ -40,11 +40,11 @@ from ..uids import (
 )
 from ..userdataitems import SOPClassExtendedNegotiation
 from .encoded.walk import InvalidDataSetError
-from .filestore import FileStore, Kept, MismatchError, Outcome, Spool
 from .index.index import Index, IndexUnavailableError
 from .index.record import InstanceRecord, digest_of, record_of
-from .reconcile import reconcile
 from .retrieval import Retrieval
+from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
+from .store.reconcile import reconcile
 from .workers import Workers
 from .workflow import Workflow, WorkflowOptions
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..archive.reconcile import reconcile
+from ..archive.store.reconcile import reconcile
 from .archive import archive_options, opened_index, opened_store
 from .failures import ExitCode
 from .options import examples

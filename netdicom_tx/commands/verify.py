@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..archive.reconcile import verify
+from ..archive.store.reconcile import verify
 from .archive import archive_options, opened_index
 from .failures import ExitCode
 from .options import examples

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from netdicom_tx.archive import filestore
+from netdicom_tx.archive.store import filestore
 
 #: The calls that change a disk, or promise that it has changed.
 WATCHED = ("open", "writev", "fsync", "rename", "close")
@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
 
 class WatchedOS:
-    """The ``os`` module for :mod:`netdicom_tx.archive.filestore`.
+    """The ``os`` module for :mod:`netdicom_tx.archive.store.filestore`.
 
     Args:
         fail_at: Which of the watched calls fails, from 1; None lets all succeed.

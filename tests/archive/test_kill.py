@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive.encoded.walk import scan
-from netdicom_tx.archive.filestore import SPOOL_MEMORY
+from netdicom_tx.archive.store.filestore import SPOOL_MEMORY
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.exceptions import AssociationError
 

@@ -24,9 +24,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
-from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError, filestore
-from netdicom_tx.archive.filestore import Outcome
-from netdicom_tx.archive.reconcile import verify
+from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError
+from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive.store.filestore import Outcome
+from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import AAbort

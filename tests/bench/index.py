@@ -22,10 +22,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from netdicom_tx.archive.filestore import FileStore
 from netdicom_tx.archive.index.index import Index, InstanceRecord, record_of
 from netdicom_tx.archive.matching import InformationModel, QueryOptions
-from netdicom_tx.archive.reconcile import reconcile
+from netdicom_tx.archive.store.filestore import FileStore
+from netdicom_tx.archive.store.reconcile import reconcile
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 

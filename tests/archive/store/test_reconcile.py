@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from netdicom_tx.archive import reconcile as module
-from netdicom_tx.archive.filestore import FileStore
 from netdicom_tx.archive.index.index import Index, record_of
-from netdicom_tx.archive.reconcile import Fault, reconcile, verify
+from netdicom_tx.archive.store import reconcile as module
+from netdicom_tx.archive.store.filestore import FileStore
+from netdicom_tx.archive.store.reconcile import Fault, reconcile, verify
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
-from .data_sets import CT_IMAGE_STORAGE, ct
+from ..data_sets import CT_IMAGE_STORAGE, ct
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from ..dsutils import DataSetError
-from .encoded.walk import InvalidDataSetError
-from .index.index import Index
-from .index.record import digest_of, record_of
+from ...dsutils import DataSetError
+from ..encoded.walk import InvalidDataSetError
+from ..index.index import Index
+from ..index.record import digest_of, record_of
 
 __all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
 
@@ -29,7 +29,7 @@ _AHEAD: Final = 256
 
 
 class Files(Protocol):
-    """What is needed of a :class:`~netdicom_tx.archive.filestore.FileStore`."""
+    """What is needed of a :class:`~netdicom_tx.archive.store.filestore.FileStore`."""
 
     @property
     def instances(self) -> Path:

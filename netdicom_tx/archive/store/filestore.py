@@ -29,9 +29,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..dsutils import DataSetError, part10_header, read_file_meta
-from ..exceptions import NetDICOMError
-from .encoded.walk import Scanned, scan
+from ...dsutils import DataSetError, part10_header, read_file_meta
+from ...exceptions import NetDICOMError
+from ..encoded.walk import Scanned, scan
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -1,0 +1,1 @@
+"""Where instances live: files that survive a power cut, and their agreement with the index."""
