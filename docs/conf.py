@@ -99,7 +99,7 @@ def implementation() -> str:
 
 def matching(vr: str, is_counted: bool) -> str:
     """Which kinds of matching a key of this VR takes (PS3.4 C.2.2.2)."""
-    from netdicom_tx.archive.criteria import WILD_CARD_VRS
+    from netdicom_tx.archive.query.criteria import WILD_CARD_VRS
 
     if vr == "SQ":
         return "sequence"
@@ -138,7 +138,7 @@ def query_keys() -> str:
 
 def query_options() -> str:
     """What the node answers to extended negotiation that asks for everything (PS3.4 C.5.1.1.1)."""
-    from netdicom_tx.archive.identifiers import QueryOptions
+    from netdicom_tx.archive.query.identifiers import QueryOptions
 
     options = (
         "relational queries; relational retrieval",
@@ -184,9 +184,9 @@ def procedure_step() -> str:
 def limits() -> str:
     """Bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, requests
-    from netdicom_tx.archive import identifiers
     from netdicom_tx.archive.encoded import walk as header
     from netdicom_tx.archive.index import record
+    from netdicom_tx.archive.query import identifiers
 
     mega, kilo = 1 << 20, 1 << 10
     return table(

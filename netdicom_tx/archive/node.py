@@ -42,7 +42,7 @@ from ..userdataitems import SOPClassExtendedNegotiation
 from .encoded.walk import InvalidDataSetError
 from .index.index import Index, IndexUnavailableError
 from .index.record import InstanceRecord, digest_of, record_of
-from .retrieval import Retrieval
+from .query.retrieval import Retrieval
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
 from .store.reconcile import reconcile
 from .workers import Workers

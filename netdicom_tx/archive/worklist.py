@@ -2,7 +2,7 @@
 
 Items come from sources (:class:`IWorklistSource`; those of the archive are in
 :mod:`netdicom_tx.archive.worklist_sources`) and are matched in memory, as Unicode, by the rules of
-:mod:`netdicom_tx.archive.matching`, with what Annex K says of its own:
+:mod:`netdicom_tx.archive.query.matching`, with what Annex K says of its own:
 
 * every key of the identifier is matched, at any depth; the standard's list of required ones is shorter;
 * an attribute without a value is matched by no value of a key;
@@ -32,8 +32,6 @@ from .. import dsutils, statuses
 from ..exceptions import StatusError
 from ..negotiation import PContextDef
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
-from .answers import Encode, encoder_of
-from .criteria import Between, Criterion
 from .encoded.elements import (
     CANONICAL,
     Coding,
@@ -48,8 +46,10 @@ from .encoded.elements import (
 )
 from .encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
 from .encoded.walk import InvalidDataSetError
-from .identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
 from .index.schema import Level
+from .query.answers import Encode, encoder_of
+from .query.criteria import Between, Criterion
+from .query.identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
 
 __all__ = [
     "ENDED",

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from netdicom_tx.archive.index.index import Index, record_of
-from netdicom_tx.archive.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.dsutils import decode, encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 

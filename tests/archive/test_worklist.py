@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from netdicom_tx import AE, StatusError, dsutils
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
-from netdicom_tx.archive.identifiers import MatchingError
+from netdicom_tx.archive.query.identifiers import MatchingError
 from netdicom_tx.archive.worklist import (
     IWorklistSource,
     StepKey,

@@ -23,7 +23,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from netdicom_tx.archive.index.index import Index, InstanceRecord, record_of
-from netdicom_tx.archive.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.store.filestore import FileStore
 from netdicom_tx.archive.store.reconcile import reconcile
 from netdicom_tx.dsutils import encode

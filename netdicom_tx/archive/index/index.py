@@ -24,9 +24,9 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from ...exceptions import NetDICOMError
-from ..answers import Answers
 from ..encoded.values import offset_minutes
-from ..matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
+from ..query.answers import Answers
+from ..query.matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
 from .record import NO_HEADER, Header, InstanceRecord, record_of
 from .schema import (
     IndexUnusableError,
@@ -140,7 +140,7 @@ class Index:
         url: Of SQLAlchemy: ``sqlite:///archive/index.db``.
         root: Paths are kept relative to it, so that an archive can be moved.
         readers: Connections for queries that are kept open.
-        match_unknown: As for :func:`~netdicom_tx.archive.matching.find_query`.
+        match_unknown: As for :func:`~netdicom_tx.archive.query.matching.find_query`.
         zone: The time zone of instances that do not say theirs; None is the machine's.
     """
 

@@ -25,7 +25,7 @@ from netdicom_tx.archive.index.index import (
     record_of,
 )
 from netdicom_tx.archive.index.schema import IndexUnusableError
-from netdicom_tx.archive.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 

@@ -25,7 +25,7 @@ from netdicom_tx.archive.index.record import (
     record_of,
 )
 from netdicom_tx.archive.index.schema import Level
-from netdicom_tx.archive.items import in_coding
+from netdicom_tx.archive.query.items import in_coding
 from netdicom_tx.dsutils import DataSetError, decode, encode, part10_header
 from netdicom_tx.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,

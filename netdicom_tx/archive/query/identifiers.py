@@ -1,7 +1,7 @@
 """The keys of an identifier, as tests of values (PS3.4 C.2.2.2).
 
 Here is read what came: elements that may be anything at all become :class:`Key`, or a
-:class:`MatchingError`. Which rows they ask for is in :mod:`netdicom_tx.archive.matching`.
+:class:`MatchingError`. Which rows they ask for is in :mod:`netdicom_tx.archive.query.matching`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from pydicom.datadict import dictionary_VM, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from .. import statuses, uids
-from ..exceptions import StatusError
+from ... import statuses, uids
+from ...exceptions import StatusError
+from ..encoded.elements import vr_of
+from ..encoded.values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
+from ..index.schema import ATTRIBUTES, COMPUTED, LEVELS, Level
 from .criteria import (
     WILD_CARD_VRS,
     Criterion,
@@ -29,9 +32,6 @@ from .criteria import (
     is_wild,
     range_of,
 )
-from .encoded.elements import vr_of
-from .encoded.values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
-from .index.schema import ATTRIBUTES, COMPUTED, LEVELS, Level
 
 __all__ = [
     "UNIQUE_KEYS",

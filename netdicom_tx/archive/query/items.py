@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .criteria import Criterion
-from .encoded.elements import (
+from ..encoded.elements import (
     CANONICAL,
     Coding,
     Element,
@@ -19,7 +18,8 @@ from .encoded.elements import (
     items,
     recode,
 )
-from .encoded.values import text_of
+from ..encoded.values import text_of
+from .criteria import Criterion
 from .identifiers import Key, SequenceKey
 
 __all__ = ["accepts_items", "in_coding", "selected_items"]

@@ -40,9 +40,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
-from .. import statuses
+from ... import statuses
+from ..encoded.values import shifted
+from ..index.schema import ATTRIBUTES, COMPUTED, LEVELS, TABLES, Attribute, Level
 from .criteria import Between, Criterion, Equal, Test, within
-from .encoded.values import shifted
 from .identifiers import (
     UNIQUE_KEYS,
     Identifier,
@@ -54,7 +55,6 @@ from .identifiers import (
     mismatch,
     name_of,
 )
-from .index.schema import ATTRIBUTES, COMPUTED, LEVELS, TABLES, Attribute, Level
 
 __all__ = [
     "InformationModel",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from netdicom_tx.archive.answers import encoder_of
 from netdicom_tx.archive.encoded.values import codecs_of, decode
 from netdicom_tx.archive.index.index import Index, record_of
-from netdicom_tx.archive.matching import InformationModel
+from netdicom_tx.archive.query.answers import encoder_of
+from netdicom_tx.archive.query.matching import InformationModel
 from netdicom_tx.dsutils import decode as decode_data_set
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import (
@@ -21,8 +21,8 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
-from .data_sets import EXPLICIT
-from .patients import PATIENTS, add, archive, data_set, find, instances, options, study_uid
+from ..data_sets import EXPLICIT
+from ..patients import PATIENTS, add, archive, data_set, find, instances, options, study_uid
 
 SYNTAXES = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 #: What every answer has, whatever was asked for.

@@ -14,17 +14,17 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from .. import statuses, uids
-from ..applicationentity import RemoteAE
-from ..asceprovider import Association
-from ..exceptions import StatusError
-from ..negotiation import PContextDef
-from ..sopclass import Instance
-from ..uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
-from ..userdataitems import SOPClassExtendedNegotiation
+from ... import statuses, uids
+from ...applicationentity import RemoteAE
+from ...asceprovider import Association
+from ...exceptions import StatusError
+from ...negotiation import PContextDef
+from ...sopclass import Instance
+from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
+from ...userdataitems import SOPClassExtendedNegotiation
+from ..index.index import Index, IndexUnavailableError, InstanceRef
+from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
-from .index.index import Index, IndexUnavailableError, InstanceRef
-from .workers import Workers
 
 __all__ = ["Retrieval"]
 

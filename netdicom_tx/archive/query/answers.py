@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from pydicom.charset import encode_string, python_encoding
 
-from .encoded.elements import coding_of, encode_element, is_binary, swapped
-from .encoded.values import decode
+from ..encoded.elements import coding_of, encode_element, is_binary, swapped
+from ..encoded.values import decode
+from ..index.record import NO_HEADER, Header
+from ..index.schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 from .identifiers import Key, SequenceKey
-from .index.record import NO_HEADER, Header
-from .index.schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 from .items import accepts_items, in_coding, selected_items
 from .matching import Query, ZoneTest, computed
 

@@ -23,8 +23,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from sqlalchemy.dialects import postgresql
 
-from netdicom_tx.archive.answers import Answers
-from netdicom_tx.archive.criteria import (
+from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
+from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
+from netdicom_tx.archive.index.index import Index
+from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, open_engine
+from netdicom_tx.archive.query.answers import Answers
+from netdicom_tx.archive.query.criteria import (
     Criterion,
     Equal,
     Fuzzy,
@@ -34,11 +38,7 @@ from netdicom_tx.archive.criteria import (
     matches_wild_card,
     range_of,
 )
-from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
-from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
-from netdicom_tx.archive.index.index import Index
-from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, open_engine
-from netdicom_tx.archive.matching import (
+from netdicom_tx.archive.query.matching import (
     InformationModel,
     MatchingError,
     QueryOptions,
@@ -51,7 +51,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
-from .patients import (
+from ..patients import (
     PATIENTS,
     SOP_CLASSES,
     STUDIES,

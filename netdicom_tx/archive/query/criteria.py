@@ -21,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .encoded.values import (
+from ..encoded.values import (
     Moment,
     PersonName,
     date_range,
