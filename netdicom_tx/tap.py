@@ -13,7 +13,7 @@ from twisted.python import usage
 
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
-from .archive.workflow import WorkflowOptions
+from .archive.workflow.workflow import WorkflowOptions
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 

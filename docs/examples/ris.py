@@ -4,7 +4,7 @@ from pydicom.dataset import Dataset
 from twisted.internet.threads import deferToThread
 
 from netdicom_tx import AE, StatusError, statuses
-from netdicom_tx.archive.worklist import Worklist
+from netdicom_tx.archive.workflow.worklist import Worklist
 from netdicom_tx.sopclass import StorageCommitment, modality_work_list_scp
 from netdicom_tx.sopclass.procedure_step import ModalityPerformedProcedureStep, updated
 

@@ -46,7 +46,7 @@ from .query.retrieval import Retrieval
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
 from .store.reconcile import reconcile
 from .workers import Workers
-from .workflow import Workflow, WorkflowOptions
+from .workflow.workflow import Workflow, WorkflowOptions
 
 __all__ = ["ArchiveAE"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ..archive.queue import DEAD, RUNNING, WAITING, Queue, Task
+from ..archive.workflow.outbound import DEAD, RUNNING, WAITING, Queue, Task
 from .archive import archive_options, opened_index
 from .failures import CommandError, ExitCode, Problem, bad_input
 from .options import examples

@@ -18,7 +18,7 @@ from twisted.internet.defer import maybeDeferred
 
 from ..archive.encoded.values import date_range
 from ..archive.encoded.walk import InvalidDataSetError
-from ..archive.worklist_sources import (
+from ..archive.workflow.worklist_sources import (
     WorklistImportError,
     WorklistTable,
     read_csv,

@@ -11,8 +11,8 @@ from twisted.internet.error import ConnectionRefusedError
 
 from netdicom_tx import AE, RemoteAE
 from netdicom_tx.archive.index.index import Index, record_of
-from netdicom_tx.archive.queue import Queue, QueueRunner
 from netdicom_tx.archive.store.filestore import FileStore
+from netdicom_tx.archive.workflow.outbound import Queue, QueueRunner
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.sopclass import storage_scp
 from netdicom_tx.testing import Pair, join, success_of

@@ -24,9 +24,9 @@ from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
 from netdicom_tx.archive.encoded import walk as header
 from netdicom_tx.archive.index.index import IndexUnavailableError
-from netdicom_tx.archive.queue import RUNNING, WAITING
 from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store.reconcile import verify
+from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.statuses import Status
 from netdicom_tx.testing import connected

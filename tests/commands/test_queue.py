@@ -14,7 +14,7 @@ from interop.peers import Node, eventually
 
 from netdicom_tx.archive import FileStore
 from netdicom_tx.archive.index.database import EngineDatabase
-from netdicom_tx.archive.queue import GiveUpError, Queue
+from netdicom_tx.archive.workflow.outbound import GiveUpError, Queue
 from netdicom_tx.commands import run
 from netdicom_tx.commands.failures import CommandError
 from netdicom_tx.commands.output import Output

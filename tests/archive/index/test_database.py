@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from netdicom_tx.archive.index.database import EngineDatabase
-from netdicom_tx.archive.worklist_sources import worklist_item
+from netdicom_tx.archive.workflow.worklist_sources import worklist_item
 
 ROW = {"study_instance_uid": "1.2.3", "step_id": "S1", "data": b"x"}
 

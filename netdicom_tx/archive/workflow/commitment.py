@@ -28,21 +28,21 @@ import sqlalchemy as sa
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from .. import statuses
-from ..applicationentity import AE, RemoteAE
-from ..asceprovider import Association
-from ..dsutils import DataSetError
-from ..exceptions import NetDICOMError, StatusError
-from ..negotiation import PContextDef
-from ..sopclass import StorageCommitment
-from ..sopclass.storage_commitment import Report, report_to, send_report
-from ..statuses import Status
-from .encoded.walk import InvalidDataSetError
-from .index.database import big_integer
-from .index.index import Index, IndexUnavailableError, InstanceRef
-from .index.record import digest_of, record_of
-from .index.schema import instance, metadata
-from .queue import GiveUpError, QueueRunner, Task
+from ... import statuses
+from ...applicationentity import AE, RemoteAE
+from ...asceprovider import Association
+from ...dsutils import DataSetError
+from ...exceptions import NetDICOMError, StatusError
+from ...negotiation import PContextDef
+from ...sopclass import StorageCommitment
+from ...sopclass.storage_commitment import Report, report_to, send_report
+from ...statuses import Status
+from ..encoded.walk import InvalidDataSetError
+from ..index.database import big_integer
+from ..index.index import Index, IndexUnavailableError, InstanceRef
+from ..index.record import digest_of, record_of
+from ..index.schema import instance, metadata
+from .outbound import GiveUpError, QueueRunner, Task
 
 __all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment", "peer_of"]
 

@@ -29,19 +29,19 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from .. import dsutils
-from ..exceptions import NetDICOMError
-from ..uids import (
+from ... import dsutils
+from ...exceptions import NetDICOMError
+from ...uids import (
     DEFLATED_TRANSFER_SYNTAXES,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from .encoded.elements import CANONICAL, elements
-from .encoded.values import NUMBERS, codecs_of, text_of
-from .encoded.walk import INFLATED_LIMIT, InvalidDataSetError
-from .index.database import Database, big_integer
-from .index.schema import metadata
+from ..encoded.elements import CANONICAL, elements
+from ..encoded.values import NUMBERS, codecs_of, text_of
+from ..encoded.walk import INFLATED_LIMIT, InvalidDataSetError
+from ..index.database import Database, big_integer
+from ..index.schema import metadata
 from .worklist import IWorklistSource, StepKey, WorklistItem
 
 __all__ = [

@@ -27,21 +27,21 @@ from pydicom.uid import generate_uid
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from .. import dsutils, statuses
-from ..applicationentity import AE, RemoteAE
-from ..asceprovider import Association
-from ..dimsemessages import Response
-from ..exceptions import ClassNotSupportedError, StatusError
-from ..negotiation import PContextDef
-from ..requests import status_of
-from ..sopclass import NormalizedSCU
-from ..sopclass.instance_availability import (
+from ... import dsutils, statuses
+from ...applicationentity import AE, RemoteAE
+from ...asceprovider import Association
+from ...dimsemessages import Response
+from ...exceptions import ClassNotSupportedError, StatusError
+from ...negotiation import PContextDef
+from ...requests import status_of
+from ...sopclass import NormalizedSCU
+from ...sopclass.instance_availability import (
     INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,
     Available,
     availability,
     instance_availability_scu,
 )
-from ..sopclass.procedure_step import (
+from ...sopclass.procedure_step import (
     EVENTS,
     IN_PROGRESS,
     MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS,
@@ -51,12 +51,12 @@ from ..sopclass.procedure_step import (
     state_of,
     updated,
 )
-from ..uids import DEFAULT_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
+from ...uids import DEFAULT_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
+from ..index.database import Database, big_integer
+from ..index.index import IndexUnavailableError
+from ..index.schema import instance, metadata, series, study
 from .commitment import expect_success, peer_of
-from .index.database import Database, big_integer
-from .index.index import IndexUnavailableError
-from .index.schema import instance, metadata, series, study
-from .queue import GiveUpError, NotYetError, QueueRunner, Task
+from .outbound import GiveUpError, NotYetError, QueueRunner, Task
 from .worklist import StepKey
 
 __all__ = ["ProcedureSteps", "procedure_step", "scheduled_step"]

@@ -13,14 +13,14 @@ from typing import Any
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
-from ..applicationentity import AE, RemoteAE
-from ..sopclass import modality_work_list_scp
-from ..sopclass.procedure_step import ModalityPerformedProcedureStep
+from ...applicationentity import AE, RemoteAE
+from ...sopclass import modality_work_list_scp
+from ...sopclass.procedure_step import ModalityPerformedProcedureStep
+from ..index.index import Index
+from ..workers import Workers
 from .commitment import ArchiveCommitment
-from .index.index import Index
-from .procedure_steps import ProcedureSteps
-from .queue import Queue, QueueRunner
-from .workers import Workers
+from .outbound import Queue, QueueRunner
+from .performed_steps import ProcedureSteps
 from .worklist import Worklist
 from .worklist_sources import WorklistDirectory, WorklistTable
 

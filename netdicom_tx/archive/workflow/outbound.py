@@ -32,9 +32,9 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..exceptions import NetDICOMError
-from .index.database import Database, big_integer
-from .index.schema import metadata
+from ...exceptions import NetDICOMError
+from ..index.database import Database, big_integer
+from ..index.schema import metadata
 
 __all__ = [
     "DEAD",

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from netdicom_tx.archive.index.database import EngineDatabase
-from netdicom_tx.archive.queue import (
+from netdicom_tx.archive.workflow.outbound import (
     ATTEMPTS,
     CONCURRENCY,
     DEAD,
@@ -309,7 +309,7 @@ def test_postgresql_skips_what_others_claim() -> None:
 PROGRAM = """
 import sys
 from netdicom_tx.archive.index.database import EngineDatabase
-from netdicom_tx.archive.queue import Queue
+from netdicom_tx.archive.workflow.outbound import Queue
 queue = Queue(EngineDatabase(sys.argv[1]), "node-1")
 queue.database.write(lambda c: queue.put(c, "report", "PEER", {"uid": "1.2.3"})).result()
 assert queue.claim(kinds=["report"]).result().attempt == 1

@@ -14,9 +14,9 @@ from pydicom.sequence import Sequence
 from twisted.internet import defer
 
 from netdicom_tx import AE, StatusError, dsutils
-from netdicom_tx.archive import procedure_steps as module
-from netdicom_tx.archive.procedure_steps import ProcedureSteps
-from netdicom_tx.archive.queue import DEAD, WAITING
+from netdicom_tx.archive.workflow import performed_steps as module
+from netdicom_tx.archive.workflow.outbound import DEAD, WAITING
+from netdicom_tx.archive.workflow.performed_steps import ProcedureSteps
 from netdicom_tx.sopclass.instance_availability import InstanceAvailabilityNotification
 from netdicom_tx.sopclass.procedure_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS as NOTIFICATION,
@@ -35,9 +35,9 @@ from netdicom_tx.sopclass.procedure_step import (
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
-from .data_sets import CT_IMAGE_STORAGE as CT
-from .data_sets import EXPLICIT, padded
-from .nodes import Node, at_once
+from ..data_sets import CT_IMAGE_STORAGE as CT
+from ..data_sets import EXPLICIT, padded
+from ..nodes import Node, at_once
 
 T = TypeVar("T")
 UID = "1.2.826.0.1.3680043.10.1"

@@ -10,17 +10,17 @@ import pytest
 import sqlalchemy as sa
 
 from netdicom_tx import AE, EventHandlingError, StatusError
-from netdicom_tx.archive.commitment import REMEMBERED, ArchiveCommitment, commitment
-from netdicom_tx.archive.queue import DEAD, RUNNING, WAITING
+from netdicom_tx.archive.workflow.commitment import REMEMBERED, ArchiveCommitment, commitment
+from netdicom_tx.archive.workflow.outbound import DEAD, RUNNING, WAITING
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.sopclass import StorageCommitment, storage_commitment_scu
 from netdicom_tx.testing import success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 
-from .data_sets import CT_IMAGE_STORAGE as CT
-from .data_sets import ct
-from .nodes import Node, at_once
+from ..data_sets import CT_IMAGE_STORAGE as CT
+from ..data_sets import ct
+from ..nodes import Node, at_once
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 HERE = [(CT, f"1.2.{number}") for number in range(3)]

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from netdicom_tx import AE, StatusError, dsutils
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.archive.query.identifiers import MatchingError
-from netdicom_tx.archive.worklist import (
+from netdicom_tx.archive.workflow.worklist import (
     IWorklistSource,
     StepKey,
     Worklist,
@@ -33,7 +33,7 @@ from netdicom_tx.uids import (
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
 )
 
-from .worklists import asking, data_set, decoded, encoded, received, scheduled
+from ..worklists import asking, data_set, decoded, encoded, received, scheduled
 
 STANDARD = Path(__file__).parent.parent / "standard"
 JAPANESE = ["", "ISO 2022 IR 87"]

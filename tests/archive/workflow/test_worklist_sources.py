@@ -19,8 +19,8 @@ from twisted.internet import defer
 from netdicom_tx import dsutils
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.archive.index.database import EngineDatabase
-from netdicom_tx.archive.worklist import IWorklistSource, WorklistItem
-from netdicom_tx.archive.worklist_sources import (
+from netdicom_tx.archive.workflow.worklist import IWorklistSource, WorklistItem
+from netdicom_tx.archive.workflow.worklist_sources import (
     FILE_LIMIT,
     WorklistDirectory,
     WorklistImportError,
@@ -37,7 +37,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 
-from .worklists import data_set, encoded, scheduled
+from ..worklists import data_set, encoded, scheduled
 
 SYNTAXES = [
     IMPLICIT_VR_LITTLE_ENDIAN,

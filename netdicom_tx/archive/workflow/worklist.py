@@ -1,7 +1,7 @@
 """The modality worklist of an archive: scheduled procedure steps, matched and answered (PS3.4 Annex K).
 
 Items come from sources (:class:`IWorklistSource`; those of the archive are in
-:mod:`netdicom_tx.archive.worklist_sources`) and are matched in memory, as Unicode, by the rules of
+:mod:`netdicom_tx.archive.workflow.worklist_sources`) and are matched in memory, as Unicode, by the rules of
 :mod:`netdicom_tx.archive.query.matching`, with what Annex K says of its own:
 
 * every key of the identifier is matched, at any depth; the standard's list of required ones is shorter;
@@ -28,11 +28,11 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from zope.interface import Interface
 
-from .. import dsutils, statuses
-from ..exceptions import StatusError
-from ..negotiation import PContextDef
-from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
-from .encoded.elements import (
+from ... import dsutils, statuses
+from ...exceptions import StatusError
+from ...negotiation import PContextDef
+from ...uids import EXPLICIT_VR_LITTLE_ENDIAN
+from ..encoded.elements import (
     CANONICAL,
     Coding,
     Element,
@@ -44,12 +44,12 @@ from .encoded.elements import (
     recode,
     swapped,
 )
-from .encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
-from .encoded.walk import InvalidDataSetError
-from .index.schema import Level
-from .query.answers import Encode, encoder_of
-from .query.criteria import Between, Criterion
-from .query.identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
+from ..encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
+from ..encoded.walk import InvalidDataSetError
+from ..index.schema import Level
+from ..query.answers import Encode, encoder_of
+from ..query.criteria import Between, Criterion
+from ..query.identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
 
 __all__ = [
     "ENDED",

@@ -13,8 +13,8 @@ from twisted.internet import defer
 
 from netdicom_tx import AE
 from netdicom_tx.archive.workers import Workers
-from netdicom_tx.archive.workflow import Workflow, WorkflowOptions
-from netdicom_tx.archive.worklist_sources import WorklistTable
+from netdicom_tx.archive.workflow.workflow import Workflow, WorkflowOptions
+from netdicom_tx.archive.workflow.worklist_sources import WorklistTable
 from netdicom_tx.negotiation import PContextDef
 from netdicom_tx.sopclass import (
     StorageCommitment,
@@ -29,10 +29,10 @@ from netdicom_tx.testing import success_of
 from netdicom_tx.uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS as WORKLIST
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 
-from .data_sets import CT_IMAGE_STORAGE as CT
-from .data_sets import ct
-from .nodes import Node, at_once
-from .worklists import asking, encoded, scheduled
+from ..data_sets import CT_IMAGE_STORAGE as CT
+from ..data_sets import ct
+from ..nodes import Node, at_once
+from ..worklists import asking, encoded, scheduled
 
 
 class Served(AE):
