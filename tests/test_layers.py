@@ -226,7 +226,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
         ("dispatch", "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association"),
         ("applicationentity", "def f():\n    from twisted.internet import reactor"),
         ("sopclass.storage", "from netdicom_tx.sopclass import verification"),
-        ("archive.index", "import sqlalchemy\nfrom netdicom_tx import AE"),
+        ("archive.index.index", "import sqlalchemy\nfrom netdicom_tx import AE"),
     ],
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:

@@ -20,7 +20,7 @@ from netdicom_tx.archive.index import schema
 from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, IndexUnusableError, Level
 
 MODELS = json.loads(
-    (Path(__file__).parents[1] / "standard" / "qr_information_model.json").read_text()
+    (Path(__file__).parents[2] / "standard" / "qr_information_model.json").read_text()
 )["models"]
 
 

@@ -846,7 +846,7 @@ def test_extended_negotiation_says_what_is_done(offered: bytes, answered: bytes)
 
 def test_every_sop_class_has_its_model() -> None:
     models = json.loads(
-        (Path(__file__).parents[1] / "standard" / "qr_information_model.json").read_text()
+        (Path(__file__).parents[2] / "standard" / "qr_information_model.json").read_text()
     )["models"]
     for name in ("patient_root", "study_root", "patient_study_only", "composite_instance_root"):
         for uid in models[name]["sop_classes"].values():

@@ -324,7 +324,7 @@ def test_a_task_survives_the_kill_of_who_performs_it(tmp_path: Path) -> None:
         [sys.executable, "-c", PROGRAM, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"claimed\n"

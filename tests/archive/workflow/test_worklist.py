@@ -35,7 +35,7 @@ from netdicom_tx.uids import (
 
 from ..worklists import asking, data_set, decoded, encoded, received, scheduled
 
-STANDARD = Path(__file__).parent.parent / "standard"
+STANDARD = Path(__file__).parents[2] / "standard"
 JAPANESE = ["", "ISO 2022 IR 87"]
 KOREAN = ["", "ISO 2022 IR 149"]
 
