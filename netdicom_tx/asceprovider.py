@@ -23,9 +23,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses
-from .datasinks import FileSink, MemorySink
+from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
-from .dispatch import Operation, give_up
+from .dispatch import Operation
 from .dulprovider import DULProtocol, Timeouts, made_ahead
 from .exceptions import (
     AbortReason,

@@ -10,11 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
+from twisted.logger import Logger
+
 from . import statuses
-from .dispatch import give_up
 from .exceptions import DIMSEProcessingError, EventHandlingError
 
-__all__ = ["FileSink", "MemorySink"]
+__all__ = ["FileSink", "MemorySink", "give_up"]
+
+_log = Logger()
+
+
+def give_up(data_set: object) -> None:
+    """Close the file of a data set that nobody needs any more; a failure to close it is logged."""
+    close = getattr(data_set, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:  # raised by the disk, or by whatever made the file
+            _log.warn("the file of a data set could not be closed: {error!r}", error=error)
 
 
 class MemorySink:

@@ -34,6 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import dsutils, statuses
+from .datasinks import give_up
 from .dimsemessages import DataSource, Request, Response, UnknownRQ
 from .exceptions import AssociationError, EventHandlingError, LocalProtocolError, printable
 from .negotiation import PContextDef
@@ -82,19 +83,6 @@ class Registration:
     service: Service
     transfer_syntaxes: tuple[str, ...]
     store_in_file: bool
-
-
-_log = Logger()
-
-
-def give_up(data_set: object) -> None:
-    """Close the file of a data set that nobody needs any more, whatever it says to that."""
-    close = getattr(data_set, "close", None)
-    if close is not None:
-        try:
-            close()
-        except Exception as error:  # of a disk, or of who made the file; nobody waits for it
-            _log.warn("the file of a data set could not be closed: {error!r}", error=error)
 
 
 class Dispatcher:

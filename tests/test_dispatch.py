@@ -32,7 +32,6 @@ from doubles import logged_failures as logged_failures
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.logger import capturedLogs
 
 from netdicom_tx import (
     AE,
@@ -60,7 +59,7 @@ from netdicom_tx.dimsemessages import (
     Request,
     decode_command,
 )
-from netdicom_tx.dispatch import Dispatcher, give_up
+from netdicom_tx.dispatch import Dispatcher
 from netdicom_tx.dsutils import decode, encode
 from netdicom_tx.pdu import AAbort
 from netdicom_tx.testing import MemoryTransport, join
@@ -896,14 +895,6 @@ def test_the_reactor_has_its_turn_between_responses():
 # -- the file of a data set ------------------------------------------------------------------------------
 
 
-def test_a_data_set_that_nobody_needs_is_closed():
-    file = io.BytesIO()
-    give_up(file)
-    assert file.closed
-    give_up(None)
-    give_up(b"bytes")
-
-
 @pytest.mark.parametrize("status", [0, 0xB000, 0xA700])
 def test_what_c_get_brings_is_handed_to_who_reads_it(status):
     """PS3.4 C.4.3: sub-operations; what was kept is not closed, what failed is."""
@@ -927,16 +918,6 @@ def test_what_c_get_brings_is_handed_to_who_reads_it(status):
     caller.peer.send(message(store_rq(1), 3))
     assert taken == ([] if status == 0xA700 else [ae.file])
     assert ae.file.closed == (status == 0xA700)
-
-
-def test_a_file_that_cannot_be_closed_is_told():
-    class Stuck(io.BytesIO):
-        def close(self) -> None:
-            raise OSError("stuck")
-
-    with capturedLogs() as logs:
-        give_up(Stuck())
-    assert "could not be closed" in logs[0]["log_format"]
 
 
 # -- the dispatcher --------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ ROWS = {
     "shell": [
         "dulprovider",
         "requests",
-        "dispatch",
         "datasinks",
+        "dispatch",
         "asceprovider",
         "tls",
         "remoteae",
