@@ -154,7 +154,7 @@ class AE(Hooks):
 
         Args:
             service: ``(asce, ctx, msg)``; what it may return is told in
-                :mod:`netdicom_tx.dispatch`.
+                :mod:`netdicom_tx.operations`.
             sop_classes: None means the service's own.
             transfer_syntaxes: None means the AE's.
 

@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from . import negotiation, statuses
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
-from .dispatch import Operation
 from .dulprovider import DULProtocol, Timeouts, made_ahead
 from .exceptions import (
     AbortReason,
@@ -52,6 +51,7 @@ from .fragments import (
     fragment_command,
 )
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
+from .operations import Operation
 from .pdu import (
     AAbort,
     AAssociateAC,

@@ -1522,7 +1522,7 @@ def test_a_request_is_answered_on_its_context():
 
 
 def test_a_cancel_goes_to_its_operation():
-    """PS3.7 9.3.2.3; more of it is in test_dispatch."""
+    """PS3.7 9.3.2.3; more of it is in test_operations."""
     slow = Slow()
     node = serving(slow, FIND)
     peer = node.associate({FIND: [IMPLICIT]})

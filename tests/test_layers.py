@@ -37,6 +37,7 @@ ROWS = {
         "requests",
         "datasinks",
         "dispatch",
+        "operations",
         "asceprovider",
         "tls",
         "remoteae",
