@@ -10,12 +10,12 @@ the association ends, every Deferred that waits for it fails with one and the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from . import negotiation, statuses
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
+from .dispatch import Dispatcher
 from .dulprovider import DULProtocol, Timeouts, made_ahead
 from .exceptions import (
     AbortReason,
@@ -61,6 +62,7 @@ from .pdu import (
     AReleaseRQ,
     Fragment,
 )
+from .remoteae import RemoteAE
 from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
@@ -71,13 +73,11 @@ from .userdataitems import (
     UserIdentityResponse,
 )
 
-if TYPE_CHECKING:
-    from .applicationentity import AE, RemoteAE
-
 __all__ = [
     "IDENTIFIER_LIMIT",
     "MEMORY_LIMIT",
     "Association",
+    "LocalAE",
     "PContextDef",
     "ResponseStream",
 ]
@@ -93,6 +93,45 @@ _MOST_OPERATIONS = 1024
 _WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
 
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
+
+
+class LocalAE(Protocol):
+    """What an association needs of the application entity that it belongs to."""
+
+    #: Operations outstanding at once that we grant.
+    window: Window
+    supported_scp: Dispatcher
+    supported_scu: Dispatcher
+
+    def association_opened(self, asce: Association) -> None:
+        """The transport of an association is open."""
+
+    def association_closed(self, asce: Association) -> None:
+        """The transport of an association is gone."""
+
+    def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
+        """Why a request is rejected before the hook is asked, or None."""
+
+    def offer(self, abstract_syntax: str) -> Offer | None:
+        """What the AE has for a proposed presentation context; None when it has nothing."""
+
+    def on_association_request(
+        self, asce: Association, assoc: AAssociateRQ
+    ) -> Awaitable[None] | None:
+        """A peer asks for an association."""
+
+    def answer_extended(
+        self, asce: Association, proposal: SOPClassExtendedNegotiation
+    ) -> bytes | None:
+        """What is answered to SOP class extended negotiation; None leaves it unanswered."""
+
+    def on_association_response(self, response: AAssociateAC) -> None:
+        """A peer has accepted our association."""
+
+    def get_file(
+        self, asce: Association, context: PContextDef, command_set: Request
+    ) -> tuple[BinaryIO, int]:
+        """A file for an incoming data set, and the position at which it is handed on."""
 
 
 class Association:
@@ -111,14 +150,16 @@ class Association:
 
     def __init__(
         self,
-        ae: AE,
+        ae: LocalAE,
         *,
         is_requestor: bool,
         clock: IReactorTime,
         timeouts: Timeouts,
         remote_ae: RemoteAE | None = None,
     ) -> None:
-        self.ae = ae
+        # Services ask the AE for hooks of which an association knows nothing; hence Any.
+        self.ae: Any = ae
+        self._ae = ae
         self.is_requestor = is_requestor
         self.clock = clock
         self.timeouts = timeouts
@@ -216,7 +257,7 @@ class Association:
         Raises:
             ClassNotSupportedError: The peer accepted no context for it, or no SCU is registered.
         """
-        registration = self.ae.supported_scu.find(sop_class)
+        registration = self._ae.supported_scu.find(sop_class)
         if registration is None:
             raise ClassNotSupportedError(
                 sop_class, self.refusals(sop_class), "this AE has no SCU for it: add_scu"
@@ -280,7 +321,7 @@ class Association:
     def connected(self, dul: DULProtocol) -> None:
         self._dul = dul
         self.peer_address = dul.peer
-        self.ae.association_opened(self)
+        self._ae.association_opened(self)
         if self.is_requestor:
             self._associate_timer = self.clock.callLater(
                 self.timeouts.associate, self._timed_out, "associate", self.timeouts.associate
@@ -334,7 +375,7 @@ class Association:
         self._is_disconnected = True
         if self._error is None:
             self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
-        self.ae.association_closed(self)
+        self._ae.association_closed(self)
         self._fire_closed()
 
     def _require_dul(self) -> DULProtocol:
@@ -393,7 +434,7 @@ class Association:
         self._open()
         failure: Failure | None = None
         try:
-            self.ae.on_association_response(answer)
+            self._ae.on_association_response(answer)
         except Exception:  # whatever a hook raises is for who asked for the association
             failure = Failure()
         waiting, self._established = self._established, None
@@ -414,10 +455,10 @@ class Association:
         except PDUProcessingError as error:
             dul.invalid(error)
             return
-        rejection = self.ae.reject_reason(self, request)
+        rejection = self._ae.reject_reason(self, request)
         if rejection is None:
             try:
-                verdict = self.ae.on_association_request(self, request)
+                verdict = self._ae.on_association_request(self, request)
                 if verdict is not None:
                     self._verdict = defer.ensureDeferred(verdict)  # type: ignore[arg-type]
                     await self._verdict
@@ -430,12 +471,12 @@ class Association:
             return
         answers, self.accepted_contexts = negotiation.answer_contexts(request, self._offer)
         window, self.window = negotiation.answer_window(
-            request.user_item(AsynchronousOperationsWindow), self.ae.window
+            request.user_item(AsynchronousOperationsWindow), self._ae.window
         )
         extended = [
             SOPClassExtendedNegotiation(item.sop_class_uid, information)
             for item in request.user_items(SOPClassExtendedNegotiation)
-            if (information := self.ae.answer_extended(self, item)) is not None
+            if (information := self._ae.answer_extended(self, item)) is not None
         ]
         self.extended = {item.sop_class_uid: item.application_information for item in extended}
         user_information = (
@@ -462,7 +503,7 @@ class Association:
         dul.accept(answer)
 
     def _offer(self, abstract_syntax: str) -> Offer | None:
-        return self.ae.offer(abstract_syntax)
+        return self._ae.offer(abstract_syntax)
 
     def _reject(self, rejection: AAssociateRJ) -> None:
         error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
@@ -745,9 +786,9 @@ class Association:
         ctx = self.accepted_contexts[context_id]
         limit = IDENTIFIER_LIMIT
         if isinstance(message, Request):
-            registration = self.ae.supported_scp.find(ctx.sop_class)
+            registration = self._ae.supported_scp.find(ctx.sop_class)
             if registration is not None and registration.store_in_file:
-                self._sink = FileSink(lambda: self.ae.get_file(self, ctx, message))
+                self._sink = FileSink(lambda: self._ae.get_file(self, ctx, message))
                 return self._sink
             if message.OPERATION == "C-STORE":
                 limit = MEMORY_LIMIT
@@ -841,11 +882,11 @@ class Association:
             def service(*_: object) -> None:
                 raise error
         else:
-            registration = self.ae.supported_scp.find(ctx.sop_class)
+            registration = self._ae.supported_scp.find(ctx.sop_class)
             expected = not isinstance(message, NEventReportRQ)
             if registration is None and not expected:
                 # An event is reported to an SCU (PS3.7 10.1.1).
-                registration = self.ae.supported_scu.find(ctx.sop_class)
+                registration = self._ae.supported_scu.find(ctx.sop_class)
             if registration is None:
                 self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
                 return

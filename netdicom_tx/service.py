@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet import defer
@@ -11,10 +11,26 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-if TYPE_CHECKING:
-    from .applicationentity import AE
+__all__ = ["AEService", "Listener"]
 
-__all__ = ["AEService"]
+
+class Listener(Protocol):
+    """What a service needs of its application entity."""
+
+    ae_title: str
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor on which the AE runs."""
+
+    def about(self) -> str:
+        """What is added to the line that is logged when a port opens."""
+
+    def listen(self, endpoint: IStreamServerEndpoint) -> defer.Deferred[IListeningPort]:
+        """Serve at an endpoint."""
+
+    def drain(self, grace: float) -> defer.Deferred[None]:
+        """Take no new association, and end the others."""
 
 
 class AEService(Service):
@@ -28,7 +44,9 @@ class AEService(Service):
 
     _log = Logger()
 
-    def __init__(self, ae: AE, endpoints: Sequence[IStreamServerEndpoint], grace: float) -> None:
+    def __init__(
+        self, ae: Listener, endpoints: Sequence[IStreamServerEndpoint], grace: float
+    ) -> None:
         self.ae = ae
         self._endpoints = endpoints
         self._grace = grace

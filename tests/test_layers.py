@@ -1,13 +1,14 @@
 """Imports run one way: core, then shell, then services, then what is built on them.
 
-:data:`ROWS` is the order; a module imports only what stands before it. The imports are read from
-the sources, so a function that imports late is held to the order too.
+:data:`ROWS` is the order; a module imports only what stands before it, and no module of the package is part of a
+circle. The imports are read from the sources, so a function that imports late is held to both rules, and so is an
+import under ``TYPE_CHECKING``.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,9 +39,9 @@ ROWS = {
         "datasinks",
         "dispatch",
         "operations",
-        "asceprovider",
         "tls",
         "remoteae",
+        "asceprovider",
         "hooks",
         "service",
         "applicationentity",
@@ -156,10 +157,7 @@ def faults(source: str, module: str) -> list[str]:
             there = place(rest or top)
             if there is None:
                 found.append(f"{where}, which has no place in the order")
-            # Two modules of one row may name each other's types.
-            elif ORDER.index(there) > ORDER.index(here) and not (
-                imported.for_typing and row(there) == row(here)
-            ):
+            elif ORDER.index(there) > ORDER.index(here):
                 found.append(f"{where}, which stands after it")
         elif top in NOT_IN_THE_CORE and row(here) == "core":
             found.append(f"{where}, which the core does without")
@@ -201,6 +199,11 @@ def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
             "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association",
             id="a type of another row",
         ),
+        pytest.param(
+            "dispatch",
+            "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association",
+            id="a type of its own row",
+        ),
         pytest.param("applicationentity", "import netdicom_tx.sopclass", id="a service in the AE"),
         pytest.param(
             "sopclass.storage", "from ..archive import files", id="an archive in a service"
@@ -224,7 +227,6 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     [
         ("pdu", "from netdicom_tx import exceptions, userdataitems"),
         ("upperlayer", "from .pdu import PDUReader"),
-        ("dispatch", "if TYPE_CHECKING:\n    from netdicom_tx.asceprovider import Association"),
         ("applicationentity", "def f():\n    from twisted.internet import reactor"),
         ("sopclass.storage", "from netdicom_tx.sopclass import verification"),
         ("archive.index.index", "import sqlalchemy\nfrom netdicom_tx import AE"),
@@ -232,6 +234,43 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:
     assert faults(source, module) == []
+
+
+def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules of which each imports the next and the last imports the first; none when there is no circle."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module not in done:
+            for imported in graph.get(module, ()):
+                if found := visit(imported, [*path, module]):
+                    return found
+            done.add(module)
+        return []
+
+    return next((found for module in graph if (found := visit(module, []))), [])
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {
+        module: {
+            imported.module.removeprefix("netdicom_tx.")
+            for imported in imports(path.read_text("utf-8"), module)
+            if imported.module.partition(".")[0] == "netdicom_tx"
+        }
+        for module, path in SOURCES.items()
+    }
+    assert circle(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    """The check itself can fail."""
+    graph = {"a": ["b", "d"], "b": ["d"], "c": ["e"], "d": ["c", "b"], "e": []}
+    assert circle(graph) == ["b", "d"]
+    assert circle({**graph, "d": ["c"]}) == []
+    assert circle({"a": ["a"]}) == ["a"]
 
 
 def test_the_library_loads_neither_a_reactor_nor_what_only_the_node_needs() -> None:

@@ -112,7 +112,7 @@ class MessageDispatcherSCU(MessageDispatcher):
 class MessageDispatcherSCP(MessageDispatcher):
     """A service class provider: a request goes to the method for it.
 
-    A method may return or yield whatever a service may (:mod:`netdicom_tx.dispatch`).
+    A method may return or yield whatever a service may (:mod:`netdicom_tx.operations`).
     """
 
     def __call__(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:

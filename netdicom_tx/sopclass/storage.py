@@ -566,7 +566,8 @@ def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awai
             "Affected SOP Instance UID is no UID",
         )
     assert not isinstance(msg.data_set, bytes)
-    answer = asce.ae.on_receive_store(ctx, msg.data_set)
+    ae: AE = asce.ae
+    answer = ae.on_receive_store(ctx, msg.data_set)
     if isinstance(msg, CStoreRQ) and msg.move_originator_message_id is not None:
         return _with_arrival(asce, msg, answer)
     return answer

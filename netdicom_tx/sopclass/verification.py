@@ -8,6 +8,7 @@ from twisted.internet import defer
 
 from ..asceprovider import Association
 from ..dimsemessages import CEchoRQ, Request
+from ..hooks import Hooks
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
@@ -37,4 +38,5 @@ def verification_scu(
 @sop_classes([VERIFICATION_SOP_CLASS])
 def verification_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
     """Answer C-ECHO with what ``AE.on_receive_echo`` returns."""
-    return asce.ae.on_receive_echo(ctx)
+    hooks: Hooks = asce.ae
+    return hooks.on_receive_echo(ctx)
