@@ -50,7 +50,7 @@ ROWS = {
     ],
     "services": ["sopclass.base", "sopclass"],
     "public names": ["netdicom_tx"],
-    "on top": ["archive", "tap", "commands", "__main__"],
+    "on top": ["archive", "tap", "commands.common", "commands", "__main__"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 
@@ -284,3 +284,15 @@ def test_the_library_loads_neither_a_reactor_nor_what_only_the_node_needs() -> N
         text=True,
     ).stdout.split()
     assert not {"twisted.internet.reactor", *ONLY_ON_TOP}.intersection(loaded)
+
+
+@pytest.mark.parametrize("module", [each for each in SOURCES if each.startswith("commands.")])
+def test_a_command_imports_no_other_command(module: str) -> None:
+    """What two commands need is in ``commands.common``."""
+    source = SOURCES[module].read_text("utf-8")
+    ours = {each.module.removeprefix("netdicom_tx.") for each in imports(source, module)}
+    assert [
+        each
+        for each in sorted(ours)
+        if each.startswith("commands") and not each.startswith("commands.common")
+    ] == []

@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from .failures import CommandError, ExitCode, Problem
-from .options import examples
-from .output import Output
+from .common.failures import CommandError, ExitCode, Problem
+from .common.options import examples
+from .common.output import Output
 
 __all__ = ["cli", "main"]
 

@@ -23,12 +23,12 @@ from ..sopclass import (
     storage_commitment_scu,
 )
 from ..statuses import Status
-from .failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
-from .files import check_named, is_dicom, is_storable, walk
-from .listening import endpoint_string, listen, where
-from .options import Common, common_options, examples, parse_seconds, peer_argument
-from .output import Output, counted
-from .session import Session, run
+from .common.failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
+from .common.files import check_named, is_dicom, is_storable, walk
+from .common.listening import endpoint_string, listen, where
+from .common.options import Common, common_options, examples, parse_seconds, peer_argument
+from .common.output import Output, counted
+from .common.session import Session, run
 
 # Seconds that a peer has to end the association on which it has reported.
 _GRACE = 2.0

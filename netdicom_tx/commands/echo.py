@@ -14,10 +14,10 @@ from ..exceptions import NetDICOMError, printable
 from ..sopclass import verification_scu
 from ..uids import VERIFICATION_SOP_CLASS
 from ..userdataitems import ImplementationClassUID, ImplementationVersionName
-from .addresses import Address
-from .failures import CommandError, ExitCode, Problem, StatusFailure
-from .options import Common, common_options, examples, peers_argument
-from .session import Session, run
+from .common.addresses import Address
+from .common.failures import CommandError, ExitCode, Problem, StatusFailure
+from .common.options import Common, common_options, examples, peers_argument
+from .common.session import Session, run
 
 _COLUMNS = ("peer", "status", "ms", "max PDU", "implementation")
 

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
-
 import click
-from pydicom.dataset import Dataset
 
-from ..applicationentity import AE
-from ..asceprovider import ResponseStream
-from ..sopclass import modality_work_list_scu, qr_find_scu
-from ..statuses import Status
-from .failures import ExitCode, StatusFailure
-from .keys import Key, parse_keys, text_of
-from .options import Common, common_options, examples, peer_argument
-from .output import Output, counted, printable_line
-from .query import Query, key_option, model_options
-from .session import Session, run
+from .common.answers import answer_format, answer_options, run_query
+from .common.keys import Key, parse_keys
+from .common.options import Common, common_options, examples, peer_argument
+from .common.query import Query, key_option, model_options
 
 #: What is asked for when nobody says what to return: keys that every archive answers, or many.
 DEFAULT_KEYS = {
@@ -44,31 +30,6 @@ DEFAULT_KEYS = {
     ),
     "IMAGE": ("InstanceNumber", "SOPClassUID", "SOPInstanceUID"),
 }
-
-
-def answer_options(command: Any) -> Any:
-    """How answers are shown, and how many."""
-    for option in reversed(
-        (
-            click.option(
-                "-r",
-                "--return",
-                "returned",
-                multiple=True,
-                metavar="KEY",
-                help="A column of the answer, as -k KEY without a value; repeatable.",
-            ),
-            click.option(
-                "--limit", type=click.IntRange(1), help="Cancel after so many answers (C-CANCEL)."
-            ),
-            click.option("--csv", "is_csv", is_flag=True, help="Results as CSV."),
-            click.option(
-                "--no-header", is_flag=True, help="No line with the names of the columns."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(
@@ -116,135 +77,3 @@ def _default_keys(query: Query) -> list[Key]:
     return [
         key for key in parse_keys(DEFAULT_KEYS[query.level]) if (key.path, key.tag) not in written
     ]
-
-
-class _Answers:
-    """Shows answers as they come."""
-
-    def begin(self, columns: Sequence[Key]) -> None:
-        """The columns are known."""
-
-    async def show(self, found: Dataset) -> None:
-        """One answer."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """There are no more."""
-
-
-class _Rows(_Answers):
-    """A table."""
-
-    def __init__(self, output: Output, has_head: bool) -> None:
-        self._output = output
-        self._has_head = has_head
-
-    def begin(self, columns: Sequence[Key]) -> None:
-        self._columns = columns
-        self._table = self._output.table(_heads(columns), has_head=self._has_head)
-
-    async def show(self, found: Dataset) -> None:
-        await self._table.stream(text_of(key.values(found)) for key in self._columns)
-
-    def end(self) -> None:
-        self._table.close()
-
-
-class _CSV(_Answers):
-    """Comma-separated values, quoted where they must be (RFC 4180)."""
-
-    def __init__(self, output: Output, has_head: bool) -> None:
-        self._output = output
-        self._has_head = has_head
-
-    def begin(self, columns: Sequence[Key]) -> None:
-        self._columns = columns
-        if self._has_head:
-            self._output.line(_csv_line(_heads(columns)))
-
-    async def show(self, found: Dataset) -> None:
-        await self._output.stream(_csv_line(text_of(key.values(found)) for key in self._columns))
-
-
-def _heads(columns: Sequence[Key]) -> list[str]:
-    """The names of the columns: of a path its end, where no other ends like that."""
-    ends = Counter(key.name.rpartition(".")[2] for key in columns)
-    short = [key.name.rpartition(".")[2] for key in columns]
-    return [end if ends[end] == 1 else key.name for key, end in zip(columns, short, strict=True)]
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(map(printable_line, cells))
-    return line.getvalue()
-
-
-class _JSON(_Answers):
-    """The DICOM JSON model (PS3.18 Annex F), an answer on each line."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    async def show(self, found: Dataset) -> None:
-        document = found.to_json_dict(suppress_invalid_tags=True)
-        await self._output.stream(json.dumps(document, ensure_ascii=False))
-
-
-def answer_format(output: Output, is_csv: bool, has_head: bool) -> _Answers:
-    """How answers are to be shown."""
-    if output.is_json:
-        return _JSON(output)
-    return (_CSV if is_csv else _Rows)(output, has_head)
-
-
-def run_query(
-    common: Common, query: Query, wanted: Sequence[Key], limit: int | None, answers: _Answers
-) -> int:
-    """Ask, and show the answers; the exit code.
-
-    Args:
-        wanted: Keys to return, beside those of the query.
-    """
-    identifier = query.identifier(wanted)
-    columns = [*query.keys, *wanted]
-
-    async def perform(session: Session) -> int:
-        answers.begin(columns)
-        try:
-            number, status = await _ask(session, query, identifier, limit, answers)
-        finally:
-            answers.end()
-        if number or not status.is_failure:
-            common.output.note(counted(number, "answer"))
-        if status.is_failure:
-            raise StatusFailure("C-FIND", status)
-        return ExitCode.OK
-
-    return run(common, perform)
-
-
-async def _ask(
-    session: Session, query: Query, identifier: Dataset, limit: int | None, answers: _Answers
-) -> tuple[int, Status]:
-    """The number of answers, and the final status."""
-    address = session.common.address
-    assert address is not None
-    sop_class = query.sop_class("C-FIND")
-    service = modality_work_list_scu if query.root == "W" else qr_find_scu
-    ae = session.ae(AE, address).add_scu(service, [sop_class])
-    number, status = 0, Status(0)
-    async with session.association(ae, address) as asce:
-        stream: ResponseStream[tuple[Dataset | None, Status]]
-        stream = asce.get_scu(sop_class)(identifier)
-        # After a C-CANCEL the stream is read on, to the final response.
-        with session.on_interrupt(stream.cancel):
-            async for found, status in stream:
-                if found is None or not status.is_pending:
-                    continue
-                if session.is_interrupted or (limit is not None and number >= limit):
-                    continue
-                number += 1
-                await answers.show(found)
-                if number == limit:
-                    stream.cancel()
-    return number, status

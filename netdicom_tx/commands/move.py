@@ -10,17 +10,15 @@ import click
 from pydicom.dataset import Dataset
 
 from ..applicationentity import AE
-from ..dispatch import UNKNOWN_SOP_CLASSES
-from ..sopclass import qr_move_scu, storage_scp, verification_scp
-from ..uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
-from .addresses import Address, check_title
-from .failures import bad_input
-from .get import Receipt, conclude, failed_instances, follow, output_options
-from .listening import endpoint_string, listen, where
-from .options import Common, common_options, examples, peer_argument
-from .query import Query, key_option, model_options, retrieve_query
-from .receiving import OutputDirectory, ReceivingAE
-from .session import Session, run
+from ..sopclass import qr_move_scu
+from .common.addresses import Address, check_title
+from .common.failures import bad_input
+from .common.listening import endpoint_string, listen, where
+from .common.options import Common, common_options, examples, peer_argument
+from .common.query import Query, key_option, model_options, retrieve_query
+from .common.receiving import OutputDirectory, ReceivingAE, serve
+from .common.retrieving import Receipt, conclude, failed_instances, follow, output_options
+from .common.session import Session, run
 
 _HERE = "here"  # --receive without a value
 _PORT = 11112
@@ -151,13 +149,3 @@ async def _receiver(
         await port.stopListening()
         if not session.is_interrupted:
             await target.drain(_GRACE)
-
-
-def serve(ae: AE, *, takes_all: bool) -> None:
-    """Verification and storage, in every transfer syntax.
-
-    Args:
-        takes_all: Also SOP classes that no registry knows.
-    """
-    classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES) if takes_all else STORAGE_SOP_CLASSES
-    ae.add_scp(verification_scp).add_scp(storage_scp, classes, ALL_TRANSFER_SYNTAXES)

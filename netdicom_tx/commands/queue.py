@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from ..archive.workflow.outbound import DEAD, RUNNING, WAITING, Queue, Task
-from .archive import archive_options, opened_index
-from .failures import CommandError, ExitCode, Problem, bad_input
-from .options import examples
-from .output import Output, counted
+from .common.failures import CommandError, ExitCode, Problem, bad_input
+from .common.options import examples
+from .common.output import Output, counted
+from .common.storage import archive_options, opened_index
 
 __all__ = ["command"]
 

@@ -11,14 +11,13 @@ from twisted.internet import defer
 from ..asceprovider import Association
 from ..exceptions import AssociationError, AssociationReleasedError, printable
 from ..pdu import AAssociateRQ
-from .failures import ExitCode
-from .get import output_options
-from .listening import endpoint_string, listen, where
-from .move import serve
-from .options import Common, common_options, examples
-from .output import Output, counted, printable_line
-from .receiving import Arrived, OutputDirectory, ReceivingAE
-from .session import Session, run
+from .common.failures import ExitCode
+from .common.listening import endpoint_string, listen, where
+from .common.options import Common, common_options, examples
+from .common.output import Output, counted, printable_line
+from .common.receiving import Arrived, OutputDirectory, ReceivingAE, serve
+from .common.retrieving import output_options
+from .common.session import Session, run
 
 _DEFAULT = "127.0.0.1:11112"
 # Seconds that running operations have after Ctrl-C.

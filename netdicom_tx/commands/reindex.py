@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from ..archive.store.reconcile import reconcile
-from .archive import archive_options, opened_index, opened_store
-from .failures import ExitCode
-from .options import examples
-from .output import Output
+from .common.failures import ExitCode
+from .common.options import examples
+from .common.output import Output
+from .common.storage import archive_options, opened_index, opened_store
 
 __all__ = ["command"]
 

@@ -25,10 +25,10 @@ from ..archive.workflow.worklist_sources import (
     read_json,
 )
 from ..dsutils import DataSetError
-from .archive import archive_options, opened_index
-from .failures import CommandError, ExitCode, bad_input
-from .options import examples
-from .output import Output, counted
+from .common.failures import CommandError, ExitCode, bad_input
+from .common.options import examples
+from .common.output import Output, counted
+from .common.storage import archive_options, opened_index
 
 __all__ = ["command"]
 

@@ -16,8 +16,8 @@ from ..exceptions import ClassNotSupportedError
 from ..negotiation import NO_WINDOW, Window
 from ..sopclass import StoreResult, store_all
 from ..uids import name
-from .failures import ExitCode, Problem, StatusFailure
-from .files import (
+from .common.failures import ExitCode, Problem, StatusFailure
+from .common.files import (
     FoundFile,
     HeldBackError,
     Journal,
@@ -27,9 +27,9 @@ from .files import (
     is_storable,
     walk,
 )
-from .options import Common, common_options, examples, peer_argument
-from .output import Output, Progress
-from .session import Session, run
+from .common.options import Common, common_options, examples, peer_argument
+from .common.output import Output, Progress
+from .common.session import Session, run
 
 # Failures that are named in the JSON document; all are counted.
 _NAMED = 1000

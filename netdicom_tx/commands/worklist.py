@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .find import answer_format, answer_options, run_query
-from .keys import parse_keys
-from .options import Common, common_options, examples, peer_argument
-from .query import Query, key_option
+from .common.answers import answer_format, answer_options, run_query
+from .common.keys import parse_keys
+from .common.options import Common, common_options, examples, peer_argument
+from .common.query import Query, key_option
 
 _STEP = "ScheduledProcedureStepSequence"
 #: What is asked for when nobody says what to return.

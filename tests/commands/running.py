@@ -18,6 +18,12 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "HOME": str(home)}
 
 
+def three_lines(err: str) -> bool:
+    """Whether the last of what was said is an error in its form."""
+    heads = [line[:7] for line in err.splitlines()[-3:]]
+    return heads == ["error: ", "       ", "hint:  "]
+
+
 def on_a_terminal(
     command: list[str], directory: Path, variables: dict[str, str]
 ) -> tuple[int, str]:

@@ -12,8 +12,7 @@ from interop.peers import Node, eventually, free_port
 
 from netdicom_tx.commands.commit import REASONS
 
-from .running import Netdicom, Peer
-from .test_commands import three_lines
+from .running import Netdicom, Peer, three_lines
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from netdicom_tx.archive import FileStore
 from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.workflow.outbound import GiveUpError, Queue
 from netdicom_tx.commands import run
-from netdicom_tx.commands.failures import CommandError
-from netdicom_tx.commands.output import Output
+from netdicom_tx.commands.common.failures import CommandError
+from netdicom_tx.commands.common.output import Output
 from netdicom_tx.commands.queue import _conclude, _for_all
 
 from .running import Netdicom

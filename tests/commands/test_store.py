@@ -1,144 +1,190 @@
-"""What becomes of each file, counted."""
+"""``netdicom store`` against a peer of this package."""
 
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydicom.data import get_testdata_file
+from interop.peers import eventually, free_port
+from pydicom import dcmread
 
-from netdicom_tx.commands.addresses import Address
-from netdicom_tx.commands.config import Config
-from netdicom_tx.commands.files import FoundFile, HeldBackError, Journal, Sending
-from netdicom_tx.commands.options import Common
-from netdicom_tx.commands.output import Output
-from netdicom_tx.commands.session import Session
-from netdicom_tx.commands.store import _NAMED, _Found, _take, _Tally
-from netdicom_tx.dsutils import DataSetError
-from netdicom_tx.exceptions import (
-    AssociationAbortedError,
-    AssociationRejectedError,
-    ClassNotSupportedError,
-    ConnectionLostError,
-)
-from netdicom_tx.sopclass import StoreResult
-from netdicom_tx.statuses import Status
+from .running import Netdicom, Peer, environment, on_a_terminal, three_lines
 
-CT = str(get_testdata_file("CT_small.dcm"))
-FILE = FoundFile.of(CT)
-INSTANCE = Sending.in_file(FILE, lambda: False)
+pytestmark = pytest.mark.slow
+
+STUDY = "StudyInstanceUID=1.2.3"
 
 
-class Run:
-    """A run, without a peer."""
-
-    def __init__(self, journal: Journal | None = None) -> None:
-        output = Output(is_quiet=True)
-        common = Common(Config(), output, address=Address("ARCHIVE", "h", 104))
-        self.session = Session(common, None)
-        self.tally = _Tally(output)
-        self.found = _Found((CT,), journal, self.tally)
-        self.progress = output.progress("store", unit="files")
-
-    def take(self, status: int | None = None, error: Exception | None = None) -> None:
-        said = None if status is None else Status(status, "C-STORE")
-        result = StoreResult(FILE, INSTANCE, said, error)
-        _take(result, self.session, self.found, self.tally, self.progress)
-
-    @property
-    def code(self) -> int:
-        problem = self.tally.problem()
-        return 0 if problem is None else problem.code
-
-
-@pytest.fixture
-def run() -> Run:
-    return Run()
+def test_store_sends_a_directory_and_counts_the_rest(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    (netdicom.directory / "notes.txt").write_text("no DICOM")
+    (netdicom.directory / "deep" / "er").mkdir(parents=True)
+    (netdicom.directory / "deep" / "er" / "image").write_bytes(
+        (instances / "MR_small.dcm").read_bytes()
+    )
+    done = netdicom("store", peer.address(), instances, ".")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("9 stored, 0 failed, 1 skipped (1 no DICOM files)")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0] == ["SOP class", "status", "files", "MB"]
+    assert {row[0]: row[2] for row in rows[1:]} == {
+        "CT Image Storage": "6",
+        "MR Image Storage": "2",
+        "Secondary Capture Image Storage": "1",
+    }
+    for path in instances.iterdir():
+        sent = dcmread(path)
+        assert dcmread(peer.storage / sent.SOPInstanceUID) == sent
 
 
-@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB007])
-def test_success_and_warnings_are_stored(run: Run, status: int) -> None:
-    """PS3.4 B.2.3: with a warning the instance is kept."""
-    run.take(status)
-    assert (run.tally.stored, run.tally.failed, run.code) == (1, 0, 0)
-    assert run.tally.octets == FILE.size
-
-
-REFUSED = ClassNotSupportedError("1.2", {"1.2.840.10008.1.2": "not supported"})
-LOST = ConnectionLostError()
+def test_store_says_one_document(netdicom: Netdicom, peer: Peer, instances: Path) -> None:
+    done = netdicom("store", peer.address("PICKY"), instances, "--json", "-q", "--jobs", 2)
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert (document["stored"], document["failed"]) == (4, 4)
+    assert sum(each["instances"] for each in document["summary"]) == 8
+    assert {each["outcome"] for each in document["summary"]} == {
+        "Success (0x0000)",
+        "Refused: out of resources (0xA700)",
+    }
+    assert all("0xA700" in each["reason"] for each in document["failures"])
+    assert document["error"]["code"] == 1
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "code"),
-    [
-        ([0xA700], 8),
-        ([0xA700, 0xC000], 8),
-        ([0xA700, 0x0000], 1),
-        ([REFUSED], 5),
-        ([REFUSED, 0xA700], 1),
-        ([REFUSED, 0x0000], 1),
-        ([DataSetError("damaged")], 1),
-        ([OSError(5, "I/O error")], 1),
-        ([LOST], 6),
-        ([0x0000, LOST], 6),
-        # The peer came back, and took the rest.
-        ([LOST, 0x0000], 1),
-        # The first of what ended it is the reason; what follows follows from it.
-        ([LOST, AssociationRejectedError(1, 1, 7)], 6),
-        ([AssociationAbortedError(0), LOST], 6),
-        ([AssociationRejectedError(1, 1, 7)], 4),
-    ],
+    ("title", "code"), [("FULL", 8), ("STRICT", 4), ("ABORTING", 6), ("SILENT", 7)]
 )
-def test_the_exit_code_follows_from_all_outcomes(run: Run, outcomes: list[Any], code: int) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, int):
-            run.take(status=outcome)
-        else:
-            run.take(error=outcome)
-    assert run.code == code
+def test_store_that_cannot_succeed_has_the_code_of_the_reason(
+    netdicom: Netdicom, peer: Peer, instances: Path, title: str, code: int
+) -> None:
+    done = netdicom("store", peer.address(title), instances, "-ta", 0.5, "--json", within=15)
+    assert done.returncode == code
+    document = json.loads(done.stdout)
+    assert (document["stored"], document["failed"]) == (0, 8)
+    assert document["error"]["code"] == code
+    assert three_lines(done.stderr)
 
 
-def test_what_was_held_back_is_neither_stored_nor_failed(run: Run) -> None:
-    run.take(error=HeldBackError("interrupted"))
-    assert (run.tally.stored, run.tally.failed, run.tally.kinds) == (0, 0, {})
+def test_store_goes_on_after_a_failure_unless_told_otherwise(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    done = netdicom("store", peer.address("FULL"), instances, "--fail-fast", "--json")
+    document = json.loads(done.stdout)
+    assert document["failed"] < 8
+    assert done.returncode == 8
 
 
-def test_a_rejection_stops_the_run_and_a_lost_connection_does_not(run: Run) -> None:
-    """A lost one is opened anew; a rejection would come again."""
-    run.take(error=LOST)
-    assert not run.found.is_stopped
-    run.take(error=AssociationRejectedError(1, 1, 7))
-    assert run.found.is_stopped
-    assert list(run.found) == []
-    assert run.tally.failed == 2
+def test_files_of_a_directory_that_cannot_be_sent_are_failures(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    """Told, counted, and the others are sent."""
+    whole = (instances / "MR_small.dcm").read_bytes()
+    directory = netdicom.directory / "images"
+    directory.mkdir()
+    (directory / "1.dcm").write_bytes(
+        whole.replace(b"\x02\x00\x03\x00UI", b"\x02\x00\x04\x00UI", 1)
+    )
+    (directory / "2.dcm").write_bytes(whole[:180])
+    (directory / "3.dcm").write_bytes(whole)
+    done = netdicom("store", peer.address(), "images")
+    assert done.returncode == 1
+    assert "failed: images/1.dcm: the file header has no SOP Instance UID" in done.stderr
+    assert "failed: images/2.dcm:" in done.stderr
+    assert "1 stored, 2 failed" in done.stderr
 
 
-def test_failures_are_named_up_to_a_limit(run: Run) -> None:
-    """Memory stays constant, whatever happens; all are counted."""
-    for _ in range(_NAMED + 5):
-        run.take(0xA700)
-    assert (len(run.tally.failures), run.tally.failed) == (_NAMED, _NAMED + 5)
+def test_bad_input_sends_nothing(netdicom: Netdicom, peer: Peer, instances: Path) -> None:
+    """Not even the association is opened."""
+    before = peer.log
+    (netdicom.directory / "text").write_text("no DICOM")
+    done = netdicom("store", peer.address(), instances, "text")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert peer.log == before
 
 
-def test_only_what_was_acknowledged_is_noted(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "journal"), "ARCHIVE@h:104")
-    run = Run(journal)
-    for status in (0xA700, 0x0000, 0x0111):
-        run.take(status)
-    run.take(error=LOST)
-    journal.close()
-    assert len((tmp_path / "journal").read_text().splitlines()) == 2
+def test_a_dry_run_calls_nobody(netdicom: Netdicom, instances: Path) -> None:
+    done = netdicom("store", f"127.0.0.1:{free_port()}", instances, "--dry-run")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 8
+    assert "JPEG 2000" in done.stdout
 
 
-def test_what_cannot_be_sent_is_sorted(tmp_path: Path) -> None:
-    """Vanished files are failures, others and a DICOMDIR are skipped, what is noted is skipped."""
-    output = Output(is_quiet=True)
-    tally = _Tally(output)
-    (tmp_path / "text").write_text("no DICOM")
-    paths = [str(tmp_path / "vanished"), str(tmp_path / "text"), CT]
-    dicomdir = get_testdata_file("DICOMDIR")
-    if dicomdir is not None:
-        paths.append(str(dicomdir))
-    found = list(_Found(tuple(paths), None, tally))
-    assert [each.source for each in found] == [FILE]
-    assert (tally.failed, tally.others) == (1, len(paths) - 2)
-    assert _Found(tuple(paths), None, tally).total() == len(paths)
+def test_resume_sends_only_what_was_not_acknowledged(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    """The first run has every second one refused; the second run sends the others."""
+    first = netdicom("store", peer.address("PICKY"), instances, "--resume", "journal", "--json")
+    assert first.returncode == 1
+    stored = json.loads(first.stdout)["stored"]
+    assert 0 < stored < 8
+    second = netdicom(*("store", peer.address("PICKY"), instances, "--resume", "journal", "--json"))
+    document = json.loads(second.stdout)
+    assert document["skipped"]["acknowledged_before"] == stored
+    assert document["stored"] + document["failed"] == 8 - stored
+    other = netdicom("store", peer.address(), instances, "--resume", "journal")
+    assert other.returncode == 2
+
+
+def test_a_peer_that_dies_leaves_a_journal_to_resume(
+    netdicom: Netdicom, start_peer: Callable[[], Peer], instances: Path
+) -> None:
+    """Exit code 6; what it had acknowledged is noted, and nothing else."""
+    peer = start_peer()
+    done = netdicom("store", peer.address("DYING"), instances, "--resume", "journal", "--json")
+    assert done.returncode == 6, done.stderr
+    assert json.loads(done.stdout)["stored"] == 2
+    noted = (netdicom.directory / "journal").read_text().splitlines()[1:]
+    assert {json.loads(line)["sop_instance_uid"] for line in noted} == {
+        path.name for path in peer.storage.iterdir()
+    }
+
+
+def test_ctrl_c_lets_what_is_on_its_way_end(
+    netdicom: Netdicom, start_peer: Callable[[], Peer], instances: Path
+) -> None:
+    """A-RELEASE, a summary, exit code 130; what was acknowledged is in the journal."""
+    peer = start_peer()
+    many = netdicom.directory / "many"
+    many.mkdir()
+    for number in range(3000):
+        os.link(instances / "MR_small.dcm", many / f"{number}.dcm")
+    with netdicom.start("store", peer.address(), many, "--resume", "journal", "--json") as run:
+        journal = netdicom.directory / "journal"
+        eventually(
+            lambda: journal.exists() and journal.read_text().count("\n") > 20, "twenty acknowledged"
+        )
+        run.interrupt()
+        code, out, err = run.end()
+    assert code == 130, err
+    document = json.loads(out)
+    assert 20 <= document["stored"] < 3000
+    assert document["failed"] == 0
+    assert journal.read_text().count("\n") == document["stored"] + 1
+    eventually(lambda: "end AssociationReleasedError" in peer.log, "release at the peer")
+
+
+def test_on_a_terminal_store_shows_how_far_it_is(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    variables = {**environment(netdicom.directory), "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "netdicom_tx", "store", peer.address(), str(instances)]
+    code, seen = on_a_terminal(command, netdicom.directory, variables)
+    assert code == 0
+    assert "8/8 files" in seen
+    assert "8 stored, 0 failed" in seen
+
+
+def test_a_refused_instance_is_counted_on_both_sides(netdicom: Netdicom, instances: Path) -> None:
+    """Its UID is none that could be a name (0xA900)."""
+    whole = (instances / "ct0.dcm").read_bytes()
+    (netdicom.directory / "bad.dcm").write_bytes(whole.replace(b"1.2.3.0", b"1..3./0"))
+    with netdicom.start("receive", "--listen", "127.0.0.1:0", "-o", "inbox") as run:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", run.stderr.readline())[1])
+        done = netdicom("store", f"127.0.0.1:{port}", "bad.dcm", instances / "ct1.dcm")
+        assert "1 instance, 1 refused" in run.stdout.readline()
+    assert done.returncode == 1
+    assert "0xA900" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from netdicom_tx.commands import COMMANDS, cli, main, run
-from netdicom_tx.commands.failures import ExitCode
+from netdicom_tx.commands.common.failures import ExitCode
 
 from .running import ROOT, Netdicom
 
@@ -217,7 +217,7 @@ def test_the_list_of_commands_loads_neither_the_console_nor_a_reactor() -> None:
         text=True,
     )
     loaded = done.stderr.split()
-    assert "netdicom_tx.commands.options" in loaded
+    assert "netdicom_tx.commands.common.options" in loaded
     assert not {"rich", "twisted.internet.reactor", "netdicom_tx.commands.find"}.intersection(
         loaded
     )

@@ -6,12 +6,12 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
-from netdicom_tx.commands.addresses import Address
-from netdicom_tx.commands.config import Config
-from netdicom_tx.commands.failures import ExitCode, StatusFailure
-from netdicom_tx.commands.options import Common
-from netdicom_tx.commands.output import Output
-from netdicom_tx.commands.session import Session
+from netdicom_tx.commands.common.addresses import Address
+from netdicom_tx.commands.common.config import Config
+from netdicom_tx.commands.common.failures import ExitCode, StatusFailure
+from netdicom_tx.commands.common.options import Common
+from netdicom_tx.commands.common.output import Output
+from netdicom_tx.commands.common.session import Session
 from netdicom_tx.statuses import Status
 from netdicom_tx.testing import success_of
 

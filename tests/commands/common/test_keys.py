@@ -6,8 +6,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from netdicom_tx import dsutils
-from netdicom_tx.commands.failures import CommandError, ExitCode
-from netdicom_tx.commands.keys import identifier, parse_key, parse_keys, text_of
+from netdicom_tx.commands.common.failures import CommandError, ExitCode
+from netdicom_tx.commands.common.keys import identifier, parse_key, parse_keys, text_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 # pydicom's word on what a UID may be, when a wildcard is read back.

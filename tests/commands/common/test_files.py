@@ -7,8 +7,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from netdicom_tx.commands.failures import CommandError, ExitCode
-from netdicom_tx.commands.files import (
+from netdicom_tx.commands.common.failures import CommandError, ExitCode
+from netdicom_tx.commands.common.files import (
     FoundFile,
     HeldBackError,
     Journal,

@@ -30,15 +30,26 @@ from pydicom.tag import BaseTag
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from .. import dsutils, statuses
-from ..applicationentity import AE
-from ..asceprovider import Association
-from ..dimsemessages import Request
-from ..exceptions import StatusError
-from ..negotiation import PContextDef
+from ... import dsutils, statuses
+from ...applicationentity import AE
+from ...asceprovider import Association
+from ...dimsemessages import Request
+from ...dispatch import UNKNOWN_SOP_CLASSES
+from ...exceptions import StatusError
+from ...negotiation import PContextDef
+from ...sopclass import storage_scp, verification_scp
+from ...uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
 from .failures import bad_input
 
-__all__ = ["LAYOUTS", "Arrived", "Incoming", "OutputDirectory", "ReceivingAE", "is_safe_uid"]
+__all__ = [
+    "LAYOUTS",
+    "Arrived",
+    "Incoming",
+    "OutputDirectory",
+    "ReceivingAE",
+    "is_safe_uid",
+    "serve",
+]
 
 LAYOUTS = ("study", "flat")
 
@@ -345,3 +356,13 @@ class ReceivingAE(AE):
             raise
         self._on_arrival(file.asce, arrived)
         return statuses.SUCCESS
+
+
+def serve(ae: AE, *, takes_all: bool) -> None:
+    """Verification and storage, in every transfer syntax.
+
+    Args:
+        takes_all: Also SOP classes that no registry knows.
+    """
+    classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES) if takes_all else STORAGE_SOP_CLASSES
+    ae.add_scp(verification_scp).add_scp(storage_scp, classes, ALL_TRANSFER_SYNTAXES)

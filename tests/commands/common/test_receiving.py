@@ -15,8 +15,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from netdicom_tx import PContextDef
-from netdicom_tx.commands.failures import CommandError
-from netdicom_tx.commands.receiving import Arrived, OutputDirectory, is_safe_uid
+from netdicom_tx.commands.common.failures import CommandError
+from netdicom_tx.commands.common.receiving import Arrived, OutputDirectory, is_safe_uid
 from netdicom_tx.dsutils import encode, read_file_meta
 from netdicom_tx.exceptions import StatusError
 from netdicom_tx.uids import (
@@ -296,7 +296,7 @@ def test_a_deflated_data_set_is_not_inflated_beyond_its_head(
         read.append(len(data))
         return plain(data)
 
-    monkeypatch.setattr("netdicom_tx.commands.receiving.io.BytesIO", watched)
+    monkeypatch.setattr("netdicom_tx.commands.common.receiving.io.BytesIO", watched)
     make().store(octets, syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
     assert max(read) <= 1 << 20
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from netdicom_tx.commands.addresses import Address, TLSFiles, find_peer, parse_address
-from netdicom_tx.commands.failures import CommandError, ExitCode
+from netdicom_tx.commands.common.addresses import Address, TLSFiles, find_peer, parse_address
+from netdicom_tx.commands.common.failures import CommandError, ExitCode
 
 PEERS = {"archive": Address("ARCHIVE", "10.0.0.5", 104)}
 

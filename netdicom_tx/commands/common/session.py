@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from twisted.internet import defer
     from twisted.logger import LogEvent
 
-    from ..applicationentity import AE, RemoteAE
-    from ..asceprovider import Association
+    from ...applicationentity import AE, RemoteAE
+    from ...asceprovider import Association
     from .options import Common
 
 __all__ = ["Session", "run"]
@@ -71,7 +71,7 @@ class Session:
             address: Whom it calls; None for one that serves.
             arguments: Behind the AE title.
         """
-        from ..dulprovider import Timeouts
+        from ...dulprovider import Timeouts
 
         common = self.common
         defaults = Timeouts()
@@ -93,8 +93,8 @@ class Session:
 
     def remote(self, address: Address) -> RemoteAE:
         """The peer, for the library."""
-        from ..applicationentity import RemoteAE
-        from ..exceptions import LocalProtocolError
+        from ...applicationentity import RemoteAE
+        from ...exceptions import LocalProtocolError
 
         try:
             return RemoteAE(address.ae_title, address.endpoint(self.reactor))

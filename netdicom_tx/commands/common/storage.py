@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from ..archive import (
+from ...archive import (
     FileStore,
     Index,
     IndexUnavailableError,

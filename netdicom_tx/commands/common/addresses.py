@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .failures import bad_input
 
 if TYPE_CHECKING:
-    from ..tls import TLSOptions
+    from ...tls import TLSOptions
 
 __all__ = [
     "ANY_SCP",
@@ -48,7 +48,7 @@ class TLSFiles:
         Raises:
             LocalProtocolError: The fingerprint is none.
         """
-        from ..tls import TLSOptions
+        from ...tls import TLSOptions
 
         return TLSOptions(
             certificate=self.certificate,
@@ -104,8 +104,8 @@ def check_title(title: str, where: str) -> str:
     Raises:
         CommandError: It is none.
     """
-    from ..exceptions import LocalProtocolError
-    from ..pdu import check_ae_title
+    from ...exceptions import LocalProtocolError
+    from ...pdu import check_ae_title
 
     try:
         return check_ae_title(title)

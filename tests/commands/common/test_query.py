@@ -2,8 +2,8 @@
 
 import pytest
 
-from netdicom_tx.commands.failures import CommandError
-from netdicom_tx.commands.query import Query, retrieve_query
+from netdicom_tx.commands.common.failures import CommandError
+from netdicom_tx.commands.common.query import Query, retrieve_query
 from netdicom_tx.uids import (
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
     PATIENT_ROOT_GET_SOP_CLASS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..exceptions import LocalProtocolError
+from ...exceptions import LocalProtocolError
 from .addresses import TLSFiles
 from .failures import CommandError, ExitCode, Problem, bad_input
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from netdicom_tx.commands.addresses import Address, TLSFiles
-from netdicom_tx.commands.config import load_config
-from netdicom_tx.commands.failures import CommandError, ExitCode
+from netdicom_tx.commands.common.addresses import Address, TLSFiles
+from netdicom_tx.commands.common.config import load_config
+from netdicom_tx.commands.common.failures import CommandError, ExitCode
 
 
 @pytest.fixture(autouse=True)

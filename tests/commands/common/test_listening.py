@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from netdicom_tx.commands.addresses import Address
-from netdicom_tx.commands.failures import CommandError
-from netdicom_tx.commands.listening import endpoint_string, where
+from netdicom_tx.commands.common.addresses import Address
+from netdicom_tx.commands.common.failures import CommandError
+from netdicom_tx.commands.common.listening import endpoint_string, where
 from netdicom_tx.commands.move import _listen_at
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..dsutils import DataSetError
-from ..sopclass.storage import Instance
+from ...dsutils import DataSetError
+from ...sopclass.storage import Instance
 from .failures import bad_input
 
 __all__ = ["FoundFile", "HeldBackError", "Journal", "Sending", "check_named", "walk"]

@@ -9,7 +9,7 @@ import click
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from ..uids import (
+from ...uids import (
     FIND_SOP_CLASSES,
     GET_SOP_CLASSES,
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,

@@ -11,8 +11,8 @@ from typing import TextIO
 import pytest
 from twisted.internet import defer
 
-from netdicom_tx.commands.failures import Problem
-from netdicom_tx.commands.output import Output, counted, printable_line
+from netdicom_tx.commands.common.failures import Problem
+from netdicom_tx.commands.common.output import Output, counted, printable_line
 from netdicom_tx.testing import success_of
 
 Captured = pytest.CaptureFixture[str]

@@ -25,8 +25,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..exceptions import AssociationRejectedError, ClassNotSupportedError, DCMTimeoutError
-    from ..statuses import Status
+    from ...exceptions import AssociationRejectedError, ClassNotSupportedError, DCMTimeoutError
+    from ...statuses import Status
 
 __all__ = ["CommandError", "ExitCode", "Problem", "StatusFailure", "bad_input", "explain"]
 
@@ -141,7 +141,7 @@ def explain(error: BaseException, peer: str, calling: str, called: str) -> Probl
     Raises:
         BaseException: The error itself, when it is none that a peer or a user can cause.
     """
-    from .. import exceptions
+    from ... import exceptions
 
     match error:
         case CommandError(problem=problem):
@@ -192,8 +192,8 @@ def _rejected(error: AssociationRejectedError, peer: str, calling: str, called: 
 
 
 def _not_supported(error: ClassNotSupportedError, peer: str) -> Problem:
-    from ..exceptions import printable
-    from ..uids import name
+    from ...exceptions import printable
+    from ...uids import name
 
     answers = "; ".join(f"{name(printable(ts))}: {said}" for ts, said in error.answers.items())
     return Problem(

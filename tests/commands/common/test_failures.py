@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet import error as internet
 
-from netdicom_tx.commands.failures import (
+from netdicom_tx.commands.common.failures import (
     CommandError,
     ExitCode,
     Problem,

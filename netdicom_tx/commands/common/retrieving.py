@@ -1,0 +1,153 @@
+"""What get, move and receive share: where instances go, and how a retrieval is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ... import dsutils
+from ...asceprovider import Association
+from ...dimsemessages import Response
+from ...negotiation import PContextDef
+from ...requests import status_of
+from .failures import ExitCode, Problem, StatusFailure
+from .output import Output, printable_line
+from .output import counted as plural
+from .receiving import LAYOUTS, Arrived
+from .session import Session
+
+__all__ = ["Receipt", "conclude", "failed_instances", "follow", "output_options"]
+
+
+def output_options(command: Any) -> Any:
+    """Where instances go."""
+    for option in reversed(
+        (
+            click.option(
+                "-o",
+                "-od",
+                "--output",
+                "directory",
+                default=".",
+                metavar="DIR",
+                help="Where to write; made when absent. The current directory.",
+            ),
+            click.option(
+                "--layout",
+                type=click.Choice(LAYOUTS),
+                default=LAYOUTS[0],
+                help="STUDY/SERIES/INSTANCE.dcm, or INSTANCE.dcm; study.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+class Receipt:
+    """Tells what arrives; shared by get and move."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.kept = 0
+        self.refused = 0
+        self.octets = 0
+
+    def __call__(self, asce: Association, arrived: Arrived | None) -> None:
+        if arrived is None:
+            self.refused += 1
+            return
+        self.kept += 1
+        self.octets += arrived.size
+        if self._output.is_json:
+            self._output.json(
+                {
+                    "file": arrived.path,
+                    "sop_class_uid": arrived.sop_class_uid,
+                    "sop_instance_uid": arrived.sop_instance_uid,
+                    "transfer_syntax_uid": arrived.transfer_syntax,
+                    "octets": arrived.size,
+                }
+            )
+        elif not self._output.has_terminal:
+            self._output.line(printable_line(arrived.path))
+
+
+def follow(progress: Any, response: Response | None, octets: int, kept: int) -> None:
+    """Draw how far the sub-operations are."""
+    counted = {
+        name: getattr(response, f"number_of_{name}_suboperations", None) or 0
+        for name in ("remaining", "completed", "failed", "warning")
+    }
+    total = sum(counted.values())
+    if total:
+        progress.expect(total)
+    progress.set(max(kept, total - counted["remaining"]), counted["failed"], octets)
+
+
+def failed_instances(final: Response, asce: Association, sop_class: str) -> list[str]:
+    """The Failed SOP Instance UID List (0008,0058) of a final response."""
+    contexts: tuple[PContextDef, ...] = asce.contexts_for(sop_class)
+    if not isinstance(final.data_set, bytes) or not contexts:
+        return []
+    try:
+        found = dsutils.decode(final.data_set, contexts[0].supported_ts)
+    except dsutils.DataSetError:
+        return []
+    value = found.get("FailedSOPInstanceUIDList") or []
+    return [value] if isinstance(value, str) else [str(each) for each in value]
+
+
+def conclude(
+    session: Session,
+    final: Response,
+    receipt: Receipt | None,
+    failures: list[str],
+    where: str,
+) -> int:
+    """Say how it ended; the exit code."""
+    output, operation, status = session.output, final.OPERATION, status_of(final)
+    counted = {
+        name: getattr(final, f"number_of_{name}_suboperations", None) or 0
+        for name in ("completed", "failed", "warning")
+    }
+    problem = None
+    if status.is_failure:
+        problem = session.explain(StatusFailure(operation, status))
+    elif status.is_warning or counted["failed"]:
+        more = f"; failed: {', '.join(failures[:3])}" if failures else ""
+        problem = Problem(
+            ExitCode.SOME_FAILED,
+            f"{plural(counted['failed'], 'instance')} could not be sent",
+            f"{operation} ended with {status}{more}",
+            "look in the log of the peer; images that are compressed there need -x SYNTAX"
+            if operation == "C-GET"
+            else "look in the logs of the peer and of the destination",
+        )
+    elif receipt is not None and counted["completed"] > receipt.kept + receipt.refused:
+        problem = Problem(
+            ExitCode.SOME_FAILED,
+            f"the peer has sent {plural(counted['completed'], 'instance')}, {receipt.kept} arrived here",
+            f"{operation} ended with {status}",
+            "does the peer have another address for our AE title?",
+        )
+    if output.is_json:
+        document: dict[str, Any] = {
+            "status": f"{int(status):04X}",
+            **counted,
+            "failed_sop_instance_uids": failures,
+        }
+        if receipt is not None:
+            document |= {"kept": receipt.kept, "octets": receipt.octets}
+        if problem is not None:
+            document["error"] = problem.as_json()
+        output.json(document)
+    number = counted["completed"] + counted["warning"] if receipt is None else receipt.kept
+    if number or not status.is_failure:
+        how = "sent to" if receipt is None else f"with {receipt.octets / 1e6:.1f} MB in"
+        output.note(f"{plural(number, 'instance')} {how} {where}")
+    if problem is None:
+        return ExitCode.OK
+    output.problem(problem, in_json=False)
+    return problem.code
