@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from .exceptions import LocalProtocolError
@@ -14,7 +14,28 @@ from .pdu import check_ae_title
 from .tls import TLSOptions
 from .userdataitems import UserIdentity
 
-__all__ = ["RemoteAE"]
+__all__ = ["ANY_SCP", "RemoteAE"]
+
+#: The called AE title of an address that names none.
+ANY_SCP = "ANY-SCP"
+_FORMS = "'AETITLE@host:port', 'host:port' or an endpoint string such as 'tcp:host:port'"
+_HOST_AND_PORT = re.compile(
+    r"(\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})"
+)
+
+
+def _host_of(place: re.Match[str]) -> str:
+    return place["v6"] or place["host"]
+
+
+def _checked(peer: str, where: str) -> str:
+    """The place of an address: ``host:port``, or an endpoint string."""
+    match = _HOST_AND_PORT.fullmatch(where)
+    if match is None and ":" not in where:
+        raise LocalProtocolError(f"{peer!r} has no port; expected {_FORMS}")
+    if match is not None and not 0 < int(match["port"]) < 65536:
+        raise LocalProtocolError(f"{peer!r}: {match['port']} is not a port from 1 to 65535")
+    return where
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +44,7 @@ class RemoteAE:
 
     Args:
         ae_title: Under which we call it.
-        endpoint: A Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
+        endpoint: ``"pacs.example:104"``, a Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
         identity: Who our user is, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
             response and none comes, the association is aborted.
         tls: Speak TLS over the endpoint, in this way.
@@ -37,15 +58,45 @@ class RemoteAE:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
 
+    @classmethod
+    def of(cls, peer: str | RemoteAE | IStreamClientEndpoint) -> RemoteAE:
+        """The application entity at an address.
+
+        Args:
+            peer: ``"ARCHIVE@pacs.example:104"``; without ``ARCHIVE@`` it is called ``ANY-SCP``, as DCMTK's tools
+                do. An IPv6 address stands in brackets. Instead of host and port there may be a Twisted client
+                endpoint string; instead of a string, an endpoint or a :class:`RemoteAE`.
+
+        Raises:
+            LocalProtocolError: The address is not one of these forms.
+        """
+        if isinstance(peer, RemoteAE):
+            return peer
+        if not isinstance(peer, str):
+            if not IStreamClientEndpoint.providedBy(peer):
+                raise LocalProtocolError(
+                    f"{peer!r:.60} is not an address; expected {_FORMS}, an endpoint, or a RemoteAE"
+                )
+            return cls(ANY_SCP, peer)
+        title, at, where = peer.rpartition("@")
+        if at and not title.strip():
+            raise LocalProtocolError(f"{peer!r} has no AE title before the @; expected {_FORMS}")
+        return cls(title or ANY_SCP, _checked(peer, where))
+
     def connector(self, reactor: Any) -> IStreamClientEndpoint:
         """The endpoint to connect with.
 
         Raises:
             LocalProtocolError: The endpoint string is none.
         """
+        endpoint: IStreamClientEndpoint
         if isinstance(self.endpoint, str):
+            place = _HOST_AND_PORT.fullmatch(self.endpoint)
             try:
-                endpoint: IStreamClientEndpoint = clientFromString(reactor, self.endpoint)
+                if place is not None:
+                    endpoint = HostnameEndpoint(reactor, _host_of(place), int(place["port"]))
+                else:
+                    endpoint = clientFromString(reactor, self.endpoint)
             except (ValueError, TypeError) as error:  # TypeError: an argument is missing
                 raise LocalProtocolError(
                     f"{self.endpoint!r} is no client endpoint such as 'tcp:pacs.example:104': {error}"
@@ -58,6 +109,9 @@ class RemoteAE:
         """The host of an endpoint string, for the check of the certificate's name."""
         if not isinstance(self.endpoint, str):
             return ""
+        place = _HOST_AND_PORT.fullmatch(self.endpoint)
+        if place is not None:
+            return _host_of(place)
         parts = re.split(r"(?<!\\):", self.endpoint)
         return next(
             (part[5:] for part in parts if part.startswith("host=")), parts[1] if parts[1:] else ""
