@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.endpoints import serverFromString
@@ -88,6 +88,8 @@ class AE(Hooks):
         move_associations: To the destination of a C-MOVE that we perform, at once.
     """
 
+    #: The class of the associations of this AE, of either side.
+    association_class: ClassVar[type[Association]] = Association
     _log = Logger()
 
     def __init__(
@@ -217,7 +219,7 @@ class AE(Hooks):
             endpoint = remote_ae.connector(self.reactor)
         except (NetDICOMError, OSError) as error:
             return defer.fail(error)
-        asce = Association(
+        asce = self.association_class(
             self,
             is_requestor=True,
             clock=self.clock,
@@ -333,7 +335,9 @@ class AE(Hooks):
     def acceptor_factory(self) -> DULAcceptorFactory:
         """A Twisted factory whose connections are associations with this AE."""
         return DULAcceptorFactory(
-            lambda: Association(self, is_requestor=False, clock=self.clock, timeouts=self.timeouts),
+            lambda: self.association_class(
+                self, is_requestor=False, clock=self.clock, timeouts=self.timeouts
+            ),
             clock=self.clock,
             receive_limit=self.max_pdu_length,
             timeouts=self.timeouts,

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from . import negotiation, statuses
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
-from .dispatch import Dispatcher
+from .dispatch import Dispatcher, Registration
 from .dulprovider import DULProtocol, Timeouts, made_ahead
 from .exceptions import (
     AbortReason,
@@ -266,6 +266,17 @@ class Association:
             if ctx.as_scu:
                 return partial(registration.service, self, ctx)
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
+
+    def scp_for(self, sop_class: str) -> Registration | None:
+        """The service that answers requests of a SOP class on this association; None when there is none."""
+        return self._ae.supported_scp.find(sop_class)
+
+    @property
+    def is_retrieving(self) -> bool:
+        """Whether somebody reads the instances that a C-GET of ours brings."""
+        return any(
+            each.takes_instances and not each.is_forgotten for each in self._outstanding.values()
+        )
 
     def context_as_scp(self, sop_class: str) -> PContextDef:
         """The context of a SOP class on which we report events, when it was we who asked for it.
@@ -786,7 +797,7 @@ class Association:
         ctx = self.accepted_contexts[context_id]
         limit = IDENTIFIER_LIMIT
         if isinstance(message, Request):
-            registration = self._ae.supported_scp.find(ctx.sop_class)
+            registration = self.scp_for(ctx.sop_class)
             if registration is not None and registration.store_in_file:
                 self._sink = FileSink(lambda: self._ae.get_file(self, ctx, message))
                 return self._sink
@@ -882,7 +893,7 @@ class Association:
             def service(*_: object) -> None:
                 raise error
         else:
-            registration = self._ae.supported_scp.find(ctx.sop_class)
+            registration = self.scp_for(ctx.sop_class)
             expected = not isinstance(message, NEventReportRQ)
             if registration is None and not expected:
                 # An event is reported to an SCU (PS3.7 10.1.1).

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
@@ -48,6 +48,9 @@ class Outstanding:
     """
 
     __slots__ = ("ctx", "deadline", "is_forgotten", "message", "pdus", "timeout", "timer")
+
+    #: Whether sub-operations of this request bring instances to its reader.
+    takes_instances: ClassVar[bool] = False
 
     def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         self.message = message

@@ -49,6 +49,7 @@ ROWS = {
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],
+    "verbs": ["verbs", "oneshot"],
     "public names": ["netdicom_tx"],
     "on top": ["archive", "tap", "commands.common", "commands", "__main__"],
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -363,6 +363,8 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
 
     __slots__ = ("_current", "progress")
 
+    takes_instances: ClassVar[bool] = True
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.progress: Response | None = None
@@ -404,9 +406,9 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
             if close is not None:
                 close()
 
-    def _leave(self) -> None:
+    def _drop_all(self) -> None:
         self._close_current()
-        super()._leave()
+        super()._drop_all()
 
 
 def _get_item(item: Any) -> tuple[PContextDef | None, Any]:

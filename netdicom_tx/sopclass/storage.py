@@ -293,7 +293,10 @@ def _context(
             ):
                 return each
     raise ClassNotSupportedError(
-        sop_class, asce.refusals(sop_class), f"the instance is in {name(transfer_syntax)}"
+        sop_class,
+        asce.refusals(sop_class),
+        f"the instance is in {name(transfer_syntax)}; "
+        "name the files when the association is opened: associate(peer, files=[...])",
     )
 
 
@@ -542,14 +545,11 @@ def _groups(
         )
 
 
-@answers("C-STORE")
-@store_in_file
-@sop_classes(STORAGE_SOP_CLASSES)
-def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
-    """Keep an instance: its file goes to ``AE.on_receive_store``, whose status is the answer.
+def check_request(ctx: PContextDef, msg: Request) -> Status | None:
+    """Why a C-STORE-RQ is refused before anybody sees its instance; None when it is not (PS3.7 9.1.1).
 
-    A request whose SOP class is not the one of its context is refused with 0x0122, a SOP Instance
-    UID that is none with 0xA900, and the hook does not see them.
+    Raises:
+        EventHandlingError: The request has no data set.
     """
     if msg.data_set is None:
         raise EventHandlingError("C-STORE-RQ without a data set")
@@ -565,6 +565,22 @@ def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awai
             "C-STORE",
             "Affected SOP Instance UID is no UID",
         )
+    return None
+
+
+@answers("C-STORE")
+@store_in_file
+@sop_classes(STORAGE_SOP_CLASSES)
+def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
+    """Keep an instance: its file goes to ``AE.on_receive_store``, whose status is the answer.
+
+    A request whose SOP class is not the one of its context is refused with 0x0122, a SOP Instance
+    UID that is none with 0xA900, and the hook does not see them.
+    """
+    refusal = check_request(ctx, msg)
+    if refusal is not None:
+        return refusal
+    assert msg.data_set is not None
     assert not isinstance(msg.data_set, bytes)
     ae: AE = asce.ae
     answer = ae.on_receive_store(ctx, msg.data_set)

@@ -8,8 +8,8 @@ sends the request, :func:`request_commitment` also waits for the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -327,6 +327,7 @@ async def request_commitment(
     *,
     transaction_uid: str | None = None,
     timeout: float = 300.0,
+    scu: Callable[..., Any] | None = None,
 ) -> CommitmentResult:
     """Ask for the safekeeping of instances, and wait for the report, whichever way it comes.
 
@@ -336,6 +337,7 @@ async def request_commitment(
     Args:
         transaction_uid: None makes one.
         timeout: Seconds to the report.
+        scu: What sends the request, as :meth:`Association.get_scu` gives it; None asks for that.
 
     Raises:
         StatusError: The peer refused the request.
@@ -346,7 +348,8 @@ async def request_commitment(
     ae = asce.ae
     waiting = ae.await_commitment(uid)
     try:
-        status = await asce.get_scu(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)(uid, list(uids))
+        ask = scu or asce.get_scu(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)
+        status = await ask(uid, list(uids))
         if status.is_failure:
             raise StatusError(int(status), status.comment or str(status))
         waiting.addTimeout(

@@ -1,0 +1,789 @@
+"""The AE and the association that programs hold: one call for each DIMSE operation.
+
+:class:`AE` and :class:`Association` are those of :mod:`netdicom_tx.applicationentity` and
+:mod:`netdicom_tx.asceprovider`, which know no service, with a call for each service on top::
+
+    async with AE("MYSCU").associate("ARCHIVE@pacs.example:104") as asce:
+        print(await asce.echo())
+        async for study in asce.find("STUDY", PatientName="DOE*"):
+            print(study.StudyInstanceUID)
+
+=====================================  =====================================================================
+a call                                 what it gives
+=====================================  =====================================================================
+``echo``, ``store``                    a Deferred of the :class:`~netdicom_tx.Status`
+``commit``                             a Deferred of the :class:`~netdicom_tx.sopclass.CommitmentResult`
+``n_create``, ``n_set``, …             a Deferred of a :class:`Reply`
+``find``, ``worklist``                 a stream of data sets (:class:`Matches`)
+``get``                                a stream of :class:`Retrieved` instances (:class:`Retrieval`)
+``move``                               a stream of :class:`Progress` (:class:`Moves`)
+=====================================  =====================================================================
+
+A wrong argument raises at once. What goes wrong later, here or at the peer, fails the Deferred or is raised
+to the reader of the stream. A stream whose operation ended in a failure raises StatusError at its end, so
+that a failure never looks like an empty answer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from io import BytesIO
+from types import TracebackType
+from typing import Any, BinaryIO, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
+
+import pydicom
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from . import applicationentity, asceprovider, dsutils, statuses, uids
+from .dimsemessages import Request, Response
+from .dispatch import Registration, Service
+from .exceptions import ClassNotSupportedError, LocalProtocolError, StatusError
+from .negotiation import MAXIMUM_CONTEXTS, PContextDef, contexts_for_instances
+from .remoteae import RemoteAE
+from .requests import ResponseStream, status_of
+from .sopclass import (
+    CommitmentResult,
+    Instance,
+    NormalizedSCU,
+    StorageCommitment,
+    modality_work_list_scu,
+    qr_find_scu,
+    qr_get_scu,
+    qr_move_scu,
+    request_commitment,
+    storage_commitment_scu,
+    storage_scu,
+    verification_scu,
+)
+from .sopclass.base import answers, store_in_file
+from .sopclass.keywords import identifier, unique, worklist_identifier
+from .sopclass.storage import Source, check_request, store_instance
+from .statuses import Status
+from .userdataitems import RoleSelection, UserDataItem
+
+__all__ = [
+    "AE",
+    "Associating",
+    "Association",
+    "Matches",
+    "Moves",
+    "Progress",
+    "Reply",
+    "Retrieval",
+    "Retrieved",
+    "VerbStream",
+]
+
+_Item = TypeVar("_Item")
+
+# What associate() proposes when nobody says what is needed, besides storage.
+_COMMON: Final = (
+    uids.VERIFICATION_SOP_CLASS,
+    uids.STUDY_ROOT_FIND_SOP_CLASS,
+    uids.STUDY_ROOT_MOVE_SOP_CLASS,
+    uids.STUDY_ROOT_GET_SOP_CLASS,
+    uids.PATIENT_ROOT_FIND_SOP_CLASS,
+    uids.PATIENT_ROOT_MOVE_SOP_CLASS,
+    uids.PATIENT_ROOT_GET_SOP_CLASS,
+    uids.MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
+    uids.STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
+    uids.ModalityPerformedProcedureStep,
+)
+# The current image classes come first: 128 contexts do not hold all storage classes.
+_COMMON_STORAGE: Final = tuple(uid for uid in uids.STORAGE_SOP_CLASSES if not uids.is_rare(uid))[
+    : MAXIMUM_CONTEXTS - len(_COMMON)
+]
+_STORAGE: Final = frozenset(uids.STORAGE_SOP_CLASSES)
+_STUDY_ROOT: Final = {
+    "find": uids.STUDY_ROOT_FIND_SOP_CLASS,
+    "get": uids.STUDY_ROOT_GET_SOP_CLASS,
+    "move": uids.STUDY_ROOT_MOVE_SOP_CLASS,
+}
+_PATIENT_ROOT: Final = {
+    "find": uids.PATIENT_ROOT_FIND_SOP_CLASS,
+    "get": uids.PATIENT_ROOT_GET_SOP_CLASS,
+    "move": uids.PATIENT_ROOT_MOVE_SOP_CLASS,
+}
+
+
+# -- what a call gives ----------------------------------------------------------------------------
+
+
+class VerbStream(Generic[_Item]):
+    """What one call brings, item by item.
+
+    Read it with ``async for``. Inside ``async with``, leaving early sends C-CANCEL; so does
+    :meth:`cancel`. The reader is told of a failure of the operation by StatusError, after the last item.
+    """
+
+    def __init__(self, responses: ResponseStream[Any]) -> None:
+        self._responses = responses
+
+    @property
+    def final(self) -> Response | None:
+        """The final response, with its status and counters; None while there is none."""
+        return self._responses.final
+
+    @property
+    def done(self) -> defer.Deferred[Status]:
+        """Fires with the final status, whatever it is; as :attr:`ResponseStream.done`."""
+        return self._responses.done
+
+    def cancel(self) -> None:
+        """Send C-CANCEL-RQ, once; the peer ends the operation with FE00 if it obeys."""
+        self._responses.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Item:
+        while True:
+            item = self._pick(await anext(self._responses))
+            if item is not None:
+                return item
+
+    def _pick(self, item: Any) -> _Item | None:
+        """The item for the reader of one of the stream below; None when it is not for the reader."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._responses.__aexit__(kind, error, trace)
+
+
+def _check(status: Status) -> None:
+    """Raise what a final status says, when it is a failure."""
+    if status.is_failure:
+        raise StatusError(int(status), status.comment or str(status))
+
+
+class Matches(VerbStream[Dataset]):
+    """The data sets that match a query. ``await`` it for a list of them all."""
+
+    def _pick(self, item: tuple[Dataset | None, Status]) -> Dataset | None:
+        data_set, status = item
+        if not status.is_pending:
+            _check(status)
+        return data_set
+
+    async def _all(self) -> list[Dataset]:
+        async with self:
+            return [each async for each in self]
+
+    def __await__(self) -> Generator[Any, Any, list[Dataset]]:
+        return self._all().__await__()
+
+
+class Progress(NamedTuple):
+    """How far a C-MOVE is: its status, and the numbers of its sub-operations (PS3.4 C.4.2.1.6).
+
+    Attributes:
+        status: Pending, or the final status.
+        remaining: How many are still to be sent; 0 in the final one.
+    """
+
+    status: Status
+    remaining: int
+    completed: int
+    failed: int
+    warning: int
+
+
+class Moves(VerbStream[Progress]):
+    """The progress of a C-MOVE, the final counts last. ``await`` it for the final counts alone."""
+
+    def _pick(self, item: tuple[Status, Response]) -> Progress:
+        status, response = item
+        _check(status)
+        return Progress(
+            status,
+            getattr(response, "number_of_remaining_suboperations", None) or 0,
+            getattr(response, "number_of_completed_suboperations", None) or 0,
+            getattr(response, "number_of_failed_suboperations", None) or 0,
+            getattr(response, "number_of_warning_suboperations", None) or 0,
+        )
+
+    async def _last(self) -> Progress:
+        async with self:
+            *_, last = [each async for each in self]
+        return last
+
+    def __await__(self) -> Generator[Any, Any, Progress]:
+        return self._last().__await__()
+
+
+class Retrieved:
+    """One instance that a C-GET has brought.
+
+    Attributes:
+        file: The Part 10 file, open at its beginning; the stream closes it when the next item is asked for.
+        sop_class_uid: The SOP class, as the instance's C-STORE named it.
+        sop_instance_uid: The SOP Instance UID.
+        transfer_syntax: The transfer syntax of the data set.
+    """
+
+    def __init__(self, context: PContextDef, file: BinaryIO) -> None:
+        meta = dsutils.read_file_meta(file)
+        file.seek(0)
+        self.file = file
+        self.sop_class_uid = meta.sop_class_uid
+        self.sop_instance_uid = meta.sop_instance_uid
+        self.transfer_syntax = context.supported_ts
+
+    def __repr__(self) -> str:
+        return f"<Retrieved {self.sop_instance_uid}>"
+
+    def dataset(self) -> Dataset:
+        """Read the whole instance into memory."""
+        self.file.seek(0)
+        return pydicom.dcmread(self.file)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file under a path; nothing half written ever stands there.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        target = os.fspath(path)
+        temporary = f"{target}.part"
+        self.file.seek(0)
+        try:
+            with open(temporary, "wb") as copy:
+                shutil.copyfileobj(self.file, copy, 1 << 20)
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+class Retrieval(VerbStream[Retrieved]):
+    """The instances that a C-GET brings, as they arrive.
+
+    The counts of completed and failed sub-operations are in :attr:`final`.
+    """
+
+    def _pick(self, item: tuple[PContextDef | None, Any]) -> Retrieved | None:
+        context, brought = item
+        if context is None:
+            _check(brought)
+            return None
+        if isinstance(brought, Dataset):
+            brought = _as_file(brought, context)
+        return Retrieved(context, brought)
+
+
+def _as_file(data_set: Dataset, context: PContextDef) -> BinaryIO:
+    """The Part 10 file of a data set that a storage service of the AE has taken in memory."""
+    file = BytesIO()
+    data_set.save_as(file, enforce_file_format=True)
+    file.seek(0)
+    return file
+
+
+class Reply(NamedTuple):
+    """The answer to a DIMSE-N request.
+
+    Attributes:
+        status: What the peer says.
+        data_set: The attributes, event reply or action reply; None when there is none.
+        response: The message, with its other fields, such as ``affected_sop_instance_uid``.
+    """
+
+    status: Status
+    data_set: Dataset | None
+    response: Response
+
+
+# -- the association ------------------------------------------------------------------------------
+
+
+@answers("C-STORE")
+@store_in_file
+def _receive_for_get(asce: Association, ctx: PContextDef, msg: Request) -> int:
+    """Take an instance for the reader of a :class:`Retrieval`, where the AE has no storage service."""
+    refusal = check_request(ctx, msg)
+    if refusal is None and not asce.is_retrieving:
+        refusal = Status(statuses.PROCESSING_FAILURE, "C-STORE", "no C-GET is under way")
+    return statuses.SUCCESS if refusal is None else refusal
+
+
+_RECEIVER: Final = Registration(_receive_for_get, uids.DEFAULT_TRANSFER_SYNTAXES, True)
+_COMMITMENT: Final = Registration(StorageCommitment(), uids.DEFAULT_TRANSFER_SYNTAXES, False)
+
+
+class Association(asceprovider.Association):
+    """An association with a call for each DIMSE operation.
+
+    Each call uses the service that the AE has registered for the SOP class, and where it has none that of
+    :mod:`netdicom_tx.sopclass`.
+    """
+
+    def echo(self) -> defer.Deferred[Status]:
+        """Ask whether the peer is there and speaks DICOM (C-ECHO, PS3.4 Annex A).
+
+        Returns:
+            Fires with the status. Cancelling it sends nothing; the late answer is swallowed.
+        """
+        sent: defer.Deferred[Status] = self._scu(uids.VERIFICATION_SOP_CLASS, verification_scu)()
+        return sent
+
+    def store(self, source: Source, *, timeout: float | None = None) -> defer.Deferred[Status]:
+        """Store an instance at the peer (C-STORE, PS3.4 Annex B).
+
+        Args:
+            source: The path of a Part 10 file; an open one, which is read from its position and left open; or
+                a :class:`pydicom.Dataset`.
+            timeout: Seconds to the response; None means ``timeouts.response``.
+
+        Returns:
+            Fires with the status. Fails with ClassNotSupportedError when the peer has accepted no context
+            that fits: name the files in :meth:`AE.associate`. Fails with DataSetError or OSError when the
+            instance cannot be read. Cancelling does not stop the transfer.
+        """
+        try:
+            instance = Instance.of(source)
+        except (OSError, dsutils.DataSetError) as error:
+            return defer.fail(error)
+        return store_instance(self, instance, timeout=timeout)
+
+    def find(
+        self,
+        level: str = "STUDY",
+        given: Dataset | None = None,
+        /,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **keys: object,
+    ) -> Matches:
+        """Ask for what matches (C-FIND, PS3.4 C.4.1).
+
+        Args:
+            level: PATIENT, STUDY, SERIES or IMAGE.
+            given: An identifier to begin with.
+            model: The SOP class UID of the information model. None chooses one that the peer has accepted:
+                Patient Root for patients, else Study Root before Patient Root.
+            timeout: Seconds to each response; None means ``timeouts.response``.
+            keys: What to match and to return, by keyword: ``PatientName="DOE*", StudyDescription=""``. The
+                unique key of the level is always returned.
+
+        Raises:
+            LocalProtocolError: A level, keyword or value is wrong.
+            ClassNotSupportedError: The peer has accepted no context for C-FIND.
+        """
+        wanted = identifier(level, given, keys)
+        uid = model or self._model("find", wanted.QueryRetrieveLevel)
+        return Matches(self._scu(uid, qr_find_scu)(wanted, timeout=timeout))
+
+    def worklist(
+        self, given: Dataset | None = None, /, *, timeout: float | None = None, **keys: object
+    ) -> Matches:
+        """Ask for scheduled procedure steps (Modality Worklist, PS3.4 Annex K).
+
+        Args:
+            given: An identifier to begin with. Without one, what a modality puts into its images is returned.
+            timeout: Seconds to each response; None means ``timeouts.response``.
+            keys: What to match and to return, by keyword. Attributes of the step, such as ``Modality`` and
+                ``ScheduledProcedureStepStartDate``, are put into their sequence.
+
+        Raises:
+            LocalProtocolError: A keyword or value is wrong.
+            ClassNotSupportedError: The peer has accepted no context for the worklist.
+        """
+        wanted = worklist_identifier(given, keys)
+        uid = uids.MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS
+        return Matches(self._scu(uid, modality_work_list_scu)(wanted, timeout=timeout))
+
+    def get(
+        self,
+        level: str = "STUDY",
+        given: Dataset | None = None,
+        /,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        **keys: object,
+    ) -> Retrieval:
+        """Have what matches sent here, on this association (C-GET, PS3.4 C.4.3).
+
+        The storage SOP classes must have been proposed for it, as :meth:`AE.associate` does. An AE with a
+        storage service of its own answers each instance by it; without one, the reader of the stream has
+        the instance when the peer is told Success.
+
+        Args:
+            level: PATIENT, STUDY, SERIES or IMAGE.
+            given: An identifier to begin with.
+            model: As for :meth:`find`.
+            timeout: Seconds to each response or instance; None means ``timeouts.response``.
+            keys: The unique keys, by keyword; lists of UIDs.
+
+        Raises:
+            LocalProtocolError: A level, keyword or value is wrong, or the level's unique key has no value.
+            ClassNotSupportedError: The peer has accepted no context for C-GET.
+        """
+        wanted = unique(identifier(level, given, keys))
+        uid = model or self._model("get", wanted.QueryRetrieveLevel)
+        return Retrieval(self._scu(uid, qr_get_scu)(wanted, timeout=timeout))
+
+    def move(
+        self,
+        level: str = "STUDY",
+        given: Dataset | None = None,
+        /,
+        *,
+        to: str | applicationentity.AE,
+        model: str | None = None,
+        timeout: float | None = None,
+        **keys: object,
+    ) -> Moves:
+        """Have what matches sent to a destination (C-MOVE, PS3.4 C.4.2).
+
+        Args:
+            level: PATIENT, STUDY, SERIES or IMAGE.
+            given: An identifier to begin with.
+            to: The AE title of the destination, which the peer must know; or an AE of ours that listens.
+            model: As for :meth:`find`.
+            timeout: Seconds to each response; None means ``timeouts.response``.
+            keys: The unique keys, by keyword; lists of UIDs.
+
+        Raises:
+            LocalProtocolError: A level, keyword or value is wrong, or the level's unique key has no value.
+            ClassNotSupportedError: The peer has accepted no context for C-MOVE.
+        """
+        wanted = unique(identifier(level, given, keys))
+        uid = model or self._model("move", wanted.QueryRetrieveLevel)
+        return Moves(self._scu(uid, qr_move_scu)(wanted, to, timeout=timeout))
+
+    def commit(
+        self,
+        instances: Iterable[Source | Instance | tuple[str, str]],
+        *,
+        timeout: float = 300.0,
+    ) -> defer.Deferred[CommitmentResult]:
+        """Ask for the safekeeping of instances, and wait for the report (PS3.4 Annex J).
+
+        Args:
+            instances: What was stored: files, data sets, or pairs of SOP class and SOP instance UID.
+            timeout: Seconds to the report.
+
+        Returns:
+            Fires with what the peer keeps and what it does not. Fails with StatusError when the peer refuses,
+            with DCMTimeoutError when no report comes. Cancelling it forgets the report.
+
+        Raises:
+            ClassNotSupportedError: The peer has accepted no context for storage commitment.
+            DataSetError, OSError: An instance cannot be read.
+        """
+        references = [_reference(each) for each in _many(instances)]
+        scu = self._scu(uids.STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS, storage_commitment_scu)
+        asked = request_commitment(self, references, timeout=timeout, scu=scu)
+        return defer.Deferred.fromCoroutine(asked)
+
+    # -- DIMSE-N (PS3.7 10.1) --------------------------------------------------------------------
+
+    def n_create(
+        self,
+        sop_class: str,
+        attributes: Dataset | None = None,
+        sop_instance: str | None = None,
+        *,
+        meta: str | None = None,
+    ) -> defer.Deferred[Reply]:
+        """Create an instance (PS3.7 10.1.5).
+
+        Args:
+            sop_class: The SOP class UID of the instance.
+            attributes: Its attributes.
+            sop_instance: Its UID; None lets the peer assign one, which is
+                ``reply.response.affected_sop_instance_uid``.
+            meta: The meta SOP class whose context is used, where ``sop_class`` has none of its own.
+
+        Returns:
+            Fires with the reply, whatever its status; fails and cancels as :meth:`request` says. So do all
+            calls of this section.
+
+        Raises:
+            ClassNotSupportedError: The peer has accepted no context for the SOP class.
+        """
+        scu = self._normalized(sop_class, meta)
+        return self._replied(scu, scu.n_create(sop_instance, attributes))
+
+    def n_set(
+        self, sop_class: str, sop_instance: str, modifications: Dataset, *, meta: str | None = None
+    ) -> defer.Deferred[Reply]:
+        """Change attributes of an instance (PS3.7 10.1.3)."""
+        scu = self._normalized(sop_class, meta)
+        return self._replied(scu, scu.n_set(sop_instance, modifications))
+
+    def n_get(
+        self,
+        sop_class: str,
+        sop_instance: str,
+        attributes: Iterable[int | str] | None = None,
+        *,
+        meta: str | None = None,
+    ) -> defer.Deferred[Reply]:
+        """Read attributes of an instance, by tag or keyword; None asks for all (PS3.7 10.1.2)."""
+        scu = self._normalized(sop_class, meta)
+        tags = None if attributes is None else [_tag(each) for each in _many(attributes)]
+        return self._replied(scu, scu.n_get(sop_instance, tags))
+
+    def n_action(
+        self,
+        sop_class: str,
+        sop_instance: str,
+        action_type: int,
+        information: Dataset | None = None,
+        *,
+        meta: str | None = None,
+    ) -> defer.Deferred[Reply]:
+        """Ask for an action on an instance (PS3.7 10.1.4)."""
+        scu = self._normalized(sop_class, meta)
+        return self._replied(scu, scu.n_action(sop_instance, action_type, information))
+
+    def n_event_report(
+        self,
+        sop_class: str,
+        sop_instance: str,
+        event_type: int,
+        information: Dataset | None = None,
+    ) -> defer.Deferred[Reply]:
+        """Report an event of an instance, as its SCP (PS3.7 10.1.1)."""
+        scu = NormalizedSCU(self, self.context_as_scp(sop_class))
+        return self._replied(scu, scu.n_event_report(sop_instance, event_type, information))
+
+    def n_delete(
+        self, sop_class: str, sop_instance: str, *, meta: str | None = None
+    ) -> defer.Deferred[Reply]:
+        """Delete an instance (PS3.7 10.1.6)."""
+        scu = self._normalized(sop_class, meta)
+        return self._replied(scu, scu.n_delete(sop_instance))
+
+    def scp_for(self, sop_class: str) -> Registration | None:
+        """The AE's service; where it has none, what takes the instances and reports that calls wait for."""
+        found = super().scp_for(sop_class)
+        if found is None and self.is_requestor:
+            if sop_class in _STORAGE:
+                return _RECEIVER
+            scu = self.ae.supported_scu.find(sop_class)
+            if sop_class == uids.STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS and (
+                scu is None or scu.service is storage_commitment_scu
+            ):
+                return _COMMITMENT
+        return found
+
+    # -- how a call finds its service ------------------------------------------------------------
+
+    def _scu(self, uid: str, standard: Service) -> Callable[..., Any]:
+        """The SCU for a SOP class, bound to its context: the AE's, or the standard one."""
+        if self.ae.supported_scu.find(uid) is not None:
+            return self.get_scu(uid)
+        ctx = self._context(uid)
+        return lambda *args, **kwargs: standard(self, ctx, *args, **kwargs)
+
+    def _context(self, uid: str) -> PContextDef:
+        for ctx in self.contexts_for(uid):
+            if ctx.as_scu:
+                return ctx
+        raise ClassNotSupportedError(
+            uid,
+            self.refusals(uid),
+            f"name it when the association is opened: associate(peer, {uid!r})",
+        )
+
+    def _model(self, operation: str, level: str) -> str:
+        """The information model to use for an operation at a level."""
+        first = information_model(operation, level)
+        for uid in (first, _PATIENT_ROOT[operation]):
+            if any(ctx.as_scu for ctx in self.contexts_for(uid)):
+                return uid
+        return first
+
+    def _normalized(self, sop_class: str, meta: str | None) -> NormalizedSCU:
+        return NormalizedSCU(self, self._context(meta or sop_class), sop_class)
+
+    def _replied(self, scu: NormalizedSCU, sent: defer.Deferred[Response]) -> defer.Deferred[Reply]:
+        return sent.addCallback(
+            lambda response: Reply(status_of(response), scu.data_set(response), response)
+        )
+
+
+def _reference(source: Source | Instance | tuple[str, str]) -> tuple[str, str]:
+    if isinstance(source, tuple):
+        sop_class, sop_instance = source
+        return sop_class, sop_instance
+    instance = source if isinstance(source, Instance) else Instance.of(source)
+    return instance.sop_class_uid, instance.sop_instance_uid
+
+
+def _tag(attribute: int | str) -> int:
+    if isinstance(attribute, int):
+        return attribute
+    tag = pydicom.datadict.tag_for_keyword(attribute)
+    if tag is None:
+        raise LocalProtocolError(f"{attribute!r} is not the keyword of a DICOM attribute")
+    return tag
+
+
+def _many(values: Iterable[_Item]) -> Iterable[_Item]:
+    """An iterable of values, not one value that could be iterated over by mistake."""
+    if isinstance(values, str | bytes | os.PathLike | Dataset):
+        raise LocalProtocolError(
+            f"expected a list, got one {type(values).__name__}: {values!r:.60}"
+        )
+    return values
+
+
+def information_model(operation: str, level: str) -> str:
+    """The SOP class of an operation (find, get, move) whose information model has a level.
+
+    Patient Root has patients; Study Root, which more archives support, has the other levels (PS3.4 C.6).
+    """
+    return (_PATIENT_ROOT if level.upper() == "PATIENT" else _STUDY_ROOT)[operation]
+
+
+# -- the AE ---------------------------------------------------------------------------------------
+
+
+class Associating(defer.Deferred[Association]):
+    """The Deferred of an association that is being opened, which ``async with`` opens and ends.
+
+    ``await`` gives the association. ``async with`` gives it too; at the end of the block the association
+    is released, or aborted when an exception leaves the block.
+    """
+
+    _opened: Association | None = None
+
+    async def __aenter__(self) -> Association:
+        self._opened = await self
+        return self._opened
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._opened is not None
+        await self._opened.__aexit__(kind, error, trace)
+
+
+class AE(applicationentity.AE):
+    """An application entity whose associations have a call for each DIMSE operation.
+
+    The arguments are those of :class:`netdicom_tx.applicationentity.AE`.
+    """
+
+    association_class: ClassVar[type[asceprovider.Association]] = Association
+
+    def associate(
+        self,
+        peer: str | RemoteAE | IStreamClientEndpoint,
+        *services: Service | str,
+        files: Iterable[str | os.PathLike[str]] | None = None,
+        contexts: applicationentity.Contexts | None = None,
+        roles: Iterable[RoleSelection] = (),
+        user_items: Iterable[UserDataItem] = (),
+    ) -> Associating:
+        """Open an association.
+
+        It proposes what the call names: services, files to be stored, or contexts. When the call names
+        nothing, it proposes the services that were registered by :meth:`add_scu`; when there are none, the
+        common ones: Verification, Query/Retrieve, Modality Worklist, Storage Commitment, performed procedure
+        steps, and the current storage classes, uncompressed, for sending and for C-GET.
+
+        Args:
+            peer: ``"ARCHIVE@pacs.example:104"``, ``"pacs.example:104"`` (which is called ANY-SCP), a Twisted
+                endpoint string with or without ``ARCHIVE@``, an endpoint, or a :class:`RemoteAE`.
+            services: SCU services, such as ``qr_find_scu``, or SOP class UIDs.
+            files: Part 10 files that are to be stored; the contexts follow their SOP classes and transfer
+                syntaxes.
+            contexts: As for :meth:`request_association`.
+            roles: As for :meth:`request_association`.
+            user_items: As for :meth:`request_association`.
+
+        Returns:
+            A Deferred of the association that is an asynchronous context manager as well. It fails and
+            cancels as :meth:`request_association` says.
+
+        Raises:
+            LocalProtocolError: The address or another argument is wrong.
+        """
+        remote = RemoteAE.of(peer)
+        opening = Associating(lambda _: asked.cancel())
+        asked_roles = tuple(roles)
+        if contexts is None:
+            contexts = planned = self._planned(services, files)
+            asked_roles = asked_roles or _roles(planned)
+        asked = self.request_association(
+            remote, contexts, roles=asked_roles, user_items=tuple(user_items)
+        )
+        asked.addCallbacks(opening.callback, opening.errback)
+        return opening
+
+    def _planned(
+        self,
+        services: Iterable[Service | str],
+        files: Iterable[str | os.PathLike[str]] | None,
+    ) -> list[tuple[str, tuple[str, ...]]] | None:
+        """Pairs of abstract and transfer syntaxes; None leaves them to the registered services."""
+        wanted: list[tuple[str, tuple[str, ...]]] = []
+        if files is not None:
+            wanted += contexts_for_instances(
+                (instance.sop_class_uid, instance.transfer_syntax)
+                for instance in map(Instance.of, _many(files))
+            )
+        named = tuple(uid for service in services for uid in _sop_classes(service))
+        if not named and files is None:
+            if any(True for _ in self.supported_scu):
+                return None
+            named = (*_COMMON, *_COMMON_STORAGE)
+        already = {abstract_syntax for abstract_syntax, _ in wanted}
+        wanted += [(uid, self._syntaxes(uid)) for uid in dict.fromkeys(named) if uid not in already]
+        if any(uid in uids.GET_SOP_CLASSES for uid, _ in wanted):
+            # The instances of a C-GET come on contexts of this association (PS3.4 C.4.3).
+            already = {abstract_syntax for abstract_syntax, _ in wanted}
+            brought = [uid for uid in _COMMON_STORAGE if uid not in already]
+            room = MAXIMUM_CONTEXTS - len(wanted)
+            wanted += [(uid, self._syntaxes(uid)) for uid in brought[:room]]
+        return wanted
+
+    def _syntaxes(self, sop_class: str) -> tuple[str, ...]:
+        registered = self.supported_scu.find(sop_class)
+        return self.supported_ts if registered is None else registered.transfer_syntaxes
+
+
+def _sop_classes(service: Service | str) -> tuple[str, ...]:
+    """The abstract syntaxes that a service, or a SOP class named as one, stands for."""
+    if isinstance(service, str):
+        return (service,)
+    if service is storage_scu:
+        return _COMMON_STORAGE
+    named = tuple(getattr(service, "sop_classes", ()))
+    if not named:
+        raise LocalProtocolError(
+            f"{getattr(service, '__name__', service)!r} names no SOP classes; "
+            "pass the SOP class UIDs themselves"
+        )
+    return named
+
+
+def _roles(planned: Iterable[tuple[str, tuple[str, ...]]] | None) -> tuple[RoleSelection, ...]:
+    """With C-GET, we are SCP of storage as well as SCU (PS3.7 D.3.3.4)."""
+    proposed = dict.fromkeys(uid for uid, _ in planned or ())
+    if not any(uid in uids.GET_SOP_CLASSES for uid in proposed):
+        return ()
+    return tuple(RoleSelection(uid, True, True) for uid in proposed if uid in _STORAGE)
