@@ -4,8 +4,9 @@ The names that programs begin with are importable from here; the rest lives in t
 ``docs/`` describes.
 """
 
-from .applicationentity import AE, AEService, RemoteAE
-from .asceprovider import Association, PContextDef, ResponseStream
+from . import uids
+from .applicationentity import AEService, RemoteAE
+from .asceprovider import PContextDef, ResponseStream
 from .dispatch import UNKNOWN_SOP_CLASSES
 from .dulprovider import Timeouts
 from .exceptions import (
@@ -21,6 +22,7 @@ from .exceptions import (
     StatusError,
 )
 from .negotiation import Window
+from .oneshot import echo, find, get, move, store
 from .pool import AssociationPool
 from .sopclass import (
     sop_classes,
@@ -32,6 +34,7 @@ from .sopclass import (
 )
 from .statuses import Status
 from .tls import TLSOptions
+from .verbs import AE, Association
 
 __version__ = "0.1.0"
 
@@ -59,10 +62,16 @@ __all__ = [
     "Timeouts",
     "Window",
     "__version__",
+    "echo",
+    "find",
+    "get",
+    "move",
     "sop_classes",
     "storage_scp",
     "storage_scu",
+    "store",
     "store_in_file",
+    "uids",
     "verification_scp",
     "verification_scu",
 ]
