@@ -8,28 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import (
-    ABORT,
-    AC,
-    CT,
-    DATA,
-    EXPLICIT,
-    IMPLICIT,
-    MR,
-    RELEASE_RP,
-    RELEASE_RQ,
-    RJ,
-    VERIFICATION,
-    Caller,
-    Node,
-    RawPeer,
-    calling,
-    echo_rq,
-    pdu,
-    request,
-    store_rq,
-)
-from doubles import logged_failures as logged_failures
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from twisted.internet import defer
@@ -73,6 +51,28 @@ from netdicom_tx.userdataitems import (
     UnknownItem,
     UserIdentity,
 )
+from support.doubles import (
+    ABORT,
+    AC,
+    CT,
+    DATA,
+    EXPLICIT,
+    IMPLICIT,
+    MR,
+    RELEASE_RP,
+    RELEASE_RQ,
+    RJ,
+    VERIFICATION,
+    Caller,
+    Node,
+    RawPeer,
+    calling,
+    echo_rq,
+    pdu,
+    request,
+    store_rq,
+)
+from support.doubles import logged_failures as logged_failures
 
 TIMEOUTS = Timeouts()
 SECRET = UserIdentity(2, b"user", b"secret", False)

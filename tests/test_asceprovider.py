@@ -8,34 +8,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import pytest
-from doubles import (
-    ABORT,
-    AC,
-    COMMITMENT,
-    CT,
-    DATA,
-    EXPLICIT,
-    FIND,
-    IMPLICIT,
-    MR,
-    RELEASE_RP,
-    RELEASE_RQ,
-    VERIFICATION,
-    Caller,
-    Node,
-    RawPeer,
-    acceptance,
-    calling,
-    echo_rq,
-    find_rq,
-    message,
-    p_data,
-    pdu,
-    request,
-    run,
-    store_rq,
-)
-from doubles import logged_failures as logged_failures
 from twisted.internet import defer
 from twisted.logger import capturedLogs
 
@@ -82,6 +54,34 @@ from netdicom_tx.userdataitems import (
     UserIdentity,
     UserIdentityResponse,
 )
+from support.doubles import (
+    ABORT,
+    AC,
+    COMMITMENT,
+    CT,
+    DATA,
+    EXPLICIT,
+    FIND,
+    IMPLICIT,
+    MR,
+    RELEASE_RP,
+    RELEASE_RQ,
+    VERIFICATION,
+    Caller,
+    Node,
+    RawPeer,
+    acceptance,
+    calling,
+    echo_rq,
+    find_rq,
+    message,
+    p_data,
+    pdu,
+    request,
+    run,
+    store_rq,
+)
+from support.doubles import logged_failures as logged_failures
 
 WIDE = Window(3, 3)
 TIMEOUTS = Timeouts()

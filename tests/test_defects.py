@@ -16,35 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from doubles import (
-    ABORT,
-    AC,
-    COMMITMENT,
-    CT,
-    DATA,
-    EXPLICIT,
-    FIND,
-    IMPLICIT,
-    MR,
-    RELEASE_RP,
-    RELEASE_RQ,
-    VERIFICATION,
-    Caller,
-    Line,
-    Node,
-    RawPeer,
-    acceptance,
-    calling,
-    echo_rq,
-    find_rq,
-    message,
-    p_data,
-    pdu,
-    request,
-    run,
-    store_rq,
-)
-from doubles import logged_failures as logged_failures
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -99,6 +70,35 @@ from netdicom_tx.userdataitems import (
     RoleSelection,
     UserIdentity,
 )
+from support.doubles import (
+    ABORT,
+    AC,
+    COMMITMENT,
+    CT,
+    DATA,
+    EXPLICIT,
+    FIND,
+    IMPLICIT,
+    MR,
+    RELEASE_RP,
+    RELEASE_RQ,
+    VERIFICATION,
+    Caller,
+    Line,
+    Node,
+    RawPeer,
+    acceptance,
+    calling,
+    echo_rq,
+    find_rq,
+    message,
+    p_data,
+    pdu,
+    request,
+    run,
+    store_rq,
+)
+from support.doubles import logged_failures as logged_failures
 
 JPEG, RLE = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
 MOVE, GET = MOVE_SOP_CLASSES[1], GET_SOP_CLASSES[1]

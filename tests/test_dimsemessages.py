@@ -17,7 +17,6 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 from pynetdicom import dimse_messages, dimse_primitives
-from strategies import KINDS, data_sets, messages, messages_of, uids
 
 from netdicom_tx import dimsemessages as dimse
 from netdicom_tx.dimsemessages import (
@@ -48,6 +47,7 @@ from netdicom_tx.dimsemessages import (
 )
 from netdicom_tx.exceptions import DIMSEProcessingError, LocalProtocolError
 from netdicom_tx.statuses import Status
+from support.strategies import KINDS, data_sets, messages, messages_of, uids
 
 TABLES = json.loads((Path(__file__).parent / "standard" / "dimse_commands.json").read_text())
 BY_FIELD = {int(entry["command_field"], 16): name for name, entry in TABLES["messages"].items()}

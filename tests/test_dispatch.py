@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from doubles import CT, FIND, IMPLICIT, MR
 
 from netdicom_tx import UNKNOWN_SOP_CLASSES, Association, PContextDef
 from netdicom_tx.dimsemessages import Request
 from netdicom_tx.dispatch import Dispatcher
+from support.doubles import CT, FIND, IMPLICIT, MR
 
 PRIVATE = "1.2.826.0.1.3680043.9.9999.1"
 

@@ -8,23 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from doubles import (
-    AC,
-    CT,
-    DATA,
-    IMPLICIT,
-    RELEASE_RQ,
-    VERIFICATION,
-    RawPeer,
-    acceptance,
-    echo_rq,
-    message,
-    p_data,
-    pdu,
-    request,
-    store_rq,
-)
-from doubles import logged_failures as logged_failures
 from twisted.internet import defer, task
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
@@ -50,6 +33,23 @@ from netdicom_tx.pdu import AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ
 from netdicom_tx.testing import Wire, failure_of, join, success_of
 from netdicom_tx.upperlayer import Indication, ProviderAbort, TransportClosed
 from netdicom_tx.userdataitems import MaximumLength
+from support.doubles import (
+    AC,
+    CT,
+    DATA,
+    IMPLICIT,
+    RELEASE_RQ,
+    VERIFICATION,
+    RawPeer,
+    acceptance,
+    echo_rq,
+    message,
+    p_data,
+    pdu,
+    request,
+    store_rq,
+)
+from support.doubles import logged_failures as logged_failures
 
 ASKED = request({VERIFICATION: [IMPLICIT], CT: [IMPLICIT]})
 TIMEOUTS = Timeouts(artim=30, send=60)

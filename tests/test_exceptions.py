@@ -3,7 +3,6 @@
 import inspect
 
 import pytest
-from layouts import TABLES
 
 from netdicom_tx import exceptions
 from netdicom_tx.exceptions import (
@@ -26,6 +25,7 @@ from netdicom_tx.exceptions import (
     StatusError,
     printable,
 )
+from support.layouts import TABLES
 
 EXAMPLES = [
     NetDICOMError("x"),

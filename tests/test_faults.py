@@ -18,35 +18,6 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pytest
-from doubles import (
-    ABORT,
-    AC,
-    CT,
-    DATA,
-    FIND,
-    IMPLICIT,
-    RELEASE_RP,
-    RELEASE_RQ,
-    RJ,
-    RQ,
-    VERIFICATION,
-    Caller,
-    Node,
-    RawPeer,
-    calling,
-    command,
-    echo_rq,
-    find_rq,
-    item,
-    message,
-    p_data,
-    pdu,
-    pdv,
-    request,
-    store_rq,
-    us,
-)
-from doubles import logged_failures as logged_failures
 from twisted.internet import defer
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -78,6 +49,35 @@ from netdicom_tx.pdu import (
 from netdicom_tx.statuses import SUCCESS
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.userdataitems import MaximumLength, UnknownItem
+from support.doubles import (
+    ABORT,
+    AC,
+    CT,
+    DATA,
+    FIND,
+    IMPLICIT,
+    RELEASE_RP,
+    RELEASE_RQ,
+    RJ,
+    RQ,
+    VERIFICATION,
+    Caller,
+    Node,
+    RawPeer,
+    calling,
+    command,
+    echo_rq,
+    find_rq,
+    item,
+    message,
+    p_data,
+    pdu,
+    pdv,
+    request,
+    store_rq,
+    us,
+)
+from support.doubles import logged_failures as logged_failures
 
 TIMEOUTS = Timeouts()
 RECEIVE_LIMIT = 1 << 16

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import decode_pdu
 from pynetdicom import dimse_messages, dimse_primitives
 from pynetdicom.pdu import P_DATA_TF
-from strategies import cuts, messages, odd_ids, p_data_tf
 
 from netdicom_tx.dimsemessages import (
     CEchoRQ,
@@ -34,6 +32,8 @@ from netdicom_tx.fragments import (
     fragment_command,
 )
 from netdicom_tx.pdu import Fragment, PDUReader
+from support.layouts import decode_pdu
+from support.strategies import cuts, messages, odd_ids, p_data_tf
 
 ECHO = CEchoRQ(message_id=1, affected_sop_class_uid="1.2.840.10008.1.1")
 

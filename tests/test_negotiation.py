@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import TABLES
 
 from netdicom_tx.exceptions import LocalProtocolError, PDUProcessingError
 from netdicom_tx.negotiation import (
@@ -42,6 +41,7 @@ from netdicom_tx.userdataitems import (
     RoleSelection,
     UserDataItem,
 )
+from support.layouts import TABLES
 
 CT, MR, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.1"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

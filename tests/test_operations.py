@@ -8,26 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, BinaryIO
 
 import pytest
-from doubles import (
-    CT,
-    DATA,
-    FIND,
-    IMPLICIT,
-    RELEASE_RQ,
-    VERIFICATION,
-    Caller,
-    Node,
-    RawPeer,
-    command,
-    echo_rq,
-    find_rq,
-    message,
-    p_data,
-    pdu,
-    store_rq,
-    us,
-)
-from doubles import logged_failures as logged_failures
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -65,6 +45,26 @@ from netdicom_tx.userdataitems import (
     MaximumLength,
     RoleSelection,
 )
+from support.doubles import (
+    CT,
+    DATA,
+    FIND,
+    IMPLICIT,
+    RELEASE_RQ,
+    VERIFICATION,
+    Caller,
+    Node,
+    RawPeer,
+    command,
+    echo_rq,
+    find_rq,
+    message,
+    p_data,
+    pdu,
+    store_rq,
+    us,
+)
+from support.doubles import logged_failures as logged_failures
 
 PRIVATE = "1.2.826.0.1.3680043.9.9999.1"
 

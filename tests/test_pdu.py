@@ -7,26 +7,9 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import TABLES, decode_pdu
 from pynetdicom import pdu as theirs
 from pynetdicom import pdu_primitives as primitives
 from pynetdicom.presentation import build_context
-from strategies import (
-    aborts,
-    ae_titles,
-    associate_acs,
-    associate_rjs,
-    contexts_ac,
-    contexts_rq,
-    control_pdus,
-    cuts,
-    encoded,
-    odd_ids,
-    p_data_tf,
-    p_datas,
-    pdu_streams,
-    uids,
-)
 
 from netdicom_tx import pdu as ours
 from netdicom_tx.exceptions import (
@@ -59,6 +42,23 @@ from netdicom_tx.userdataitems import (
     UnknownItem,
     UserIdentity,
     UserIdentityResponse,
+)
+from support.layouts import TABLES, decode_pdu
+from support.strategies import (
+    aborts,
+    ae_titles,
+    associate_acs,
+    associate_rjs,
+    contexts_ac,
+    contexts_rq,
+    control_pdus,
+    cuts,
+    encoded,
+    odd_ids,
+    p_data_tf,
+    p_datas,
+    pdu_streams,
+    uids,
 )
 
 VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from doubles import FIND, IMPLICIT, VERIFICATION, Caller, calling, echo_rq, find_rq, run
-from doubles import logged_failures as logged_failures
 from twisted.internet import defer
 
 from netdicom_tx import AE, Association, ConnectionLostError, ResponseStream, Timeouts, Window
@@ -16,6 +14,8 @@ from netdicom_tx.pdu import AAbort
 from netdicom_tx.requests import HIGH_WATER, Outstanding, status_of
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.userdataitems import AsynchronousOperationsWindow, MaximumLength
+from support.doubles import FIND, IMPLICIT, VERIFICATION, Caller, calling, echo_rq, find_rq, run
+from support.doubles import logged_failures as logged_failures
 
 LOW_WATER = HIGH_WATER // 4
 TIMEOUTS = Timeouts()

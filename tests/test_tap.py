@@ -12,10 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import doubles
 import pytest
-from archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
-from interop.peers import CHECKOUT, Node, Process, eventually, run
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, connectProtocol
@@ -24,6 +21,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
+from archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from interop.peers import CHECKOUT, Node, Process, eventually, run
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
 from netdicom_tx.archive import Duplicates, FileStore
 from netdicom_tx.archive.store import filestore
@@ -33,6 +32,7 @@ from netdicom_tx.dsutils import part10_header
 from netdicom_tx.exceptions import AssociationReleasedError, ConnectionLostError
 from netdicom_tx.tap import NodeService, Options, makeService
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
+from support import doubles
 from twisted.plugins import netdicom_tx_plugin
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"

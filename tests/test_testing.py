@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import CT, EXPLICIT, FIND, IMPLICIT, VERIFICATION
-from doubles import logged_failures as logged_failures
 from twisted.internet import defer
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -31,6 +29,8 @@ from netdicom_tx.testing import (
     join,
     success_of,
 )
+from support.doubles import CT, EXPLICIT, FIND, IMPLICIT, VERIFICATION
+from support.doubles import logged_failures as logged_failures
 
 
 class Listener(Protocol):

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from commands.running import on_a_terminal
 from interop.peers import Process, accepts_connections, free_port
 

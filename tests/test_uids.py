@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
-from support import uid_registry
 
 from netdicom_tx import _registry, uids
 from netdicom_tx.negotiation import MAXIMUM_CONTEXTS
 from netdicom_tx.uids import as_tuple, is_rare, is_uid_like, is_valid_uid, name
+from support import uid_registry
 
 
 def table(file_name: str) -> dict[str, dict[str, str]]:

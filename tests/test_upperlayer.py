@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import cuts, encoded, p_data_tf, pdu_streams
 
 from netdicom_tx.exceptions import (
     AbortReason,
@@ -42,6 +41,7 @@ from netdicom_tx.upperlayer import (
     UpperLayer,
 )
 from netdicom_tx.userdataitems import UnknownItem
+from support.strategies import cuts, encoded, p_data_tf, pdu_streams
 
 REQUEST = AAssociateRQ(
     called_ae_title="ACCEPTOR",

@@ -3,10 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import TABLES, decode_item
 from pynetdicom import pdu_items as theirs
 from pynetdicom import pdu_primitives as primitives
-from strategies import any_user_item, uids, user_information, user_items
 
 from netdicom_tx import userdataitems as items
 from netdicom_tx.exceptions import LocalProtocolError, PDUProcessingError
@@ -25,6 +23,8 @@ from netdicom_tx.userdataitems import (
     decode_user_data,
     describe,
 )
+from support.layouts import TABLES, decode_item
+from support.strategies import any_user_item, uids, user_information, user_items
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import doubles
-from doubles import RawPeer
-
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index
 from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import read_file_meta
 from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
+from support import doubles
+from support.doubles import RawPeer
 
 from .data_sets import CT_IMAGE_STORAGE, EXPLICIT, Encoding
 

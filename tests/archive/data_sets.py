@@ -7,9 +7,9 @@ import struct
 import zlib
 from typing import NamedTuple
 
-import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import strategies as st
 
+import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,

@@ -8,14 +8,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from interop.ours import echo
-from interop.peers import Node
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from interop.ours import echo
+from interop.peers import Node
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive.encoded.walk import scan
 from netdicom_tx.archive.store.filestore import SPOOL_MEMORY

@@ -10,16 +10,14 @@ from typing import Any
 
 import pydicom
 import pytest
-from doubles import LoggedFailures
-from doubles import logged_failures as logged_failures
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interop.samples import BROKEN, quiet, sources
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from interop.samples import BROKEN, quiet, sources
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
 from netdicom_tx.archive.encoded import walk as header
@@ -31,6 +29,8 @@ from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.statuses import Status
 from netdicom_tx.testing import connected
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
+from support.doubles import LoggedFailures
+from support.doubles import logged_failures as logged_failures
 
 from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
 from .data_sets import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, Made, ct, data_sets, deflated

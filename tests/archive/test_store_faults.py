@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import doubles
 import pytest
-from doubles import LoggedFailures, RawPeer
-from doubles import logged_failures as logged_failures
-from interop.peers import eventually
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from interop.peers import eventually
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError
 from netdicom_tx.archive.store import filestore
@@ -31,6 +28,9 @@ from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import AAbort
+from support import doubles
+from support.doubles import LoggedFailures, RawPeer
+from support.doubles import logged_failures as logged_failures
 
 from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
 from .data_sets import (

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.peers import Node, eventually, free_port
 
+from interop.peers import Node, eventually, free_port
 from netdicom_tx.commands.commit import REASONS
 
 from .running import Netdicom, Peer, three_lines

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from interop.peers import eventually, free_port
 
 from .running import Netdicom, Peer, three_lines

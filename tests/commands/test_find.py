@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from interop.peers import eventually
 from pydicom.dataset import Dataset
+
+from interop.peers import eventually
 
 from .running import Netdicom, Peer, three_lines
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.peers import Node, eventually
 
+from interop.peers import Node, eventually
 from netdicom_tx.archive import FileStore
 from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.workflow.outbound import GiveUpError, Queue

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from interop.peers import eventually
 from pydicom import dcmread
+
+from interop.peers import eventually
 
 from .running import Netdicom
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from interop.peers import free_port
 from pydicom import dcmread
+
+from interop.peers import free_port
 
 from .running import Netdicom, Peer, three_lines
 

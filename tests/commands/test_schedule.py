@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.peers import Node
 
+from interop.peers import Node
 from netdicom_tx.archive import FileStore
 from netdicom_tx.commands import run
 

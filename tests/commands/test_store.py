@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from interop.peers import eventually, free_port
 from pydicom import dcmread
+
+from interop.peers import eventually, free_port
 
 from .running import Netdicom, Peer, environment, on_a_terminal, three_lines
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from archive.patients import instances as invented
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from archive.patients import instances as invented
 
 from .samples import Sample, read
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from archive.patients import SOP_CLASSES, data_set, instance_uid, series_uid, study_uid
 from pydicom.dataset import Dataset
+
+from archive.patients import SOP_CLASSES, data_set, instance_uid, series_uid, study_uid
 
 from .population import NOBODY, UNIQUE_KEYS, Population
 

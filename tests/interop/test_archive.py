@@ -6,12 +6,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from archive.patients import data_set
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from archive.patients import data_set
 from netdicom_tx import AE, RemoteAE, Status, storage_scu
 from netdicom_tx.archive import FileStore
 from netdicom_tx.sopclass import qr_find_scu

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands.running import Netdicom
 from pydicom import dcmread
+
+from commands.running import Netdicom
 
 from .archives import Dcmqrscp, dcmsend
 from .dcmtk import storescu

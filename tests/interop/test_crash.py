@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from archive.patients import data_set
 from pydicom.dataset import Dataset
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from archive.patients import data_set
 from netdicom_tx import AE, RemoteAE, storage_scp
 from netdicom_tx.negotiation import PContextDef
 from netdicom_tx.sopclass import qr_get_scu

@@ -5,11 +5,11 @@ from typing import Any, BinaryIO
 
 import pydicom
 import pytest
-from archive.patients import data_set, study_uid
 from pydicom.dataset import Dataset
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from archive.patients import data_set, study_uid
 from netdicom_tx import AE, RemoteAE, Status, StatusError, storage_scp
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import Response

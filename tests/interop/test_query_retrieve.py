@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from archive.patients import data_set, study_uid
 from pydicom.dataset import Dataset
+
+from archive.patients import data_set, study_uid
 
 from .archives import Dcmqrscp, Loaded, findscu, findscu_status, pynetdicom_findscu
 from .peers import (

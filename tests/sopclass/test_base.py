@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from doubles import CT, FIND, IMPLICIT, MR, VERIFICATION, Node, echo_rq, find_rq, store_rq
-from doubles import logged_failures as logged_failures
 from pydicom.dataset import Dataset
 
 from netdicom_tx import AE, Association, PContextDef, StatusError
@@ -21,6 +19,8 @@ from netdicom_tx.sopclass import (
 )
 from netdicom_tx.sopclass.base import answers
 from netdicom_tx.testing import success_of
+from support.doubles import CT, FIND, IMPLICIT, MR, VERIFICATION, Node, echo_rq, find_rq, store_rq
+from support.doubles import logged_failures as logged_failures
 
 
 def test_sop_classes_are_set_and_extended():
@@ -150,7 +150,7 @@ def test_a_user_sends_by_its_methods():
         ) -> Any:
             return asce.peer_title, ctx.id, msg, args, kwargs
 
-    from doubles import calling
+    from support.doubles import calling
 
     _, asce = calling(ae=AE("CALLER").add_scu(User(), [VERIFICATION]))
     asked = echo_rq()
@@ -164,7 +164,7 @@ def test_a_user_may_return_a_deferred():
         def c_echo(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
             return asce.request(msg, ctx)
 
-    from doubles import calling
+    from support.doubles import calling
 
     caller, asce = calling(ae=AE("CALLER").add_scu(User(), [VERIFICATION]))
     answer = asce.get_scu(VERIFICATION)(echo_rq(None))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from doubles import logged_failures as logged_failures
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from twisted.internet import defer
@@ -34,6 +33,7 @@ from netdicom_tx.sopclass.procedure_step import (
 from netdicom_tx.statuses import DUPLICATE_SOP_INSTANCE, NO_SUCH_SOP_INSTANCE
 from netdicom_tx.testing import Pair, connected, success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from support.doubles import logged_failures as logged_failures
 
 STANDARD = Path(__file__).parent.parent / "standard"
 MPPS = MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS

@@ -8,19 +8,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from doubles import (
-    CT,
-    EXPLICIT,
-    IMPLICIT,
-    MR,
-    Caller,
-    Node,
-    RawPeer,
-    calling,
-    echo_rq,
-    store_rq,
-)
-from doubles import logged_failures as logged_failures
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -44,6 +31,19 @@ from netdicom_tx.sopclass import Instance
 from netdicom_tx.sopclass.storage import MoveOriginator, store_instance
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+from support.doubles import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    MR,
+    Caller,
+    Node,
+    RawPeer,
+    calling,
+    echo_rq,
+    store_rq,
+)
+from support.doubles import logged_failures as logged_failures
 
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"

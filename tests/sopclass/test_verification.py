@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from doubles import (
+from twisted.internet import defer
+
+from netdicom_tx import AE, Status, verification_scp, verification_scu
+from netdicom_tx.dimsemessages import CEchoRQ
+from netdicom_tx.testing import connected, success_of
+from support.doubles import (
     IMPLICIT,
     VERIFICATION,
     Node,
@@ -15,12 +20,7 @@ from doubles import (
     p_data,
     store_rq,
 )
-from doubles import logged_failures as logged_failures
-from twisted.internet import defer
-
-from netdicom_tx import AE, Status, verification_scp, verification_scu
-from netdicom_tx.dimsemessages import CEchoRQ
-from netdicom_tx.testing import connected, success_of
+from support.doubles import logged_failures as logged_failures
 
 
 def test_an_echo_is_answered_with_success():

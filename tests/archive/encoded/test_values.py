@@ -6,10 +6,10 @@ import struct
 from datetime import date, datetime, timedelta
 
 import pytest
-import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import given
 from hypothesis import strategies as st
 
+import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.archive.encoded import values
 from netdicom_tx.archive.encoded.values import Moment, codecs_of, decode, fold, keys_of, text_of
 

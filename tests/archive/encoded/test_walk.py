@@ -15,9 +15,9 @@ import pydicom
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from interop.samples import BROKEN, quiet
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
+from interop.samples import BROKEN, quiet
 from netdicom_tx.archive.encoded import walk as header
 from netdicom_tx.archive.encoded.walk import (
     ELEMENT_LIMIT,

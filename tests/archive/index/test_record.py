@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.archive.encoded.elements import CANONICAL, coding_of, encode_element
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.archive.index.record import (

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import strategies  # noqa: F401 - its Hypothesis profile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
@@ -23,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from sqlalchemy.dialects import postgresql
 
+import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
 from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
 from netdicom_tx.archive.index.index import Index

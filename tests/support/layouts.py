@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-TABLES = json.loads((Path(__file__).parent / "standard" / "pdu_layouts.json").read_text())
+TABLES = json.loads((Path(__file__).parents[1] / "standard" / "pdu_layouts.json").read_text())
 _PDU_NAMES = {layout["pdu_type"]: name for name, layout in TABLES["pdus"].items()}
 _ITEM_NAMES = {
     layout["item_type"]: name
