@@ -21,8 +21,7 @@ from netdicom_tx.archive.encoded.walk import scan
 from netdicom_tx.archive.store.filestore import SPOOL_MEMORY
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.exceptions import AssociationError
-
-from .data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
 
 SENDERS = 4
 ROUNDS = 4

@@ -29,12 +29,27 @@ from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.statuses import Status
 from netdicom_tx.testing import connected
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
+from support.archive.archives import (
+    Archive,
+    archive,
+    data_set,
+    is_heard,
+    shut_down,
+    store_rq,
+    stored,
+)
+from support.archive.data_sets import (
+    CT_IMAGE_STORAGE,
+    DEFLATED,
+    EXPLICIT,
+    Made,
+    ct,
+    data_sets,
+    deflated,
+)
+from support.archive.system import watch
 from support.doubles import LoggedFailures
 from support.doubles import logged_failures as logged_failures
-
-from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
-from .data_sets import CT_IMAGE_STORAGE, DEFLATED, EXPLICIT, Made, ct, data_sets, deflated
-from .system import watch
 
 DATA = Path(pydicom.__file__).parent / "data" / "test_files"
 PRIVATE = "1.2.3.4.5.6.7"

@@ -29,11 +29,16 @@ from netdicom_tx.asceprovider import Association
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import AAbort
 from support import doubles
-from support.doubles import LoggedFailures, RawPeer
-from support.doubles import logged_failures as logged_failures
-
-from .archives import Archive, archive, data_set, is_heard, shut_down, store_rq, stored
-from .data_sets import (
+from support.archive.archives import (
+    Archive,
+    archive,
+    data_set,
+    is_heard,
+    shut_down,
+    store_rq,
+    stored,
+)
+from support.archive.data_sets import (
     CT_IMAGE_STORAGE,
     DEFLATED,
     ENCODINGS,
@@ -44,7 +49,9 @@ from .data_sets import (
     ct,
     deflated,
 )
-from .system import watch
+from support.archive.system import watch
+from support.doubles import LoggedFailures, RawPeer
+from support.doubles import logged_failures as logged_failures
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 PATIENCE = 30.0

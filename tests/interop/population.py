@@ -12,7 +12,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from archive.patients import instances as invented
+from support.archive.patients import instances as invented
 
 from .samples import Sample, read
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from archive.patients import SOP_CLASSES, data_set, instance_uid, series_uid, study_uid
+from support.archive.patients import SOP_CLASSES, data_set, instance_uid, series_uid, study_uid
 
 from .population import NOBODY, UNIQUE_KEYS, Population
 

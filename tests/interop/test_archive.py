@@ -11,13 +11,13 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from archive.patients import data_set
 from netdicom_tx import AE, RemoteAE, Status, storage_scu
 from netdicom_tx.archive import FileStore
 from netdicom_tx.sopclass import qr_find_scu
 from netdicom_tx.uids import (
     STUDY_ROOT_FIND_SOP_CLASS,
 )
+from support.archive.patients import data_set
 
 from .peers import (
     OUR_SCU,

@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from archive.patients import data_set
 from netdicom_tx import AE, RemoteAE, storage_scp
 from netdicom_tx.negotiation import PContextDef
 from netdicom_tx.sopclass import qr_get_scu
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STUDY_ROOT_GET_SOP_CLASS
+from support.archive.patients import data_set
 
 from .archives import findscu
 from .peers import OUR_SCU, Node, Process, data_set_bytes, eventually, program

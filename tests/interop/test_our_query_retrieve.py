@@ -9,7 +9,6 @@ from pydicom.dataset import Dataset
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from archive.patients import data_set, study_uid
 from netdicom_tx import AE, RemoteAE, Status, StatusError, storage_scp
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import Response
@@ -23,6 +22,7 @@ from netdicom_tx.uids import (
     STUDY_ROOT_MOVE_SOP_CLASS,
 )
 from netdicom_tx.userdataitems import SOPClassExtendedNegotiation
+from support.archive.patients import data_set, study_uid
 
 from .archives import Loaded
 from .peers import (

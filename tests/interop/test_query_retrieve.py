@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from archive.patients import data_set, study_uid
+from support.archive.patients import data_set, study_uid
 
 from .archives import Dcmqrscp, Loaded, findscu, findscu_status, pynetdicom_findscu
 from .peers import (

@@ -17,8 +17,7 @@ from netdicom_tx.archive.encoded.elements import (
 )
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
 from netdicom_tx.uids import EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-
-from ..data_sets import ENCODINGS, EXPLICIT, Encoding
+from support.archive.data_sets import ENCODINGS, EXPLICIT, Encoding
 
 UTF8 = ("utf-8",)
 

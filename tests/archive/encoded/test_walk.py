@@ -32,8 +32,7 @@ from netdicom_tx.uids import (
     DEFLATED_TRANSFER_SYNTAXES,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-
-from ..data_sets import (
+from support.archive.data_sets import (
     BIG_ENDIAN,
     CT_IMAGE_STORAGE,
     DEFLATED,

@@ -28,8 +28,7 @@ from netdicom_tx.archive.index.schema import IndexUnusableError
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
-
-from ..patients import data_set, find
+from support.archive.patients import data_set, find
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 

@@ -33,8 +33,7 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-
-from ..data_sets import (
+from support.archive.data_sets import (
     BIG_ENDIAN,
     CT_IMAGE_STORAGE,
     ENCODINGS,
@@ -43,7 +42,7 @@ from ..data_sets import (
     Encoding,
     deflated,
 )
-from ..patients import data_set
+from support.archive.patients import data_set
 
 SYNTAXES = (
     IMPLICIT_VR_LITTLE_ENDIAN,

@@ -20,9 +20,17 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-
-from ..data_sets import EXPLICIT
-from ..patients import PATIENTS, add, archive, data_set, find, instances, options, study_uid
+from support.archive.data_sets import EXPLICIT
+from support.archive.patients import (
+    PATIENTS,
+    add,
+    archive,
+    data_set,
+    find,
+    instances,
+    options,
+    study_uid,
+)
 
 SYNTAXES = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 #: What every answer has, whatever was asked for.

@@ -50,8 +50,7 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-
-from ..patients import (
+from support.archive.patients import (
     PATIENTS,
     SOP_CLASSES,
     STUDIES,

@@ -19,9 +19,8 @@ from netdicom_tx.archive.encoded.walk import InvalidDataSetError, Scanned
 from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store.filestore import Kept, MismatchError, Outcome, Spool
 from netdicom_tx.dsutils import read_file_meta
-
-from ..data_sets import BIG_ENDIAN, CT_IMAGE_STORAGE, EXPLICIT, Encoding, ct
-from ..system import Call, descriptors, files, watch
+from support.archive.data_sets import BIG_ENDIAN, CT_IMAGE_STORAGE, EXPLICIT, Encoding, ct
+from support.archive.system import Call, descriptors, files, watch
 
 PATIENCE = 30.0
 IN_MEMORY, IN_FILE = 1 << 20, 64

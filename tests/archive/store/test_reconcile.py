@@ -13,8 +13,7 @@ from netdicom_tx.archive.store.filestore import FileStore
 from netdicom_tx.archive.store.reconcile import Fault, reconcile, verify
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
-
-from ..data_sets import CT_IMAGE_STORAGE, ct
+from support.archive.data_sets import CT_IMAGE_STORAGE, ct
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from netdicom_tx.sopclass import StorageCommitment, storage_commitment_scu
 from netdicom_tx.testing import success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
-
-from ..data_sets import CT_IMAGE_STORAGE as CT
-from ..data_sets import ct
-from ..nodes import Node, at_once
+from support.archive.data_sets import CT_IMAGE_STORAGE as CT
+from support.archive.data_sets import ct
+from support.archive.nodes import Node, at_once
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 HERE = [(CT, f"1.2.{number}") for number in range(3)]

@@ -34,10 +34,9 @@ from netdicom_tx.sopclass.procedure_step import (
 )
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
-
-from ..data_sets import CT_IMAGE_STORAGE as CT
-from ..data_sets import EXPLICIT, padded
-from ..nodes import Node, at_once
+from support.archive.data_sets import CT_IMAGE_STORAGE as CT
+from support.archive.data_sets import EXPLICIT, padded
+from support.archive.nodes import Node, at_once
 
 T = TypeVar("T")
 UID = "1.2.826.0.1.3680043.10.1"

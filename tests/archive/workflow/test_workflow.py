@@ -28,11 +28,10 @@ from netdicom_tx.sopclass.procedure_step import procedure_step_scu
 from netdicom_tx.testing import success_of
 from netdicom_tx.uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS as WORKLIST
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
-
-from ..data_sets import CT_IMAGE_STORAGE as CT
-from ..data_sets import ct
-from ..nodes import Node, at_once
-from ..worklists import asking, encoded, scheduled
+from support.archive.data_sets import CT_IMAGE_STORAGE as CT
+from support.archive.data_sets import ct
+from support.archive.nodes import Node, at_once
+from support.archive.worklists import asking, encoded, scheduled
 
 
 class Served(AE):

@@ -32,8 +32,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
 )
-
-from ..worklists import asking, data_set, decoded, encoded, received, scheduled
+from support.archive.worklists import asking, data_set, decoded, encoded, received, scheduled
 
 STANDARD = Path(__file__).parents[2] / "standard"
 JAPANESE = ["", "ISO 2022 IR 87"]

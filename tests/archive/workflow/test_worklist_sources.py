@@ -36,8 +36,7 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-
-from ..worklists import data_set, encoded, scheduled
+from support.archive.worklists import data_set, encoded, scheduled
 
 SYNTAXES = [
     IMPLICIT_VR_LITTLE_ENDIAN,
