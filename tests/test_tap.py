@@ -21,7 +21,6 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
-from interop.peers import CHECKOUT, Node, Process, eventually, run
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
 from netdicom_tx.archive import Duplicates, FileStore
 from netdicom_tx.archive.store import filestore
@@ -33,6 +32,7 @@ from netdicom_tx.tap import NodeService, Options, makeService
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
 from support import doubles
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.interop.peers import CHECKOUT, Node, Process, eventually, run
 from twisted.plugins import netdicom_tx_plugin
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"

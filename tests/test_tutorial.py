@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from commands.running import on_a_terminal
-from interop.peers import Process, accepts_connections, free_port
+from support.interop.peers import Process, accepts_connections, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from interop.ours import echo
-from interop.peers import Node
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive.encoded.walk import scan
 from netdicom_tx.archive.store.filestore import SPOOL_MEMORY
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.exceptions import AssociationError
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.interop.ours import echo
+from support.interop.peers import Node
 
 SENDERS = 4
 ROUNDS = 4

@@ -17,7 +17,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from interop.samples import BROKEN, quiet, sources
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
 from netdicom_tx.archive.encoded import walk as header
@@ -50,6 +49,7 @@ from support.archive.data_sets import (
 from support.archive.system import watch
 from support.doubles import LoggedFailures
 from support.doubles import logged_failures as logged_failures
+from support.interop.samples import BROKEN, quiet, sources
 
 DATA = Path(pydicom.__file__).parent / "data" / "test_files"
 PRIVATE = "1.2.3.4.5.6.7"

@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from interop.peers import eventually
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError
 from netdicom_tx.archive.store import filestore
@@ -52,6 +51,7 @@ from support.archive.data_sets import (
 from support.archive.system import watch
 from support.doubles import LoggedFailures, RawPeer
 from support.doubles import logged_failures as logged_failures
+from support.interop.peers import eventually
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 PATIENCE = 30.0

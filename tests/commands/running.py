@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from interop.peers import PATIENCE, Process
+from support.interop.peers import PATIENCE, Process
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = Path(__file__).with_name("peer.py")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Node, eventually, free_port
 from netdicom_tx.commands.commit import REASONS
+from support.interop.peers import Node, eventually, free_port
 
 from .running import Netdicom, Peer, three_lines
 

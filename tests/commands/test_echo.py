@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.peers import eventually, free_port
+from support.interop.peers import eventually, free_port
 
 from .running import Netdicom, Peer, three_lines
 

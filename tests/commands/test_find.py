@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from interop.peers import eventually
+from support.interop.peers import eventually
 
 from .running import Netdicom, Peer, three_lines
 

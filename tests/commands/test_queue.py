@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Node, eventually
 from netdicom_tx.archive import FileStore
 from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.workflow.outbound import GiveUpError, Queue
@@ -19,6 +18,7 @@ from netdicom_tx.commands import run
 from netdicom_tx.commands.common.failures import CommandError
 from netdicom_tx.commands.common.output import Output
 from netdicom_tx.commands.queue import _conclude, _for_all
+from support.interop.peers import Node, eventually
 
 from .running import Netdicom
 

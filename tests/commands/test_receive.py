@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from interop.peers import eventually
+from support.interop.peers import eventually
 
 from .running import Netdicom
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from interop.peers import free_port
+from support.interop.peers import free_port
 
 from .running import Netdicom, Peer, three_lines
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Node
 from netdicom_tx.archive import FileStore
 from netdicom_tx.commands import run
+from support.interop.peers import Node
 
 from .running import Netdicom
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from interop.peers import eventually, free_port
+from support.interop.peers import eventually, free_port
 
 from .running import Netdicom, Peer, environment, on_a_terminal, three_lines
 

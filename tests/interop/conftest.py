@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .archives import Dcmqrscp, Loaded, dcmsend
-from .dcmtk import as_sent
-from .peers import (
+from support.interop.archives import Dcmqrscp, Loaded, dcmsend
+from support.interop.dcmtk import as_sent
+from support.interop.peers import (
     OUR_SCU,
     Node,
     Orthanc,
@@ -17,8 +17,8 @@ from .peers import (
     StoreSCP,
     free_port,
 )
-from .population import UNCOMPRESSED, Population
-from .samples import Sample, make_samples
+from support.interop.population import UNCOMPRESSED, Population
+from support.interop.samples import Sample, make_samples
 
 
 @pytest.fixture(scope="session")

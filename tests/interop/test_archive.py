@@ -18,15 +18,14 @@ from netdicom_tx.uids import (
     STUDY_ROOT_FIND_SOP_CLASS,
 )
 from support.archive.patients import data_set
-
-from .peers import (
+from support.interop.peers import (
     OUR_SCU,
     Address,
     Node,
     program,
     succeed,
 )
-from .population import write_part10
+from support.interop.population import write_part10
 
 pytestmark = pytest.mark.interop
 

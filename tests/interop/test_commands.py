@@ -13,10 +13,9 @@ import pytest
 from pydicom import dcmread
 
 from commands.running import Netdicom
-
-from .archives import Dcmqrscp, dcmsend
-from .dcmtk import storescu
-from .peers import (
+from support.interop.archives import Dcmqrscp, dcmsend
+from support.interop.dcmtk import storescu
+from support.interop.peers import (
     OUR_SCU,
     Address,
     Node,
@@ -30,8 +29,8 @@ from .peers import (
     run,
     succeed,
 )
-from .qr_peers import PynetdicomQRSCP, WlmSCPFS
-from .samples import Sample, copies, quiet
+from support.interop.qr_peers import PynetdicomQRSCP, WlmSCPFS
+from support.interop.samples import Sample, copies, quiet
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -327,7 +326,7 @@ def test_commit_is_told_by_pynetdicom_on_either_association(
     netdicom: Netdicom, held: tuple[Sample, ...], listens: bool
 ) -> None:
     need_pynetdicom()
-    from .pynetdicom_workflow import committing
+    from support.interop.pynetdicom_workflow import committing
 
     here = Address("COMMITCMD", free_port())
     options = ["--listen", f"127.0.0.1:{here.port}"] if listens else []

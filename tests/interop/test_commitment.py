@@ -22,10 +22,9 @@ from netdicom_tx.sopclass import (
     storage_commitment_scu,
 )
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
-
-from .ours import store
-from .peers import Address, Node, Orthanc, eventually, free_port, need_pynetdicom
-from .samples import Sample
+from support.interop.ours import store
+from support.interop.peers import Address, Node, Orthanc, eventually, free_port, need_pynetdicom
+from support.interop.samples import Sample
 
 pytestmark = pytest.mark.interop
 
@@ -33,7 +32,7 @@ need_pynetdicom()
 
 import pynetdicom  # noqa: E402
 
-from .pynetdicom_workflow import (  # noqa: E402
+from support.interop.pynetdicom_workflow import (  # noqa: E402
     WELL_KNOWN,
     Told,
     ask,

@@ -19,10 +19,9 @@ from netdicom_tx.negotiation import PContextDef
 from netdicom_tx.sopclass import qr_get_scu
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STUDY_ROOT_GET_SOP_CLASS
 from support.archive.patients import data_set
-
-from .archives import findscu
-from .peers import OUR_SCU, Node, Process, data_set_bytes, eventually, program
-from .samples import Sample, copies, read
+from support.interop.archives import findscu
+from support.interop.peers import OUR_SCU, Node, Process, data_set_bytes, eventually, program
+from support.interop.samples import Sample, copies, read
 
 pytestmark = pytest.mark.interop
 

@@ -11,11 +11,10 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.exceptions import ConnectionLostError
-
-from .dcmtk import storescu
-from .ours import changed, store
-from .peers import OUR_SCU, Node, Process, eventually, program, run
-from .samples import Sample, copies, one_of_each
+from support.interop.dcmtk import storescu
+from support.interop.ours import changed, store
+from support.interop.peers import OUR_SCU, Node, Process, eventually, program, run
+from support.interop.samples import Sample, copies, one_of_each
 
 pytestmark = pytest.mark.interop
 

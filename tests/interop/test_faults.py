@@ -17,10 +17,18 @@ from netdicom_tx.exceptions import (
 )
 from netdicom_tx.sopclass import qr_find_scu
 from netdicom_tx.uids import STUDY_ROOT_FIND_SOP_CLASS
-
-from .archives import Dcmqrscp
-from .peers import OUR_SCU, Address, Node, StoreSCP, eventually, free_port, program, run
-from .samples import Sample
+from support.interop.archives import Dcmqrscp
+from support.interop.peers import (
+    OUR_SCU,
+    Address,
+    Node,
+    StoreSCP,
+    eventually,
+    free_port,
+    program,
+    run,
+)
+from support.interop.samples import Sample
 
 pytestmark = pytest.mark.interop
 

@@ -23,13 +23,12 @@ from netdicom_tx.uids import (
 )
 from netdicom_tx.userdataitems import SOPClassExtendedNegotiation
 from support.archive.patients import data_set, study_uid
-
-from .archives import Loaded
-from .peers import (
+from support.interop.archives import Loaded
+from support.interop.peers import (
     OUR_SCU,
 )
-from .population import BULK
-from .queries import QUERIES, Asked, expected, identifier, labels
+from support.interop.population import BULK
+from support.interop.queries import QUERIES, Asked, expected, identifier, labels
 
 pytestmark = pytest.mark.interop
 

@@ -13,10 +13,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scp, storage_scu, verification_scp
-
-from .ours import changed, echo, store
-from .peers import OUR_SCU, Address, Node
-from .samples import BROKEN, Sample, broken
+from support.interop.ours import changed, echo, store
+from support.interop.peers import OUR_SCU, Address, Node
+from support.interop.samples import BROKEN, Sample, broken
 
 pytestmark = pytest.mark.interop
 

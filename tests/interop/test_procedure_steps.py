@@ -24,10 +24,9 @@ from netdicom_tx.sopclass import (
     ModalityPerformedProcedureStep,
     procedure_step_scu,
 )
-
-from .ours import store
-from .peers import Node, eventually
-from .pynetdicom_workflow import (
+from support.interop.ours import store
+from support.interop.peers import Node, eventually
+from support.interop.pynetdicom_workflow import (
     MPPS,
     NOTIFICATION,
     RETRIEVE,
@@ -36,9 +35,10 @@ from .pynetdicom_workflow import (
     data_set,
     listening,
 )
-from .samples import Sample, copies
+from support.interop.samples import Sample, copies
+from support.interop.workflow import worklist, write_wl
+
 from .test_worklist import ITEMS, asking, ids, scheduled
-from .workflow import worklist, write_wl
 
 pytestmark = pytest.mark.interop
 

@@ -15,9 +15,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from support.archive.patients import data_set, study_uid
-
-from .archives import Dcmqrscp, Loaded, findscu, findscu_status, pynetdicom_findscu
-from .peers import (
+from support.interop.archives import Dcmqrscp, Loaded, findscu, findscu_status, pynetdicom_findscu
+from support.interop.peers import (
     CHECKOUT,
     Orthanc,
     StoreSCP,
@@ -28,8 +27,17 @@ from .peers import (
     run,
     succeed,
 )
-from .population import BULK, NOBODY, UNIQUE_KEYS, Population
-from .queries import EVERY, QUERIES, UTF8, Asked, expected, identifier, known_matches, labels
+from support.interop.population import BULK, NOBODY, UNIQUE_KEYS, Population
+from support.interop.queries import (
+    EVERY,
+    QUERIES,
+    UTF8,
+    Asked,
+    expected,
+    identifier,
+    known_matches,
+    labels,
+)
 
 pytestmark = pytest.mark.interop
 

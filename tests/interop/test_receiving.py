@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .dcmtk import received, sendable, storescu
-from .peers import (
+from support.interop.dcmtk import received, sendable, storescu
+from support.interop.peers import (
     PYNETDICOM_PEER,
     Node,
     Orthanc,
@@ -16,7 +16,7 @@ from .peers import (
     program,
     succeed,
 )
-from .samples import Sample, as_pydicom_writes, one_of_each, read
+from support.interop.samples import Sample, as_pydicom_writes, one_of_each, read
 
 pytestmark = pytest.mark.interop
 

@@ -11,10 +11,9 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.exceptions import AssociationRejectedError, ClassNotSupportedError
-
-from .dcmtk import sendable
-from .ours import changed, echo, store
-from .peers import (
+from support.interop.dcmtk import sendable
+from support.interop.ours import changed, echo, store
+from support.interop.peers import (
     OUR_SCU,
     PYNETDICOM_PEER,
     Orthanc,
@@ -25,7 +24,13 @@ from .peers import (
     need_pynetdicom,
     succeed,
 )
-from .samples import COLOR_PALETTE_STORAGE, Sample, as_pydicom_writes, one_of_each, read
+from support.interop.samples import (
+    COLOR_PALETTE_STORAGE,
+    Sample,
+    as_pydicom_writes,
+    one_of_each,
+    read,
+)
 
 pytestmark = pytest.mark.interop
 

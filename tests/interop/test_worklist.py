@@ -10,9 +10,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from .archives import pynetdicom_findscu
-from .peers import Node, absent, program, run, succeed
-from .workflow import Wlmscpfs, worklist, write_wl
+from support.interop.archives import pynetdicom_findscu
+from support.interop.peers import Node, absent, program, run, succeed
+from support.interop.workflow import Wlmscpfs, worklist, write_wl
 
 pytestmark = pytest.mark.interop
 

@@ -17,7 +17,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from interop.samples import BROKEN, quiet
 from netdicom_tx.archive.encoded import walk as header
 from netdicom_tx.archive.encoded.walk import (
     ELEMENT_LIMIT,
@@ -48,6 +47,7 @@ from support.archive.data_sets import (
     data_sets,
     deflated,
 )
+from support.interop.samples import BROKEN, quiet
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 DATA = Path(pydicom.__file__).parent / "data"

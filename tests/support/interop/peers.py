@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import pytest
 from pydicom.filereader import read_file_meta_info
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 REQUIRE_PEERS = os.environ.get("NETDICOM_TX_REQUIRE_PEERS") == "1"
 
 # The calling AE title of our SCU in these tests.
