@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.running import on_a_terminal
+from support.commands.running import on_a_terminal
 from support.interop.peers import Process, accepts_connections, free_port
 
 pytestmark = pytest.mark.slow

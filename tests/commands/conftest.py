@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from .running import Netdicom, Peer
+from support.commands.running import Netdicom, Peer
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from netdicom_tx.commands.commit import REASONS
+from support.commands.running import Netdicom, Peer, three_lines
 from support.interop.peers import Node, eventually, free_port
-
-from .running import Netdicom, Peer, three_lines
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.commands.running import Netdicom, Peer, three_lines
 from support.interop.peers import eventually, free_port
-
-from .running import Netdicom, Peer, three_lines
 
 pytestmark = pytest.mark.slow
 

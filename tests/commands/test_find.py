@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from support.commands.running import Netdicom, Peer, three_lines
 from support.interop.peers import eventually
-
-from .running import Netdicom, Peer, three_lines
 
 pytestmark = pytest.mark.slow
 

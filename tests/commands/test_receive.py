@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from support.commands.running import Netdicom
 from support.interop.peers import eventually
-
-from .running import Netdicom
 
 pytestmark = pytest.mark.slow
 

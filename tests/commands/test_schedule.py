@@ -9,9 +9,8 @@ import pytest
 
 from netdicom_tx.archive import FileStore
 from netdicom_tx.commands import run
+from support.commands.running import Netdicom
 from support.interop.peers import Node
-
-from .running import Netdicom
 
 Captured = pytest.CaptureFixture[str]
 Run = Callable[..., int]

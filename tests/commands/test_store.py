@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from support.commands.running import Netdicom, Peer, environment, on_a_terminal, three_lines
 from support.interop.peers import eventually, free_port
-
-from .running import Netdicom, Peer, environment, on_a_terminal, three_lines
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from ssl import PEM_cert_to_DER_cert
 
 import pytest
 
-from .running import Netdicom, Peer
+from support.commands.running import Netdicom, Peer
 
 pytest.importorskip("OpenSSL")
 trustme = pytest.importorskip("trustme")

@@ -12,8 +12,7 @@ from pydicom.data import get_testdata_file
 
 from netdicom_tx.commands import COMMANDS, cli, main, run
 from netdicom_tx.commands.common.failures import ExitCode
-
-from .running import ROOT, Netdicom
+from support.commands.running import ROOT, Netdicom
 
 CT = str(get_testdata_file("CT_small.dcm"))
 # The commands that call, or are called.

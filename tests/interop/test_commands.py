@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from commands.running import Netdicom
+from support.commands.running import Netdicom
 from support.interop.archives import Dcmqrscp, dcmsend
 from support.interop.dcmtk import storescu
 from support.interop.peers import (

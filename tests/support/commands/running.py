@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.interop.peers import PATIENCE, Process
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PEER = Path(__file__).with_name("peer.py")
 
 
