@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from serving import FILES, Archive, study
 from twisted.internet import defer
 
 import netdicom_tx
 from netdicom_tx import AE, RemoteAE, StatusError, uids
 from netdicom_tx.exceptions import AssociationRejectedError, LocalProtocolError
 from netdicom_tx.testing import Pair, success_of
+from support.serving import FILES, Archive, study
 
 _T = TypeVar("_T")
 

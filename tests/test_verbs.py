@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, TypeVar
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from serving import COMPRESSED, FILES, Archive, study
 from twisted.internet import defer
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -37,6 +36,7 @@ from netdicom_tx.sopclass import (
 )
 from netdicom_tx.testing import Pair, failure_of, success_of
 from netdicom_tx.verbs import Association, Progress
+from support.serving import COMPRESSED, FILES, Archive, study
 
 _T = TypeVar("_T")
 
