@@ -23,13 +23,33 @@ request                       field  response                      field
 ============================  =====  ============================  =====
 
 A command set is always implicit VR little endian, ascending, even; its grammar is fixed and tiny,
-so pydicom is not on this path. Elements that a message does not have, retired ones among them,
-are skipped when reading.
+so pydicom is not on this path.
+
+Reading is liberal where the meaning is plain, because an abort helps nobody:
+
+=====================================================  ===============================================
+a command set has                                      it is read as
+=====================================================  ===============================================
+an element that its message does not have, or a        ignored
+retired one
+several values where one belongs                       the first of them
+an optional element without a value, or with one that  absent
+cannot be read
+a Command Group Length that counts wrongly             what is there
+the same element with the same value twice             once
+something behind group 0000 of a response              :attr:`Response.stray`
+a request without an element that it must have         :attr:`Request.missing`, to be answered 0212H
+=====================================================  ===============================================
+
+Each is named in :attr:`Message.deviations`. An error is what remains: a set that is cut off or
+contradicts itself, and a message that nobody could answer or find the request of.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+import unicodedata
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum
@@ -77,6 +97,7 @@ __all__ = [
 ]
 
 DataSource = bytes | BinaryIO
+_GROUP_LENGTH, _COMMAND_FIELD, _DATA_SET_TYPE = 0x0000, 0x0100, 0x0800
 _NO_DATA_SET = 0x0101
 _DATA_SET_PRESENT = 0x0001
 _ELEMENT = struct.Struct("<HHI")
@@ -103,9 +124,9 @@ def _encode_us(value: int) -> bytes:
 
 
 def _decode_us(data: bytes) -> int:
-    if len(data) != 2:
+    if len(data) < 2:
         raise ValueError(f"US of {len(data)} octets; expected 2")
-    return int(_US.unpack(data)[0])
+    return int(_US.unpack_from(data)[0])
 
 
 def _encode_ui(value: str) -> bytes:
@@ -118,14 +139,13 @@ def _decode_ui(data: bytes) -> str:
 
 
 def _encode_text(value: str) -> bytes:
-    # The command set has no Specific Character Set: ISO 646 only (PS3.7 6.3.1).
-    data = value.encode("ascii", "replace")
+    # latin-1, so that a peer's odd AE title goes back to it as it came.
+    data = value.encode("latin-1")
     return data + b" " if len(data) % 2 else data
 
 
 def _encode_comment(value: str) -> bytes:
-    # LO: at most 64 characters, no backslash, no control characters (PS3.5 6.2).
-    return _encode_text(printable(value).replace("\\", "/")[:64])
+    return _encode_text(error_comment(value))
 
 
 def _decode_text(data: bytes) -> str:
@@ -137,9 +157,53 @@ def _encode_at(value: tuple[int, ...]) -> bytes:
 
 
 def _decode_at(data: bytes) -> tuple[int, ...]:
-    if len(data) % 4:
-        raise ValueError(f"AT of {len(data)} octets; expected a multiple of 4")
-    return tuple(group << 16 | element for group, element in struct.iter_unpack("<HH", data))
+    whole = data[: len(data) & ~3]
+    return tuple(group << 16 | element for group, element in struct.iter_unpack("<HH", whole))
+
+
+# Characters that NFKD does not turn into ISO 646; in an LO, a backslash separates values (PS3.5 6.2).
+_IN_ASCII = str.maketrans(
+    {"ß": "ss", "Æ": "AE", "æ": "ae", "Ø": "O", "ø": "o", "Œ": "OE", "œ": "oe", "Đ": "D", "đ": "d"}
+    | {"Ł": "L", "ł": "l", "Þ": "Th", "þ": "th", "\u2044": "/", "\\": "/"}
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014", "-")
+    | dict.fromkeys("\u2018\u2019\u201a", "'")
+    | dict.fromkeys("\u201c\u201d\u201e", '"')
+)
+_COMMENT_LIMIT = 64
+# Characters of a text that are looked at for such a comment.
+_TEXT_LIMIT = 256
+_CUT_ESCAPE = re.compile(r"<(U(\+[0-9A-F]*)?)?$")
+
+
+def error_comment(text: str) -> str:
+    """What an Error Comment (0000,0902) can say of a text.
+
+    The command set has no Specific Character Set, so a comment is ISO 646 (PS3.7 6.3.1), and as an
+    LO it has up to 64 characters without control characters and backslashes (PS3.5 6.2). Letters
+    lose their accents, other characters become their numbers (``<U+4E2D>``), line breaks and the
+    like become escapes (``/n``), and a longer text ends behind a word.
+    """
+    plain = unicodedata.normalize("NFC", text[:_TEXT_LIMIT])
+    whole = " ".join("".join(map(_in_ascii, plain)).split())
+    if len(whole) <= _COMMENT_LIMIT:
+        return whole
+    head, _, _ = whole[: _COMMENT_LIMIT + 1].rpartition(" ")
+    if len(head) > _COMMENT_LIMIT // 2:
+        return head
+    # A long word, such as a path, is cut where it must be.
+    return _CUT_ESCAPE.sub("", whole[:_COMMENT_LIMIT])
+
+
+def _in_ascii(character: str) -> str:
+    if not character.isprintable():
+        return (
+            " "
+            if unicodedata.category(character) == "Zs"
+            else ascii(character)[1:-1].replace("\\", "/")
+        )
+    parts = unicodedata.normalize("NFKD", character).translate(_IN_ASCII)
+    plain = "".join(part for part in parts if not unicodedata.combining(part))
+    return plain if plain and plain.isascii() else f"<U+{ord(character):04X}>"
 
 
 class _Element(NamedTuple):
@@ -199,11 +263,14 @@ class Message:
 
     Attributes:
         data_set: Encoded as the presentation context says; a file is read from its position.
+        deviations: How the command set that was read differs from PS3.7, in words for a log line.
+            One kind of deviation always has the same words.
     """
 
     COMMAND_FIELD: ClassVar[int] = 0
     OPERATION: ClassVar[str] = ""
     data_set: DataSource | None = field(default=None, repr=False)
+    deviations: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def command_field(self) -> int:
@@ -226,9 +293,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Message):
-    """A request; ``message_id`` is 0 to 65535, or None until the association has counted it."""
+    """A request.
+
+    Attributes:
+        message_id: 0 to 65535; None until the association has counted it.
+        missing: Elements without which the request has no meaning and that did not come, such as
+            ``"ActionTypeID (0000,1008)"``. They are an empty string or 0 in it.
+    """
 
     message_id: int | None = None
+    missing: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def response(
         self, status: int, data_set: DataSource | None = None, **elements: Any
@@ -261,7 +335,13 @@ class Request(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response(Message):
-    """A response; the elements of Annex C that explain a status may come with any of them."""
+    """A response; the elements of Annex C that explain a status may come with any of them.
+
+    Attributes:
+        stray: Elements that stood behind group 0000 of the command set, in implicit VR little
+            endian. PS3.7 6.3.1 has no room for them; Orthanc 1.10 lists the instances that failed
+            in a C-GET there.
+    """
 
     message_id_being_responded_to: int
     status: int
@@ -270,6 +350,7 @@ class Response(Message):
     error_comment: str | None = None
     error_id: int | None = None
     attribute_identifier_list: tuple[int, ...] | None = None
+    stray: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def operation(self) -> str:
@@ -570,9 +651,14 @@ _MANDATORY = {
     )
     for kind in _FIELDS
 }
-# Element number -> (field name, decoder), for each class.
+# Element number -> (field name, decoder), for each class; Command Field and Data Set Type apart.
 _READERS = {
-    kind: {e.number: (name, e.decode) for name, e in own.items()} for kind, own in _FIELDS.items()
+    kind: {
+        e.number: (name, e.decode)
+        for name, e in own.items()
+        if e.number not in (_COMMAND_FIELD, _DATA_SET_TYPE)
+    }
+    for kind, own in _FIELDS.items()
 }
 _WRITERS = {
     kind: tuple((name, e.number, e.encode, e.keyword) for name, e in own.items())
@@ -618,40 +704,60 @@ def decode_command(data: bytes) -> tuple[Message, bool]:
 
     Raises:
         DIMSEProcessingError: It is cut off, contradicts itself, or lacks an element without which
-            it cannot be answered.
+            nobody could answer the request or find what the response is for.
     """
-    values: dict[int, bytes] = {}
-    offset, end = 0, len(data)
-    while offset < end:
-        if end - offset < 8:
-            raise DIMSEProcessingError(f"{end - offset} stray octets end the command set")
-        group, number, length = _ELEMENT.unpack_from(data, offset)
-        offset += 8
-        if group:
-            raise DIMSEProcessingError(
-                f"element ({group:04X},{number:04X}) in a command set; expected group 0000"
-            )
-        if length > end - offset:
-            raise DIMSEProcessingError(
-                f"command element (0000,{number:04X}) says {length} octets, {end - offset} are left"
-            )
-        if number in values:
-            raise DIMSEProcessingError(f"command element (0000,{number:04X}) comes twice")
-        values[number] = data[offset : offset + length]
-        offset += length
-        if number == 0 and (length != 4 or _UL.unpack(values[0])[0] != end - offset):
-            raise DIMSEProcessingError(
-                f"command group length does not count the {end - offset} octets behind it"
-            )
+    values, stray, odd = _elements(data)
     try:
-        command_field = _decode_us(values.get(0x0100, b""))
-        data_set_type = _decode_us(values.get(0x0800, b""))
+        command_field = _decode_us(values.pop(_COMMAND_FIELD, b""))
+        data_set_type = _decode_us(values.pop(_DATA_SET_TYPE, b""))
     except ValueError as error:
         raise DIMSEProcessingError(
             f"the command set lacks Command Field or Command Data Set Type: {error}"
         ) from error
-    kind = MESSAGE_TYPE.get(command_field)
+    return _build(command_field, values, stray, odd), data_set_type != _NO_DATA_SET
+
+
+def _elements(data: bytes) -> tuple[dict[int, bytes], bytes, list[str]]:
+    """Cut a command set into the values of group 0000 by element number.
+
+    Returns:
+        The values, what stands behind them, and the deviations.
+    """
+    values: dict[int, bytes] = {}
+    odd: list[str] = []
+    offset, end, counted = 0, len(data), None
+    while offset < end:
+        # Behind what the group length counts, whatever cannot be an element of the group is stray.
+        is_behind = counted is not None and offset >= counted
+        if end - offset < _ELEMENT.size:
+            if is_behind:
+                break
+            raise DIMSEProcessingError(f"{end - offset} stray octets end the command set")
+        group, number, length = _ELEMENT.unpack_from(data, offset)
+        if group or (is_behind and number in values):
+            break
+        offset += _ELEMENT.size
+        if length > end - offset:
+            raise DIMSEProcessingError(
+                f"command element (0000,{number:04X}) says {length} octets, {end - offset} are left"
+            )
+        value = data[offset : offset + length]
+        if values.setdefault(number, value) != value:
+            raise DIMSEProcessingError(
+                f"command element (0000,{number:04X}) comes twice, with different values"
+            )
+        offset += length
+        if number == _GROUP_LENGTH and length == _UL.size:
+            counted = offset + _UL.unpack(value)[0]
+    if counted != offset and (counted is not None or _GROUP_LENGTH in values):
+        odd.append("Command Group Length does not count the elements of group 0000")
+    return values, data[offset:], odd
+
+
+def _build(command_field: int, values: dict[int, bytes], stray: bytes, odd: list[str]) -> Message:
+    """The message of a command set's values."""
     arguments: dict[str, Any] = {}
+    kind = MESSAGE_TYPE.get(command_field)
     if kind is None:
         if command_field & 0x8000:
             raise DIMSEProcessingError(
@@ -659,23 +765,57 @@ def decode_command(data: bytes) -> tuple[Message, bool]:
                 AbortReason.UNRECOGNIZED_PARAMETER,
             )
         kind, arguments["request_field"] = UnknownRQ, command_field
-    readers = _READERS[kind]
+    if stray:
+        if not issubclass(kind, Response):
+            raise DIMSEProcessingError(
+                f"{kind.OPERATION} {command_field:04X}H: {_describe(stray)} behind group 0000 of the "
+                "command set"
+            )
+        odd.append("elements of other groups stand in the command set")
+        arguments["stray"] = stray
+    _read_values(kind, values, arguments, odd)
+    missing = [name for name in _MANDATORY[kind] if name not in arguments]
+    if missing:
+        words = tuple(f"{(e := ELEMENTS[name]).keyword} (0000,{e.number:04X})" for name in missing)
+        if not issubclass(kind, Request) or "message_id" in missing:
+            raise DIMSEProcessingError(
+                f"{kind.OPERATION} {command_field:04X}H lacks {', '.join(words)}"
+            )
+        arguments["missing"] = words
+        for name in missing:
+            arguments[name] = 0 if ELEMENTS[name].decode is _decode_us else ""
+    if odd:
+        what = f"{kind.OPERATION} {'response' if issubclass(kind, Response) else 'request'}"
+        arguments["deviations"] = tuple(f"{what}: {words}" for words in odd)
+    return kind(**arguments)
+
+
+def _read_values(
+    kind: type[Message], values: dict[int, bytes], arguments: dict[str, Any], odd: list[str]
+) -> None:
+    """Decode the elements that a message has."""
+    readers, mandatory = _READERS[kind], _MANDATORY[kind]
     for number, value in values.items():
         reader = readers.get(number)
-        if reader is None or number in (0x0100, 0x0800):
+        if reader is None:
             continue
         name, decode = reader
         try:
-            arguments[name] = decode(value)
-        except ValueError as error:
-            raise DIMSEProcessingError(
-                f"{kind.OPERATION}: command element (0000,{number:04X}): {error}"
-            ) from error
-    for name in _MANDATORY[kind]:
-        if name not in arguments:
-            element = ELEMENTS[name]
-            raise DIMSEProcessingError(
-                f"{kind.OPERATION} {command_field:04X}H lacks {element.keyword} "
-                f"(0000,{element.number:04X})"
-            )
-    return kind(**arguments), data_set_type != _NO_DATA_SET
+            found = decode(value)
+        except ValueError:
+            odd.append(f"{ELEMENTS[name].keyword} cannot be read")
+            continue
+        if decode is _decode_us and len(value) != _US.size:
+            odd.append(f"{ELEMENTS[name].keyword} has several values; the first is taken")
+        if found == "":
+            odd.append(f"{ELEMENTS[name].keyword} has no value")
+            if name not in mandatory:
+                continue
+        arguments[name] = found
+
+
+def _describe(stray: bytes) -> str:
+    if len(stray) < _ELEMENT.size:
+        return f"{len(stray)} stray octets stand"
+    group, number, _ = _ELEMENT.unpack_from(stray)
+    return f"element ({group:04X},{number:04X}) stands"

@@ -39,7 +39,6 @@ from .exceptions import (
     EventHandlingError,
     LocalProtocolError,
     NetDICOMError,
-    printable,
 )
 from .negotiation import PContextDef
 
@@ -329,7 +328,7 @@ class Operation:
             self._log.debug("a response could not be sent: {error}", error=error)
 
     def _respond(self, status: int, data_set: object = None, comment: str = "") -> None:
-        elements: dict[str, Any] = {"error_comment": printable(comment)} if comment else {}
+        elements: dict[str, Any] = {"error_comment": comment} if comment else {}
         self._send(self.msg.response(status, self._encode(data_set), **elements))
 
     def _encode(self, data_set: object) -> DataSource | None:

@@ -361,12 +361,27 @@ def test_a_value_that_does_not_fit_is_our_callers_mistake(message):
         ("two\nlines", b"two\\nlines".replace(b"\\", b"/")),
         ("a\\b", b"a/b "),
         ("x" * 100, b"x" * 64),
-        ("Störung", b"St?rung "),
+        ("Störung", b"Storung "),
+        ("sto\u0308ren", b"storen "),
+        ("Größe über ½ \N{EM DASH} “Łódź”", b'Grosse uber 1/2 - "Lodz" '),
+        ("患者 unknown", b"<U+60A3><U+8005> unknown "),
+        ("no\N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}  break", b"no break "),
         ("\x1b[2J", b"/x1b[2J "),
+        ("no presentation context was accepted for CT Image Storage with JPEG", None),
+        ("/archive/" + "d" * 80, b"/archive/" + b"d" * 55),
+        ("it is " + "y" * 80, b"it is " + b"y" * 58),
+        ("x" * 60 + "患者", b"x" * 60),
+        ("患" * 80, b"<U+60A3>" * 8),
+        ("", b""),
     ],
 )
 def test_an_error_comment_is_a_long_string(comment, sent):
-    """PS3.5 6.2 LO: at most 64 characters, no backslash, no control characters; ISO 646 here."""
+    """PS3.5 6.2 LO: at most 64 characters, no backslash, no control characters; ISO 646 here.
+
+    Nothing becomes a question mark, and a longer one ends behind a word.
+    """
+    if sent is None:
+        sent = b"no presentation context was accepted for CT Image Storage with"
     message = CEchoRSP(message_id_being_responded_to=1, status=0x0110, error_comment=comment)
     value = elements(encode_command(message))[0x0902]
     assert value.rstrip() == sent.rstrip()
@@ -466,6 +481,12 @@ def test_only_a_sub_operation_has_a_move_originator():
 RQ = {"x0002": b"1.2\0", "x0100": us(0x30), "x0110": us(1), "x0800": us(0x0101)}
 
 
+def counted(**values: Any) -> bytes:
+    """A command set with the group length that is right."""
+    body = command(**values)
+    return command(x0000=struct.pack("<I", len(body))) + body
+
+
 def without(number: str) -> bytes:
     return command(**{k: v for k, v in RQ.items() if k != number})
 
@@ -479,21 +500,22 @@ WRONG = {
         r"\(0000,0902\) says 4294967295 octets, 0 are left",
     ),
     "an element twice": (command(**RQ) + command(x0110=us(2)), r"\(0000,0110\) comes twice"),
-    "a group length that is too small": (
-        command(x0000=struct.pack("<I", 3), **RQ),
-        "group length does not count the 42 octets",
-    ),
-    "a group length of two octets": (command(x0000=us(42), **RQ), "group length"),
     "no Command Field": (without("x0100"), "lacks Command Field or Command Data Set Type"),
     "no Data Set Type": (without("x0800"), "lacks Command Field or Command Data Set Type"),
-    "a Command Field of 4 octets": (command(**{**RQ, "x0100": b"\0" * 4}), "US of 4 octets"),
+    "a Command Field of 1 octet": (command(**{**RQ, "x0100": b"0"}), "US of 1 octets; expected 2"),
+    "a Data Set Type without a value": (command(**{**RQ, "x0800": b""}), "US of 0 octets"),
     "no Message ID": (without("x0110"), r"C-ECHO 0030H lacks MessageID \(0000,0110\)"),
-    "a Message ID of 1 octet": (command(**{**RQ, "x0110": b"\1"}), r"\(0000,0110\): US of 1"),
-    "no SOP class": (without("x0002"), r"lacks AffectedSOPClassUID \(0000,0002\)"),
-    "half a tag": (
-        command(x0003=b"1", x0100=us(0x0110), x0110=us(1), x0800=us(257), x1001=b"2", x1005=b"ab"),
-        "AT of 2 octets",
+    "a Message ID of 1 octet": (
+        command(**{**RQ, "x0110": b"\1"}),
+        r"lacks MessageID \(0000,0110\)",
     ),
+    "a Message ID without a value": (command(**{**RQ, "x0110": b""}), r"lacks MessageID"),
+    "an element behind the group": (
+        counted(**RQ) + struct.pack("<HHI", 8, 0x18, 0),
+        r"C-ECHO 0030H: element \(0008,0018\) stands behind group 0000",
+    ),
+    "octets behind the group": (counted(**RQ) + b"\0" * 7, "7 stray octets stand behind"),
+    "a cancel of nothing": (command(x0100=us(0x0FFF), x0800=us(0x0101)), "lacks MessageIDBeing"),
     "a response without a status": (
         command(x0100=us(0x8030), x0120=us(1), x0800=us(0x0101)),
         r"lacks Status \(0000,0900\)",
@@ -563,11 +585,279 @@ def test_a_damaged_command_set_is_a_message_or_a_processing_error(message, data)
 
 
 @given(messages, st.data())
-def test_a_command_set_that_is_cut_is_refused(message, data):
-    """The group length tells, wherever it was cut."""
+def test_a_command_set_that_is_cut_is_refused_or_named(message, data):
+    """Inside an element it cannot be read; between two it is read as one with a wrong group length."""
     encoded = encode_command(message)
-    with pytest.raises(DIMSEProcessingError):
-        decode_command(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
+    cut = encoded[: data.draw(st.integers(0, len(encoded) - 1))]
+    try:
+        read, _ = decode_command(cut)
+    except DIMSEProcessingError:
+        return
+    assert any("Command Group Length" in each for each in read.deviations)
+    assert [each for each in elements(cut) if each != 0x0100] != elements(encoded)
+
+
+# -- what a peer does oddly, and means plainly -----------------------------------------------------
+
+MOVE_RSP = {
+    "x0002": b"1.2\0",
+    "x0100": us(0x8021),
+    "x0120": us(1),
+    "x0800": us(0x0101),
+    "x0900": us(0xFF00),
+}
+STORE_RQ = {
+    "x0002": b"1.2\0",
+    "x0100": us(1),
+    "x0110": us(1),
+    "x0800": us(1),
+    "x1000": b"1.3\0",
+}
+FIND_RQ = {"x0002": b"1.2\0", "x0100": us(0x20), "x0110": us(1), "x0800": us(1)}
+ERROR_RSP = MOVE_RSP | {"x0100": us(0x8030), "x0900": us(0x0110)}
+#: Command set -> the field that it is about, its value, and the words of the deviation.
+ODD: dict[str, tuple[dict[str, bytes], str, Any, str]] = {
+    "two values of a counter": (
+        MOVE_RSP | {"x1021": us(2) + us(7)},
+        "number_of_completed_suboperations",
+        2,
+        "C-MOVE response: NumberOfCompletedSuboperations has several values; the first is taken",
+    ),
+    "three values of a counter": (
+        MOVE_RSP | {"x1022": us(1) * 3},
+        "number_of_failed_suboperations",
+        1,
+        "NumberOfFailedSuboperations has several values",
+    ),
+    "a counter of 4 octets": (
+        MOVE_RSP | {"x1023": struct.pack("<I", 5)},
+        "number_of_warning_suboperations",
+        5,
+        "NumberOfWarningSuboperations has several values",
+    ),
+    "a counter and a half": (
+        MOVE_RSP | {"x1020": us(3) + b"\0"},
+        "number_of_remaining_suboperations",
+        3,
+        "NumberOfRemainingSuboperations has several values",
+    ),
+    "a counter without a value": (
+        MOVE_RSP | {"x1020": b""},
+        "number_of_remaining_suboperations",
+        None,
+        "NumberOfRemainingSuboperations cannot be read",
+    ),
+    "half a counter": (
+        MOVE_RSP | {"x1021": b"\1"},
+        "number_of_completed_suboperations",
+        None,
+        "NumberOfCompletedSuboperations cannot be read",
+    ),
+    "two statuses": (MOVE_RSP | {"x0900": us(0) + us(0x0110)}, "status", 0, "Status has several"),
+    "a priority without a value": (
+        FIND_RQ | {"x0700": b""},
+        "priority",
+        Priority.MEDIUM,
+        "C-FIND request: Priority cannot be read",
+    ),
+    "two priorities": (FIND_RQ | {"x0700": us(2) + us(1)}, "priority", 2, "Priority has several"),
+    "a priority of 1 octet": (
+        STORE_RQ | {"x0700": b"\1"},
+        "priority",
+        0,
+        "Priority cannot be read",
+    ),
+    "a move originator without a value": (
+        STORE_RQ | {"x1030": b"", "x1031": b""},
+        "move_originator_message_id",
+        None,
+        "MoveOriginatorMessageID cannot be read",
+    ),
+    "a move originator of blanks": (
+        STORE_RQ | {"x1030": b" " * 16},
+        "move_originator_application_entity_title",
+        None,
+        "MoveOriginatorApplicationEntityTitle has no value",
+    ),
+    "a move originator of NULs": (
+        STORE_RQ | {"x1030": b"\0" * 16},
+        "move_originator_application_entity_title",
+        None,
+        "MoveOriginatorApplicationEntityTitle has no value",
+    ),
+    "an error ID without a value": (
+        ERROR_RSP | {"x0903": b""},
+        "error_id",
+        None,
+        "C-ECHO response: ErrorID cannot be read",
+    ),
+    "two error IDs": (ERROR_RSP | {"x0903": us(9) + us(8)}, "error_id", 9, "ErrorID has several"),
+    "an error comment without a value": (
+        ERROR_RSP | {"x0902": b""},
+        "error_comment",
+        None,
+        "ErrorComment has no value",
+    ),
+    "an instance UID without a value": (
+        {"x0002": b"1.2\0", "x0100": us(0x0140), "x0110": us(1), "x0800": us(1), "x1000": b""},
+        "affected_sop_instance_uid",
+        None,
+        "N-CREATE request: AffectedSOPInstanceUID has no value",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_value_is_read_by_what_it_means(what):
+    """PS3.7 9.3 and 10.3 say one value each; an abort because of more or none would help nobody."""
+    values, name, expected, words = ODD[what]
+    message, _ = decode_command(counted(**dict(sorted(values.items()))))
+    assert getattr(message, name) == expected
+    assert any(words in each for each in message.deviations), message.deviations
+    encode_command(message)
+
+
+def test_half_a_tag_is_left_out():
+    """PS3.5 6.2 AT: 4 octets each."""
+    data = command(
+        x0003=b"1",
+        x0100=us(0x0110),
+        x0110=us(1),
+        x0800=us(257),
+        x1001=b"2",
+        x1005=b"\x10\0\x20\0ab",
+    )
+    message, _ = decode_command(data)
+    assert message.attribute_identifier_list == (0x00100020,)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        *(struct.pack("<I", n) for n in (0, 3, 30, 41, 43, 54, 0xFFFFFFFF)),
+        us(42),
+        b"",
+        struct.pack("<Q", 42),
+    ],
+    ids=bytes.hex,
+)
+def test_a_group_length_that_counts_wrongly_is_named(length):
+    """PS3.7 Annex E (0000,0000): the elements themselves say where they end."""
+    message, _ = decode_command(command(x0000=length, **RQ))
+    assert message == CEchoRQ(message_id=1, affected_sop_class_uid="1.2")
+    assert message.deviations == (
+        "C-ECHO request: Command Group Length does not count the elements of group 0000",
+    )
+
+
+def test_a_command_set_as_it_should_be_has_no_deviation():
+    """PS3.7 6.3: no line in the log for peers that do nothing odd."""
+    for values in (RQ, MOVE_RSP, STORE_RQ, FIND_RQ, ERROR_RSP):
+        message, _ = decode_command(counted(**values))
+        assert message.deviations == ()
+        assert decode_command(command(**values))[0].deviations == ()
+
+
+def test_the_same_element_twice_is_one():
+    """PS3.5 7.1: a tag comes once; there is no doubt about what this peer means."""
+    message, _ = decode_command(command(**RQ) + command(x0110=us(1)))
+    assert message.message_id == 1
+
+
+#: Of Orthanc 1.10.1: the final response of a C-GET whose two instances could not be sent.
+ORTHANC = bytes.fromhex(
+    "00000000040000006a000000000002001c000000312e322e3834302e31303030382e352e312e342e312e322e322e3300"
+    "000000010200000010800000200102000000010000000008020000000101000000090200000000c0"
+    "00002110020000000000000022100200000001000000231002000000000008005800080000"
+    "00312e322e332e3800"
+)
+
+
+def test_what_stands_behind_the_group_of_a_response_is_kept_apart():
+    """PS3.7 6.3.1: a command set is group 0000 alone; the counts of this C-GET must not be lost."""
+    message, has_data_set = decode_command(ORTHANC)
+    assert isinstance(message, CGetRSP)
+    assert not has_data_set
+    assert message.status == 0xC000
+    assert message.number_of_completed_suboperations == 0
+    assert message.number_of_failed_suboperations == 1
+    assert message.stray == bytes.fromhex("08005800 08000000") + b"1.2.3.8\0"
+    assert message.deviations == (
+        "C-GET response: elements of other groups stand in the command set",
+    )
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"\0",
+        b"\0" * 7,
+        b"\0" * 64,
+        b"\xfc\xff\xfc\xff" + b"\0" * 8,
+        b"?" * 20,
+        command(x0900=us(0)),
+    ],
+    ids=["an octet", "seven octets", "zeros", "trailing padding", "text", "another status"],
+)
+@pytest.mark.parametrize("kind", [0x8001, 0x8010, 0x8020, 0x8021, 0x8030, 0x8140])
+def test_what_stands_behind_a_response_changes_nothing_in_it(kind, stray):
+    """Only what the group length counts is the response."""
+    values = MOVE_RSP | {"x0100": us(kind)}
+    message, _ = decode_command(counted(**values) + stray)
+    assert message == decode_command(counted(**values))[0]
+    assert message.stray == stray
+
+
+def test_what_stands_behind_an_uncounted_response_is_found_by_its_group():
+    """Without a group length, the first element of another group ends the command set."""
+    failed = struct.pack("<HHI", 8, 0x58, 4) + b"1.2\0"
+    message, _ = decode_command(command(**MOVE_RSP) + failed)
+    assert message.stray == failed
+
+
+#: Requests without what they must have, and what is then in its place.
+INCOMPLETE = {
+    "C-ECHO without a SOP class": (
+        {k: v for k, v in RQ.items() if k != "x0002"},
+        {"affected_sop_class_uid": ""},
+        ("AffectedSOPClassUID (0000,0002)",),
+    ),
+    "C-STORE without an instance": (
+        {k: v for k, v in STORE_RQ.items() if k != "x1000"},
+        {"affected_sop_instance_uid": ""},
+        ("AffectedSOPInstanceUID (0000,1000)",),
+    ),
+    "C-MOVE without a destination": (
+        FIND_RQ | {"x0100": us(0x21)},
+        {"move_destination": ""},
+        ("MoveDestination (0000,0600)",),
+    ),
+    "N-ACTION with nothing": (
+        {"x0100": us(0x0130), "x0110": us(1), "x0800": us(0x0101)},
+        {"requested_sop_class_uid": "", "requested_sop_instance_uid": "", "action_type_id": 0},
+        (
+            "RequestedSOPClassUID (0000,0003)",
+            "RequestedSOPInstanceUID (0000,1001)",
+            "ActionTypeID (0000,1008)",
+        ),
+    ),
+    "N-EVENT-REPORT with half an event type": (
+        RQ | {"x0100": us(0x0100), "x1000": b"1.3\0", "x1002": b"\1"},
+        {"event_type_id": 0},
+        ("EventTypeID (0000,1002)",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", INCOMPLETE)
+def test_a_request_that_lacks_something_can_still_be_answered(what):
+    """PS3.7 C.5.15: 0212, mistyped argument; its Message ID is there."""
+    values, expected, missing = INCOMPLETE[what]
+    message, _ = decode_command(counted(**values))
+    assert isinstance(message, Request)
+    assert message.missing == missing
+    assert {name: getattr(message, name) for name in expected} == expected
+    assert message.response(0x0212).message_id_being_responded_to == 1
 
 
 def test_messages_are_values():
