@@ -38,6 +38,7 @@ _HEAD = struct.Struct(">BxIIBB")
 _P_DATA_TF = 0x04
 _PDV_OVERHEAD = 6
 _COMMAND, _LAST = 1, 2
+_BETWEEN_MESSAGES = -1
 
 
 def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes | bytearray]:
@@ -175,13 +176,13 @@ class MessageReader:
         self._contexts = contexts
         self._open_sink = open_sink
         self._command = bytearray()
-        self._context_id = 0  # 0: between messages
+        self._context_id = _BETWEEN_MESSAGES
         self._message: Message | None = None  # its data set is arriving
         self._sink: DataSetSink | None = None
 
     @property
     def is_between_messages(self) -> bool:
-        return not self._context_id
+        return self._context_id == _BETWEEN_MESSAGES
 
     @property
     def sink(self) -> DataSetSink | None:
@@ -199,8 +200,7 @@ class MessageReader:
             DIMSEProcessingError: The fragment breaks Annex E, or the command set is unusable.
         """
         context_id, is_command, is_last, data = piece
-        # 0 is no ID, and stands for "between messages" here: _begin refuses it.
-        if context_id != self._context_id or not context_id:
+        if context_id != self._context_id:
             self._begin(context_id)
         if self._message is None:
             if not is_command:
@@ -222,7 +222,7 @@ class MessageReader:
                 self._message = message
                 self._sink = self._open_sink(context_id, message)
                 return None
-            self._context_id = 0
+            self._context_id = _BETWEEN_MESSAGES
             return context_id, message, None
         if is_command:
             raise DIMSEProcessingError(
@@ -235,7 +235,7 @@ class MessageReader:
             sink.write(memoryview(data))
         if not is_last:
             return None
-        self._context_id, self._message, self._sink = 0, None, None
+        self._context_id, self._message, self._sink = _BETWEEN_MESSAGES, None, None
         return context_id, complete, sink
 
     def _begin(self, context_id: int) -> None:
@@ -244,7 +244,7 @@ class MessageReader:
                 f"PDV on presentation context {context_id}, which was not accepted",
                 AbortReason.UNEXPECTED_PARAMETER,
             )
-        if self._context_id:
+        if self._context_id != _BETWEEN_MESSAGES:
             raise DIMSEProcessingError(
                 f"PDV on context {context_id} inside a message on context {self._context_id}",
                 AbortReason.UNEXPECTED_PARAMETER,

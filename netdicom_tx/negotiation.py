@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .exceptions import AbortReason, LocalProtocolError, PDUProcessingError
+from .exceptions import LocalProtocolError, PDUProcessingError
 from .pdu import (
     AAssociateAC,
     AAssociateRJ,
@@ -211,8 +211,7 @@ def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, 
     """The contexts that the acceptor accepted, with the requestor's roles, by ID.
 
     Raises:
-        PDUProcessingError: The answer names a context, or a transfer syntax, that was not
-            proposed.
+        PDUProcessingError: The answer names a transfer syntax that was not proposed.
     """
     proposed = {context.context_id: context for context in request.presentation_contexts}
     asked = {item.sop_class_uid: item for item in request.user_items(RoleSelection)}
@@ -220,12 +219,8 @@ def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, 
     accepted: dict[int, PContextDef] = {}
     for context in answer.presentation_contexts:
         proposal = proposed.get(context.context_id)
-        if proposal is None:
-            raise PDUProcessingError(
-                f"the answer has presentation context {context.context_id}, which was not proposed",
-                AbortReason.UNEXPECTED_PARAMETER,
-            )
-        if context.result != ContextResult.ACCEPTANCE:
+        # An answer to what was not proposed says nothing about the others: it is ignored.
+        if proposal is None or context.result != ContextResult.ACCEPTANCE:
             continue
         if context.transfer_syntax not in proposal.transfer_syntaxes:
             raise PDUProcessingError(
@@ -317,7 +312,8 @@ def check_context_ids(request: AAssociateRQ) -> None:
     """Refuse a request whose context IDs cannot be told apart (PS3.8 9.3.2.2).
 
     Raises:
-        PDUProcessingError: No context, more than 128, or an ID that is even or comes twice.
+        PDUProcessingError: No context, more than 128, or an ID that comes twice. Even IDs can be
+            told apart as well as odd ones; dcm4che's stgcmtscu sends them.
     """
     contexts = request.presentation_contexts
     if not 0 < len(contexts) <= MAXIMUM_CONTEXTS:
@@ -326,10 +322,6 @@ def check_context_ids(request: AAssociateRQ) -> None:
         )
     seen: set[int] = set()
     for context in contexts:
-        if context.context_id % 2 == 0:
-            raise PDUProcessingError(
-                f"presentation context ID {context.context_id}; expected an odd number"
-            )
         if context.context_id in seen:
             raise PDUProcessingError(f"presentation context ID {context.context_id} comes twice")
         seen.add(context.context_id)

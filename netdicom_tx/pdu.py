@@ -21,7 +21,7 @@ are in :mod:`netdicom_tx.userdataitems`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, TypeVar
@@ -114,15 +114,18 @@ class ContextResult(IntEnum):
 class PresentationContextRQ:
     """20H: a presentation context as proposed (PS3.8 9.3.2.2).
 
-    ``transfer_syntaxes`` is in the order of the requestor's preference.
+    Attributes:
+        context_id: Odd, 1 to 255. Some requestors use even IDs; they are told apart as well.
+        transfer_syntaxes: In the order of the requestor's preference.
+        unknown_items: Sub-items of another type, which a receiver ignores (PS3.8 9.3.1).
     """
 
     context_id: int
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    unknown_items: tuple[UnknownItem, ...] = ()
 
     def __post_init__(self) -> None:
-        # A peer's even or zero ID is a value too; refusing it is negotiation.
         check_range("a presentation context ID", self.context_id, 0xFF)
         check_text("the UID", self.abstract_syntax, *self.transfer_syntaxes)
         if not self.transfer_syntaxes:
@@ -132,6 +135,7 @@ class PresentationContextRQ:
         body = encode_item(_ABSTRACT_SYNTAX, encode_uid(self.abstract_syntax)) + b"".join(
             encode_item(_TRANSFER_SYNTAX, encode_uid(uid)) for uid in self.transfer_syntaxes
         )
+        body += b"".join(item.encode() for item in self.unknown_items)
         return encode_item(_CONTEXT_RQ, bytes((self.context_id, 0, 0, 0)) + body)
 
     @classmethod
@@ -142,22 +146,20 @@ class PresentationContextRQ:
             )
         abstract: list[str] = []
         transfer: list[str] = []
+        unknown: list[UnknownItem] = []
         for kind, _, data in split_items(body[4:], "presentation context (20H)"):
             if kind == _ABSTRACT_SYNTAX:
                 abstract.append(decode_uid(data))
             elif kind == _TRANSFER_SYNTAX:
                 transfer.append(decode_uid(data))
             else:
-                raise PDUProcessingError(
-                    f"item {kind:02X}H inside presentation context {body[0]}; expected 30H or 40H",
-                    AbortReason.UNRECOGNIZED_PARAMETER,
-                )
+                unknown.append(UnknownItem(kind, data))
         if len(abstract) != 1 or not transfer:
             raise PDUProcessingError(
                 f"presentation context {body[0]} has {len(abstract)} abstract and {len(transfer)} "
                 "transfer syntaxes; expected 1, and 1 or more"
             )
-        return cls(body[0], abstract[0], tuple(transfer))
+        return cls(body[0], abstract[0], tuple(transfer), tuple(unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ class _Associate:
     """What A-ASSOCIATE-RQ and -AC share: layout, and access to the user information."""
 
     __slots__ = ()
+    _NAME: ClassVar[str]
     user_information: tuple[UserDataItem, ...]
 
     def user_item(self, kind: type[_Item]) -> _Item | None:
@@ -224,6 +227,12 @@ class _Associate:
     def user_items(self, kind: type[_Item]) -> tuple[_Item, ...]:
         """All user items of this class, in order."""
         return tuple(item for item in self.user_information if isinstance(item, kind))
+
+    def _deviations(self, ids: Iterable[int]) -> Iterator[str]:
+        if any(context_id % 2 == 0 for context_id in ids):
+            yield f"{self._NAME}: a presentation context ID is even"
+        if not self.user_information:
+            yield f"{self._NAME}: there is no user information"
 
     @property
     def maximum_length(self) -> int:
@@ -237,6 +246,7 @@ class AAssociateRQ(_Associate):
     """01H: the request for an association (PS3.8 9.3.2)."""
 
     PDU_TYPE: ClassVar[int] = 0x01
+    _NAME: ClassVar[str] = "A-ASSOCIATE-RQ"
     called_ae_title: str
     calling_ae_title: str
     presentation_contexts: tuple[PresentationContextRQ, ...]
@@ -255,6 +265,15 @@ class AAssociateRQ(_Associate):
         check_text("the UID", self.application_context)
         check_range("a protocol version", self.protocol_version, 0xFFFF)
 
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """How the request differs from PS3.8 without harm, in words for a log line."""
+        contexts = self.presentation_contexts
+        odd = list(self._deviations(context.context_id for context in contexts))
+        if any(context.unknown_items for context in contexts):
+            odd.append(f"{self._NAME}: a presentation context has unknown sub-items")
+        return tuple(odd)
+
     def encode(self) -> bytes:
         return _encode_associate(
             self.PDU_TYPE,
@@ -265,7 +284,7 @@ class AAssociateRQ(_Associate):
 
     @classmethod
     def decode(cls, body: bytes) -> AAssociateRQ:
-        version, titles, items = _decode_associate(body, "A-ASSOCIATE-RQ")
+        version, titles, items = _decode_associate(body, cls._NAME)
         return cls(
             called_ae_title=_unpad(titles[:16]),
             calling_ae_title=_unpad(titles[16:32]),
@@ -288,6 +307,7 @@ class AAssociateAC(_Associate):
     """
 
     PDU_TYPE: ClassVar[int] = 0x02
+    _NAME: ClassVar[str] = "A-ASSOCIATE-AC"
     presentation_contexts: tuple[PresentationContextAC, ...]
     user_information: tuple[UserDataItem, ...] = ()
     application_context: str = APPLICATION_CONTEXT_NAME
@@ -300,6 +320,17 @@ class AAssociateAC(_Associate):
         check_text("the UID", self.application_context)
         check_range("a protocol version", self.protocol_version, 0xFFFF)
 
+    def deviations(self, request: AAssociateRQ) -> tuple[str, ...]:
+        """How the answer to a request differs from PS3.8 without harm, in words for a log line."""
+        proposed = {context.context_id for context in request.presentation_contexts}
+        ids = {context.context_id for context in self.presentation_contexts}
+        odd = list(self._deviations(ids & proposed))
+        if ids - proposed:
+            odd.append(f"{self._NAME}: it answers a presentation context that was not proposed")
+        if proposed - ids:
+            odd.append(f"{self._NAME}: it does not answer every presentation context")
+        return tuple(odd)
+
     def encode(self) -> bytes:
         return _encode_associate(
             self.PDU_TYPE, self.protocol_version, self.reserved.ljust(64, b"\0"), self
@@ -307,7 +338,7 @@ class AAssociateAC(_Associate):
 
     @classmethod
     def decode(cls, body: bytes) -> AAssociateAC:
-        version, titles, items = _decode_associate(body, "A-ASSOCIATE-AC")
+        version, titles, items = _decode_associate(body, cls._NAME)
         return cls(
             presentation_contexts=tuple(
                 PresentationContextAC.decode(data) for data in items[_CONTEXT_AC]

@@ -590,11 +590,6 @@ WRONG = {
         6,
         "1 abstract and 0 transfer",
     ),
-    "context with something else": (
-        associate(APPLICATION_CONTEXT, context_rq(ABSTRACT, TRANSFER, b"\x41\0\0\0")),
-        4,
-        "item 41H inside presentation context 1",
-    ),
     "answer of 3 octets": (
         associate(APPLICATION_CONTEXT, b"\x21\0\0\3\1\0\0", pdu_type=2),
         6,
