@@ -10,7 +10,7 @@ the association ends, every Deferred that waits for it fails with one and the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import negotiation, statuses
+from . import dsutils, negotiation, statuses
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Dispatcher, Registration
@@ -42,6 +42,7 @@ from .exceptions import (
     NetDICOMError,
     PDUProcessingError,
     RemoteProtocolError,
+    StatusError,
     printable,
 )
 from .fragments import (
@@ -207,6 +208,7 @@ class Association:
         self._unsent = 0  # final responses that the transport has no room for
         self._answered: set[int] = set()
         self._holders: set[object] = set()
+        self._deviations: set[str] = set()
 
     # -- facts -----------------------------------------------------------------------------------
 
@@ -412,6 +414,7 @@ class Association:
     def _confirm(self, answer: AAssociateAC) -> None:
         request = self.request_pdu
         assert request is not None
+        self._tell(answer.deviations(request))
         self._stop(self._associate_timer)
         try:
             self.accepted_contexts = negotiation.accepted_contexts(request, answer)
@@ -460,6 +463,7 @@ class Association:
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
         self.send_limit = request.maximum_length
+        self._tell(request.deviations)
         dul = self._require_dul()
         try:
             negotiation.check_context_ids(request)
@@ -775,6 +779,7 @@ class Association:
         if complete is None:
             return
         context_id, message, sink = complete
+        self._tell(message.deviations)
         self._sink = None
         failure: EventHandlingError | None = None
         if isinstance(sink, FileSink):
@@ -784,6 +789,9 @@ class Association:
         elif isinstance(sink, MemorySink):
             message = replace(message, data_set=sink.finish())
         if isinstance(message, Response):
+            if message.stray and message.data_set is None:
+                syntax = self.accepted_contexts[context_id].supported_ts
+                message = replace(message, data_set=dsutils.failed_instances(message.stray, syntax))
             self._route_response(message)
         elif isinstance(message, CCancelRQ):
             operation = self._operations.get(message.message_id_being_responded_to)
@@ -791,7 +799,17 @@ class Association:
                 operation.cancel()
         else:
             assert isinstance(message, Request)
+            if message.missing:
+                words = f"{', '.join(message.missing)} missing"
+                failure = StatusError(statuses.MISTYPED_ARGUMENT, words)
             self._take_request(self.accepted_contexts[context_id], message, failure)
+
+    def _tell(self, deviations: Iterable[str]) -> None:
+        """Name what the peer does oddly but without harm, each kind once."""
+        for each in deviations:
+            if each not in self._deviations:
+                self._deviations.add(each)
+                self._log.debug("{peer}: {deviation}", peer=self.peer_title, deviation=each)
 
     def _open_sink(self, context_id: int, message: Message) -> DataSetSink:
         ctx = self.accepted_contexts[context_id]

@@ -39,6 +39,7 @@ __all__ = [
     "FileMeta",
     "decode",
     "encode",
+    "failed_instances",
     "file_meta",
     "inflate",
     "part10_header",
@@ -303,6 +304,27 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
         raw = stream.compress(raw) + stream.flush()
     # PS3.5 A.5: padded to an even length.
     return raw + b"\0" if len(raw) % 2 else raw
+
+
+def failed_instances(stray: bytes, transfer_syntax: str) -> bytes | None:
+    """The data set that a peer has put into the command set of its C-GET or C-MOVE response.
+
+    Args:
+        stray: Elements in implicit VR little endian, as a command set has them.
+        transfer_syntax: Of the presentation context, in which the data set should have been.
+
+    Returns:
+        Failed SOP Instance UID List (0008,0058) in that transfer syntax; None when it is not there.
+    """
+    try:
+        found = decode(stray, IMPLICIT_VR_LITTLE_ENDIAN).group_dataset(8)
+        if "FailedSOPInstanceUIDList" not in found:
+            return None
+        data_set = Dataset()
+        data_set.FailedSOPInstanceUIDList = found.FailedSOPInstanceUIDList
+        return encode(data_set, transfer_syntax)
+    except (DataSetError, ValueError):  # ValueError: pydicom, of a value that is not a UID
+        return None
 
 
 _Terms = str | MutableSequence[str] | None

@@ -538,12 +538,13 @@ def test_a_rejection_is_told_with_its_codes():
 
 
 def test_an_answer_that_was_not_proposed_is_aborted():
+    """PS3.8 9.3.3.2: data in another transfer syntax would be misread."""
     caller = Caller()
-    caller.peer.send(AAssociateAC(presentation_contexts=(PresentationContextAC(3, 0, IMPLICIT),)))
+    caller.peer.send(AAssociateAC(presentation_contexts=(PresentationContextAC(1, 0, EXPLICIT),)))
     error = failure_of(caller.opening)
     assert isinstance(error, AssociationAbortedError)
-    assert (error.source, error.reason_diag, error.by_peer) == (2, 5, False)
-    assert caller.peer.abort() == (2, 5)
+    assert (error.source, error.reason_diag, error.by_peer) == (2, 6, False)
+    assert caller.peer.abort() == (2, 6)
 
 
 def test_the_peer_must_answer_the_request_in_time():

@@ -544,8 +544,8 @@ def test_case_21_a_title_like_a_path_is_a_title_like_any_other(
 
 @pytest.mark.parametrize(
     "ids",
-    [[], [2], [0], [1, 1], [1, 4, 3], [*list(range(1, 256, 2)), 1]],
-    ids=["none", "even", "zero", "twice", "one even", "129"],
+    [[], [1, 1], [2, 2], [*list(range(1, 256, 2)), 1]],
+    ids=["none", "twice", "even and twice", "129"],
 )
 def test_case_22_contexts_that_cannot_be_told_apart_are_aborted(node: Node, ids: list[int]):
     """PS3.8 9.3.2.2; in Sta3 by AA-8, 6."""
@@ -834,11 +834,8 @@ def test_the_command_by_hand_is_a_good_one(node: Node):
     [
         command(*ECHO)[:-1],
         command(*ECHO)[:-9],
-        command(*ECHO, group_length=4),
-        command(*ECHO, group_length=0xFFFFFFFF),
         command(*ECHO, (0x0110, us(2))),
         command(*ECHO[:2], ECHO[3]),
-        command(*ECHO[1:]),
         command(ECHO[0], (0x0100, b"\x30"), *ECHO[2:]),
         command(*ECHO).replace(b"\0\0\0\1", b"\x08\0\0\1", 1),
         b"",
@@ -847,11 +844,8 @@ def test_the_command_by_hand_is_a_good_one(node: Node):
     ids=[
         "truncated value",
         "truncated header",
-        "short group length",
-        "long group length",
         "element twice",
         "no message ID",
-        "no SOP class",
         "odd US",
         "another group",
         "empty",
