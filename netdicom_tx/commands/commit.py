@@ -28,6 +28,7 @@ from .common.files import check_named, is_dicom, is_storable, walk
 from .common.listening import endpoint_string, listen, where
 from .common.options import Common, common_options, examples, parse_seconds, peer_argument
 from .common.output import Output, counted
+from .common.report import Report
 from .common.session import Session, run
 
 # Seconds that a peer has to end the association on which it has reported.
@@ -96,7 +97,7 @@ def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeou
         result = await _ask(session, list(files.references), place, timeout)
         if result is None:
             return ExitCode.INTERRUPTED
-        return _conclude(session, files, result)
+        return _report(session, files, result).show(session.output)
 
     return run(common, perform)
 
@@ -252,9 +253,8 @@ def _outcomes(files: _Files, result: CommitmentResult) -> Iterator[_Outcome]:
         yield _Outcome(path, "", "", reason)
 
 
-def _conclude(session: Session, files: _Files, result: CommitmentResult) -> int:
-    """Say what became of each file; the exit code."""
-    output = session.output
+def _report(session: Session, files: _Files, result: CommitmentResult) -> Report:
+    """What became of each file."""
     outcomes = list(_outcomes(files, result))
     failures = [each for each in outcomes if each.reason]
     problem = None
@@ -267,30 +267,24 @@ def _conclude(session: Session, files: _Files, result: CommitmentResult) -> int:
             "keep these files; what the peer does not have, send: netdicom store",
         )
     committed = len(outcomes) - len(failures)
-    if output.is_json:
-        document: dict[str, Any] = {
+    skipped = f", {files.others} skipped (no DICOM files)" if files.others else ""
+    return Report(
+        document={
             "peer": str(session.common.address),
             "transaction_uid": result.transaction_uid,
             "committed": committed,
             "failed": len(failures),
             "skipped": {"not_dicom": files.others},
             "files": [_document(each) for each in outcomes],
-        }
-        if problem is not None:
-            document["error"] = problem.as_json()
-        output.json(document)
-    else:
-        table = output.table(("commitment", "reason", "SOP instance", "file"))
-        for each in outcomes:
-            word = "failed" if each.reason else "committed"
-            table.row((word, each.reason, each.sop_instance, each.path))
-        table.close()
-    skipped = f", {files.others} skipped (no DICOM files)" if files.others else ""
-    output.note(f"{committed} committed, {len(failures)} failed{skipped}")
-    if problem is None:
-        return ExitCode.OK
-    output.problem(problem, in_json=False)
-    return problem.code
+        },
+        columns=("commitment", "reason", "SOP instance", "file"),
+        rows=(
+            ("failed" if each.reason else "committed", each.reason, each.sop_instance, each.path)
+            for each in outcomes
+        ),
+        summary=f"{committed} committed, {len(failures)} failed{skipped}",
+        problem=problem,
+    )
 
 
 def _document(outcome: _Outcome) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .common.files import (
 )
 from .common.options import Common, common_options, examples, peer_argument
 from .common.output import Output, Progress
+from .common.report import Report
 from .common.session import Session, run
 
 # Failures that are named in the JSON document; all are counted.
@@ -200,7 +201,7 @@ def _rehearse(found: _Found, tally: _Tally) -> int:
             kind, syntax = name(instance.sop_class_uid), name(instance.transfer_syntax)
             tally.output.line(f"{_file(instance).path}\t{kind}\t{syntax}")
         tally.count(instance, "would be sent")
-    return _conclude(tally, None, "-", has_table=tally.output.is_json)
+    return _report(tally, None, "-", has_table=False).show(tally.output)
 
 
 async def _send(
@@ -220,7 +221,7 @@ async def _send(
             progress.expect(total - tally.others - tally.before)
             if tally.failed and fail_fast:
                 found.stop()
-    return _conclude(tally, time.monotonic() - begin, str(address))
+    return _report(tally, time.monotonic() - begin, str(address)).show(session.output)
 
 
 def _take(
@@ -265,38 +266,46 @@ def _take(
     progress.advance(file.size, failed=not result.is_stored)
 
 
-def _conclude(tally: _Tally, seconds: float | None, peer: str, *, has_table: bool = True) -> int:
-    """Say the summary; the exit code."""
-    output, problem = tally.output, tally.problem()
-    if output.is_json:
-        document: dict[str, Any] = {
-            "peer": peer,
-            "stored": tally.stored,
-            "failed": tally.failed,
-            "skipped": {"not_dicom": tally.others, "acknowledged_before": tally.before},
-            "octets": tally.octets,
-            "seconds": None if seconds is None else round(seconds, 3),
-            "summary": [
-                {
-                    "sop_class_uid": sop_class,
-                    "sop_class": name(sop_class),
-                    "outcome": outcome,
-                    "instances": count,
-                    "octets": octets,
-                }
-                for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items())
-            ],
-            "failures": tally.failures,
-        }
-        if problem is not None:
-            document["error"] = problem.as_json()
-        output.json(document)
-    elif has_table and tally.kinds:
-        table = output.table(("SOP class", "status", "files", "MB"))
-        for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items()):
-            table.row((name(sop_class), outcome, count, f"{octets / 1e6:.1f}"))
-        table.close()
-    skipped = [
+def _report(tally: _Tally, seconds: float | None, peer: str, *, has_table: bool = True) -> Report:
+    """What became of everything.
+
+    Args:
+        seconds: How long it took; None when nothing was sent.
+    """
+    document = {
+        "peer": peer,
+        "stored": tally.stored,
+        "failed": tally.failed,
+        "skipped": {"not_dicom": tally.others, "acknowledged_before": tally.before},
+        "octets": tally.octets,
+        "seconds": None if seconds is None else round(seconds, 3),
+        "summary": [
+            {
+                "sop_class_uid": sop_class,
+                "sop_class": name(sop_class),
+                "outcome": outcome,
+                "instances": count,
+                "octets": octets,
+            }
+            for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items())
+        ],
+        "failures": tally.failures,
+    }
+    rows = (
+        (name(sop_class), outcome, count, f"{octets / 1e6:.1f}")
+        for (sop_class, outcome), (count, octets) in sorted(tally.kinds.items())
+    )
+    return Report(
+        document=document,
+        columns=("SOP class", "status", "files", "MB") if has_table and tally.kinds else (),
+        rows=rows,
+        summary=_summary(tally, seconds),
+        problem=tally.problem(),
+    )
+
+
+def _summary(tally: _Tally, seconds: float | None) -> str:
+    reasons = [
         f"{number} {what}"
         for number, what in (
             (tally.others, "no DICOM files"),
@@ -304,13 +313,8 @@ def _conclude(tally: _Tally, seconds: float | None, peer: str, *, has_table: boo
         )
         if number
     ]
-    speed = f"; {tally.octets / 1e6:.1f} MB in {seconds:.1f} s" if seconds is not None else ""
-    output.note(
+    return (
         f"{tally.stored} stored, {tally.failed} failed, {tally.others + tally.before} skipped"
-        + (f" ({', '.join(skipped)})" if skipped else "")
-        + speed
+        + (f" ({', '.join(reasons)})" if reasons else "")
+        + (f"; {tally.octets / 1e6:.1f} MB in {seconds:.1f} s" if seconds is not None else "")
     )
-    if problem is None:
-        return ExitCode.OK
-    output.problem(problem, in_json=False)
-    return problem.code

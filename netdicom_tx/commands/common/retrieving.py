@@ -12,9 +12,9 @@ from ...dimsemessages import Response
 from ...negotiation import PContextDef
 from ...requests import status_of
 from .failures import ExitCode, Problem, StatusFailure
-from .output import Output, printable_line
-from .output import counted as plural
+from .output import Output, counted, printable_line
 from .receiving import LAYOUTS, Arrived
+from .report import Report
 from .session import Session
 
 __all__ = ["Receipt", "conclude", "failed_instances", "follow", "output_options"]
@@ -76,14 +76,14 @@ class Receipt:
 
 def follow(progress: Any, response: Response | None, octets: int, kept: int) -> None:
     """Draw how far the sub-operations are."""
-    counted = {
+    counts = {
         name: getattr(response, f"number_of_{name}_suboperations", None) or 0
         for name in ("remaining", "completed", "failed", "warning")
     }
-    total = sum(counted.values())
+    total = sum(counts.values())
     if total:
         progress.expect(total)
-    progress.set(max(kept, total - counted["remaining"]), counted["failed"], octets)
+    progress.set(max(kept, total - counts["remaining"]), counts["failed"], octets)
 
 
 def failed_instances(final: Response, asce: Association, sop_class: str) -> list[str]:
@@ -106,48 +106,63 @@ def conclude(
     failures: list[str],
     where: str,
 ) -> int:
-    """Say how it ended; the exit code."""
-    output, operation, status = session.output, final.OPERATION, status_of(final)
-    counted = {
+    """Report how a C-GET or C-MOVE ended; returns the exit code.
+
+    Args:
+        receipt: What arrived here; None when the instances went to another AE.
+        failures: The SOP Instance UIDs that the peer could not send.
+        where: The directory or the AE title that the instances went to.
+    """
+    status = status_of(final)
+    counts = {
         name: getattr(final, f"number_of_{name}_suboperations", None) or 0
         for name in ("completed", "failed", "warning")
     }
-    problem = None
+    document: dict[str, Any] = {
+        "status": f"{int(status):04X}",
+        **counts,
+        "failed_sop_instance_uids": failures,
+    }
+    if receipt is None:
+        number, how = counts["completed"] + counts["warning"], "sent to"
+    else:
+        number, how = receipt.kept, f"with {receipt.octets / 1e6:.1f} MB in"
+        document |= {"kept": receipt.kept, "octets": receipt.octets}
+    is_worth_saying = number or not status.is_failure
+    return Report(
+        document=document,
+        summary=f"{counted(number, 'instance')} {how} {where}" if is_worth_saying else "",
+        problem=_problem(session, final, receipt, failures, counts),
+    ).show(session.output)
+
+
+def _problem(
+    session: Session,
+    final: Response,
+    receipt: Receipt | None,
+    failures: list[str],
+    counts: dict[str, int],
+) -> Problem | None:
+    """Why a retrieval failed, if it did."""
+    operation, status = final.OPERATION, status_of(final)
     if status.is_failure:
-        problem = session.explain(StatusFailure(operation, status))
-    elif status.is_warning or counted["failed"]:
+        return session.explain(StatusFailure(operation, status))
+    if status.is_warning or counts["failed"]:
         more = f"; failed: {', '.join(failures[:3])}" if failures else ""
-        problem = Problem(
+        return Problem(
             ExitCode.SOME_FAILED,
-            f"{plural(counted['failed'], 'instance')} could not be sent",
+            f"{counted(counts['failed'], 'instance')} could not be sent",
             f"{operation} ended with {status}{more}",
             "look in the log of the peer; images that are compressed there need -x SYNTAX"
             if operation == "C-GET"
             else "look in the logs of the peer and of the destination",
         )
-    elif receipt is not None and counted["completed"] > receipt.kept + receipt.refused:
-        problem = Problem(
+    if receipt is not None and counts["completed"] > receipt.kept + receipt.refused:
+        return Problem(
             ExitCode.SOME_FAILED,
-            f"the peer has sent {plural(counted['completed'], 'instance')}, {receipt.kept} arrived here",
+            f"the peer has sent {counted(counts['completed'], 'instance')}, "
+            f"{receipt.kept} arrived here",
             f"{operation} ended with {status}",
             "does the peer have another address for our AE title?",
         )
-    if output.is_json:
-        document: dict[str, Any] = {
-            "status": f"{int(status):04X}",
-            **counted,
-            "failed_sop_instance_uids": failures,
-        }
-        if receipt is not None:
-            document |= {"kept": receipt.kept, "octets": receipt.octets}
-        if problem is not None:
-            document["error"] = problem.as_json()
-        output.json(document)
-    number = counted["completed"] + counted["warning"] if receipt is None else receipt.kept
-    if number or not status.is_failure:
-        how = "sent to" if receipt is None else f"with {receipt.octets / 1e6:.1f} MB in"
-        output.note(f"{plural(number, 'instance')} {how} {where}")
-    if problem is None:
-        return ExitCode.OK
-    output.problem(problem, in_json=False)
-    return problem.code
+    return None
