@@ -114,6 +114,8 @@ _SPECIFIC: list[tuple[str, int, int, str]] = [
     ("C-GET", 0xA900, 0xA900, "Error: identifier does not match SOP class"),
     ("C-GET", 0xB000, 0xB000, "Warning: sub-operations complete, one or more failures"),
     ("C-GET", 0xC000, 0xCFFF, "Failed: unable to process"),
+    # PS3.3 C.14.1.1: a Failure Reason of storage commitment; the others are in PS3.7 Annex C.
+    ("N-EVENT-REPORT", 0x0131, 0x0131, "Duplicate transaction UID"),
 ]
 
 

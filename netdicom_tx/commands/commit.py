@@ -23,9 +23,10 @@ from ..sopclass import (
     storage_commitment_scu,
 )
 from ..statuses import Status
+from .common.addresses import Address
 from .common.failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
 from .common.files import check_named, is_dicom, is_storable, walk
-from .common.listening import endpoint_string, listen, where
+from .common.listening import endpoint_string, listening
 from .common.options import Common, common_options, examples, parse_seconds, peer_argument
 from .common.output import Output, counted
 from .common.report import Report
@@ -34,16 +35,6 @@ from .common.session import Session, run
 # Seconds that a peer has to end the association on which it has reported.
 _GRACE = 2.0
 _TIMEOUT = 300.0
-
-# PS3.3 C.14.1.1, Failure Reason (0008,1197).
-REASONS = {
-    0x0110: "processing failure",
-    0x0112: "no such object instance",
-    0x0119: "class/instance conflict",
-    0x0122: "referenced SOP Class not supported",
-    0x0131: "duplicate transaction UID",
-    0x0213: "resource limitation",
-}
 
 #: SOP class and SOP instance.
 _Reference = tuple[str, str]
@@ -145,10 +136,41 @@ async def _ask(
     address = session.common.address
     assert address is not None
     ae = session.ae(AE, address).add_scu(storage_commitment_scu).add_scp(StorageCommitment())
-    port = None
-    if endpoint is not None:
-        port = await listen(session.reactor, ae, endpoint, None)
-        session.output.note(f"{ae.ae_title} listening on {where(port)}")
+    try:
+        async with listening(session, ae, endpoint):
+            return await _request(session, ae, address, references, endpoint is None, timeout)
+    except StatusError as error:
+        raise StatusFailure("N-ACTION", _refusal(error)) from error
+    except DCMTimeoutError as error:
+        if error.timer != "commitment":
+            raise
+        evidence = f"the request was answered; no report came within {timeout:g} s of that"
+        problem = _no_report(str(address), ExitCode.TIMEOUT, evidence, endpoint)
+        raise CommandError(problem) from error
+    except defer.CancelledError:
+        if session.is_interrupted:
+            raise
+        evidence = "nothing else can bring the report, because we do not listen"
+        problem = _no_report(str(address), ExitCode.ABORTED, evidence, endpoint)
+        raise CommandError(problem) from None
+    finally:
+        if endpoint is not None:
+            await _ended(session, ae)
+
+
+async def _request(
+    session: Session,
+    ae: AE,
+    address: Address,
+    references: list[_Reference],
+    on_this_association: bool,
+    timeout: float,
+) -> CommitmentResult | None:
+    """Ask for commitment and wait for the report; None after Ctrl-C.
+
+    Raises:
+        CancelledError: The association that was to bring the report ended without it.
+    """
     transaction = str(generate_uid())
     waiting: defer.Deferred[CommitmentResult] | None = None
     try:
@@ -160,31 +182,16 @@ async def _ask(
                 f"{address} is asked to commit {counted(len(references), 'instance')}, "
                 f"transaction {transaction}"
             )
-            if port is None:
+            if on_this_association:
                 _end_with(session, asce, waiting)
                 return await session.until_interrupted(waiting)
-            # Without more to be asked it is released as soon as the request is answered.
+            # Nothing more is asked on this association: it is released once the request is answered.
         return await session.until_interrupted(waiting)
-    except StatusError as error:
-        raise StatusFailure("N-ACTION", _refusal(error)) from error
-    except DCMTimeoutError as error:
-        if error.timer != "commitment":
-            raise
-        evidence = f"the request was answered; no report came within {timeout:g} s of that"
-        raise CommandError(_no_report(str(address), ExitCode.TIMEOUT, evidence, port)) from error
-    except defer.CancelledError:
-        if session.is_interrupted:
-            raise
-        evidence = "nothing else can bring the report, for we do not listen"
-        raise CommandError(_no_report(str(address), ExitCode.ABORTED, evidence, port)) from None
     finally:
         if waiting is not None:
-            # What it says has been told, or nobody waits for it any more.
+            # Its failure has been told, or nobody waits for it any more.
             waiting.addErrback(lambda _: None)
             waiting.cancel()
-        if port is not None:
-            await port.stopListening()
-            await _ended(session, ae)
 
 
 def _refusal(error: StatusError) -> Status:
@@ -212,8 +219,8 @@ async def _ended(session: Session, ae: AE) -> None:
         await left
 
 
-def _no_report(peer: str, code: ExitCode, evidence: str, port: Any) -> Problem:
-    if port is None:
+def _no_report(peer: str, code: ExitCode, evidence: str, endpoint: str | None) -> Problem:
+    if endpoint is None:
         hint = (
             "it may report on an association of its own: --listen PORT, under an AE title it knows"
         )
@@ -246,7 +253,7 @@ def _outcomes(files: _Files, result: CommitmentResult) -> Iterator[_Outcome]:
         code = failed.get(reference)
         reason = "" if reference in committed else "the report does not have it"
         if code is not None:
-            reason = f"{REASONS.get(code, 'failure')} (0x{code:04X})" if code else "no reason given"
+            reason = str(Status(code, "N-EVENT-REPORT")) if code else "no reason given"
         for path in paths:
             yield _Outcome(path, *reference, reason, code)
     for path, reason in files.unreadable.items():

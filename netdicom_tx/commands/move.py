@@ -13,7 +13,7 @@ from ..applicationentity import AE
 from ..sopclass import qr_move_scu
 from .common.addresses import Address, check_title
 from .common.failures import bad_input
-from .common.listening import endpoint_string, listen, where
+from .common.listening import endpoint_string, listening
 from .common.options import Common, common_options, examples, peer_argument
 from .common.query import Query, key_option, model_options, retrieve_query
 from .common.receiving import OutputDirectory, ReceivingAE, serve
@@ -141,11 +141,9 @@ async def _receiver(
         return
     target = session.ae(ReceivingAE, None, output, receipt, ae_title=title)
     serve(target, takes_all=True)
-    port = await listen(session.reactor, target, endpoint, None)
-    session.output.note(f"{title} listening on {where(port)}")
     try:
-        yield target
+        async with listening(session, target, endpoint):
+            yield target
     finally:
-        await port.stopListening()
         if not session.is_interrupted:
             await target.drain(_GRACE)

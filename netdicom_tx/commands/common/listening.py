@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import LocalProtocolError
 from .addresses import TLSFiles
 from .failures import CommandError, ExitCode, Problem, bad_input
 
-__all__ = ["endpoint_string", "listen", "where"]
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["endpoint_string", "listen", "listening", "where"]
 
 _ENDPOINT = re.compile(r"(tcp6?|unix|systemd|haproxy|fd):")
 
@@ -70,3 +75,24 @@ def where(port: Any) -> str:
     """``host:port`` of a listening port."""
     host = port.getHost()
     return f"{getattr(host, 'host', host)}:{getattr(host, 'port', '')}"
+
+
+@asynccontextmanager
+async def listening(session: Session, ae: Any, text: str | None) -> AsyncIterator[None]:
+    """Listen while the block runs, and say where.
+
+    Args:
+        text: Where, as for :func:`endpoint_string`; None means not at all.
+
+    Raises:
+        CommandError: Listening there is not possible.
+    """
+    if text is None:
+        yield
+        return
+    port = await listen(session.reactor, ae, text, None)
+    session.output.note(f"{ae.ae_title} listening on {where(port)}")
+    try:
+        yield
+    finally:
+        await port.stopListening()
