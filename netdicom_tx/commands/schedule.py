@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,25 +143,14 @@ def _read(file: str) -> list[Dataset]:
     # No line of keywords begins with a bracket.
     is_json = text.lstrip()[:1] in ("[", "{")
     try:
-        steps = read_json(text) if is_json else read_csv(text)
+        found = read_json(text) if is_json else read_csv(text)
     except WorklistImportError as error:
         raise _wrong(file, str(error)) from error
-    places = _items(steps) if is_json else _lines(text)
-    for place, ds in zip(places, steps, strict=True):
+    for place, ds in found:
         fault = _missing(ds) or _invalid(ds)
         if fault:
             raise _wrong(file, f"{place}: {fault}")
-    return steps
-
-
-def _items(steps: Sequence[Dataset]) -> list[str]:
-    return [f"item {number}" for number in range(1, len(steps) + 1)]
-
-
-def _lines(text: str) -> list[str]:
-    """Where the rows of a CSV are: a value may go over several lines, and empty ones do not count."""
-    rows = csv.DictReader(io.StringIO(text))
-    return [f"line {rows.line_num}" for _ in rows]
+    return [ds for _, ds in found]
 
 
 def _missing(ds: Dataset) -> str:

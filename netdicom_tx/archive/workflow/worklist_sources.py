@@ -289,11 +289,14 @@ _DECODER: Final = json.JSONDecoder()
 _SPACE: Final = re.compile(r"\s*")
 
 
-def read_json(text: str) -> list[Dataset]:
-    """Data sets in the DICOM JSON model: a list of objects, or objects one behind the other.
+def read_json(text: str) -> list[tuple[str, Dataset]]:
+    """Read data sets in the DICOM JSON model: a list of objects, or objects one after another.
+
+    Returns:
+        Each data set with its place, such as ``"item 2"``.
 
     Raises:
-        WorklistImportError: It is none.
+        WorklistImportError: The text is not JSON, or an object is not a worklist item.
     """
     found = list(_documents(text))
     data_sets = []
@@ -306,7 +309,7 @@ def read_json(text: str) -> list[Dataset]:
             ds = Dataset.from_json(each)
         except Exception as error:  # pydicom documents no closed set of errors for bad input
             raise WorklistImportError(f"item {number} is no data set: {error!r:.200}") from error
-        data_sets.append(_unicode(ds, f"item {number}"))
+        data_sets.append((f"item {number}", _unicode(ds, f"item {number}")))
     return data_sets
 
 
@@ -321,13 +324,16 @@ def _documents(text: str) -> Iterator[Any]:
         raise WorklistImportError(f"no JSON: {error}") from error
 
 
-def read_csv(text: str) -> list[Dataset]:
-    """A line for each step; the first names the attributes by keyword.
+def read_csv(text: str) -> list[tuple[str, Dataset]]:
+    """Read a step from each line; the first line names the attributes by keyword.
 
     Attributes of the scheduled procedure step, such as ``Modality``, go into its sequence.
 
+    Returns:
+        Each data set with its place, such as ``"line 3"``: the last line of its row.
+
     Raises:
-        WorklistImportError: A name is none, or a line has more values than there are names.
+        WorklistImportError: A column is not named by a keyword, or a line has more values than there are columns.
     """
     rows = csv.DictReader(io.StringIO(text))
     vrs = {}
@@ -350,7 +356,7 @@ def read_csv(text: str) -> list[Dataset]:
                 except ValueError as error:
                     raise WorklistImportError(f"{where}, {name}: {error!s:.200}") from error
         ds.ScheduledProcedureStepSequence = Sequence([step])
-        data_sets.append(_unicode(ds, where))
+        data_sets.append((where, _unicode(ds, where)))
     return data_sets
 
 

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from pydicom.dataset import Dataset
@@ -23,7 +23,7 @@ from .output import Output, counted, printable_line
 from .query import Query
 from .session import Session, run
 
-__all__ = ["answer_format", "answer_options", "run_query"]
+__all__ = ["Answers", "answer_format", "answer_options", "run_query"]
 
 
 def answer_options(command: Any) -> Any:
@@ -51,21 +51,20 @@ def answer_options(command: Any) -> Any:
     return command
 
 
-class _Answers:
+class Answers(Protocol):
     """Shows answers as they come."""
 
     def begin(self, columns: Sequence[Key]) -> None:
-        """The columns are known."""
+        """Called once, before the first answer."""
 
     async def show(self, found: Dataset) -> None:
-        """One answer."""
-        raise NotImplementedError
+        """Show one answer."""
 
     def end(self) -> None:
-        """There are no more."""
+        """Called once, after the last answer, also when the query failed."""
 
 
-class _Rows(_Answers):
+class _Rows:
     """A table."""
 
     def __init__(self, output: Output, has_head: bool) -> None:
@@ -83,7 +82,7 @@ class _Rows(_Answers):
         self._table.close()
 
 
-class _CSV(_Answers):
+class _CSV:
     """Comma-separated values, quoted where they must be (RFC 4180)."""
 
     def __init__(self, output: Output, has_head: bool) -> None:
@@ -97,6 +96,9 @@ class _CSV(_Answers):
 
     async def show(self, found: Dataset) -> None:
         await self._output.stream(_csv_line(text_of(key.values(found)) for key in self._columns))
+
+    def end(self) -> None:
+        """Every line is written already."""
 
 
 def _heads(columns: Sequence[Key]) -> list[str]:
@@ -112,18 +114,24 @@ def _csv_line(cells: Iterable[str]) -> str:
     return line.getvalue()
 
 
-class _JSON(_Answers):
+class _JSON:
     """The DICOM JSON model (PS3.18 Annex F), an answer on each line."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
 
+    def begin(self, columns: Sequence[Key]) -> None:
+        """A document names its attributes itself."""
+
     async def show(self, found: Dataset) -> None:
         document = found.to_json_dict(suppress_invalid_tags=True)
         await self._output.stream(json.dumps(document, ensure_ascii=False))
 
+    def end(self) -> None:
+        """Every line is written already."""
 
-def answer_format(output: Output, is_csv: bool, has_head: bool) -> _Answers:
+
+def answer_format(output: Output, is_csv: bool, has_head: bool) -> Answers:
     """How answers are to be shown."""
     if output.is_json:
         return _JSON(output)
@@ -131,7 +139,7 @@ def answer_format(output: Output, is_csv: bool, has_head: bool) -> _Answers:
 
 
 def run_query(
-    common: Common, query: Query, wanted: Sequence[Key], limit: int | None, answers: _Answers
+    common: Common, query: Query, wanted: Sequence[Key], limit: int | None, answers: Answers
 ) -> int:
     """Ask, and show the answers; the exit code.
 
@@ -157,7 +165,7 @@ def run_query(
 
 
 async def _ask(
-    session: Session, query: Query, identifier: Dataset, limit: int | None, answers: _Answers
+    session: Session, query: Query, identifier: Dataset, limit: int | None, answers: Answers
 ) -> tuple[int, Status]:
     """The number of answers, and the final status."""
     address = session.common.address

@@ -284,10 +284,15 @@ def test_an_order_without_a_study_is_given_one_always_the_same(table: WorklistTa
 def test_items_are_read_from_json(table: WorklistTable) -> None:
     """PS3.18 Annex F; a list, one alone, or one on each line."""
     model = scheduled(PatientName="Yamada=山田").to_json_dict()
-    (item,) = read_json(json.dumps(model))
+    ((place, item),) = read_json(json.dumps(model))
+    assert place == "item 1"
     assert item.ScheduledProcedureStepSequence[0].Modality == "CT"
-    assert read_json(f" {json.dumps(model)}\n{json.dumps(model)}\n") == [item, item]
-    table.put(read_json(json.dumps([model, scheduled(StudyInstanceUID="1.2.4").to_json_dict()])))
+    assert read_json(f" {json.dumps(model)}\n{json.dumps(model)}\n") == [
+        ("item 1", item),
+        ("item 2", item),
+    ]
+    both = json.dumps([model, scheduled(StudyInstanceUID="1.2.4").to_json_dict()])
+    table.put(ds for _, ds in read_json(both))
     assert [each.key for each in table.read()] == [("1.2.3", "S1"), ("1.2.4", "S1")]
     assert table.read()[0].attributes[0x00100010].text == "Yamada=山田"
 
@@ -321,14 +326,15 @@ Yamada^Tarou=山田^太郎,P1,A1,CT,CT1,20261123,101500,S1,3
 
 def test_items_are_read_from_csv(table: WorklistTable) -> None:
     """The attributes of the step go into its sequence; what is empty is left out."""
-    first, second = read_csv(CSV)
+    (_, first), (place, second) = read_csv(CSV)
+    assert place == "line 3"
     assert str(first.PatientName) == "Yamada^Tarou=山田^太郎"
     assert first.PregnancyStatus == 3
     (step,) = second.ScheduledProcedureStepSequence
     assert step == data_set(
         Modality="MR", ScheduledProcedureStepStartDate="20261123", ScheduledProcedureStepID="S2"
     )
-    table.put(read_csv(CSV))
+    table.put(ds for _, ds in read_csv(CSV))
     assert names(table.read()) == ["S1", "S2"]
 
 
