@@ -43,6 +43,7 @@ from .encoded.walk import InvalidDataSetError
 from .index.index import Index, IndexUnavailableError
 from .index.record import InstanceRecord, digest_of, record_of
 from .query.retrieval import Retrieval
+from .query.search import Search
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
 from .store.reconcile import reconcile
 from .workers import Workers
@@ -99,7 +100,7 @@ class ArchiveAE(AE):
             sop_classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES)
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
         if index is not None:
-            self.retrieval = Retrieval(index, self._readers, self.peers, self.ae_title)
+            self.retrieval = Retrieval(Search(index), self._readers, self.peers, self.ae_title)
             self.add_scp(qr_find_scp)
             self.add_scp(qr_move_scp, (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS))
             self.add_scp(

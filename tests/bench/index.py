@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset
 
 from netdicom_tx.archive.index.index import Index, InstanceRecord, record_of
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.search import Search
 from netdicom_tx.archive.store.filestore import FileStore
 from netdicom_tx.archive.store.reconcile import reconcile
 from netdicom_tx.dsutils import encode
@@ -200,7 +201,7 @@ def find(
         setattr(identifier, keyword, None)
     for keyword, value in keys.items():
         setattr(identifier, keyword, value)
-    return index.find(
+    return Search(index).find(
         identifier,
         model=InformationModel.STUDY_ROOT,
         options=QueryOptions(relational=relational),

@@ -10,27 +10,20 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from pydicom.dataset import Dataset
 
 from ...exceptions import NetDICOMError
-from ..encoded.values import offset_minutes
-from ..query.answers import Answers
-from ..query.matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
-from .record import NO_HEADER, Header, InstanceRecord, record_of
+from .record import InstanceRecord, record_of
 from .schema import (
     IndexUnusableError,
-    header,
     instance,
     migrate,
     open_engine,
@@ -47,15 +40,12 @@ __all__ = [
     "IndexUnavailableError",
     "InstanceRecord",
     "InstanceRef",
-    "Pages",
     "PathRow",
     "record_of",
 ]
 
 #: Instances in one transaction.
 GROUP_LIMIT: Final = 64
-#: Answers in one page, and instances whose headers are read at once.
-PAGE: Final = 500
 
 
 class IndexUnavailableError(NetDICOMError):
@@ -102,28 +92,6 @@ class Counts(NamedTuple):
 _T = TypeVar("_T")
 
 
-class Pages(Iterator[list[bytes]]):
-    """The answers to a C-FIND, a page at a time; nothing is held in the database in between.
-
-    Each step reads and blocks. A page may be empty, when no row of it passed: time to look whether
-    anybody still waits.
-
-    Attributes:
-        status: Of each answer, 0xFF00 or 0xFF01.
-    """
-
-    def __init__(self, status: int, pages: Iterator[list[bytes]]) -> None:
-        self.status = status
-        self._pages = pages
-
-    def __next__(self) -> list[bytes]:
-        return next(self._pages)
-
-    def close(self) -> None:
-        """End it in its middle."""
-        self._pages = iter(())
-
-
 @dataclass(slots=True)
 class _Task:
     """Something for the writer, and who waits for it."""
@@ -140,8 +108,6 @@ class Index:
         url: Of SQLAlchemy: ``sqlite:///archive/index.db``.
         root: Paths are kept relative to it, so that an archive can be moved.
         readers: Connections for queries that are kept open.
-        match_unknown: As for :func:`~netdicom_tx.archive.query.matching.find_query`.
-        zone: The time zone of instances that do not say theirs; None is the machine's.
     """
 
     def __init__(
@@ -150,15 +116,11 @@ class Index:
         *,
         root: Path | None = None,
         readers: int = 4,
-        match_unknown: bool = True,
-        zone: tzinfo | None = None,
     ) -> None:
         self._url = url
         self._root = root
         self._prefix = "" if root is None else f"{root}{os.sep}"
         self._readers = readers
-        self._match_unknown = match_unknown
-        self._zone = zone
         self._engine: sa.Engine | None = None
         self._connection: sa.Connection | None = None  # of the writer's thread
         self._writer = Writer(self.path_text)
@@ -392,135 +354,16 @@ class Index:
         with self.reading() as connection:
             return Counts(*(int(connection.scalar(each) or 0) for each in (*numbers, size)))
 
-    def find(
-        self,
-        identifier: Dataset,
-        *,
-        model: InformationModel,
-        options: QueryOptions,
-        transfer_syntax: str,
-        retrieve_ae_title: str,
-    ) -> Iterator[bytes]:
-        """The answers to a C-FIND, one encoded identifier after the other; see :meth:`find_pages`."""
-        pages = self.find_pages(
-            identifier,
-            model=model,
-            options=options,
-            transfer_syntax=transfer_syntax,
-            retrieve_ae_title=retrieve_ae_title,
-        )
-        return (each for page in pages for each in page)
-
-    def find_pages(
-        self,
-        identifier: Dataset,
-        *,
-        model: InformationModel,
-        options: QueryOptions,
-        transfer_syntax: str,
-        retrieve_ae_title: str,
-    ) -> Pages:
-        """The answers to a C-FIND, a page at a time.
-
-        What was found is remembered as numbers, eight octets each; rows are read as they are asked
-        for. What is removed in the meantime is left out.
-
-        Args:
-            transfer_syntax: Of the presentation context.
-            retrieve_ae_title: Where instances can be had from.
-
-        Raises:
-            MatchingError: The identifier cannot be answered.
-            IndexUnavailableError: Also by the iteration.
-        """
-        query = find_query(identifier, model, options, match_unknown=self._match_unknown)
-        answers = Answers(query, transfer_syntax, retrieve_ae_title, self._minutes)
-        return Pages(query.pending_status, self._pages(answers))
-
-    def _pages(self, answers: Answers) -> Iterator[list[bytes]]:
-        ids = self._ids(answers.query)
-        for start in range(0, len(ids), PAGE):
-            rows = self._rows(answers, ids[start : start + PAGE])
-            yield [answers.encode(row, header) for row, header in rows]
-
-    def matches(
-        self, identifier: Dataset, model: InformationModel, options: QueryOptions
-    ) -> list[InstanceRef]:
-        """The instances that a C-MOVE or C-GET asks for, in the order in which they came.
-
-        Raises:
-            MatchingError: The identifier cannot be answered.
-            IndexUnavailableError: The database does not answer.
-        """
-        query = retrieve_query(identifier, model, options, match_unknown=self._match_unknown)
-        answers = Answers(query, "", "", self._minutes) if query.has_residual else None
-        found = []
-        ids = self._ids(query)
-        for start in range(0, len(ids), PAGE):
-            part = list(ids[start : start + PAGE])
-            if answers is not None:
-                part = [row[0] for row, _ in self._rows(answers, part)]
-            with self.reading() as connection:
-                rows = connection.execute(_REFS, {"ids": part}).all()
-            found += [self._ref(row) for row in sorted(rows, key=_last)]
-        return found
-
-    def _ids(self, query: Query) -> array[int]:
-        found = array("q")
-        with self.reading() as connection:
-            streaming = connection.execution_options(stream_results=True)
-            for part in streaming.execute(query.ids()).partitions(8192):
-                found.extend(row.id for row in part)
-        if len(found) <= _SORTED:
-            found = array("q", sorted(found))
-        return found
-
-    def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], Header]]:
-        """The rows of a page that pass, each with the header of an instance where needed."""
-        with self.reading() as connection:
-            rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
-            by_id = {row[0]: row for row in rows}
-            ordered = [by_id[row_id] for row_id in ids if row_id in by_id]
-            headers: dict[int | None, Header] = {}
-            if answers.wanted:
-                instances = [answers.representative(row) for row in ordered]
-                headers = self._headers(connection, instances, answers.wanted)
-        pairs: list[tuple[Sequence[Any], Header]] = [
-            (row, headers.get(answers.representative(row), NO_HEADER)) for row in ordered
-        ]
-        if not answers.query.has_residual:
-            return pairs
-        return [pair for pair in pairs if answers.accepts(*pair)]
-
-    @staticmethod
-    def _headers(
-        connection: sa.Connection, instances: Sequence[int | None], wanted: frozenset[int]
-    ) -> dict[int | None, Header]:
-        ids = [each for each in instances if each is not None]
-        rows = connection.execute(_HEADERS, {"ids": ids})
-        return {row_id: Header.of(data, syntax, wanted) for row_id, syntax, data in rows}
+    def refs(self, connection: sa.Connection, ids: Sequence[int]) -> list[InstanceRef]:
+        """The instances of some rows, in the order of the rows' numbers."""
+        rows = connection.execute(_REFS, {"ids": list(ids)}).all()
+        return [self._ref(row) for row in sorted(rows, key=_last)]
 
     def _ref(self, row: Sequence[Any]) -> InstanceRef:
         sop_class_uid, uid, transfer_syntax, path, size, _ = row
         return InstanceRef(sop_class_uid, uid, transfer_syntax, self._path(path), size)
 
-    def _minutes(self, text: str, day: str, time: str) -> int:
-        """The offset from UTC of an instance: its own, or that of this node at its date."""
-        try:
-            return offset_minutes(text)
-        except ValueError:
-            pass
-        try:
-            # Without a zone of its own it is the machine's.
-            moment = datetime.fromisoformat(f"{day}T{(time or '12')[:4]}")
-            offset = moment.replace(tzinfo=self._zone).astimezone(self._zone).utcoffset()
-        except (OSError, OverflowError, ValueError):
-            return 0
-        return 0 if offset is None else int(offset.total_seconds()) // 60
 
-
-# Sets of answers that are put in order; a larger one comes as the database has it.
-_SORTED: Final = 100_000
 _TABLES: Final = (patient, study, series, instance)
 _REF: Final = (
     instance.c.sop_class_uid,
@@ -542,11 +385,6 @@ _ENTRIES: Final = (
     .where(instance.c.id > sa.bindparam("last"))
     .order_by(instance.c.id)
     .limit(1000)
-)
-_HEADERS: Final = (
-    sa.select(instance.c.id, instance.c.available_transfer_syntax_uid, header.c.data)
-    .select_from(instance.join(header, header.c.instance_id == instance.c.id))
-    .where(instance.c.id.in_(sa.bindparam("ids", expanding=True)))
 )
 
 

@@ -22,9 +22,10 @@ from ...negotiation import PContextDef
 from ...sopclass import Instance
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
-from ..index.index import Index, IndexUnavailableError, InstanceRef
+from ..index.index import IndexUnavailableError, InstanceRef
 from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
+from .search import Search
 
 __all__ = ["Retrieval"]
 
@@ -42,16 +43,16 @@ class Retrieval:
     """What an archive answers queries and retrieve requests with.
 
     Args:
-        index: Opened by its owner.
+        search: What finds the instances.
         readers: Threads in which it is asked.
         peers: By AE title: where C-MOVE may send to, and nowhere else.
         ae_title: For Retrieve AE Title.
     """
 
     def __init__(
-        self, index: Index, readers: Workers, peers: Mapping[str, RemoteAE], ae_title: str
+        self, search: Search, readers: Workers, peers: Mapping[str, RemoteAE], ae_title: str
     ) -> None:
-        self._index = index
+        self._search = search
         self._readers = readers
         self._peers = peers
         self._ae_title = ae_title
@@ -77,7 +78,7 @@ class Retrieval:
         """The matches, encoded, with their Pending status; a page is read while the last one goes out."""
         try:
             pages = await self._readers.run(
-                lambda: self._index.find_pages(
+                lambda: self._search.find_pages(
                     identifier,
                     model=InformationModel.of(ctx.sop_class),
                     options=self._options(asce, ctx),
@@ -130,7 +131,7 @@ class Retrieval:
     ) -> list[InstanceRef]:
         try:
             found = await self._readers.run(
-                self._index.matches,
+                self._search.matches,
                 identifier,
                 InformationModel.of(ctx.sop_class),
                 self._options(asce, ctx),

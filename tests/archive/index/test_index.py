@@ -26,6 +26,7 @@ from netdicom_tx.archive.index.index import (
 )
 from netdicom_tx.archive.index.schema import IndexUnusableError
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.search import Search
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from support.archive.patients import data_set, find
@@ -154,9 +155,9 @@ def test_what_belongs_to_no_patient_is_kept_and_not_queried(index: Index) -> Non
     assert answers(index, "IMAGE", "SOPInstanceUID") == []
     identifier = data_set(QueryRetrieveLevel="IMAGE", SOPInstanceUID="1.1")
     model = InformationModel.COMPOSITE_INSTANCE_ROOT
-    assert [each.sop_instance_uid for each in index.matches(identifier, model, QueryOptions())] == [
-        "1.1"
-    ]
+    assert [
+        each.sop_instance_uid for each in Search(index).matches(identifier, model, QueryOptions())
+    ] == ["1.1"]
     assert index.remove("1.1").result(timeout=30) is True
 
 
@@ -383,7 +384,7 @@ def test_an_archive_can_be_moved(tmp_path: Path) -> None:
 
 
 def _pages(index: Index, **keys: Any) -> Any:
-    return index.find_pages(
+    return Search(index).find_pages(
         data_set(QueryRetrieveLevel="IMAGE", SOPInstanceUID="", **keys),
         model=InformationModel.STUDY_ROOT,
         options=QueryOptions(relational=True),
@@ -471,7 +472,7 @@ def test_a_database_that_fails_while_reading_is_unavailable(index: Index) -> Non
 def test_an_instance_without_zone_is_of_the_nodes_own(url: str, zone: tzinfo | None) -> None:
     """The offset of its date there, so that summer and winter differ."""
     moment = datetime(2024, 1, 1, 12, tzinfo=zone).astimezone(UTC)
-    with Index(url, zone=zone) as index:
+    with Index(url) as index:
         add(index, record("1.1", StudyDate="20240101", StudyTime="12"))
         add(index, record("1.2", StudyInstanceUID="2.2", StudyDate="20240101", StudyTime=""))
         add(index, record("1.3", StudyInstanceUID="2.3", StudyDate="", StudyTime="12"))
@@ -482,7 +483,7 @@ def test_an_instance_without_zone_is_of_the_nodes_own(url: str, zone: tzinfo | N
             StudyDate=f"{moment:%Y%m%d}",
             StudyTime=f"{moment:%H%M}",
         )
-        found = [each.StudyInstanceUID for each in find(index, identifier, "t")]
+        found = [each.StudyInstanceUID for each in find(index, identifier, "t", zone=zone)]
         assert found[0] == "2.1"
         # Without a time it is of its day, and at any time of it.
         assert ("2.2" in found) == (identifier.StudyDate == "20240101")

@@ -13,6 +13,7 @@ from netdicom_tx.archive.encoded.values import codecs_of, decode
 from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.query.answers import encoder_of
 from netdicom_tx.archive.query.matching import InformationModel
+from netdicom_tx.archive.query.search import Search
 from netdicom_tx.dsutils import decode as decode_data_set
 from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import (
@@ -78,7 +79,7 @@ def test_an_answer_has_what_was_asked_for_and_no_more(index: Index) -> None:
 
 def test_elements_are_in_order(index: Index) -> None:
     """PS3.5 7.1: Data Elements are ordered by increasing tag."""
-    octets = index.find(
+    octets = Search(index).find(
         data_set(
             SpecificCharacterSet="ISO_IR 192",
             QueryRetrieveLevel="IMAGE",
@@ -130,7 +131,7 @@ def test_answers_are_encoded_as_pydicom_encodes_them(
     if charset:
         identifier.SpecificCharacterSet = charset
     octets = list(
-        index.find(
+        Search(index).find(
             identifier,
             model=InformationModel.STUDY_ROOT,
             options=options(""),
@@ -225,7 +226,7 @@ def test_private_elements_and_group_lengths_are_not_answered(index: Index) -> No
         + EXPLICIT.element(0x00211001, "LO", b"")
     )
     octets = EXPLICIT.element(0x00080000, "UL", bytes(4)) + octets
-    (found,) = index.find(
+    (found,) = Search(index).find(
         decode_data_set(octets, EXPLICIT_VR_LITTLE_ENDIAN),
         model=InformationModel.STUDY_ROOT,
         options=options(""),
@@ -449,7 +450,7 @@ def test_the_character_set_can_hold_the_answer(
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID=study_uid(label), **keys)
     octets = encode(identifier, EXPLICIT_VR_LITTLE_ENDIAN) if asked != "KLINGON" else None
     travelled = identifier if octets is None else decode_data_set(octets, EXPLICIT_VR_LITTLE_ENDIAN)
-    (answer,) = index.find(
+    (answer,) = Search(index).find(
         travelled,
         model=InformationModel.STUDY_ROOT,
         options=options(""),

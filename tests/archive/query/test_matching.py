@@ -44,6 +44,7 @@ from netdicom_tx.archive.query.matching import (
     QueryOptions,
     find_query,
 )
+from netdicom_tx.archive.query.search import Search
 from netdicom_tx.dsutils import DataSetError, decode
 from netdicom_tx.uids import (
     EXPLICIT_VR_BIG_ENDIAN,
@@ -461,8 +462,8 @@ def test_an_attribute_without_value_passes_any_key(
 ) -> None:
     """PS3.4 C.2.2.1.2: matching against a zero length required key is successful; can be left out."""
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID="", **keys)
-    with Index(f"sqlite:///{unknown}", match_unknown=match_unknown) as index:
-        found = labels(find(index, identifier), "STUDY")
+    with Index(f"sqlite:///{unknown}") as index:
+        found = labels(find(index, identifier, match_unknown=match_unknown), "STUDY")
     assert found == known.split() + (["A2"] if match_unknown else [])
 
 
@@ -518,9 +519,9 @@ def test_what_is_unknown_may_be_left_out_everywhere(
     made[0].update(data_set(**unknown))
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID="", **keys)
     url = f"sqlite:///{tmp_path / 'index.db'}"
-    with Index(url, match_unknown=match_unknown) as index:
+    with Index(url) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
-        found = labels(find(index, identifier, flags), "STUDY")
+        found = labels(find(index, identifier, flags, match_unknown=match_unknown), "STUDY")
     assert found == (["A1"] if match_unknown else [])
 
 
@@ -630,7 +631,7 @@ def test_a_sequence_where_text_is_expected_is_refused(index: Index, value: Any) 
     identifier[0x00100010] = DataElement(0x00100010, "SQ", Items())
     identifier[0x00100010]._value = value
     with pytest.raises(MatchingError, match="PatientName is a sequence"):
-        index.find_pages(
+        Search(index).find_pages(
             identifier,
             model=InformationModel.STUDY_ROOT,
             options=QueryOptions(),
@@ -644,7 +645,7 @@ def test_something_else_where_a_sequence_is_expected_is_refused(index: Index, va
     identifier = data_set(QueryRetrieveLevel="STUDY", ProcedureCodeSequence=[])
     identifier[0x00081032]._value = value
     with pytest.raises(MatchingError, match="ProcedureCodeSequence is no sequence"):
-        index.matches(identifier, InformationModel.STUDY_ROOT, QueryOptions())
+        Search(index).matches(identifier, InformationModel.STUDY_ROOT, QueryOptions())
 
 
 def test_an_unknown_attribute_of_several_values_is_matched_by_any(index: Index) -> None:
@@ -708,7 +709,7 @@ def test_the_status_says_whether_every_key_was_matched(
     index: Index, level: str, keys: dict[str, Any], status: int
 ) -> None:
     """PS3.4 Table C.4-1: 0xFF01 when an optional key was not supported for matching."""
-    pages = index.find_pages(
+    pages = Search(index).find_pages(
         data_set(QueryRetrieveLevel=level, **keys),
         model=InformationModel.STUDY_ROOT,
         options=options("r"),
@@ -723,7 +724,7 @@ def test_the_status_says_whether_every_key_was_matched(
 
 
 def _retrieved(index: Index, model: InformationModel, flags: str = "", **keys: Any) -> list[str]:
-    refs = index.matches(data_set(**keys), model, options(flags))
+    refs = Search(index).matches(data_set(**keys), model, options(flags))
     by_uid = {str(each.SOPInstanceUID): label for label, each in instances()}
     assert all(ref.path == Path("/files") / f"{ref.sop_instance_uid}.dcm" for ref in refs)
     return [by_uid[ref.sop_instance_uid] for ref in refs]
@@ -1028,7 +1029,7 @@ def test_no_identifier_raises_anything_else(index: Index, octets: bytes, flags: 
     for transfer_syntax in (EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN):
         try:
             found = list(
-                index.find(
+                Search(index).find(
                     identifier,
                     model=InformationModel.PATIENT_ROOT,
                     options=options(flags),
@@ -1041,6 +1042,6 @@ def test_no_identifier_raises_anything_else(index: Index, octets: bytes, flags: 
         for each in found:
             decode(each, transfer_syntax).walk(lambda _, element: element.value)
     try:
-        index.matches(identifier, InformationModel.PATIENT_ROOT, options(flags))
+        Search(index).matches(identifier, InformationModel.PATIENT_ROOT, options(flags))
     except MatchingError:
         return

@@ -19,6 +19,7 @@ from pydicom.sequence import Sequence as Items
 
 from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
+from netdicom_tx.archive.query.search import Search
 from netdicom_tx.dsutils import decode, encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
@@ -237,10 +238,11 @@ def find(
     *,
     model: InformationModel = InformationModel.STUDY_ROOT,
     transfer_syntax: str = EXPLICIT_VR_LITTLE_ENDIAN,
+    **how: Any,
 ) -> list[Dataset]:
-    """The answers to an identifier, which travels encoded as over a network."""
+    """The answers to an identifier, which travels encoded as over a network; ``how`` is for Search."""
     travelled = decode(encode(identifier, transfer_syntax), transfer_syntax)
-    answers = index.find(
+    answers = Search(index, **how).find(
         travelled,
         model=model,
         options=options(flags),
