@@ -1,7 +1,7 @@
 """The archive: an AE, a file store, an index, and what ``twistd dicom`` makes of them."""
 
+from .index.engine import IndexUnusableError
 from .index.index import Index, IndexUnavailableError
-from .index.schema import IndexUnusableError
 from .node import ArchiveAE
 from .store.filestore import Duplicates, FileStore, StorageError
 

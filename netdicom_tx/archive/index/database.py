@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from .schema import migrate, open_engine
+from .engine import migrate, open_engine
 
 __all__ = ["Database", "EngineDatabase", "big_integer"]
 

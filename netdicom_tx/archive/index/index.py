@@ -21,12 +21,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from ...exceptions import NetDICOMError
+from .engine import IndexUnusableError, migrate, open_engine
 from .record import InstanceRecord, record_of
 from .schema import (
-    IndexUnusableError,
     instance,
-    migrate,
-    open_engine,
     patient,
     series,
     study,

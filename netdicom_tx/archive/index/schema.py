@@ -9,45 +9,34 @@ header     for each instance its data set without long values, for every other r
 =========  ==========================================================================
 
 An attribute has a column with its text as it is answered, and, where matching needs another form,
-columns with that: see :data:`KEY_FORMS`. Everything is SQLAlchemy Core without a dialect's own SQL,
-but for :func:`open_engine`, which is the one place for such.
+columns with that: see :data:`KEY_FORMS`. Everything is SQLAlchemy Core without a dialect's own SQL; what a
+dialect needs of its own is in :mod:`netdicom_tx.archive.index.engine`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import event
-
-from ...exceptions import NetDICOMError
 
 __all__ = [
     "ATTRIBUTES",
     "COMPUTED",
     "LEVELS",
     "TABLES",
-    "VERSION",
     "Attribute",
-    "IndexUnusableError",
     "Level",
     "attributes_of",
     "header",
     "instance",
     "metadata",
-    "migrate",
-    "open_engine",
     "patient",
     "series",
     "study",
 ]
-
-
-class IndexUnusableError(NetDICOMError):
-    """The database of the index cannot be used."""
 
 
 class Level(StrEnum):
@@ -321,130 +310,3 @@ for _table, _names in _INDEXED.items():
 sa.Index("ux_study_uid", study.c.study_instance_uid, unique=True)
 sa.Index("ux_series_uid", series.c.parent_id, series.c.series_instance_uid, unique=True)
 sa.Index("ux_instance_uid", instance.c.sop_instance_uid, unique=True)
-
-
-# -- versions -----------------------------------------------------------------------------------------
-
-_version = sa.Table(
-    "schema_version", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
-)
-
-#: The steps from one version to the next: the function at 2 makes version 2 of version 1. A new
-#: database is made at the newest version at once, and a new table needs no step: what is missing is
-#: made. Steps are never changed once released.
-STEPS: dict[int, Callable[[sa.Connection], None]] = {}
-
-#: The version of the tables above.
-VERSION: Final = 1
-
-
-def migrate(
-    engine: sa.Engine,
-    steps: Mapping[int, Callable[[sa.Connection], None]] = STEPS,
-    version: int = VERSION,
-) -> int:
-    """Make the tables, or bring them up to ``version``.
-
-    Each step is a transaction of its own with the new number, so that what was interrupted goes on
-    where it stood.
-
-    Returns:
-        The version that was found; 0 for an empty database.
-
-    Raises:
-        IndexUnusableError: The database is of a newer version than this program.
-    """
-    with engine.begin() as connection:
-        _version.create(connection, checkfirst=True)
-        found = connection.scalar(sa.select(_version.c.version)) or 0
-        if found > version:
-            raise IndexUnusableError(
-                f"the index has schema version {found}, and this netdicom_tx knows versions up to "
-                f"{version}: start the version that wrote it, or one that is newer"
-            )
-        if found == 0:
-            metadata.create_all(connection)
-            connection.execute(_version.insert().values(version=version))
-            return 0
-    for number in range(found + 1, version + 1):
-        with engine.begin() as connection:
-            steps[number](connection)
-            connection.execute(_version.update().values(version=number))
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-    return found
-
-
-# -- the one place for what only SQLite knows ---------------------------------------------------------
-
-# 2000 pages of 4 KiB in the log before it is written back: fewer syncs of the database file.
-_SQLITE = (
-    "PRAGMA journal_mode = WAL",
-    # Survives a power cut, and not only a crash of the process.
-    "PRAGMA synchronous = FULL",
-    "PRAGMA busy_timeout = 10000",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA wal_autocheckpoint = 2000",
-    # PS3.4 C.2.2.2.4: wild card matching is case-sensitive.
-    "PRAGMA case_sensitive_like = ON",
-    "PRAGMA cache_size = -16384",
-)
-
-
-_EXAMPLES = "sqlite:////data/index.db or postgresql://user@host/name"
-
-
-def _is_in_memory(url: sa.URL) -> bool:
-    return ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
-
-
-def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
-    """The engine for a database URL, of SQLite or of any other that SQLAlchemy knows.
-
-    Args:
-        readers: Connections beside the writer's that are kept.
-
-    Raises:
-        IndexUnusableError: The URL is wrong, names a database in memory, or its driver is missing.
-    """
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError) as error:
-        # The text itself may have a password in it.
-        raise IndexUnusableError(
-            f"the database URL cannot be read; expected one such as {_EXAMPLES}"
-        ) from error
-    kind = parsed.get_backend_name()
-    if kind == "sqlite" and _is_in_memory(parsed):
-        raise IndexUnusableError(
-            "the index needs a database file, not one in memory; expected a URL such as "
-            "sqlite:////data/index.db"
-        )
-    try:
-        engine = sa.create_engine(parsed, pool_size=readers + 1, max_overflow=readers)
-    except sa.exc.NoSuchModuleError as error:
-        raise IndexUnusableError(
-            f"there is no database called {parsed.drivername!r}; expected a URL such as {_EXAMPLES}"
-        ) from error
-    except ImportError as error:
-        extra = "; pip install 'netdicom-tx[postgres]'" if kind == "postgresql" else ""
-        raise IndexUnusableError(
-            f"the driver of the database {parsed.drivername!r} is not installed: {error}{extra}"
-        ) from error
-    except (sa.exc.ArgumentError, TypeError) as error:
-        raise IndexUnusableError(f"the database URL cannot be used: {error}") from error
-    if engine.dialect.is_async:
-        raise IndexUnusableError(
-            f"{parsed.drivername!r} is a driver for asyncio; expected one that waits, such as "
-            f"{kind!r} alone"
-        )
-    if kind == "sqlite":
-
-        def configure(connection: Any, _: Any) -> None:
-            cursor = connection.cursor()
-            for pragma in _SQLITE:
-                cursor.execute(pragma)
-            cursor.close()
-
-        event.listen(engine, "connect", configure)
-    return engine

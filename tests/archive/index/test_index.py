@@ -7,31 +7,25 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
+from netdicom_tx.archive.index.engine import IndexUnusableError
 from netdicom_tx.archive.index.index import (
     GROUP_LIMIT,
     Index,
     IndexUnavailableError,
-    InstanceRecord,
     InstanceRef,
-    record_of,
 )
-from netdicom_tx.archive.index.schema import IndexUnusableError
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.query.search import Search
-from netdicom_tx.dsutils import encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from support.archive.patients import data_set, find
-
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+from support.archive.records import CT_IMAGE_STORAGE, add, record
 
 
 @pytest.fixture
@@ -43,27 +37,6 @@ def url(tmp_path: Path) -> str:
 def index(url: str) -> Iterator[Index]:
     with Index(url) as opened:
         yield opened
-
-
-def record(uid: str = "1.1", path: str = "/files/a.dcm", **values: Any) -> InstanceRecord:
-    """An instance of patient P, study 2.1 and series 3.1, unless it says another."""
-    made = data_set(
-        **{
-            "SOPClassUID": CT_IMAGE_STORAGE,
-            "SOPInstanceUID": uid,
-            "PatientID": "P",
-            "StudyInstanceUID": "2.1",
-            "SeriesInstanceUID": "3.1",
-            **values,
-        }
-    )
-    octets = encode(made, EXPLICIT_VR_LITTLE_ENDIAN)
-    return record_of(octets, EXPLICIT_VR_LITTLE_ENDIAN, path=path, size=1000)
-
-
-def add(index: Index, *records: InstanceRecord) -> None:
-    for future in [index.add(each) for each in records]:
-        future.result(timeout=30)
 
 
 def answers(index: Index, level: str, *keywords: str, **keys: Any) -> list[Dataset]:
@@ -380,78 +353,6 @@ def test_an_archive_can_be_moved(tmp_path: Path) -> None:
         assert [each.path for each in index.paths()] == ["/else/y.dcm", "ab/x.dcm"]
 
 
-# -- pages --------------------------------------------------------------------------------------------------
-
-
-def _pages(index: Index, **keys: Any) -> Any:
-    return Search(index).find_pages(
-        data_set(QueryRetrieveLevel="IMAGE", SOPInstanceUID="", **keys),
-        model=InformationModel.STUDY_ROOT,
-        options=QueryOptions(relational=True),
-        transfer_syntax=EXPLICIT_VR_LITTLE_ENDIAN,
-        retrieve_ae_title="ARCHIVE",
-    )
-
-
-@pytest.fixture
-def many(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
-    """Twenty-five instances, and pages of ten."""
-    monkeypatch.setattr("netdicom_tx.archive.index.index.PAGE", 10)
-    add(index, *(record(f"1.{number}", Rows=number + 1) for number in range(25)))
-    return index
-
-
-def test_answers_come_in_pages(many: Index) -> None:
-    assert [len(page) for page in _pages(many)] == [10, 10, 5]
-
-
-def test_a_page_may_be_empty(many: Index) -> None:
-    """So that who asks for them can see in between that nobody waits any more."""
-    assert [len(page) for page in _pages(many, Rows=15)] == [0, 1, 0]
-
-
-def test_pages_can_be_closed_in_their_middle(many: Index) -> None:
-    pages = _pages(many)
-    next(pages)
-    pages.close()
-    assert list(pages) == []
-
-
-def test_nothing_is_held_between_pages(many: Index) -> None:
-    """A peer that does not read keeps no connection, and no snapshot that the log must keep."""
-    pages = _pages(many)
-    next(pages)
-    assert many._engine is not None
-    assert many._engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # the writer's
-    many.remove("1.15").result(timeout=30)
-    add(many, record("1.99"))
-    assert [len(page) for page in pages] == [9, 5]
-
-
-def test_what_is_stored_is_found_by_the_next_query(index: Index) -> None:
-    for number in range(20):
-        add(index, record(f"1.{number}"))
-        assert sum(map(len, _pages(index))) == number + 1
-
-
-def test_queries_run_while_instances_come(index: Index) -> None:
-    """Readers wait for no writer, and a writer for no reader."""
-    futures = [index.add(record(f"1.{number}")) for number in range(1000)]
-    seen = 0
-    while not futures[-1].done():
-        now = sum(map(len, _pages(index)))
-        assert now >= seen
-        seen = now
-    assert sum(map(len, _pages(index))) == 1000
-
-
-def test_a_large_set_is_answered_as_the_database_has_it(
-    many: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("netdicom_tx.archive.index.index._SORTED", 5)
-    assert sum(map(len, _pages(many))) == 25
-
-
 # -- trouble --------------------------------------------------------------------------------------------------
 
 
@@ -464,38 +365,7 @@ def test_a_database_that_fails_while_reading_is_unavailable(index: Index) -> Non
     with pytest.raises(IndexUnavailableError, match="no such table"):
         index.get("1.1")
     with pytest.raises(IndexUnavailableError, match="no such table"):
-        list(_pages(index))
-
-
-# Of the machine: it has no rule for the end of time, and the test none for the machine.
-@pytest.mark.parametrize("zone", [None, ZoneInfo("Asia/Tokyo"), timezone(timedelta(hours=-5))])
-def test_an_instance_without_zone_is_of_the_nodes_own(url: str, zone: tzinfo | None) -> None:
-    """The offset of its date there, so that summer and winter differ."""
-    moment = datetime(2024, 1, 1, 12, tzinfo=zone).astimezone(UTC)
-    with Index(url) as index:
-        add(index, record("1.1", StudyDate="20240101", StudyTime="12"))
-        add(index, record("1.2", StudyInstanceUID="2.2", StudyDate="20240101", StudyTime=""))
-        add(index, record("1.3", StudyInstanceUID="2.3", StudyDate="", StudyTime="12"))
-        identifier = data_set(
-            QueryRetrieveLevel="STUDY",
-            TimezoneOffsetFromUTC="+0000",
-            StudyInstanceUID="",
-            StudyDate=f"{moment:%Y%m%d}",
-            StudyTime=f"{moment:%H%M}",
-        )
-        found = [each.StudyInstanceUID for each in find(index, identifier, "t", zone=zone)]
-        assert found[0] == "2.1"
-        # Without a time it is of its day, and at any time of it.
-        assert ("2.2" in found) == (identifier.StudyDate == "20240101")
-
-
-def test_the_end_of_time_has_an_offset(index: Index) -> None:
-    for day in ("00010101", "99991231"):
-        identifier = data_set(
-            QueryRetrieveLevel="STUDY", TimezoneOffsetFromUTC="+1400", StudyDate=f"{day}-"
-        )
-        add(index, record(f"1.{day}", StudyInstanceUID=f"2.{day}", StudyDate=day, StudyTime="0000"))
-        find(index, identifier, "t")
+        find(index, data_set(QueryRetrieveLevel="IMAGE", SOPInstanceUID=""), "r")
 
 
 def test_the_url_is_shown_without_its_password() -> None:

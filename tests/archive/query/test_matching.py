@@ -25,8 +25,9 @@ from sqlalchemy.dialects import postgresql
 import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
 from netdicom_tx.archive.encoded.values import keys_of, person_name, sound
+from netdicom_tx.archive.index.engine import open_engine
 from netdicom_tx.archive.index.index import Index
-from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, open_engine
+from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED
 from netdicom_tx.archive.query.answers import Answers
 from netdicom_tx.archive.query.criteria import (
     Criterion,
