@@ -14,7 +14,6 @@ from netdicom_tx.archive.index.index import Index
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.query.search import Search
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
-
 from support.archive.patients import data_set, find
 from support.archive.records import add, record
 
