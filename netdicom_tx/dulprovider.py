@@ -13,11 +13,12 @@ a stream of small ones.) In, the user pauses the transport for as long as it is 
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -48,6 +49,7 @@ __all__ = [
     "DULRequestorFactory",
     "Timeouts",
     "UpperLayerUser",
+    "check_seconds",
     "made_ahead",
 ]
 
@@ -75,9 +77,30 @@ _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _LOOKS = 4
 
 
+def check_seconds(argument: str, value: float) -> None:
+    """Refuse what cannot be a timeout, when it is given and not when it would be waited for.
+
+    Args:
+        argument: The name of the argument, for the error message.
+
+    Raises:
+        TypeError: The value is not a number; a bool is none either.
+        ValueError: The value is not greater than 0, or is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(
+            f"{argument} is {value!r:.80}; expected seconds as a number, such as 30 or 0.5"
+        )
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"{argument} is {value!r:.80}; expected seconds greater than 0. No wait is without an "
+            "end: give a large number for a long one"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long each wait may take, in seconds; all are finite.
+    """How long each wait may take, in seconds: numbers greater than 0, and finite.
 
     Attributes:
         connect: From the attempt to the open transport.
@@ -91,6 +114,10 @@ class Timeouts:
             either side wants to release.
         idle: Nothing received, no operation under way (acceptor; a requestor decides itself when
             to release).
+
+    Raises:
+        TypeError: One of them is not a number.
+        ValueError: One of them is not greater than 0, or is not finite.
     """
 
     connect: float = 30
@@ -101,6 +128,10 @@ class Timeouts:
     send: float = 60
     release: float = 10
     idle: float = 60
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            check_seconds(f"Timeouts: {each.name}", getattr(self, each.name))
 
 
 class UpperLayerUser(TypingProtocol):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -53,6 +55,40 @@ from support.doubles import logged_failures as logged_failures
 
 ASKED = request({VERIFICATION: [IMPLICIT], CT: [IMPLICIT]})
 TIMEOUTS = Timeouts(artim=30, send=60)
+
+
+TIMERS = [each.name for each in fields(Timeouts)]
+
+
+@pytest.mark.parametrize("timer", TIMERS)
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("3", TypeError),
+        (b"3", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        ([30], TypeError),
+        (1j, TypeError),
+        (0, ValueError),
+        (-1, ValueError),
+        (-0.0, ValueError),
+        (math.inf, ValueError),
+        (-math.inf, ValueError),
+        (math.nan, ValueError),
+    ],
+    ids=repr,
+)
+def test_a_timeout_that_is_none_is_refused_when_it_is_made(timer, value, error):
+    """Else it would hang, or fail, in the middle of an association."""
+    with pytest.raises(error, match=rf"^Timeouts: {timer} is .*; expected seconds"):
+        Timeouts(**{timer: value})
+
+
+@pytest.mark.parametrize("value", [1, 0.001, 10**9, 1e9])
+def test_a_timeout_is_a_number_of_seconds(value):
+    """Whole or not, short or long."""
+    assert {getattr(Timeouts(**dict.fromkeys(TIMERS, value)), each) for each in TIMERS} == {value}
 
 
 class User:
