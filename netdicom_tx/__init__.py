@@ -21,6 +21,7 @@ from .exceptions import (
     NetDICOMError,
     StatusError,
 )
+from .hooks import RequestContext
 from .negotiation import Window
 from .oneshot import echo, find, get, move, store
 from .pool import AssociationPool
@@ -55,6 +56,7 @@ __all__ = [
     "NetDICOMError",
     "PContextDef",
     "RemoteAE",
+    "RequestContext",
     "ResponseStream",
     "Status",
     "StatusError",

@@ -36,7 +36,7 @@ from .exceptions import (
     DCMTimeoutError,
     NetDICOMError,
 )
-from .hooks import Arrival, Hooks
+from .hooks import Hooks
 from .negotiation import NO_WINDOW, Offer, Window
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .remoteae import RemoteAE
@@ -45,23 +45,15 @@ from .tls import TLSOptions
 from .userdataitems import (
     AsynchronousOperationsWindow,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UserDataItem,
 )
 
-__all__ = ["AE", "AEService", "Arrival", "RemoteAE"]
+__all__ = ["AE", "AEService", "RemoteAE"]
 
 _AE = TypeVar("_AE", bound="AE")
 #: What presentation contexts are made of; see :func:`~netdicom_tx.negotiation.plan_contexts`.
 Contexts = Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]]
-_STORAGE = frozenset(uids.STORAGE_SOP_CLASSES)
-# Services whose SCP stores on the same association: C-GET.
-_WITH_SUBOPERATIONS = frozenset(
-    (
-        *uids.GET_SOP_CLASSES,
-        uids.COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
-        uids.WITHOUT_BULK_DATA_GET_SOP_CLASS,
-    )
-)
 
 
 def _default_reactor() -> Any:  # the reactor has many interfaces, and no type that has them all
@@ -106,7 +98,6 @@ class AE(Hooks):
         calling_ae_titles: Iterable[str] | None = None,
         move_associations: int = 1,
     ) -> None:
-        super().__init__()
         self.ae_title = check_ae_title(ae_title)
         self.supported_ts = tuple(supported_ts)
         self.max_pdu_length = max_pdu_length
@@ -280,30 +271,35 @@ class AE(Hooks):
         planned = negotiation.plan_contexts(
             {uid: entry.transfer_syntaxes for uid, entry in self.supported_scu}
         )
-        if any(context.abstract_syntax in _WITH_SUBOPERATIONS for context in planned):
-            room = negotiation.MAXIMUM_CONTEXTS - len(planned)
-            own = {context.abstract_syntax for context in planned}
-            brought = [
-                (uid, entry.transfer_syntaxes)
-                for uid, entry in self.supported_scp
-                if uid not in own and uid in _STORAGE
-            ]
+        own = {context.abstract_syntax for context in planned}
+        suboperations = self._suboperations(planned) - own
+        brought = [
+            (uid, registration.transfer_syntaxes)
+            for uid, registration in self.supported_scp
+            if uid in suboperations
+        ]
+        if brought:
             brought.sort(key=lambda each: uids.is_rare(each[0]))
+            room = negotiation.MAXIMUM_CONTEXTS - len(planned)
             planned = negotiation.plan_contexts(
                 [(context.abstract_syntax, context.transfer_syntaxes) for context in planned]
                 + brought[:room]
             )
         return planned
 
+    def _suboperations(self, planned: Iterable[PresentationContextRQ]) -> frozenset[str]:
+        """What the SCPs of the planned contexts may ask of us, on the same association."""
+        found = (self.supported_scu.find(context.abstract_syntax) for context in planned)
+        return frozenset().union(*(each.suboperations for each in found if each is not None))
+
     def _roles(self, planned: Iterable[PresentationContextRQ]) -> tuple[RoleSelection, ...]:
-        """The roles for what C-GET brings back: PS3.4 C.4.3 has us as SCP of storage."""
+        """The roles for sub-operations: with C-GET, we are SCP of storage (PS3.4 C.4.3)."""
         proposed = dict.fromkeys(context.abstract_syntax for context in planned)
-        if not any(uid in _WITH_SUBOPERATIONS for uid in proposed):
-            return ()
+        suboperations = self._suboperations(planned)
         return tuple(
             RoleSelection(uid, self.supported_scu.find(uid) is not None, True)
             for uid in proposed
-            if uid in _STORAGE and self.supported_scp.find(uid) is not None
+            if uid in suboperations and self.supported_scp.find(uid) is not None
         )
 
     def _proposal(
@@ -427,10 +423,8 @@ class AE(Hooks):
         """What this AE has for a presentation context that a peer proposes; None when nothing."""
         as_scp = self.supported_scp.find(abstract_syntax)
         as_scu = self.supported_scu.find(abstract_syntax)
-        # Who performs C-GET stores at its requestor (PS3.4 C.4.3), in whatever syntax there is.
-        brings = abstract_syntax in _STORAGE and any(
-            self.supported_scp.find(uid) for uid in _WITH_SUBOPERATIONS
-        )
+        # An SCP of C-GET stores at its requestor (PS3.4 C.4.3), in whatever transfer syntax there is.
+        brings = abstract_syntax in self.supported_scp.suboperations
         if as_scp is None and as_scu is None and not brings:
             return None
         either = as_scp or as_scu
@@ -439,6 +433,20 @@ class AE(Hooks):
             as_scp is not None,
             as_scu is not None or brings,
         )
+
+    def answer_extended(
+        self, asce: Association, proposal: SOPClassExtendedNegotiation
+    ) -> bytes | None:
+        """What is answered to SOP class extended negotiation (PS3.7 D.3.3.5); None leaves it unanswered.
+
+        The service of the SOP class is asked, where it has a handler ``on_extended``.
+        """
+        registration = self.supported_scp.find(proposal.sop_class_uid)
+        handler = (
+            None if registration is None else getattr(registration.service, "on_extended", None)
+        )
+        answer: bytes | None = None if handler is None else handler(asce, proposal)
+        return answer
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why this request is rejected before anybody is asked, or None."""

@@ -29,11 +29,14 @@ class Registration:
     Attributes:
         transfer_syntaxes: That it takes, in the order of our preference.
         store_in_file: Its data sets are received into a file.
+        suboperations: Abstract syntaxes of the sub-operations that the SCP performs on the same association, in
+            the other direction: C-GET stores at its requestor.
     """
 
     service: Service
     transfer_syntaxes: tuple[str, ...]
     store_in_file: bool
+    suboperations: tuple[str, ...] = ()
 
 
 class Dispatcher:
@@ -42,6 +45,7 @@ class Dispatcher:
     def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
         self._services: dict[str, Registration] = {}
+        self._suboperations: frozenset[str] = frozenset()
 
     def register(
         self, service: Service, sop_classes: Iterable[str] | None, transfer_syntaxes: Sequence[str]
@@ -64,9 +68,13 @@ class Dispatcher:
             if other is not None and other.service is not service:
                 raise ValueError(f"SOP class {uid} has a service already")
         registration = Registration(
-            service, tuple(transfer_syntaxes), bool(getattr(service, "store_in_file", False))
+            service,
+            tuple(transfer_syntaxes),
+            bool(getattr(service, "store_in_file", False)),
+            tuple(getattr(service, "suboperations", ())),
         )
         self._services.update(dict.fromkeys(uids, registration))
+        self._suboperations |= frozenset(registration.suboperations)
 
     def find(self, abstract_syntax: str) -> Registration | None:
         """The service for the abstract syntax of a presentation context."""
@@ -74,6 +82,11 @@ class Dispatcher:
         if found is None and not self._is_known(abstract_syntax):
             found = self._services.get(UNKNOWN_SOP_CLASSES)
         return found
+
+    @property
+    def suboperations(self) -> frozenset[str]:
+        """The abstract syntaxes of the sub-operations of all services."""
+        return self._suboperations
 
     def __iter__(self) -> Iterator[tuple[str, Registration]]:
         return iter(

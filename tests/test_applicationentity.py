@@ -38,16 +38,17 @@ from netdicom_tx import (
     verification_scp,
     verification_scu,
 )
-from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.pdu import AAbort, AAssociateAC, AAssociateRQ
+from netdicom_tx.sopclass import QueryRetrieveFind, qr_get_scp, suboperations
 from netdicom_tx.statuses import SUCCESS
 from netdicom_tx.testing import connected, failure_of, success_of
-from netdicom_tx.uids import GET_SOP_CLASSES, STORAGE_SOP_CLASSES
+from netdicom_tx.uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, STORAGE_SOP_CLASSES
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     MaximumLength,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UnknownItem,
     UserIdentity,
 )
@@ -57,6 +58,7 @@ from support.doubles import (
     CT,
     DATA,
     EXPLICIT,
+    FIND,
     IMPLICIT,
     MR,
     RELEASE_RP,
@@ -180,8 +182,9 @@ def test_windows_roles_identity_and_more_go_with_the_request():
 
 def test_what_c_get_brings_is_proposed_with_our_role():
     """PS3.4 C.4.3: the requestor is SCP of storage."""
-    ae = AE("CALLER").add_scp(storage_scp).add_scu(nothing, [*GET_SOP_CLASSES[:1], CT])
-    caller = Caller(ae, registered=True)
+    bringing = suboperations(STORAGE_SOP_CLASSES)(lambda asce, ctx: None)
+    ae = AE("CALLER").add_scp(storage_scp).add_scu(bringing, GET_SOP_CLASSES[:1])
+    caller = Caller(ae.add_scu(nothing, [CT]), registered=True)
     contexts = proposed(caller)
     assert len(contexts) <= 128
     assert contexts[0][0] == GET_SOP_CLASSES[0]
@@ -197,6 +200,16 @@ def test_without_c_get_there_are_no_roles():
     assert Caller(ae, registered=True).asked.user_items(RoleSelection) == ()
 
 
+def test_what_a_service_brings_is_said_by_the_service():
+    """The AE knows no service: another one than C-GET may have sub-operations."""
+    private, brought = "1.2.3.4", "1.2.3.5"
+    scu = suboperations([brought])(lambda asce, ctx: None)
+    ae = AE("CALLER").add_scp(nothing, [brought]).add_scu(scu, [private])
+    caller = Caller(ae, registered=True)
+    assert [uid for uid, _ in proposed(caller)] == [private, brought]
+    assert caller.asked.user_items(RoleSelection) == (RoleSelection(brought, False, True),)
+
+
 def test_nothing_to_propose_fails():
     error = failure_of(
         AE("CALLER", reactor=Clock()).request_association(RemoteAE("PEER", "tcp:127.0.0.1:104"))
@@ -206,7 +219,7 @@ def test_nothing_to_propose_fails():
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["nonsense", "nonsense:1", "tcp:127.0.0.1", "tcp:127.0.0.1:one", ""]
+    "endpoint", ["nonsense", "nonsense:x:1", "tcp:127.0.0.1", "tcp:127.0.0.1:one", ""]
 )
 def test_an_endpoint_that_is_none_fails_with_a_sentence(endpoint):
     from twisted.internet import reactor
@@ -286,7 +299,7 @@ def test_roles_are_agreed():
 
 def test_an_ae_that_performs_c_get_offers_to_store():
     """PS3.4 C.4.3: on the association on which it was asked."""
-    ae = AE("NODE").add_scp(nothing, [GET_SOP_CLASSES[0]])
+    ae = AE("NODE").add_scp(qr_get_scp)
     offer = ae.offer(CT)
     assert offer is not None
     assert (offer.as_scp, offer.as_scu) == (False, True)
@@ -702,33 +715,29 @@ def test_what_is_not_implemented_says_so():
         (ae.on_receive_move, (None, None, "AET")),
         (ae.on_commitment_request, ("AET", [])),
         (ae.on_commitment_response, ("1.2", [], [])),
-        (ae.on_mpps_create, ("1.2", None)),
-        (ae.on_mpps_set, ("1.2", None)),
-        (ae.on_mpps_get, ("1.2", None)),
-        (ae.on_mpps_event, ("1.2", 1)),
-        (ae.on_instances_available, ("1.2", None)),
     ):
         with pytest.raises(EventHandlingError, match=hook.__name__):
             hook(*arguments)
-    assert ae.transcode(None, None) is None  # type: ignore[arg-type]
-    assert ae.answer_extended(None, None) is None  # type: ignore[arg-type]
 
 
-def test_who_must_know_who_asks_is_told():
-    class Ours(AE):
-        def on_receive_find(self, context: Any, ds: Any) -> Any:
-            return "found", context, ds
+def test_the_service_of_a_sop_class_answers_extended_negotiation():
+    """PS3.7 D.3.3.5: in the answer, for the SOP classes whose service has something to say."""
+    asked: list[Any] = []
 
-        def on_receive_get(self, context: Any, ds: Any) -> Any:
-            return "got", context, ds
+    def answer(asce: Association, proposal: SOPClassExtendedNegotiation) -> bytes | None:
+        asked.append((asce, proposal.application_information))
+        return b"\1\0" if proposal.sop_class_uid == FIND else None
 
-        def on_receive_move(self, context: Any, ds: Any, destination: str) -> Any:
-            return "moved", context, ds, destination
-
-    ae: Any = Ours("NODE")
-    assert ae.find_for("asce", "ctx", "ds") == ("found", "ctx", "ds")
-    assert ae.get_for("asce", "ctx", "ds") == ("got", "ctx", "ds")
-    assert ae.move_for("asce", "ctx", "ds", "AET") == ("moved", "ctx", "ds", "AET")
+    node = Node(AE("NODE").add_scp(QueryRetrieveFind(on_extended=answer)).add_scp(nothing, [CT]))
+    patients = FIND_SOP_CLASSES[0]
+    items = [SOPClassExtendedNegotiation(uid, b"\1\1") for uid in (FIND, patients, CT, "1.2.3")]
+    peer = node.connect()
+    peer.send(request({FIND: [IMPLICIT]}, MaximumLength(0), *items))
+    ((_, body),) = peer.take()
+    (answered,) = AAssociateAC.decode(body).user_items(SOPClassExtendedNegotiation)
+    assert answered == SOPClassExtendedNegotiation(FIND, b"\1\0")
+    assert asked == [(node.association(), b"\1\1")] * 2
+    assert node.association().extended == {FIND: b"\1\0"}
 
 
 def test_the_file_of_a_data_set_is_a_part_10_file():
@@ -756,42 +765,6 @@ def test_the_file_of_a_data_set_is_a_part_10_file():
     assert stored.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
     assert stored.file_meta.TransferSyntaxUID == EXPLICIT
     assert stored.file_meta.SourceApplicationEntityTitle == "PEER"
-
-
-def test_arrivals_are_told_to_who_watches_them():
-    """PS3.7 9.3.1.1: a C-STORE of a C-MOVE names its originator."""
-    ae = AE("NODE")
-    theirs = CStoreRQ(
-        affected_sop_class_uid=CT,
-        affected_sop_instance_uid="1.2.3",
-        message_id=1,
-        move_originator_application_entity_title="US",
-        move_originator_message_id=7,
-    )
-    ae.arrived(theirs, 0)
-    watched, other = ae.watch_arrivals("US", 7), ae.watch_arrivals("US", 8)
-    ae.arrived(theirs, 0xB000)
-    ae.arrived(store_rq(1), 0)
-    assert [(each.sop_instance_uid, each.status) for each in watched] == [("1.2.3", 0xB000)]
-    assert other == []
-    ae.forget_arrivals("US", 7)
-    ae.arrived(theirs, 0)
-    assert len(watched) == 1
-
-
-def test_a_commitment_is_told_to_who_waits_for_it():
-    """In the next turn, so that the report is answered before who waits goes on."""
-    clock = Clock()
-    ae = AE("NODE", reactor=clock)
-    waiting, forgotten = ae.await_commitment("1.2"), ae.await_commitment("1.3")
-    forgotten.cancel()
-    assert isinstance(failure_of(forgotten), defer.CancelledError)
-    assert not ae.commitment_came("1.3", "result")
-    assert ae.commitment_came("1.2", "result")
-    assert not waiting.called
-    clock.advance(0)
-    assert success_of(waiting) == "result"
-    assert not ae.commitment_came("1.2", "again")
 
 
 # -- as a service, on sockets ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from .base import (
     MessageDispatcherSCU,
     sop_classes,
     store_in_file,
+    suboperations,
 )
 from .instance_availability import (
     INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,
@@ -41,6 +42,9 @@ from .procedure_step import (
     updated,
 )
 from .query_retrieve import (
+    QueryRetrieveFind,
+    QueryRetrieveGet,
+    QueryRetrieveMove,
     qr_find_scp,
     qr_find_scu,
     qr_get_scp,
@@ -48,15 +52,23 @@ from .query_retrieve import (
     qr_move_scp,
     qr_move_scu,
 )
-from .storage import Instance, StoreResult, storage_scp, storage_scu, store_all
+from .storage import (
+    Arrival,
+    Instance,
+    Storage,
+    StoreResult,
+    storage_scp,
+    storage_scu,
+    store_all,
+)
 from .storage_commitment import (
     CommitmentResult,
     StorageCommitment,
     request_commitment,
     storage_commitment_scu,
 )
-from .verification import verification_scp, verification_scu
-from .worklist import modality_work_list_scp, modality_work_list_scu
+from .verification import Verification, verification_scp, verification_scu
+from .worklist import ModalityWorklist, modality_work_list_scp, modality_work_list_scu
 
 __all__ = [
     "COMPLETED",
@@ -67,6 +79,7 @@ __all__ = [
     "MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS",
     "MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS",
     "MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS",
+    "Arrival",
     "Available",
     "CommitmentResult",
     "Instance",
@@ -75,11 +88,17 @@ __all__ = [
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
     "ModalityPerformedProcedureStep",
+    "ModalityWorklist",
     "NormalizedSCU",
     "ProcedureStepError",
     "ProcedureStepSCU",
+    "QueryRetrieveFind",
+    "QueryRetrieveGet",
+    "QueryRetrieveMove",
+    "Storage",
     "StorageCommitment",
     "StoreResult",
+    "Verification",
     "availability",
     "check_availability",
     "check_create",
@@ -107,6 +126,7 @@ __all__ = [
     "storage_scu",
     "store_all",
     "store_in_file",
+    "suboperations",
     "updated",
     "verification_scp",
     "verification_scu",

@@ -1,4 +1,32 @@
-"""What service classes are built from: two decorators and the dispatchers by message (the seed page)."""
+"""What service classes are built from: declarations, dispatchers by message, and handlers.
+
+**Declarations.** A service says by attributes what negotiation and reception must know of it. The decorators of
+this module set them on a function; a class simply has them.
+
+==================  =====================================================================================
+attribute           meaning
+==================  =====================================================================================
+``sop_classes``     the abstract syntaxes that the service is for
+``operations``      the operations that it performs; every other one is answered with 0x0211
+``store_in_file``   its data sets arrive in a file, which ``AE.get_file`` gives
+``suboperations``   abstract syntaxes of the sub-operations that the SCP performs on the same association, as
+                    C-GET stores (PS3.4 C.4.3). For an SCU service they are proposed with the SCP role, where
+                    the AE serves them; for an SCP service we offer to be their SCU.
+==================  =====================================================================================
+
+**Handlers.** An SCP of this package is an instance of a class. Its methods for messages (``c_store``) do what the
+standard demands; its handlers (``on_store``) decide what is the program's to decide. There is one way to customise
+a service, which is to give it another handler: as an argument, or as a method of a subclass::
+
+    ae.add_scp(Storage(on_store=keep))
+
+    class Ward(Storage):
+        def on_store(self, context, ds): ...
+
+A handler gets a :class:`~netdicom_tx.hooks.RequestContext` first: the presentation context, the association and the
+request. It returns a value, a Deferred or a coroutine. A handler that is not given asks the hook of the AE, so the
+services ``storage_scp``, ``qr_find_scp`` and so on do what the seed page says.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +37,21 @@ from typing import Any, ClassVar, TypeVar
 from .. import statuses
 from ..asceprovider import Association
 from ..dimsemessages import Message, Request
-from ..exceptions import StatusError
+from ..exceptions import EventHandlingError, StatusError
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
+from ..uids import as_tuple
 
 __all__ = [
     "MessageDispatcher",
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
+    "ae_hook",
     "answers",
     "settled",
     "sop_classes",
     "store_in_file",
+    "suboperations",
 ]
 
 _Service = TypeVar("_Service", bound=Callable[..., Any])
@@ -32,10 +64,11 @@ def sop_classes(uids: Iterable[str]) -> Callable[[_Service], _Service]:
     The service gets a new tuple: a list that it shares with others, by inheritance or otherwise,
     is not touched.
     """
+    wanted = as_tuple("sop_classes", uids)
 
     def augment(service: _Service) -> _Service:
         existing = tuple(getattr(service, "sop_classes", ()))
-        added = tuple(uid for uid in uids if uid not in existing)
+        added = tuple(uid for uid in wanted if uid not in existing)
         service.sop_classes = (*existing, *added)  # type: ignore[attr-defined]  # any callable
         return service
 
@@ -58,12 +91,38 @@ def store_in_file(service: _Service) -> _Service:
     return service
 
 
+def suboperations(uids: Iterable[str]) -> Callable[[_Service], _Service]:
+    """Name the abstract syntaxes of the sub-operations that the SCP performs on the same association.
+
+    The module's table says what negotiation makes of it.
+    """
+    wanted = as_tuple("suboperations", uids)
+
+    def mark(service: _Service) -> _Service:
+        service.suboperations = wanted  # type: ignore[attr-defined]  # any callable
+        return service
+
+    return mark
+
+
 async def settled(value: _T | Awaitable[_T]) -> _T:
-    """What a hook returned, or what the Deferred or coroutine that it returned gives."""
+    """What a handler returned, or what the Deferred or coroutine that it returned gives."""
     if inspect.isawaitable(value):
         result: _T = await value
         return result
     return value
+
+
+def ae_hook(context: RequestContext, name: str) -> Callable[..., Any]:
+    """The hook of an AE that the seed does not have, such as ``on_mpps_create``.
+
+    Raises:
+        EventHandlingError: The AE has no such method.
+    """
+    found: Callable[..., Any] | None = getattr(context.association.ae, name, None)
+    if found is None:
+        raise EventHandlingError(f"{name} is not implemented")
+    return found
 
 
 class MessageDispatcher:
@@ -117,3 +176,14 @@ class MessageDispatcherSCP(MessageDispatcher):
 
     def __call__(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
         return self.get_method(msg)(asce, ctx, msg)
+
+    def _use(self, **handlers: Callable[..., Any] | None) -> None:
+        """Ask these handlers instead of the methods of their names; None leaves the method."""
+        for name, handler in handlers.items():
+            if handler is None:
+                continue
+            if not callable(handler):
+                raise TypeError(
+                    f"{name} of {type(self).__name__} is {handler!r:.80}; expected a callable"
+                )
+            setattr(self, name, handler)

@@ -7,7 +7,7 @@ sends them, :func:`availability` makes their data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, NamedTuple
 
 from pydicom.dataset import Dataset
@@ -18,15 +18,17 @@ from twisted.internet import defer
 from .. import statuses
 from ..asceprovider import Association
 from ..dimsemessages import NCreateRQ, Response
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
-from .base import MessageDispatcherSCP, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
 from .normalized import NormalizedSCU
 from .procedure_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
     ProcedureStepError,
     Rule,
+    Verdict,
     attribute_list,
     check_types,
 )
@@ -130,23 +132,48 @@ def check_availability(ds: Dataset) -> None:
 class InstanceAvailabilityNotification(MessageDispatcherSCP):
     """Takes notices of the availability of instances.
 
-    One that is whole goes to ``AE.on_instances_available(uid, ds)``.
+    Args:
+        on_available: Takes a notice that is complete; see :meth:`on_available`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,)
 
+    def __init__(
+        self, *, on_available: Callable[[RequestContext, str, Dataset], Verdict] | None = None
+    ) -> None:
+        self._use(on_available=on_available)
+
     async def n_create(self, asce: Association, ctx: PContextDef, msg: NCreateRQ) -> Response:
-        """A notice came (PS3.4 R.3.2)."""
+        """Answer N-CREATE (PS3.4 R.3.2)."""
         ds = attribute_list(ctx, msg)
         uid = msg.affected_sop_instance_uid or str(generate_uid())
         try:
             check_availability(ds)
         except ProcedureStepError as error:
             return error.response(msg)
-        verdict = await settled(asce.ae.on_instances_available(uid, ds))
+        verdict = await settled(self.on_available(RequestContext.of(asce, ctx, msg), uid, ds))
         return msg.response(
             statuses.SUCCESS if verdict is None else verdict, affected_sop_instance_uid=uid
         )
+
+    def on_available(self, context: RequestContext, uid: str, ds: Dataset) -> Verdict:
+        """Take a notice.
+
+        Args:
+            context: The presentation context, the association and the request.
+            uid: The SOP Instance UID of the notice; we made it when the peer gave none.
+            ds: Which instances of a study can be had, and from where; it has all that a notice must have.
+
+        Returns:
+            None, which is Success, or the status; or a Deferred or coroutine of it. By default
+            ``AE.on_instances_available(uid, ds)`` is asked, where there is such a method.
+
+        Raises:
+            StatusError: The answer is its status, such as 0x0111 when the notice came before.
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        verdict: Verdict = ae_hook(context, "on_instances_available")(uid, ds)
+        return verdict
 
 
 @sop_classes([INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS])

@@ -1,12 +1,12 @@
 """Modality performed procedure step (PS3.4 Annex F): what a modality has done, told while it does it.
 
 =============================  ======================  ====================================================
-SOP class                      operation               hook of the SCP's AE
+SOP class                      operation               handler
 =============================  ======================  ====================================================
-MPPS (F.7)                     N-CREATE                ``on_mpps_create(uid, ds)``
-MPPS (F.7)                     N-SET                   ``on_mpps_set(uid, modifications)``
-MPPS Retrieve (F.8)            N-GET                   ``on_mpps_get(uid, tags)``
-MPPS Notification (F.9)        N-EVENT-REPORT          ``on_mpps_event(uid, event)``, of the SCU's AE
+MPPS (F.7)                     N-CREATE                ``on_create(context, uid, ds)``
+MPPS (F.7)                     N-SET                   ``on_set(context, uid, modifications)``
+MPPS Retrieve (F.8)            N-GET                   ``on_get(context, uid, tags)``
+MPPS Notification (F.9)        N-EVENT-REPORT          ``on_event(context, uid, event)``, of the SCU
 =============================  ======================  ====================================================
 
 :class:`ModalityPerformedProcedureStep` is the service of all incoming messages;
@@ -17,7 +17,7 @@ calls them where it keeps them, so that of two final N-SETs at once only one fin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from copy import deepcopy
 from functools import partial
 from itertools import chain
@@ -34,12 +34,13 @@ from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import Message, NCreateRQ, NEventReportRQ, NGetRQ, NSetRQ, Request, Response
 from ..exceptions import StatusError
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
 from .normalized import NormalizedSCU, data_set_of
 
 __all__ = [
@@ -80,6 +81,10 @@ EVENTS: Final = {
     4: "UPDATED",
     5: "DELETED",
 }
+
+#: What a handler returns: None, which is Success, or the status.
+Verdict = int | Awaitable[int | None] | None
+_Step = Dataset | Awaitable[Dataset]
 
 _STATUS, _CHARACTER_SET = 0x00400252, 0x00080005
 # PS3.4 Table F.7.2-2.
@@ -408,13 +413,17 @@ def _merged(current: Dataset, modifications: Dataset) -> Dataset:
 
 
 class ModalityPerformedProcedureStep(MessageDispatcherSCP):
-    """The three SOP classes of performed procedure steps, for incoming messages of both sides.
+    """The three SOP classes of performed procedure steps, for the requests of both sides.
 
-    As SCP it asks the hooks of its AE: ``on_mpps_create``, ``on_mpps_set``, ``on_mpps_get``. What is created
-    has passed :func:`check_create`; what is set has yet to pass :func:`updated`.
+    As SCP it asks ``on_create``, ``on_set`` and ``on_get``. What is created has passed :func:`check_create`; what
+    is set has yet to pass :func:`updated`. As SCU of MPPS Notification (``add_scu(ModalityPerformedProcedureStep(),
+    [uids.ModalityPerformedProcedureStepNotification])``) it passes events on to ``on_event``.
 
-    As SCU of MPPS Notification (``add_scu(ModalityPerformedProcedureStep(), [MODALITY_..._NOTIFICATION_SOP_CLASS])``)
-    it passes events on to ``on_mpps_event``.
+    Args:
+        on_create: Keeps a step that begins; see :meth:`on_create`.
+        on_set: Changes a step; see :meth:`on_set`.
+        on_get: Gives a step; see :meth:`on_get`.
+        on_event: Takes an event of a step of the peer; see :meth:`on_event`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (
@@ -422,14 +431,24 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS,
         MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS,
     )
-    _operations: ClassVar[dict[str, tuple[type[Message], ...]]] = {
+    _requests: ClassVar[dict[str, tuple[type[Message], ...]]] = {
         MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS: (NCreateRQ, NSetRQ),
         MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS: (NGetRQ,),
         MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS: (NEventReportRQ,),
     }
 
+    def __init__(
+        self,
+        *,
+        on_create: Callable[[RequestContext, str, Dataset], Verdict] | None = None,
+        on_set: Callable[[RequestContext, str, Dataset], Verdict] | None = None,
+        on_get: Callable[[RequestContext, str, Collection[int] | None], _Step] | None = None,
+        on_event: Callable[[RequestContext, str, int], Awaitable[None] | None] | None = None,
+    ) -> None:
+        self._use(on_create=on_create, on_set=on_set, on_get=on_get, on_event=on_event)
+
     async def __call__(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
-        if not isinstance(msg, self._operations.get(ctx.sop_class, ())):
+        if not isinstance(msg, self._requests.get(ctx.sop_class, ())):
             raise StatusError(
                 statuses.UNRECOGNIZED_OPERATION,
                 f"{uids.name(ctx.sop_class)} has no {msg.OPERATION}",
@@ -439,8 +458,10 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         except ProcedureStepError as error:
             return error.response(msg)
 
+    # -- messages ----------------------------------------------------------------------------------
+
     async def n_create(self, asce: Association, ctx: PContextDef, msg: NCreateRQ) -> Response:
-        """A step begins."""
+        """Answer N-CREATE (PS3.4 F.7.2.1)."""
         uid = msg.affected_sop_instance_uid
         if uid is None:
             # PS3.7 10.1.5.1.4: then the SCP gives it one.
@@ -449,23 +470,23 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is none")
         ds = attribute_list(ctx, msg)
         check_create(ds)
-        verdict = await settled(asce.ae.on_mpps_create(uid, ds))
+        verdict = await settled(self.on_create(RequestContext.of(asce, ctx, msg), uid, ds))
         return msg.response(
             statuses.SUCCESS if verdict is None else verdict, affected_sop_instance_uid=uid
         )
 
     async def n_set(self, asce: Association, ctx: PContextDef, msg: NSetRQ) -> int:
-        """A step changes."""
-        verdict = await settled(
-            asce.ae.on_mpps_set(msg.requested_sop_instance_uid, attribute_list(ctx, msg))
-        )
+        """Answer N-SET (PS3.4 F.7.2.2)."""
+        context, modifications = RequestContext.of(asce, ctx, msg), attribute_list(ctx, msg)
+        verdict = await settled(self.on_set(context, msg.requested_sop_instance_uid, modifications))
         return statuses.SUCCESS if verdict is None else int(verdict)
 
     async def n_get(self, asce: Association, ctx: PContextDef, msg: NGetRQ) -> Response:
-        """Somebody wants to see a step."""
+        """Answer N-GET (PS3.4 F.8.2.1)."""
         # PS3.7 10.1.2.1.5: without a list all is asked for; that of pynetdicom is empty then.
         tags = msg.attribute_identifier_list or None
-        ds = await settled(asce.ae.on_mpps_get(msg.requested_sop_instance_uid, tags))
+        context = RequestContext.of(asce, ctx, msg)
+        ds = await settled(self.on_get(context, msg.requested_sop_instance_uid, tags))
         found, unsupported = selected(ds, tags)
         return msg.response(
             # PS3.4 Table F.8.2-2: requested optional attributes are not supported.
@@ -477,13 +498,96 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
     async def n_event_report(
         self, asce: Association, ctx: PContextDef, msg: NEventReportRQ
     ) -> Response:
-        """A step of an SCP's has changed."""
+        """Answer N-EVENT-REPORT (PS3.4 F.9.2)."""
         if msg.event_type_id not in EVENTS:
             raise StatusError(
                 statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 to 5"
             )
-        await settled(asce.ae.on_mpps_event(msg.affected_sop_instance_uid, msg.event_type_id))
+        context = RequestContext.of(asce, ctx, msg)
+        await settled(self.on_event(context, msg.affected_sop_instance_uid, msg.event_type_id))
         return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
+
+    # -- handlers ----------------------------------------------------------------------------------
+
+    def on_create(self, context: RequestContext, uid: str, ds: Dataset) -> Verdict:
+        """Keep a step that a modality begins (PS3.4 F.7.2.1).
+
+        Args:
+            context: The presentation context, the association and the request.
+            uid: The SOP Instance UID of the step; we made it when the modality gave none.
+            ds: Its attributes: all that such a step must have, with the status IN PROGRESS.
+
+        Returns:
+            None, which is Success, or the status; or a Deferred or coroutine of it. Success promises that the
+            step is kept. By default ``AE.on_mpps_create(uid, ds)`` is asked, where there is such a method.
+
+        Raises:
+            StatusError: The answer is its status, such as 0x0111 when there is a step with this UID.
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        verdict: Verdict = ae_hook(context, "on_mpps_create")(uid, ds)
+        return verdict
+
+    def on_set(self, context: RequestContext, uid: str, modifications: Dataset) -> Verdict:
+        """Change a step, or end it (PS3.4 F.7.2.2).
+
+        Args:
+            context: The presentation context, the association and the request.
+            uid: The SOP Instance UID of the step, as the peer gives it.
+            modifications: What is to change, unchecked: keep what :func:`updated` makes of it and of the step.
+
+        Returns:
+            None, which is Success, or the status; or a Deferred or coroutine of it. By default
+            ``AE.on_mpps_set(uid, modifications)`` is asked, where there is such a method.
+
+        Raises:
+            StatusError: The answer is its status, such as 0x0112 when there is no such step.
+            ProcedureStepError: As :func:`updated` raises it; its Error ID (A710 for a step that has ended)
+                and its list of attributes are sent too.
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        verdict: Verdict = ae_hook(context, "on_mpps_set")(uid, modifications)
+        return verdict
+
+    def on_get(self, context: RequestContext, uid: str, tags: Collection[int] | None) -> _Step:
+        """Give a step to a peer that asks by MPPS Retrieve (PS3.4 F.8.2.1).
+
+        Args:
+            context: The presentation context, the association and the request.
+            uid: The SOP Instance UID of the step, as the peer gives it.
+            tags: The attributes that the peer wants; None means all.
+
+        Returns:
+            The step, or a Deferred or coroutine of it. The whole step will do: what was not asked for is left
+            out of the answer. An attribute that it does not have and that no step needs is answered by a
+            warning, 0x0001. By default ``AE.on_mpps_get(uid, tags)`` is asked, where there is such a method.
+
+        Raises:
+            StatusError: The answer is its status, such as 0x0112 when there is no such step.
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        step: _Step = ae_hook(context, "on_mpps_get")(uid, tags)
+        return step
+
+    def on_event(self, context: RequestContext, uid: str, event: int) -> Awaitable[None] | None:
+        """Take an event: an SCP reports that a performed procedure step has changed (PS3.4 F.9.2).
+
+        It comes on an association that we hold, or on one that the SCP has opened.
+
+        Args:
+            context: The presentation context, the association and the request.
+            uid: The SOP Instance UID of the step.
+            event: The Event Type ID, a key of :data:`EVENTS`.
+
+        Returns:
+            None, or a Deferred or coroutine of it. By default ``AE.on_mpps_event(uid, event)`` is asked, where
+            there is such a method.
+
+        Raises:
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        done: Awaitable[None] | None = ae_hook(context, "on_mpps_event")(uid, event)
+        return done
 
 
 def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:

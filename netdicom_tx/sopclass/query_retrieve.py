@@ -16,7 +16,7 @@ of failures, C-CANCEL, statuses.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -25,7 +25,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from .. import dsutils, statuses
-from ..applicationentity import AE, Arrival, RemoteAE
+from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association, ResponseStream
 from ..dimsemessages import (
     CFindRQ,
@@ -35,16 +35,29 @@ from ..dimsemessages import (
     Response,
 )
 from ..exceptions import ClassNotSupportedError, NetDICOMError, StatusError
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
-from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES
-from .base import answers, settled, sop_classes
-from .storage import Instance, MoveOriginator, StoreResult, store_all, store_instance
+from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
+from ..userdataitems import SOPClassExtendedNegotiation
+from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
+from .storage import (
+    Arrival,
+    Instance,
+    MoveOriginator,
+    Storage,
+    StoreResult,
+    store_all,
+    store_instance,
+)
 
 __all__ = [
     "GetStream",
     "MoveStream",
+    "QueryRetrieveFind",
+    "QueryRetrieveGet",
+    "QueryRetrieveMove",
     "qr_find_scp",
     "qr_find_scu",
     "qr_get_scp",
@@ -54,6 +67,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+#: Answers extended negotiation of a SOP class; see :class:`QueryRetrieveFind`.
+Extended = Callable[[Association, SOPClassExtendedNegotiation], bytes | None]
+_Transcode = Callable[[RequestContext, Instance], Any]
 _log = Logger()
 
 # Seconds between Pending responses while a sub-operation takes its time, so that no SCU's timer
@@ -119,11 +135,41 @@ def qr_find_scu(
     return asce.request_many(request, ctx, convert, timeout=timeout)
 
 
-@answers("C-FIND")
-@sop_classes(FIND_SOP_CLASSES)
-def qr_find_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
-    """Answer C-FIND with what ``AE.on_receive_find`` yields, then Success."""
-    return asce.ae.find_for(asce, ctx, _identifier(ctx, msg))
+class QueryRetrieveFind(MessageDispatcherSCP):
+    """Query, as SCP.
+
+    Args:
+        on_find: Gives the matches, as :meth:`AE.on_receive_find` does; without it that hook is asked.
+        on_extended: Answers extended negotiation of its SOP classes (PS3.4 C.5): called with the association and
+            the proposed :class:`~netdicom_tx.userdataitems.SOPClassExtendedNegotiation`, it returns the
+            application information of the answer, or None for no answer.
+    """
+
+    sop_classes: ClassVar[tuple[str, ...]] = FIND_SOP_CLASSES
+    operations: ClassVar[tuple[str, ...]] = ("C-FIND",)
+
+    def __init__(
+        self,
+        *,
+        on_find: Callable[[RequestContext, Dataset], Any] | None = None,
+        on_extended: Extended | None = None,
+    ) -> None:
+        self._use(on_find=on_find, on_extended=on_extended)
+
+    def c_find(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
+        """Answer C-FIND (PS3.4 C.4.1)."""
+        return self.on_find(RequestContext.of(asce, ctx, msg), _identifier(ctx, msg))
+
+    def on_find(self, context: RequestContext, ds: Dataset) -> Any:
+        """Find what matches; see :meth:`AE.on_receive_find`."""
+        ae = context.association.ae
+        if hasattr(ae, "find_for"):
+            return ae.find_for(context.association, context, ds)
+        return ae.on_receive_find(context, ds)
+
+
+#: Answers C-FIND with what ``AE.on_receive_find`` yields, then Success.
+qr_find_scp = QueryRetrieveFind()
 
 
 # -- C-MOVE -----------------------------------------------------------------------------------------
@@ -172,7 +218,10 @@ def qr_move_scu(
     )
     # Watched before it is sent: the first instance may be here before this returns.
     key = (asce.calling_ae_title, request.message_id or 0)
-    arrivals = [] if isinstance(dest_ae, str) else dest_ae.watch_arrivals(*key)
+    arrivals: list[Arrival] = []
+    watching = [] if isinstance(dest_ae, str) else [(each, dest_ae) for each in _storages(dest_ae)]
+    for service, ae in watching:
+        service.watch_arrivals(ae, *key, arrivals)
     stream = asce.request_many(
         request,
         ctx,
@@ -181,37 +230,72 @@ def qr_move_scu(
         kind=MoveStream,
     )
     stream.arrivals = arrivals
-    if not isinstance(dest_ae, str):
 
-        def forget(_: object) -> None:
-            dest_ae.forget_arrivals(*key)
+    def forget(_: object) -> None:
+        for service, ae in watching:
+            service.forget_arrivals(ae, *key)
 
+    if watching:
         stream.done.addBoth(forget)
     return stream
 
 
-@answers("C-MOVE")
-@sop_classes(MOVE_SOP_CLASSES)
-async def qr_move_scp(
-    asce: Association, ctx: PContextDef, msg: CMoveRQ
-) -> AsyncIterator[Response] | int:
-    """Send what ``AE.on_receive_move`` names to where it says (PS3.4 C.4.2.3).
+def _storages(ae: AE) -> set[Storage]:
+    """The storage services of an AE."""
+    return {entry.service for _, entry in ae.supported_scp if isinstance(entry.service, Storage)}
+
+
+class QueryRetrieveMove(MessageDispatcherSCP):
+    """C-MOVE, as SCP: instances are sent to where a handler says (PS3.4 C.4.2.3).
 
     The associations that this takes are opened to the destination, contexts planned from the
-    instances; a Pending response goes out for each, and in between when one takes long. An unknown
-    destination is 0xA801. The final status is Success, 0xB000 when some failed, 0xA702 when all
-    did; failures come with the list of their UIDs.
+    instances. A Pending response goes out for each instance, and in between when one takes long. An unknown
+    destination is 0xA801. The final status is Success, 0xB000 when some sub-operations failed, 0xA702 when all
+    did; the response has the list of the UIDs that failed.
+
+    Args:
+        on_move: Gives the address of the destination, how many instances there are, and the instances, as
+            :meth:`AE.on_receive_move` does; without it that hook is asked.
+        on_extended: As for :class:`QueryRetrieveFind`.
     """
-    asked = asce.ae.move_for(asce, ctx, _identifier(ctx, msg), msg.move_destination)
-    remote, number, instances = await settled(asked)
-    if remote is None:
-        return Status(
-            statuses.C_MOVE_DESTINATION_UNKNOWN,
-            "C-MOVE",
-            f"move destination {msg.move_destination} is not known here",
-        )
-    originator = MoveOriginator(asce.calling_ae_title, msg.message_id or 0)
-    return _move(asce, ctx, msg, remote, number, instances, originator)
+
+    sop_classes: ClassVar[tuple[str, ...]] = MOVE_SOP_CLASSES
+    operations: ClassVar[tuple[str, ...]] = ("C-MOVE",)
+
+    def __init__(
+        self,
+        *,
+        on_move: Callable[[RequestContext, Dataset, str], Any] | None = None,
+        on_extended: Extended | None = None,
+    ) -> None:
+        self._use(on_move=on_move, on_extended=on_extended)
+
+    async def c_move(
+        self, asce: Association, ctx: PContextDef, msg: CMoveRQ
+    ) -> AsyncIterator[Response] | int:
+        """Answer C-MOVE."""
+        context = RequestContext.of(asce, ctx, msg)
+        asked = self.on_move(context, _identifier(ctx, msg), msg.move_destination)
+        remote, number, instances = await settled(asked)
+        if remote is None:
+            return Status(
+                statuses.C_MOVE_DESTINATION_UNKNOWN,
+                "C-MOVE",
+                f"move destination {msg.move_destination} is not known here",
+            )
+        originator = MoveOriginator(asce.calling_ae_title, msg.message_id or 0)
+        return _move(asce, ctx, msg, remote, number, instances, originator)
+
+    def on_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
+        """Find the destination and the instances; see :meth:`AE.on_receive_move`."""
+        ae = context.association.ae
+        if hasattr(ae, "move_for"):
+            return ae.move_for(context.association, context, ds, destination)
+        return ae.on_receive_move(context, ds, destination)
+
+
+#: Sends what ``AE.on_receive_move`` names to where it says.
+qr_move_scp = QueryRetrieveMove()
 
 
 async def _move(
@@ -415,6 +499,7 @@ def _get_item(item: Any) -> tuple[PContextDef | None, Any]:
     return (None, status_of(item)) if isinstance(item, Response) else item
 
 
+@suboperations(STORAGE_SOP_CLASSES)
 @sop_classes(GET_SOP_CLASSES)
 def qr_get_scu(
     asce: Association,
@@ -449,34 +534,87 @@ def qr_get_scu(
     )
 
 
-@answers("C-GET")
-@sop_classes(GET_SOP_CLASSES)
-async def qr_get_scp(asce: Association, ctx: PContextDef, msg: CGetRQ) -> AsyncIterator[Response]:
-    """Send what ``AE.on_receive_get`` names, on this association (PS3.4 C.4.3.3).
+class QueryRetrieveGet(MessageDispatcherSCP):
+    """C-GET, as SCP: instances are sent on the association of the request (PS3.4 C.4.3.3).
 
-    An instance goes out in its own transfer syntax, on a context in which the requestor is SCP; where
-    none was accepted, ``AE.transcode`` may give another form of it. What cannot be sent is counted as
+    An instance goes out in its own transfer syntax, on a context in which the requestor is SCP. Where
+    none was accepted, a handler may give another form of it. What cannot be sent is counted as
     failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
+
+    Args:
+        on_get: Gives how many instances there are, and the instances, as :meth:`AE.on_receive_get` does; without
+            it that hook is asked.
+        on_transcode: Gives another form of an instance; see :meth:`on_transcode`.
+        on_extended: As for :class:`QueryRetrieveFind`.
     """
-    number, instances = await settled(asce.ae.get_for(asce, ctx, _identifier(ctx, msg)))
-    return _get(asce, ctx, msg, number, instances)
+
+    sop_classes: ClassVar[tuple[str, ...]] = GET_SOP_CLASSES
+    operations: ClassVar[tuple[str, ...]] = ("C-GET",)
+    suboperations: ClassVar[tuple[str, ...]] = STORAGE_SOP_CLASSES
+
+    def __init__(
+        self,
+        *,
+        on_get: Callable[[RequestContext, Dataset], Any] | None = None,
+        on_transcode: Callable[[RequestContext, Instance], Any] | None = None,
+        on_extended: Extended | None = None,
+    ) -> None:
+        self._use(on_get=on_get, on_transcode=on_transcode, on_extended=on_extended)
+
+    async def c_get(
+        self, asce: Association, ctx: PContextDef, msg: CGetRQ
+    ) -> AsyncIterator[Response]:
+        """Answer C-GET."""
+        context = RequestContext.of(asce, ctx, msg)
+        number, instances = await settled(self.on_get(context, _identifier(ctx, msg)))
+        return _get(context, number, instances, self.on_transcode)
+
+    def on_get(self, context: RequestContext, ds: Dataset) -> Any:
+        """Find the instances; see :meth:`AE.on_receive_get`."""
+        ae = context.association.ae
+        if hasattr(ae, "get_for"):
+            return ae.get_for(context.association, context, ds)
+        return ae.on_receive_get(context, ds)
+
+    def on_transcode(self, context: RequestContext, instance: Instance) -> Any:
+        """Give another form of an instance whose transfer syntax the requestor does not take.
+
+        Args:
+            context: The presentation context, the association and the request; the ``accepted_contexts`` of the
+                association say what the requestor takes.
+            instance: The instance.
+
+        Returns:
+            An :class:`~netdicom_tx.sopclass.Instance`, or None when there is no other form; or a Deferred or
+            coroutine of it. By default ``AE.transcode(asce, instance)`` is asked, where there is such a method.
+        """
+        ae = context.association.ae
+        if hasattr(ae, "transcode"):
+            return ae.transcode(context.association, instance)
+        return None
+
+
+#: Sends what ``AE.on_receive_get`` names, on the association of the request.
+qr_get_scp = QueryRetrieveGet()
 
 
 async def _get(
-    asce: Association, ctx: PContextDef, msg: CGetRQ, number: int, instances: Any
+    context: RequestContext, number: int, instances: Any, transcode: _Transcode
 ) -> AsyncIterator[Response]:
-    count = _Counters(msg, ctx, number)
+    asce = context.association
+    count = _Counters(context.request, context, number)
     sources = iter(await _all_of(instances))
     # Twice the window: the next instance is ready when an answer comes.
     running = deque(
-        _begin_one(asce, source) for source in islice(sources, 2 * max(1, asce.window.invoked))
+        _begin_one(context, source, transcode)
+        for source in islice(sources, 2 * max(1, asce.window.invoked))
     )
     try:
         while running:
             async for response in _meanwhile(asce, running[0], count):
                 yield response
             count.add(await running.popleft())
-            running.extend(_begin_one(asce, source) for source in islice(sources, 1))
+            running.extend(_begin_one(context, source, transcode) for source in islice(sources, 1))
             if count.remaining:
                 yield count.pending()
     finally:
@@ -486,11 +624,14 @@ async def _get(
     yield count.final()
 
 
-def _begin_one(asce: Association, source: Any) -> defer.Deferred[StoreResult]:
-    return defer.Deferred.fromCoroutine(_get_one(asce, source))
+def _begin_one(
+    context: RequestContext, source: Any, transcode: _Transcode
+) -> defer.Deferred[StoreResult]:
+    return defer.Deferred.fromCoroutine(_get_one(context, source, transcode))
 
 
-async def _get_one(asce: Association, source: Any) -> StoreResult:
+async def _get_one(context: RequestContext, source: Any, transcode: _Transcode) -> StoreResult:
+    asce = context.association
     instance: Instance | None = None
     try:
         source = await settled(source)
@@ -498,7 +639,7 @@ async def _get_one(asce: Association, source: Any) -> StoreResult:
         try:
             status = await store_instance(asce, instance)
         except ClassNotSupportedError as refused:
-            other = await settled(asce.ae.transcode(asce, instance))
+            other = await settled(transcode(context, instance))
             if other is None:
                 raise refused
             status = await store_instance(asce, other)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, ClassVar, NamedTuple, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -28,17 +28,21 @@ from ..exceptions import (
     EventHandlingError,
     NetDICOMError,
 )
+from ..hooks import Hooks, RequestContext
 from ..negotiation import MAXIMUM_CONTEXTS, PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_uid_like, name
-from .base import answers, sop_classes, store_in_file
+from .base import MessageDispatcherSCP, settled, sop_classes
 
 __all__ = [
+    "Arrival",
     "Instance",
     "MoveOriginator",
     "Source",
+    "Storage",
     "StoreResult",
+    "check_request",
     "storage_scp",
     "storage_scu",
     "store_all",
@@ -545,8 +549,19 @@ def _groups(
         )
 
 
+# -- SCP ------------------------------------------------------------------------------------------
+
+
+class Arrival(NamedTuple):
+    """An instance that a C-MOVE of ours brought to an AE of ours, and how we answered."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    status: int
+
+
 def check_request(ctx: PContextDef, msg: Request) -> Status | None:
-    """Why a C-STORE-RQ is refused before anybody sees its instance; None when it is not (PS3.7 9.1.1).
+    """Why a C-STORE-RQ is refused before its instance is kept; None when it is not refused (PS3.7 9.1.1).
 
     Raises:
         EventHandlingError: The request has no data set.
@@ -568,29 +583,72 @@ def check_request(ctx: PContextDef, msg: Request) -> Status | None:
     return None
 
 
-@answers("C-STORE")
-@store_in_file
-@sop_classes(STORAGE_SOP_CLASSES)
-def storage_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
-    """Keep an instance: its file goes to ``AE.on_receive_store``, whose status is the answer.
+class Storage(MessageDispatcherSCP):
+    """Storage, as SCP: the file of an instance goes to a handler, whose status is the answer.
 
-    A request whose SOP class is not the one of its context is refused with 0x0122, a SOP Instance
-    UID that is none with 0xA900, and the hook does not see them.
+    The handler does not see a request whose SOP class is not that of its context (0x0122), nor one whose SOP
+    Instance UID is not a UID (0xA900).
+
+    Args:
+        on_store: Keeps an instance, as :meth:`AE.on_receive_store` does; without it that hook is asked.
     """
-    refusal = check_request(ctx, msg)
-    if refusal is not None:
-        return refusal
-    assert msg.data_set is not None
-    assert not isinstance(msg.data_set, bytes)
-    ae: AE = asce.ae
-    answer = ae.on_receive_store(ctx, msg.data_set)
-    if isinstance(msg, CStoreRQ) and msg.move_originator_message_id is not None:
-        return _with_arrival(asce, msg, answer)
-    return answer
+
+    sop_classes: ClassVar[tuple[str, ...]] = STORAGE_SOP_CLASSES
+    operations: ClassVar[tuple[str, ...]] = ("C-STORE",)
+    store_in_file: ClassVar[bool] = True
+
+    def __init__(
+        self, *, on_store: Callable[[RequestContext, BinaryIO], int | Awaitable[int]] | None = None
+    ) -> None:
+        self._use(on_store=on_store)
+        self._watched: dict[tuple[AE, str, int], list[Arrival]] = {}
+
+    def c_store(self, asce: Association, ctx: PContextDef, msg: CStoreRQ) -> int | Awaitable[int]:
+        """Answer C-STORE (PS3.4 B.2)."""
+        refusal = check_request(ctx, msg)
+        if refusal is not None:
+            return refusal
+        assert msg.data_set is not None
+        assert not isinstance(msg.data_set, bytes)
+        answer = self.on_store(RequestContext.of(asce, ctx, msg), msg.data_set)
+        if self._watched and msg.move_originator_message_id is not None:
+            return self._noted(asce.ae, msg, answer)
+        return answer
+
+    def on_store(self, context: RequestContext, ds: BinaryIO) -> int | Awaitable[int]:
+        """Keep an instance; see :meth:`AE.on_receive_store`."""
+        hooks: Hooks = context.association.ae
+        return hooks.on_receive_store(context, ds)
+
+    # -- what a C-MOVE of ours brings ----------------------------------------------------------------
+
+    def watch_arrivals(
+        self, ae: AE, originator: str, message_id: int, arrivals: list[Arrival]
+    ) -> None:
+        """Note what an AE receives on behalf of a C-MOVE of ours (PS3.7 9.3.1.1).
+
+        Args:
+            ae: The AE that the instances are sent to.
+            originator: The AE title that the C-MOVE came from.
+            message_id: The message ID of the C-MOVE-RQ.
+            arrivals: The list to append to, one entry for each C-STORE that names this C-MOVE.
+        """
+        self._watched[ae, originator, message_id] = arrivals
+
+    def forget_arrivals(self, ae: AE, originator: str, message_id: int) -> None:
+        """Note no more."""
+        self._watched.pop((ae, originator, message_id), None)
+
+    async def _noted(self, ae: AE, msg: CStoreRQ, answer: int | Awaitable[int]) -> int:
+        status = await settled(answer)
+        originator = msg.move_originator_application_entity_title or ""
+        watched = self._watched.get((ae, originator, msg.move_originator_message_id or 0))
+        if watched is not None:
+            watched.append(
+                Arrival(msg.affected_sop_class_uid, msg.affected_sop_instance_uid, status)
+            )
+        return status
 
 
-async def _with_arrival(asce: Association, msg: CStoreRQ, answer: int | Awaitable[int]) -> int:
-    """Answer, and tell whoever waits for what a C-MOVE brings."""
-    status = answer if isinstance(answer, int) else await answer
-    asce.ae.arrived(msg, status)
-    return status
+#: Gives the file of an instance to ``AE.on_receive_store``, whose status is the answer.
+storage_scp = Storage()

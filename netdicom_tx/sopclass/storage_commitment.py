@@ -8,7 +8,8 @@ sends the request, :func:`request_commitment` also waits for the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from pydicom.dataset import Dataset
@@ -21,7 +22,8 @@ from .. import dsutils, statuses
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
-from ..exceptions import DCMTimeoutError, NetDICOMError, StatusError
+from ..exceptions import DCMTimeoutError, LocalProtocolError, NetDICOMError, StatusError
+from ..hooks import Hooks, RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
@@ -46,6 +48,7 @@ __all__ = [
 _log = Logger()
 _Reference = tuple[str, str]
 _Failure = tuple[str, str, int]
+_Decision = tuple[RemoteAE | None, Iterable[_Reference] | None, Iterable[_Failure] | None]
 
 
 class CommitmentResult(NamedTuple):
@@ -126,15 +129,13 @@ def _uid(ds: Dataset, keyword: str) -> str:
 class StorageCommitment(MessageDispatcherSCP):
     """Storage commitment, as SCP of requests and as receiver of reports.
 
-    A request goes to ``AE.on_commitment_request(remote_ae, uids)``, where ``remote_ae`` is the AE title of
-    the requestor and ``uids`` are (SOP class, SOP instance). The hook returns, at once or by a Deferred or
-    coroutine, ``(remote_ae, success, failure)``: whom to report to on an association of our own (a
-    :class:`~netdicom_tx.RemoteAE`, or None when it is not known), what is kept, and what is not, with
-    reasons. The request is answered with Success, and the report follows: on the same association when the
-    requestor still holds it after :attr:`same_association` seconds, else on a new one.
+    A request is answered with Success, and the report follows: on the same association when the
+    requestor still holds it after :attr:`same_association` seconds, otherwise on a new one. A report that
+    :func:`request_commitment` waits for goes there; every other one goes to ``on_report``.
 
-    A report goes to ``AE.on_commitment_response(transaction_uid, success, failure)`` and is answered with
-    Success. Where a hook raises EventHandlingError the answer is 0x0110, or the status it carries.
+    Args:
+        on_request: Decides on a request; see :meth:`on_request`.
+        on_report: Takes a report; see :meth:`on_report`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,)
@@ -150,10 +151,59 @@ class StorageCommitment(MessageDispatcherSCP):
     #: by then.
     same_association = 1.0
 
+    def __init__(
+        self,
+        *,
+        on_request: Callable[[RequestContext, str, list[_Reference]], Any] | None = None,
+        on_report: Callable[[RequestContext, CommitmentResult], Any] | None = None,
+    ) -> None:
+        self._use(on_request=on_request, on_report=on_report)
+
+    # -- handlers ----------------------------------------------------------------------------------
+
+    def on_request(
+        self, context: RequestContext, transaction_uid: str, uids: list[_Reference]
+    ) -> _Decision | Awaitable[_Decision]:
+        """Decide on a request for the safekeeping of instances.
+
+        Args:
+            context: The presentation context, the association and the request.
+            transaction_uid: The transaction UID of the request.
+            uids: (SOP class, SOP instance) of each instance.
+
+        Returns:
+            What :meth:`AE.on_commitment_request` returns; by default that hook is asked.
+
+        Raises:
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        hooks: Hooks = context.association.ae
+        decision: _Decision | Awaitable[_Decision] = hooks.on_commitment_request(
+            context.association.calling_ae_title, uids
+        )
+        return decision
+
+    def on_report(self, context: RequestContext, result: CommitmentResult) -> Any:
+        """Take a report that nobody waits for.
+
+        Args:
+            context: The presentation context, the association and the request.
+            result: What the peer keeps and what it does not.
+
+        Returns:
+            Anything, or a Deferred or coroutine; the report is answered then. By default
+            :meth:`AE.on_commitment_response` is called.
+
+        Raises:
+            EventHandlingError: The answer is 0x0110, or the status that the error carries.
+        """
+        hooks: Hooks = context.association.ae
+        return hooks.on_commitment_response(result.transaction_uid, result.committed, result.failed)
+
     # -- N-ACTION ----------------------------------------------------------------------------------
 
     async def n_action(self, asce: Association, ctx: PContextDef, msg: NActionRQ) -> Response:
-        """A request for commitment came (PS3.4 J.3.2)."""
+        """Answer N-ACTION (PS3.4 J.3.2)."""
         if msg.action_type_id != 1:
             raise StatusError(
                 statuses.NO_SUCH_ACTION_TYPE, f"action type {msg.action_type_id}; expected 1"
@@ -171,18 +221,11 @@ class StorageCommitment(MessageDispatcherSCP):
             raise StatusError(
                 statuses.INVALID_ARGUMENT_VALUE, "Referenced SOP Sequence (0008,1199) is empty"
             )
-        remote, success, failure = await self.decide(asce, transaction_uid, uids)
+        context = RequestContext.of(asce, ctx, msg)
+        remote, success, failure = await settled(self.on_request(context, transaction_uid, uids))
         report = Report(transaction_uid, tuple(success or ()), tuple(failure or ()))
         self.owe(asce, ctx, remote, report)
         return msg.response(statuses.SUCCESS, action_type_id=1)
-
-    async def decide(
-        self, asce: Association, transaction_uid: str, uids: list[_Reference]
-    ) -> tuple[RemoteAE | None, Iterable[_Reference] | None, Iterable[_Failure] | None]:
-        """Ask the AE; override this where the transaction UID matters, as in a node that remembers."""
-        answer = await settled(asce.ae.on_commitment_request(asce.calling_ae_title, uids))
-        remote, success, failure = answer
-        return remote, success, failure
 
     def owe(
         self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
@@ -237,7 +280,7 @@ class StorageCommitment(MessageDispatcherSCP):
     async def n_event_report(
         self, asce: Association, ctx: PContextDef, msg: NEventReportRQ
     ) -> Response:
-        """A report came (PS3.4 J.3.3)."""
+        """Answer N-EVENT-REPORT (PS3.4 J.3.3)."""
         if msg.event_type_id not in (1, 2):
             raise StatusError(
                 statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 or 2"
@@ -251,9 +294,41 @@ class StorageCommitment(MessageDispatcherSCP):
         success = tuple(each[:2] for each in _references(ds, "ReferencedSOPSequence"))
         failure = tuple(_references(ds, "FailedSOPSequence"))
         result = CommitmentResult(transaction_uid, success, failure)
-        if not asce.ae.commitment_came(transaction_uid, result):
-            await settled(asce.ae.on_commitment_response(transaction_uid, success, failure))
+        waiting = self._waiting.pop(transaction_uid, None)
+        if waiting is None:
+            await settled(self.on_report(RequestContext.of(asce, ctx, msg), result))
+        else:
+            # In the next turn: whoever waits may release the association, and the report is to be
+            # answered before.
+            asce.clock.callLater(0, _fire, waiting, result)
         return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
+
+    # -- reports that are waited for ---------------------------------------------------------------
+
+    @cached_property
+    def _waiting(self) -> dict[str, defer.Deferred[CommitmentResult]]:
+        """Who waits for a report, by transaction UID."""
+        return {}
+
+    def await_report(self, transaction_uid: str) -> defer.Deferred[CommitmentResult]:
+        """Wait for the report of a transaction, on whatever association it comes.
+
+        Cancelling the Deferred forgets the wait; a report that comes then goes to :meth:`on_report`.
+        """
+        waiting: defer.Deferred[CommitmentResult] = defer.Deferred(
+            lambda _: self.forget_report(transaction_uid)
+        )
+        self._waiting[transaction_uid] = waiting
+        return waiting
+
+    def forget_report(self, transaction_uid: str) -> None:
+        """Wait no longer."""
+        self._waiting.pop(transaction_uid, None)
+
+
+def _fire(waiting: defer.Deferred[CommitmentResult], result: CommitmentResult) -> None:
+    if not waiting.called:
+        waiting.callback(result)
 
 
 def _information(ctx: PContextDef, msg: Request) -> Dataset:
@@ -331,22 +406,31 @@ async def request_commitment(
 ) -> CommitmentResult:
     """Ask for the safekeeping of instances, and wait for the report, whichever way it comes.
 
-    The AE must have :class:`StorageCommitment` as SCP; and listen, where the peer reports on an association
+    The AE must have :class:`StorageCommitment` as SCP, and must listen where the peer reports on an association
     of its own.
 
     Args:
-        transaction_uid: None makes one.
+        asce: The association to ask on.
+        uids: (SOP class, SOP instance) of each instance.
+        transaction_uid: The transaction UID; None makes a new one.
         timeout: Seconds to the report.
         scu: What sends the request, as :meth:`Association.get_scu` gives it; None asks for that.
 
     Raises:
+        LocalProtocolError: The AE has no :class:`StorageCommitment` that could receive the report.
         StatusError: The peer refused the request.
         DCMTimeoutError: No report came in time.
         NetDICOMError: The association ended before the request was answered.
     """
+    registration = asce.scp_for(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)
+    service = None if registration is None else registration.service
+    if not isinstance(service, StorageCommitment):
+        raise LocalProtocolError(
+            "request_commitment waits for a report, and this AE has no service that receives one: "
+            "add_scp(StorageCommitment())"
+        )
     uid = transaction_uid or str(generate_uid())
-    ae = asce.ae
-    waiting = ae.await_commitment(uid)
+    waiting = service.await_report(uid)
     try:
         ask = scu or asce.get_scu(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)
         status = await ask(uid, list(uids))
@@ -355,7 +439,6 @@ async def request_commitment(
         waiting.addTimeout(
             timeout, asce.clock, lambda *_: defer.fail(DCMTimeoutError("commitment", timeout))
         )
-        result: CommitmentResult = await waiting
-        return result
+        return await waiting
     finally:
-        ae.forget_commitment(uid)
+        service.forget_report(uid)

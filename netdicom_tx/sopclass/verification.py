@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from twisted.internet import defer
 
 from ..asceprovider import Association
 from ..dimsemessages import CEchoRQ, Request
-from ..hooks import Hooks
+from ..hooks import Hooks, RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import VERIFICATION_SOP_CLASS
-from .base import answers, sop_classes
+from .base import MessageDispatcherSCP, sop_classes
 
-__all__ = ["verification_scp", "verification_scu"]
+__all__ = ["Verification", "verification_scp", "verification_scu"]
 
 
 @sop_classes([VERIFICATION_SOP_CLASS])
@@ -34,9 +35,30 @@ def verification_scu(
     return asce.request(request, ctx).addCallback(status_of)
 
 
-@answers("C-ECHO")
-@sop_classes([VERIFICATION_SOP_CLASS])
-def verification_scp(asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
-    """Answer C-ECHO with what ``AE.on_receive_echo`` returns."""
-    hooks: Hooks = asce.ae
-    return hooks.on_receive_echo(ctx)
+class Verification(MessageDispatcherSCP):
+    """Verification, as SCP.
+
+    Args:
+        on_echo: Answers a request with a status; without it ``AE.on_receive_echo(context)`` does.
+    """
+
+    sop_classes: ClassVar[tuple[str, ...]] = (VERIFICATION_SOP_CLASS,)
+    operations: ClassVar[tuple[str, ...]] = ("C-ECHO",)
+
+    def __init__(
+        self, *, on_echo: Callable[[RequestContext], int | Awaitable[int]] | None = None
+    ) -> None:
+        self._use(on_echo=on_echo)
+
+    def c_echo(self, asce: Association, ctx: PContextDef, msg: Request) -> int | Awaitable[int]:
+        """Answer C-ECHO (PS3.4 A.4)."""
+        return self.on_echo(RequestContext.of(asce, ctx, msg))
+
+    def on_echo(self, context: RequestContext) -> int | Awaitable[int]:
+        """Say whether the AE is there; see :meth:`AE.on_receive_echo`."""
+        hooks: Hooks = context.association.ae
+        return hooks.on_receive_echo(context)
+
+
+#: Answers C-ECHO with what ``AE.on_receive_echo`` returns.
+verification_scp = Verification()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 from pydicom.dataset import Dataset
 
 from ..asceprovider import Association, ResponseStream
-from ..dimsemessages import Request
 from ..negotiation import PContextDef
 from ..statuses import Status
 from ..uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS
-from .base import answers, sop_classes
-from .query_retrieve import qr_find_scp, qr_find_scu
+from .base import sop_classes
+from .query_retrieve import QueryRetrieveFind, qr_find_scu
 
-__all__ = ["modality_work_list_scp", "modality_work_list_scu"]
+__all__ = ["ModalityWorklist", "modality_work_list_scp", "modality_work_list_scu"]
 
 
 @sop_classes([MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS])
@@ -30,8 +29,17 @@ def modality_work_list_scu(
     return qr_find_scu(asce, ctx, ds, msg_id, timeout=timeout)
 
 
-@answers("C-FIND")
-@sop_classes([MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS])
-def modality_work_list_scp(asce: Association, ctx: PContextDef, msg: Request) -> Any:
-    """Answer with what ``AE.on_receive_find`` yields; its ``context`` tells it from other queries."""
-    return qr_find_scp(asce, ctx, msg)
+class ModalityWorklist(QueryRetrieveFind):
+    """The modality worklist, as SCP.
+
+    Args:
+        on_find: Answers a query, as :meth:`AE.on_receive_find` does; without it that hook is asked, whose
+            ``context`` tells a worklist query from others.
+        on_extended: Answers extended negotiation, as for :class:`~netdicom_tx.sopclass.QueryRetrieveFind`.
+    """
+
+    sop_classes: ClassVar[tuple[str, ...]] = (MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,)
+
+
+#: Answers a worklist query with what ``AE.on_receive_find`` yields.
+modality_work_list_scp = ModalityWorklist()

@@ -186,7 +186,8 @@ class Modality(AE):
 
     def __init__(self, title: str) -> None:
         super().__init__(title)
-        self.add_scu(storage_commitment_scu).add_scp(StorageCommitment())
+        self.commitment = StorageCommitment()
+        self.add_scu(storage_commitment_scu).add_scp(self.commitment)
 
 
 class OurTests(TestCase):
@@ -265,7 +266,7 @@ class OurTests(TestCase):
         """PS3.7 10.1.1.1.8; who waits for a report waits on."""
         ae = Modality("OURSCU")
         here = await self.listen(ae)
-        waiting = ae.await_commitment("1.2.1")
+        waiting = ae.commitment.await_report("1.2.1")
         good = request_information("1.2.1", self.references)
         foreign = request_information("1.2.99", self.references)
         no_transaction = data_set(ReferencedSOPSequence=good.ReferencedSOPSequence)

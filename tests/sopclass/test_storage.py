@@ -27,7 +27,7 @@ from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import DataSetError, decode, read_file_meta
 from netdicom_tx.exceptions import LocalProtocolError
-from netdicom_tx.sopclass import Instance
+from netdicom_tx.sopclass import Arrival, Instance
 from netdicom_tx.sopclass.storage import MoveOriginator, store_instance
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
@@ -411,11 +411,34 @@ def test_the_status_is_what_the_hook_gives(answer: Any, originator: int | None):
         move_originator_application_entity_title=None if originator is None else "MOVER",
         move_originator_message_id=originator,
     )
-    arrivals = ae.watch_arrivals("MOVER", 7)
+    arrivals: list[Arrival] = []
+    storage_scp.watch_arrivals(ae, "MOVER", 7, arrivals)
     assert received(ae, asked) == [0xB000]
     raised = answer.__code__.co_names[:1] == ("_raise",)
     told = [(each.sop_instance_uid, each.status) for each in arrivals]
     assert told == ([] if originator is None or raised else [("1.2.3", 0xB000)])
+    storage_scp.forget_arrivals(ae, "MOVER", 7)
+
+
+def test_arrivals_are_told_to_who_watches_them():
+    """PS3.7 9.3.1.1: a C-STORE of a C-MOVE names its originator. Each AE of a service has its own."""
+    ae, other = Store(), Store()
+    theirs = CStoreRQ(
+        affected_sop_class_uid=CT,
+        affected_sop_instance_uid="1.2.3",
+        message_id=1,
+        data_set=b"octets",
+        move_originator_application_entity_title="US",
+        move_originator_message_id=7,
+    )
+    arrived: dict[str, list[Arrival]] = {"ours": [], "another": [], "elsewhere": []}
+    storage_scp.watch_arrivals(ae, "US", 7, arrived["ours"])
+    storage_scp.watch_arrivals(ae, "US", 8, arrived["another"])
+    storage_scp.watch_arrivals(other, "US", 7, arrived["elsewhere"])
+    assert received(ae, theirs, store_rq(2)) == [0, 0]
+    assert arrived == {"ours": [Arrival(CT, "1.2.3", 0)], "another": [], "elsewhere": []}
+    for each, message_id in ((ae, 7), (ae, 8), (other, 7)):
+        storage_scp.forget_arrivals(each, "US", message_id)
 
 
 async def _later(status: int) -> int:

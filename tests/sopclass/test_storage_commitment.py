@@ -9,10 +9,10 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from netdicom_tx import AE, EventHandlingError, RemoteAE, StatusError
+from netdicom_tx import AE, EventHandlingError, RemoteAE, StatusError, applicationentity
 from netdicom_tx.dimsemessages import NActionRQ, NEventReportRQ
 from netdicom_tx.dsutils import encode
-from netdicom_tx.exceptions import DCMTimeoutError
+from netdicom_tx.exceptions import DCMTimeoutError, LocalProtocolError
 from netdicom_tx.sopclass import (
     CommitmentResult,
     StorageCommitment,
@@ -124,6 +124,37 @@ def test_a_report_that_never_comes_is_a_timeout(pair: Pair) -> None:
     success_of(pair.requestor.release())
     pair.advance(21)
     assert isinstance(failure_of(done), DCMTimeoutError)
+
+
+def test_without_a_service_that_takes_the_report_nothing_is_asked(pair: Pair) -> None:
+    """Nobody would hear of the report: an error at once, not one after the whole timeout."""
+    scu = applicationentity.AE("DEAF").add_scu(storage_commitment_scu)
+    with connected(scu, pair.scp) as deaf:
+        failed = defer.Deferred.fromCoroutine(request_commitment(deaf.requestor, UIDS))
+        error = failure_of(failed)
+    assert isinstance(error, LocalProtocolError)
+    assert "add_scp(StorageCommitment())" in str(error)
+    assert pair.scp.asked == []  # type: ignore[attr-defined]
+
+
+def test_a_report_is_answered_before_who_waits_for_it_goes_on(pair: Pair) -> None:
+    registration = pair.scu.supported_scp.find(COMMITMENT)
+    assert registration is not None
+    waiting, forgotten = (registration.service.await_report(uid) for uid in ("1.9", "1.8"))
+    waiting.addCallback(lambda _: pair.requestor.abort())
+    forgotten.cancel()
+    assert isinstance(failure_of(forgotten), defer.CancelledError)
+    node, ctx = StorageCommitment(), pair.acceptor.contexts_for(COMMITMENT)[0]
+    sent = [
+        defer.Deferred.fromCoroutine(
+            node.deliver(pair.acceptor, ctx, None, Report(uid, tuple(UIDS), ()))
+        )
+        for uid in ("1.8", "1.9")
+    ]
+    pair.advance(1)
+    assert [int(success_of(each)) for each in sent] == [0, 0]
+    assert not pair.requestor.is_open
+    assert pair.scu.reports == [("1.8", tuple(UIDS), ())]  # type: ignore[attr-defined]
 
 
 def test_a_request_that_cannot_be_handled_is_0110(pair: Pair) -> None:

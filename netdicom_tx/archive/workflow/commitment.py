@@ -33,6 +33,7 @@ from ...applicationentity import AE, RemoteAE
 from ...asceprovider import Association
 from ...dsutils import DataSetError
 from ...exceptions import NetDICOMError, StatusError
+from ...hooks import RequestContext
 from ...negotiation import PContextDef
 from ...sopclass import StorageCommitment
 from ...sopclass.storage_commitment import Report, report_to, send_report
@@ -133,26 +134,28 @@ class ArchiveCommitment(StorageCommitment):
         in_thread: Callable[..., defer.Deferred[Any]],
         peers: Mapping[str, RemoteAE],
     ) -> None:
+        super().__init__()
         self._ae = ae
         self._index = index
         self._runner = runner
         self._queue = runner.queue
         self._in_thread = in_thread
         self._peers = peers
-        # What decide() has written down, for owe(), which follows it in the same turn.
+        # What on_request() has written down, for owe(), which follows it in the same turn.
         self._accepted: dict[tuple[Association, str], _Accepted] = {}
         runner.performers[KIND] = self.perform
 
     # -- the request -------------------------------------------------------------------------------
 
-    async def decide(
-        self, asce: Association, transaction_uid: str, uids: list[_Reference]
+    async def on_request(
+        self, context: RequestContext, transaction_uid: str, uids: list[_Reference]
     ) -> tuple[RemoteAE | None, Iterable[_Reference], Iterable[tuple[str, str, int]]]:
-        """Write the request down; what is kept is found out when it was answered.
+        """Write the request down; what is kept is found out after it was answered.
 
         Raises:
             StatusError: 0x0213, it cannot be written down.
         """
+        asce = context.association
         requestor = asce.calling_ae_title
         try:
             accepted = await self._in_thread(self._accept, requestor, transaction_uid, uids)
