@@ -1,12 +1,11 @@
-"""The tutorial on ``netdicom``, run as it stands: its node, its file, and its console blocks on a terminal.
+"""The tutorials, run as they stand: their node, their files, and their console blocks on a terminal.
 
 What is marked ``<!-- run -->`` is a session: lines that begin with ``$`` are typed, the others are
 expected. ``...`` stands for anything on its line, alone on a line for any lines; spaces count as one.
+What is marked ``<!-- log -->`` is in the log of the node.
 """
 
-import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from support.commands.running import on_a_terminal
-from support.interop.peers import Process, accepts_connections, free_port
+from support.interop.peers import Process, accepts_connections, free_port, program
+from support.shell import ROOT, environment, put_commands
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "tutorial" / "retrieve.md"
-_BLOCK = re.compile(r"<!-- (run|node|file: \S+) -->\n```\w+\n(.*?)```", re.DOTALL)
-# The ports of the page: the node's, and the one at which it sends to us.
+TUTORIALS = ROOT / "docs" / "tutorial"
+_BLOCK = re.compile(r"<!-- (run|log|node|file: \S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+# The ports of the pages: the node's, and the one at which it sends to us.
 PORTS = ("11112", "11113")
 
 
@@ -56,14 +55,7 @@ class Terminal:
     def __init__(self, directory: Path, commands: Path) -> None:
         self.directory = directory
         self._status = 0
-        self._environment = {
-            "PATH": f"{commands}:{os.defpath}",
-            "HOME": str(directory),
-            "TERM": "dumb",
-            "COLUMNS": "200",
-            "PYTHONUTF8": "1",
-            "PYTHONPATH": str(ROOT),
-        }
+        self._environment = environment(commands, directory)
 
     def type(self, command: str) -> str:
         """What it says, on stdout and stderr."""
@@ -75,50 +67,60 @@ class Terminal:
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Path:
-    """``netdicom``, ``twistd`` and ``python`` for the PATH."""
+    """A directory for the PATH."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    for name, arguments in (
-        ("netdicom", "-m netdicom_tx"),
-        ("twistd", "-m twisted.scripts.twistd"),
-        ("python", ""),
-    ):
-        script = directory / name
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-        script.chmod(0o755)
+    put_commands(directory)
     return directory
 
 
-def blocks() -> list[tuple[str, str]]:
-    return _BLOCK.findall(PAGE.read_text("utf-8"))
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The marked blocks of a page, with what each is."""
+    return _BLOCK.findall((TUTORIALS / page).read_text("utf-8"))
 
 
-def test_the_tutorial_works_as_it_stands(tmp_path: Path, commands: Path) -> None:
-    """From echo to retrieve, against the node that it starts."""
+def follow(page: str, node_directory: Path, terminal: Terminal) -> None:
+    """Do what a page says, with free ports in the place of its own."""
     ports = {port: str(free_port()) for port in PORTS}
 
     def here(text: str) -> str:
         for port, ours in ports.items():
             text = text.replace(port, ours)
-        return text
+        return text.replace("/home/you/netdicom_tx", str(node_directory))
 
-    (node_directory := tmp_path / "node").mkdir()
-    (directory := tmp_path / "here").mkdir()
-    terminal = Terminal(directory, commands)
     with closing(_Node(node_directory)) as node:
-        for kind, text in blocks():
+        for kind, text in blocks(page):
             if kind == "node":
                 node.start(here(text).split(), ports[PORTS[0]])
+            elif kind == "log":
+                assert here(text).strip() in node.log
             elif kind.startswith("file: "):
-                (directory / kind.removeprefix("file: ")).write_text(here(text), "utf-8")
+                (terminal.directory / kind.removeprefix("file: ")).write_text(here(text), "utf-8")
             else:
                 for command, expected in sessions(here(text)):
                     said = terminal.type(command)
                     assert matches(said, expected), f"$ {command}\n{said}"
 
 
+def test_the_first_images_are_stored_as_the_tutorial_says(tmp_path: Path, commands: Path) -> None:
+    """By DCMTK and by a program, in the directory of the node: a checkout."""
+    program("storescu")
+    (checkout := tmp_path / "checkout").mkdir()
+    (checkout / "docs").symlink_to(ROOT / "docs")
+    follow("store.md", checkout, Terminal(checkout, commands))
+
+
+def test_the_tutorial_from_echo_to_retrieve_works_as_it_stands(
+    tmp_path: Path, commands: Path
+) -> None:
+    """By the ``netdicom`` command, in a directory of its own."""
+    (node := tmp_path / "node").mkdir()
+    (here := tmp_path / "here").mkdir()
+    follow("retrieve.md", node, Terminal(here, commands))
+
+
 class _Node:
-    """The ``twistd`` of the page, at a port of the test's."""
+    """The ``twistd`` of a page, at a port of the test's."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -126,14 +128,23 @@ class _Node:
 
     def start(self, words: list[str], port: str) -> None:
         assert words[:3] == ["twistd", "-n", "dicom"]
-        self._process = Process(
+        self._process = process = Process(
             self._directory / "node.log",
-            *(sys.executable, "-m", "twisted", "dicom"),
-            *words[3:],
+            *(sys.executable, Path(sys.executable).with_name("twistd")),
+            *words[1:],
             *("--listen", f"tcp:{port}:interface=127.0.0.1"),
             PYTHONPATH=str(ROOT),
         )
-        self._process.ready(lambda: accepts_connections(int(port)), "listening node")
+        process.ready(
+            lambda: "listening on" in process.text() and accepts_connections(int(port)),
+            "listening node",
+        )
+
+    @property
+    def log(self) -> str:
+        """What it has printed."""
+        assert self._process is not None, "the page has started no node"
+        return self._process.text()
 
     def close(self) -> None:
         if self._process is not None:
@@ -161,8 +172,14 @@ def test_what_was_said_is_held_against_what_is_written(
     assert matches(said, expected) is result
 
 
-def test_the_page_has_all_it_promises() -> None:
-    text = "".join(text for kind, text in blocks() if kind == "run")
-    assert {f"$ netdicom {each} " in text for each in ("echo", "store", "find", "get", "move")} == {
-        True
-    }
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [
+        ("store.md", ["echoscu ", "python docs/examples/echo_scu.py", "storescu "]),
+        ("store.md", ["python docs/examples/store_scu.py"]),
+        ("retrieve.md", [f"netdicom {each} " for each in ("echo", "store", "find", "get", "move")]),
+    ],
+)
+def test_the_pages_have_all_they_promise(page: str, wanted: list[str]) -> None:
+    typed = "".join(text for kind, text in blocks(page) if kind == "run")
+    assert [each for each in wanted if f"$ {each}" not in typed] == []
