@@ -16,12 +16,9 @@ import sqlalchemy as sa
 
 from .engine import migrate, open_engine
 
-__all__ = ["Database", "EngineDatabase", "big_integer"]
+__all__ = ["Database", "EngineDatabase"]
 
 _T = TypeVar("_T")
-
-#: For keys that are counted: SQLite counts rows only with a column of this very type.
-big_integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class Database(Protocol):

@@ -30,6 +30,7 @@ __all__ = [
     "Attribute",
     "Level",
     "attributes_of",
+    "big_integer",
     "header",
     "instance",
     "metadata",
@@ -211,8 +212,8 @@ metadata = sa.MetaData()
 
 # Compared octet by octet everywhere: ranges of dates and prefixes of names rely on it.
 _Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-# SQLite counts rows only with a column of this very type.
-_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+#: The type of keys that the database counts: SQLite counts rows only with a column of exactly this type.
+big_integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def _text(name: str, **options: Any) -> sa.Column[str]:
@@ -231,12 +232,12 @@ def _columns(level: Level) -> list[sa.Column[Any]]:
 
 
 def _identifier() -> sa.Column[int]:
-    return sa.Column("id", _Id, primary_key=True, autoincrement=True)
+    return sa.Column("id", big_integer, primary_key=True, autoincrement=True)
 
 
 def _parent(table: sa.Table, *, nullable: bool = False) -> sa.Column[int]:
     """The row of the level above."""
-    return sa.Column("parent_id", _Id, sa.ForeignKey(table.c.id), nullable=nullable)
+    return sa.Column("parent_id", big_integer, sa.ForeignKey(table.c.id), nullable=nullable)
 
 
 patient = sa.Table(
@@ -280,7 +281,7 @@ instance = sa.Table(
 header = sa.Table(
     "header",
     metadata,
-    sa.Column("instance_id", _Id, sa.ForeignKey(instance.c.id), primary_key=True),
+    sa.Column("instance_id", big_integer, sa.ForeignKey(instance.c.id), primary_key=True),
     # Deflated data set (RFC 1951) in the encoding of the file, without long values.
     sa.Column("data", sa.LargeBinary, nullable=False),
 )

@@ -39,10 +39,9 @@ from ...sopclass import StorageCommitment
 from ...sopclass.storage_commitment import Report, report_to, send_report
 from ...statuses import Status
 from ..encoded.walk import InvalidDataSetError
-from ..index.database import big_integer
 from ..index.index import Index, IndexUnavailableError, InstanceRef
 from ..index.record import digest_of, record_of
-from ..index.schema import instance, metadata
+from ..index.schema import big_integer, instance, metadata
 from .outbound import GiveUpError, QueueRunner, Task
 
 __all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment", "peer_of"]

@@ -33,8 +33,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ...exceptions import NetDICOMError
-from ..index.database import Database, big_integer
-from ..index.schema import metadata
+from ..index.database import Database
+from ..index.schema import big_integer, metadata
 
 __all__ = [
     "DEAD",

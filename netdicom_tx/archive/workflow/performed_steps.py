@@ -52,9 +52,9 @@ from ...sopclass.procedure_step import (
     updated,
 )
 from ...uids import DEFAULT_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
-from ..index.database import Database, big_integer
+from ..index.database import Database
 from ..index.index import IndexUnavailableError
-from ..index.schema import instance, metadata, series, study
+from ..index.schema import big_integer, instance, metadata, series, study
 from .commitment import expect_success, peer_of
 from .outbound import GiveUpError, NotYetError, QueueRunner, Task
 from .worklist import StepKey

@@ -40,8 +40,8 @@ from ...uids import (
 from ..encoded.elements import CANONICAL, elements
 from ..encoded.values import NUMBERS, codecs_of, text_of
 from ..encoded.walk import INFLATED_LIMIT, InvalidDataSetError
-from ..index.database import Database, big_integer
-from ..index.schema import metadata
+from ..index.database import Database
+from ..index.schema import big_integer, metadata
 from .worklist import IWorklistSource, StepKey, WorklistItem
 
 __all__ = [
