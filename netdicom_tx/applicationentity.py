@@ -13,9 +13,11 @@ from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorTime,
+    IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
@@ -185,16 +187,16 @@ class AE(Hooks):
         """Open an association.
 
         Args:
-            remote_ae: Whom to call.
+            remote_ae: The application entity to call.
             contexts: Abstract syntax -> transfer syntaxes to propose, or pairs of the two that
-                become one context each; None means those of all services registered with
-                :meth:`add_scu`.
+                become one context each. None means those of all services registered with
+                :meth:`add_scu`, and what their sub-operations need: those of the storage classes that C-GET
+                brings and this AE serves, as many as there is room for.
             for_files: Part 10 files that are to be stored: the contexts are derived from them, one
                 for each SOP class and transfer syntax. More than 128 need
                 :func:`~netdicom_tx.sopclass.store_all`.
-            roles: Role selection (PS3.7 D.3.3.4). Without it we are SCU; and for the storage
-                classes that C-GET brings back, SCP: those that this AE serves are proposed with a
-                C-GET service, as many as there is room for.
+            roles: Role selection (PS3.7 D.3.3.4). Without it we are SCU, and SCP of what the sub-operations of
+                a proposed service need.
             user_items: Further user information, such as extended negotiation.
 
         Returns:
@@ -220,36 +222,37 @@ class AE(Hooks):
         asce.request_pdu = request
         asce.calling_ae_title = self.ae_title
         asce.called_ae_title = remote_ae.ae_title
+        connecting = self._associate(asce, remote_ae, request, endpoint)
+        return defer.Deferred.fromCoroutine(connecting)
+
+    async def _associate(
+        self,
+        asce: Association,
+        remote_ae: RemoteAE,
+        request: AAssociateRQ,
+        endpoint: IStreamClientEndpoint,
+    ) -> Association:
+        timeouts = self.timeouts
         established = asce.established()
-        factory = DULRequestorFactory(request, asce, clock=self.clock, timeouts=self.timeouts)
+        factory = DULRequestorFactory(request, asce, clock=self.clock, timeouts=timeouts)
         connecting = endpoint.connect(factory)
-        connecting.addTimeout(self.timeouts.connect, self.clock)
-
-        result: defer.Deferred[Association] = defer.Deferred(
-            lambda _: (established if asce.peer_address is not None else connecting).cancel()
-        )
-
-        def failed(failure: Failure) -> None:
-            error: BaseException | None = failure.value
-            if isinstance(error, defer.TimeoutError):
-                error = DCMTimeoutError("connect", self.timeouts.connect)
-            elif not isinstance(error, defer.CancelledError):
-                error = ConnectionLostError(
-                    f"no connection to {remote_ae.ae_title} at {_where(remote_ae)}: "
-                    f"{failure.getErrorMessage()}"
-                )
-                error.__cause__ = failure.value
-            if not result.called:
-                result.errback(error)
-            # It fails as well when it was cancelled between the transport and the endpoint.
+        connecting.addTimeout(timeouts.connect, self.clock, _connect_timed_out)
+        try:
+            await connecting
+        except BaseException as error:
+            # An endpoint that wraps another one may have a transport, and fail all the same.
             established.addErrback(lambda _: None)
-
-        def answered(outcome: Association | Failure) -> None:
-            if not result.called:
-                result.callback(outcome)
-
-        connecting.addCallbacks(lambda _: established.addBoth(answered), failed)
-        return result
+            asce.abort()
+            if isinstance(error, DCMTimeoutError | defer.CancelledError):
+                raise
+            if isinstance(error, ConnectingCancelledError):
+                # Twisted's own word for it, which is not a CancelledError.
+                raise defer.CancelledError from error
+            raise ConnectionLostError(
+                f"no connection to {remote_ae.ae_title} at {_where(remote_ae)}: "
+                f"{Failure().getErrorMessage()}"
+            ) from error
+        return await established
 
     def _plan(
         self,
@@ -471,6 +474,11 @@ class AE(Hooks):
 
 def _is_registered(uid: str) -> bool:
     return uids.name(uid) != uid
+
+
+def _connect_timed_out(result: object, seconds: float) -> object:
+    """What a connection attempt becomes that was cancelled because its time was up."""
+    return Failure(DCMTimeoutError("connect", seconds)) if isinstance(result, Failure) else result
 
 
 def _where(remote: RemoteAE) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,14 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from twisted.internet import defer
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionRefusedError,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -576,10 +584,11 @@ def test_an_endpoint_that_cannot_be_cancelled_changes_nothing():
     assert isinstance(failure_of(opening), ConnectionLostError)
 
 
-@pytest.mark.parametrize("then", ["connected", "failed"])
+@pytest.mark.parametrize("then", ["connected", "failed", "silent"])
 def test_cancelling_between_the_transport_and_the_endpoint_gives_up(then):
-    """An endpoint that wraps another may take its time to say that it is connected."""
+    """An endpoint that wraps another may take its time to say that it is connected, and know no cancelling."""
     endpoint, clock, opening = connecting()
+    endpoint.connecting._canceller = None
     protocol = endpoint.factory.buildProtocol(None)
     transport = StringTransport()
     protocol.makeConnection(transport)
@@ -588,9 +597,30 @@ def test_cancelling_between_the_transport_and_the_endpoint_gives_up(then):
     assert transport.value().endswith(AAbort(0, 0).encode())
     if then == "connected":
         endpoint.connecting.callback(protocol)
-    else:
+    elif then == "failed":
         endpoint.connecting.errback(ConnectionRefusedError())
     protocol.connectionLost(Failure(ConnectionDone()))
+    assert clock.getDelayedCalls() == []
+
+
+def test_cancelling_is_a_cancelled_error_whatever_the_endpoint_calls_it():
+    """Twisted's endpoints fail with a ConnectingCancelledError, which is not a CancelledError."""
+    endpoint, clock, opening = connecting()
+    twisted = ConnectingCancelledError(IPv4Address("TCP", "127.0.0.1", 104))
+    endpoint.connecting._canceller = lambda d: d.errback(twisted)
+    opening.cancel()
+    assert isinstance(failure_of(opening), defer.CancelledError)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_time_that_is_up_is_a_timeout_whatever_the_endpoint_calls_it():
+    endpoint, clock, opening = connecting()
+    twisted = ConnectingCancelledError(IPv4Address("TCP", "127.0.0.1", 104))
+    endpoint.connecting._canceller = lambda d: d.errback(twisted)
+    clock.advance(TIMEOUTS.connect)
+    error = failure_of(opening)
+    assert isinstance(error, DCMTimeoutError)
+    assert error.timer == "connect"
     assert clock.getDelayedCalls() == []
 
 
@@ -909,6 +939,25 @@ class SocketTests(TestCase):
             ConnectionLostError, match=f"no connection to SCP at tcp:127.0.0.1:{number}"
         ):
             await self.scu.request_association(self.remote(number))
+
+    async def test_an_attempt_that_hangs_is_cancelled_or_timed_out(self):
+        """A listener whose backlog is full answers no SYN (Linux)."""
+        with socket.socket() as full, ExitStack() as stack:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            remote = self.remote(full.getsockname()[1])
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    waiting.connect(full.getsockname())
+            opening = self.scu.request_association(remote)
+            opening.cancel()
+            with pytest.raises(defer.CancelledError):
+                await opening
+            self.scu.timeouts = Timeouts(connect=0.05)
+            with pytest.raises(DCMTimeoutError, match="'connect'"):
+                await self.scu.request_association(remote)
 
     async def test_a_peer_that_says_nothing_is_a_timeout(self):
         from twisted.internet import reactor
