@@ -1,8 +1,8 @@
-"""Associations that are kept for the next operation: reuse, limits, idle release, reconnect with back-off.
+"""Associations that are kept open for the next operation, within a limit for each peer.
 
 Opening an association costs a connection and two round trips; a thousand small operations should
-share one. What is borrowed is given back open, and released when nobody has wanted it for a
-while::
+share one. An association that was borrowed stays open when it is given back, and is released when nobody has
+wanted it for a while::
 
     pool = AssociationPool(ae)
     async with pool.association(remote) as asce:
@@ -13,27 +13,69 @@ while::
 
 from __future__ import annotations
 
+import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from .applicationentity import AE, RemoteAE
+from .applicationentity import AE, Contexts, RemoteAE
 from .asceprovider import Association
 from .exceptions import (
     AssociationRejectedError,
     ConnectionLostError,
     DCMTimeoutError,
     LocalProtocolError,
-    NetDICOMError,
 )
+from .userdataitems import RoleSelection, UserDataItem
 
 __all__ = ["AssociationPool"]
+
+
+class _Wanted:
+    """What is asked for: a peer, and what is proposed to it."""
+
+    def __init__(
+        self,
+        remote_ae: RemoteAE,
+        contexts: Contexts | None,
+        for_files: Iterable[str | os.PathLike[str]] | None,
+        roles: Iterable[RoleSelection],
+        user_items: Iterable[UserDataItem],
+    ) -> None:
+        self.remote_ae = remote_ae
+        self.contexts: Contexts | None = contexts
+        pairs: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+        if contexts is not None:
+            is_mapping = isinstance(contexts, Mapping)
+            items = contexts.items() if isinstance(contexts, Mapping) else contexts
+            pairs = tuple((uid, tuple(syntaxes)) for uid, syntaxes in items)
+            self.contexts = dict(pairs) if is_mapping else pairs
+        self.for_files = None if for_files is None else tuple(os.fspath(each) for each in for_files)
+        self.roles = tuple(roles)
+        self.user_items = tuple(user_items)
+        self.key: Hashable = (
+            remote_ae,
+            isinstance(contexts, Mapping),
+            pairs,
+            self.for_files,
+            self.roles,
+            self.user_items,
+        )
+
+    def open(self, ae: AE) -> defer.Deferred[Association]:
+        return ae.request_association(
+            self.remote_ae,
+            self.contexts,
+            for_files=self.for_files,
+            roles=self.roles,
+            user_items=self.user_items,
+        )
 
 
 class _Peer:
@@ -44,16 +86,21 @@ class _Peer:
         self.borrowed = 0
         self.waiting: deque[defer.Deferred[None]] = deque()
 
+    @property
+    def is_unused(self) -> bool:
+        return not (self.idle or self.borrowed or self.waiting)
+
 
 class AssociationPool:
     """Open associations, by peer and contexts.
 
     Args:
-        ae: Who calls.
-        limit: Associations with one peer at once, for each set of contexts; who wants more waits.
+        ae: The application entity that calls.
+        limit: How many associations with one peer may be borrowed at the same time, for each set of contexts. A
+            borrower above the limit waits.
         idle: Seconds after which an association that nobody wants is released.
-        attempts: To open an association, when the peer cannot be reached or says that it has no room now
-            (rejected, transient); a permanent rejection is final at once.
+        attempts: How often the pool tries to open an association, when the peer cannot be reached or says that it
+            has no room now (rejected, transient). A permanent rejection is final at once.
         backoff: Seconds before the second attempt; doubled for each further one, with jitter.
     """
 
@@ -76,48 +123,78 @@ class AssociationPool:
         self._attempts = attempts
         self._backoff = backoff
         self._peers: dict[Hashable, _Peer] = {}
+        self._ending: set[Association] = set()
         self._is_closed = False
 
     @property
     def size(self) -> int:
-        """Associations that are open, borrowed or idle."""
-        return sum(len(peer.idle) + peer.borrowed for peer in self._peers.values())
+        """How many associations are open: borrowed, idle, or about to end."""
+        kept = sum(len(peer.idle) + peer.borrowed for peer in self._peers.values())
+        return kept + len(self._ending)
 
     @asynccontextmanager
     async def association(
         self,
         remote_ae: RemoteAE,
-        contexts: Mapping[str, Sequence[str]] | None = None,
-        **options: Any,
+        contexts: Contexts | None = None,
+        *,
+        for_files: Iterable[str | os.PathLike[str]] | None = None,
+        roles: Iterable[RoleSelection] = (),
+        user_items: Iterable[UserDataItem] = (),
     ) -> AsyncIterator[Association]:
         """Borrow an association for the time of an ``async with`` block.
 
-        It is given back when the block ends, with or without an exception; one that is over, or on
-        which something is still under way, is not used again.
+        It is given back when the block ends, with or without an exception. When something is still under way on
+        it, it is not lent again: it ends when that is done, or is aborted after ``timeouts.response`` seconds.
 
         Args:
-            remote_ae: As for :meth:`AE.request_association`, and so are the others.
+            remote_ae: The application entity to call; this and the others are as for
+                :meth:`AE.request_association`.
 
         Raises:
+            LocalProtocolError: The pool is closed.
             NetDICOMError: It cannot be opened, as :meth:`AE.request_association` says.
         """
-        key = _key(remote_ae, contexts, options)
-        peer = self._peers.setdefault(key, _Peer())
-        await self._turn(peer)
+        wanted = _Wanted(remote_ae, contexts, for_files, roles, user_items)
+        peer = self._peers.setdefault(wanted.key, _Peer())
         try:
-            asce = self._healthy(peer) or await self._open(remote_ae, contexts, options)
-        except BaseException:
-            self._next(peer)
-            raise
-        try:
-            yield asce
+            await self._turn(peer)
+            try:
+                asce = self._healthy(peer) or await self._open(wanted)
+                try:
+                    yield asce
+                finally:
+                    self._give_back(wanted.key, peer, asce)
+            finally:
+                self._next(peer)
         finally:
-            if asce.is_open and not asce.operations and not self._is_closed:
-                call = self._ae.clock.callLater(self._idle, self._expire, peer, asce)
-                peer.idle.append((asce, call))
-            elif asce.is_open:
-                asce.finish()
-            self._next(peer)
+            self._forget_unused(wanted.key, peer)
+
+    def _give_back(self, key: Hashable, peer: _Peer, asce: Association) -> None:
+        if asce.is_open and not asce.operations and not self._is_closed:
+            call = self._ae.clock.callLater(self._idle, self._expire, key, peer, asce)
+            peer.idle.append((asce, call))
+        else:
+            self._end(asce)
+
+    def _end(self, asce: Association) -> None:
+        """End an association when nothing is under way any more, and in any case after a while."""
+        if asce.error is not None:
+            return
+        self._ending.add(asce)
+        deadline = self._ae.clock.callLater(asce.timeouts.response, asce.abort)
+
+        def ended(_: object) -> None:
+            self._ending.discard(asce)
+            if deadline.active():
+                deadline.cancel()
+
+        asce.closed().addCallback(ended)
+        asce.finish()
+
+    def _forget_unused(self, key: Hashable, peer: _Peer) -> None:
+        if peer.is_unused and self._peers.get(key) is peer:
+            del self._peers[key]
 
     async def _turn(self, peer: _Peer) -> None:
         if self._is_closed:
@@ -144,64 +221,45 @@ class AssociationPool:
                 return asce
         return None
 
-    async def _open(
-        self,
-        remote_ae: RemoteAE,
-        contexts: Mapping[str, Sequence[str]] | None,
-        options: dict[str, Any],
-    ) -> Association:
+    async def _open(self, wanted: _Wanted) -> Association:
         delay = self._backoff
         for attempt in range(1, self._attempts + 1):
             try:
-                return await self._ae.request_association(remote_ae, contexts, **options)
+                return await wanted.open(self._ae)
             except (AssociationRejectedError, ConnectionLostError, DCMTimeoutError) as error:
                 final = isinstance(error, AssociationRejectedError) and error.result == 1
                 if final or attempt == self._attempts or self._is_closed:
                     raise
                 self._log.info(
                     "{peer}: attempt {attempt} of {attempts} failed: {error}",
-                    peer=remote_ae.ae_title,
+                    peer=wanted.remote_ae.ae_title,
                     attempt=attempt,
                     attempts=self._attempts,
                     error=error,
                 )
             # Jitter, so that many clients of a peer that comes back do not call at once.
-            pause: defer.Deferred[None] = defer.Deferred()
-            call = self._ae.clock.callLater(delay * random.uniform(0.5, 1), pause.callback, None)
-            try:
-                await pause
-            finally:
-                if call.active():
-                    call.cancel()
+            await deferLater(self._ae.clock, delay * random.uniform(0.5, 1))
             delay *= 2
         raise AssertionError("the loop returns or raises")
 
-    def _expire(self, peer: _Peer, asce: Association) -> None:
+    def _expire(self, key: Hashable, peer: _Peer, asce: Association) -> None:
         peer.idle = [entry for entry in peer.idle if entry[0] is not asce]
-        asce.finish()
+        self._end(asce)
+        self._forget_unused(key, peer)
 
     async def close(self) -> None:
-        """Release what is idle; what is borrowed ends when it is given back."""
+        """Release what is idle, and lend no more; what is borrowed ends when it is given back.
+
+        Returns when the idle associations, and those that were about to end, have ended.
+        """
         self._is_closed = True
-        idle = [entry for peer in self._peers.values() for entry in peer.idle]
-        for peer in self._peers.values():
-            peer.idle = []
+        for key, peer in list(self._peers.items()):
+            idle, peer.idle = peer.idle, []
+            for asce, call in idle:
+                call.cancel()
+                self._end(asce)
             while peer.waiting:
                 peer.waiting.popleft().errback(LocalProtocolError("the pool is closed"))
-        for asce, call in idle:
-            if call.active():
-                call.cancel()
-            if asce.is_open:
-                try:
-                    await asce.release()
-                except NetDICOMError as error:
-                    self._log.debug("{asce}: {error}", asce=asce, error=error)
-
-
-def _key(
-    remote_ae: RemoteAE,
-    contexts: Mapping[str, Sequence[str]] | None,
-    options: dict[str, Any],
-) -> Hashable:
-    needs = None if contexts is None else tuple((k, tuple(v)) for k, v in contexts.items())
-    return remote_ae, needs, tuple(sorted((k, repr(v)) for k, v in options.items()))
+            self._forget_unused(key, peer)
+        for asce in list(self._ending):
+            await asce.closed()

@@ -1,15 +1,24 @@
 """The pool of associations, over connections in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectingCancelledError
 
-from netdicom_tx import AE, AssociationPool, verification_scp, verification_scu
+from netdicom_tx import AE, AssociationPool, RemoteAE, verification_scp, verification_scu
 from netdicom_tx.exceptions import AssociationRejectedError, LocalProtocolError
+from netdicom_tx.sopclass import qr_find_scp, qr_find_scu
 from netdicom_tx.testing import Pair, failure_of, success_of
+from netdicom_tx.uids import STUDY_ROOT_FIND_SOP_CLASS as FIND
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
+from netdicom_tx.uids import ExplicitVRLittleEndian as EXPLICIT
+from netdicom_tx.uids import ImplicitVRLittleEndian as IMPLICIT
+from netdicom_tx.userdataitems import RoleSelection
 
 
 class Peer(AE):
@@ -152,3 +161,131 @@ def test_who_gives_up_waiting_leaves_the_place_to_others(pair: Pair, peer: Peer)
     assert success_of(one) == 0
     peer.on_receive_echo = lambda context: 0  # type: ignore[method-assign,assignment,return-value]
     assert success_of(run(echo(pool, pair, remote))) == 0
+
+
+# -- what is proposed ------------------------------------------------------------------------------------
+
+
+def test_contexts_may_be_pairs(pair: Pair, peer: Peer) -> None:
+    """As for request_association; an iterator of them too. Others have associations of their own."""
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    pairs = [(VERIFICATION_SOP_CLASS, [EXPLICIT]), (VERIFICATION_SOP_CLASS, [IMPLICIT])]
+
+    async def borrow(contexts: Any) -> list[str]:
+        async with pool.association(remote, contexts) as asce:
+            return [ctx.supported_ts for ctx in asce.contexts_for(VERIFICATION_SOP_CLASS)]
+
+    assert success_of(run(borrow(pairs))) == [EXPLICIT, IMPLICIT]
+    assert success_of(run(borrow(iter(pairs)))) == [EXPLICIT, IMPLICIT]
+    assert peer.asked == 1
+    assert success_of(run(borrow({VERIFICATION_SOP_CLASS: [EXPLICIT, IMPLICIT]}))) == [EXPLICIT]
+    assert (peer.asked, pool.size) == (2, 2)
+
+
+def test_other_options_are_other_associations(pair: Pair, peer: Peer) -> None:
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    role = RoleSelection(VERIFICATION_SOP_CLASS, True, True)
+
+    async def borrow(**options: Any) -> None:
+        async with pool.association(remote, **options):
+            pass
+
+    for options in ({}, {"roles": [role]}, {"roles": (role,)}, {"roles": iter([role])}):
+        success_of(run(borrow(**options)))
+    assert peer.asked == 2
+
+
+# -- what is left ----------------------------------------------------------------------------------------
+
+
+def test_peers_that_nobody_wants_leave_nothing_behind(pair: Pair, peer: Peer) -> None:
+    """A gateway that calls ever new peers, or titles, does not grow."""
+    pool = AssociationPool(pair.scu, idle=30)
+    for number in range(50):
+        remote = replace(pair.remote(), ae_title=f"PEER{number}")
+        assert success_of(run(echo(pool, pair, remote))) == 0
+    assert (peer.asked, pool.size, len(pool._peers)) == (50, 50, 50)
+    pair.advance(30)
+    assert (pool.size, len(pool._peers), len(peer.associations)) == (0, 0, 0)
+    assert pair.clock.getDelayedCalls() == []
+
+
+def test_a_peer_that_cannot_be_had_leaves_nothing_behind(pair: Pair, peer: Peer) -> None:
+    def always() -> None:
+        raise AssociationRejectedError(1, 1, 7)
+
+    peer.reject = always
+    pool = AssociationPool(pair.scu)
+    failure_of(run(echo(pool, pair, pair.remote())))
+    assert pool._peers == {}
+
+
+def test_what_is_under_way_when_it_is_given_back_counts_until_it_has_ended(
+    pair: Pair, peer: Peer
+) -> None:
+    answer: defer.Deferred[int] = defer.Deferred()
+    peer.on_receive_echo = lambda context: answer  # type: ignore[method-assign,assignment,return-value]
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+
+    async def leave() -> list[defer.Deferred[int]]:
+        async with pool.association(remote) as asce:
+            return [asce.get_scu(VERIFICATION_SOP_CLASS)()]
+
+    (status,) = success_of(run(leave()))
+    assert pool.size == 1
+    answer.callback(0)
+    assert success_of(status) == 0
+    assert (pool.size, len(peer.associations)) == (0, 0)
+
+
+def test_what_never_ends_is_aborted_in_the_end(pair: Pair, peer: Peer) -> None:
+    """A stream that nobody reads holds the transport: the association ends all the same."""
+    matches = [Dataset() for _ in range(2000)]
+    peer.on_receive_find = lambda context, ds: matches  # type: ignore[method-assign]
+    peer.add_scp(qr_find_scp)
+    pair.scu.add_scu(qr_find_scu)
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+
+    async def first() -> Any:
+        async with pool.association(remote) as asce:
+            stream = asce.get_scu(FIND)(Dataset())
+            return [stream, await anext(stream)]
+
+    stream, _ = success_of(run(first()))
+    closing = run(pool.close())
+    pair.advance(pair.scu.timeouts.response)
+    assert success_of(closing) is None
+    assert (pool.size, len(peer.associations), len(pair.scu.associations)) == (0, 0, 0)
+    stream.done.addErrback(lambda _: None)
+
+
+def test_a_pool_that_closes_tells_who_waits_and_takes_back_what_is_borrowed(
+    pair: Pair, peer: Peer
+) -> None:
+    answer: defer.Deferred[int] = defer.Deferred()
+    peer.on_receive_echo = lambda context: answer  # type: ignore[method-assign,assignment,return-value]
+    pool, remote = AssociationPool(pair.scu, limit=1), pair.remote()
+    borrowed, waiting = run(echo(pool, pair, remote)), run(echo(pool, pair, remote))
+    assert success_of(run(pool.close())) is None
+    assert "closed" in str(failure_of(waiting))
+    answer.callback(0)
+    assert success_of(borrowed) == 0
+    assert (pool.size, len(pool._peers), len(peer.associations)) == (0, 0, 0)
+
+
+def test_a_borrower_that_is_cancelled_gets_nothing(pair: Pair, peer: Peer) -> None:
+    """However the endpoint calls it: no other attempt is made."""
+    hanging: list[defer.Deferred[Any]] = []
+
+    class Hanging:
+        def connect(self, factory: Any) -> defer.Deferred[Any]:
+            error = ConnectingCancelledError(IPv4Address("TCP", "127.0.0.1", 104))
+            hanging.append(defer.Deferred(lambda d: d.errback(error)))
+            return hanging[-1]
+
+    pool = AssociationPool(pair.scu)
+    waiting = run(echo(pool, pair, RemoteAE("PEER", Hanging())))  # type: ignore[arg-type]
+    waiting.cancel()
+    assert isinstance(failure_of(waiting), defer.CancelledError)
+    assert (len(hanging), pool.size, pool._peers) == (1, 0, {})
+    assert pair.clock.getDelayedCalls() == []
