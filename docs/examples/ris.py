@@ -1,16 +1,20 @@
-"""Worklist, procedure steps and commitment, as SCP: what a small RIS answers."""
+"""Worklist, procedure steps and storage commitment as SCP: the core of a small RIS."""
 
 from pydicom.dataset import Dataset
 from twisted.internet.threads import deferToThread
 
 from netdicom_tx import AE, StatusError, statuses
 from netdicom_tx.archive.workflow.worklist import Worklist
-from netdicom_tx.sopclass import StorageCommitment, modality_work_list_scp
-from netdicom_tx.sopclass.procedure_step import ModalityPerformedProcedureStep, updated
+from netdicom_tx.sopclass import (
+    ModalityPerformedProcedureStep,
+    ModalityWorklist,
+    StorageCommitment,
+    updated,
+)
 
 
 class Schedule:
-    """A worklist source: here one step, else what your database has for the day."""
+    """A worklist source: one step here, the day's steps of your database in practice."""
 
     def items(self, identifier):
         step = Dataset()
@@ -30,31 +34,27 @@ class Schedule:
 class RIS(AE):
     def __init__(self, title, source, in_thread=deferToThread):
         super().__init__(title)
-        self.worklist = Worklist([source], in_thread)
         self.steps = {}
-        self.kept = set()  # SOP Instance UIDs of what is safe
-        self.add_scp(modality_work_list_scp)
-        self.add_scp(ModalityPerformedProcedureStep())
-        self.add_scp(StorageCommitment())
+        self.kept = set()  # SOP Instance UIDs of the instances that are safe
+        self.add_scp(ModalityWorklist(on_find=Worklist([source], in_thread).find))
+        self.add_scp(ModalityPerformedProcedureStep(on_create=self.begin, on_set=self.change))
+        self.add_scp(StorageCommitment(on_request=self.commit))
 
-    def on_receive_find(self, context, ds):
-        return self.worklist.find(context, ds)
-
-    def on_mpps_create(self, uid, ds):
+    def begin(self, context, uid, ds):
         if uid in self.steps:
             raise StatusError(statuses.DUPLICATE_SOP_INSTANCE)
         self.steps[uid] = ds
 
-    def on_mpps_set(self, uid, modifications):
+    def change(self, context, uid, modifications):
         if uid not in self.steps:
             raise StatusError(statuses.NO_SUCH_SOP_INSTANCE)
         self.steps[uid] = updated(self.steps[uid], modifications)
 
-    def on_commitment_request(self, remote_ae, uids):
+    def commit(self, context, transaction_uid, uids):
         success = [each for each in uids if each[1] in self.kept]
         failure = [
             (*each, StorageCommitment.NO_SUCH_OBJECT_INSTANCE)
             for each in uids
             if each[1] not in self.kept
         ]
-        return None, success, failure  # reported on the association of the request
+        return None, success, failure  # None: report on the association of the request
