@@ -10,7 +10,7 @@ the association ends, every Deferred that waits for it fails with one and the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -52,7 +52,7 @@ from .fragments import (
     fragment_again,
     fragment_command,
 )
-from .negotiation import NO_WINDOW, Offer, PContextDef, Window
+from .negotiation import NO_WINDOW, Agreed, Offer, PContextDef, Window
 from .operations import Operation
 from .pdu import (
     AAbort,
@@ -68,10 +68,7 @@ from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
 from .userdataitems import (
-    AsynchronousOperationsWindow,
     SOPClassExtendedNegotiation,
-    UserIdentity,
-    UserIdentityResponse,
 )
 
 __all__ = [
@@ -173,7 +170,7 @@ class Association:
         #: Octets that the peer admits in a P-DATA-TF; 0 means no limit.
         self.send_limit = 0
         #: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
-        self.extended: dict[str, bytes] = {}
+        self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
@@ -412,40 +409,19 @@ class Association:
         return self._established
 
     def _confirm(self, answer: AAssociateAC) -> None:
-        request = self.request_pdu
-        assert request is not None
-        self._tell(answer.deviations(request))
+        assert self.request_pdu is not None
+        self._tell(answer.deviations(self.request_pdu))
         self._stop(self._associate_timer)
         try:
-            self.accepted_contexts = negotiation.accepted_contexts(request, answer)
+            agreed = negotiation.confirmed(self.request_pdu, answer)
         except PDUProcessingError as error:
             self._require_dul().invalid(error)
             return
-        identity = request.user_item(UserIdentity)
-        if (
-            identity is not None
-            and identity.positive_response_requested
-            and answer.user_item(UserIdentityResponse) is None
-        ):
-            # PS3.7 D.3.3.7.2: absent when the acceptor does not check identities.
-            self._end(AssociationError("the peer did not confirm the user identity"))
+        except AssociationError as error:
+            self._end(error)
             self._require_dul().abort()
             return
-        self.response_pdu = answer
-        self.send_limit = answer.maximum_length
-        self.extended = {
-            item.sop_class_uid: item.application_information
-            for item in answer.user_items(SOPClassExtendedNegotiation)
-        }
-        proposed = request.user_item(AsynchronousOperationsWindow)
-        window = answer.user_item(AsynchronousOperationsWindow)
-        if proposed is not None and window is not None:
-            # PS3.7 D.3.3.3.2: not more than was proposed; 0 is no limit.
-            self.window = Window(
-                min(window.invoked, proposed.invoked) or window.invoked or proposed.invoked,
-                min(window.performed, proposed.performed) or window.performed or proposed.performed,
-            )
-        self._open()
+        self._open(agreed)
         failure: Failure | None = None
         try:
             self._ae.on_association_response(answer)
@@ -462,7 +438,6 @@ class Association:
         self.request_pdu = request
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
-        self.send_limit = request.maximum_length
         self._tell(request.deviations)
         dul = self._require_dul()
         try:
@@ -484,41 +459,23 @@ class Association:
         if rejection is not None:
             self._reject(rejection)
             return
-        answers, self.accepted_contexts = negotiation.answer_contexts(request, self._offer)
-        window, self.window = negotiation.answer_window(
-            request.user_item(AsynchronousOperationsWindow), self._ae.window
+        agreed = negotiation.answer(
+            request,
+            offers=self._ae.offer,
+            window=self._ae.window,
+            receive_limit=dul.machine.receive_limit,
+            extended=partial(self._ae.answer_extended, self),
         )
-        extended = [
-            SOPClassExtendedNegotiation(item.sop_class_uid, information)
-            for item in request.user_items(SOPClassExtendedNegotiation)
-            if (information := self._ae.answer_extended(self, item)) is not None
-        ]
-        self.extended = {item.sop_class_uid: item.application_information for item in extended}
-        user_information = (
-            *negotiation.identification(dul.machine.receive_limit),
-            *((window,) if window is not None else ()),
-            *negotiation.answer_roles(request, self._offer),
-            *extended,
-        )
-        answer = AAssociateAC(
-            presentation_contexts=answers,
-            user_information=user_information,
-            reserved=request.reserved,
-        )
-        self.response_pdu = answer
-        self._open()
+        self._open(agreed)
         self._log.info(
             "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
             peer=self.peer_title,
             address=self.peer_address,
             called=printable(self.called_ae_title),
-            accepted=len(self.accepted_contexts),
-            proposed=len(answers),
+            accepted=len(agreed.contexts),
+            proposed=len(agreed.answer.presentation_contexts),
         )
-        dul.accept(answer)
-
-    def _offer(self, abstract_syntax: str) -> Offer | None:
-        return self._ae.offer(abstract_syntax)
+        dul.accept(agreed.answer)
 
     def _reject(self, rejection: AAssociateRJ) -> None:
         error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
@@ -537,7 +494,12 @@ class Association:
             self._log.failure("on_association_request failed", failure)
             self._reject(AAssociateRJ(2, 1, 1))
 
-    def _open(self) -> None:
+    def _open(self, agreed: Agreed) -> None:
+        self.response_pdu = agreed.answer
+        self.accepted_contexts = dict(agreed.contexts)
+        self.window = agreed.window
+        self.send_limit = agreed.send_limit
+        self.extended = agreed.extended
         self._is_established = True
         self._reader = MessageReader(self.accepted_contexts, self._open_sink)
         if not self.is_requestor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .exceptions import LocalProtocolError, PDUProcessingError
+from .exceptions import AssociationError, LocalProtocolError, PDUProcessingError
 from .pdu import (
     AAssociateAC,
     AAssociateRJ,
@@ -33,20 +33,26 @@ from .userdataitems import (
     ImplementationVersionName,
     MaximumLength,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UserDataItem,
+    UserIdentity,
+    UserIdentityResponse,
 )
 
 __all__ = [
     "MAXIMUM_CONTEXTS",
     "NO_WINDOW",
+    "Agreed",
     "Offer",
     "PContextDef",
     "Window",
     "accepted_contexts",
+    "answer",
     "answer_contexts",
     "answer_roles",
     "answer_window",
     "check_context_ids",
+    "confirmed",
     "contexts_for_instances",
     "identification",
     "plan_contexts",
@@ -113,6 +119,25 @@ class Window:
 
 #: Without negotiation there is one operation at a time (PS3.7 D.3.3.3).
 NO_WINDOW = Window(1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What the two sides of an association have agreed on, from one side's own view.
+
+    Attributes:
+        answer: The A-ASSOCIATE-AC that says so.
+        contexts: The accepted presentation contexts, with this side's roles, by ID.
+        window: Operations outstanding at once.
+        send_limit: The largest P-DATA-TF that the peer admits, in octets; 0 means no limit.
+        extended: The answers to SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
+    """
+
+    answer: AAssociateAC
+    contexts: Mapping[int, PContextDef]
+    window: Window
+    send_limit: int
+    extended: Mapping[str, bytes]
 
 
 def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
@@ -238,6 +263,44 @@ def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, 
             context.context_id, uid, context.transfer_syntax, as_scu, as_scp
         )
     return accepted
+
+
+def confirmed(request: AAssociateRQ, answer: AAssociateAC) -> Agreed:
+    """What a requestor and its acceptor have agreed on, when the acceptor has accepted.
+
+    Raises:
+        PDUProcessingError: The answer names a transfer syntax that was not proposed.
+        AssociationError: The acceptor did not confirm the user identity, which the request asked
+            for.
+    """
+    contexts = accepted_contexts(request, answer)
+    identity = request.user_item(UserIdentity)
+    if (
+        identity is not None
+        and identity.positive_response_requested
+        and answer.user_item(UserIdentityResponse) is None
+    ):
+        # PS3.7 D.3.3.7.2: absent when the acceptor does not check identities.
+        raise AssociationError("the peer did not confirm the user identity")
+    proposed = request.user_item(AsynchronousOperationsWindow)
+    granted = answer.user_item(AsynchronousOperationsWindow)
+    window = NO_WINDOW
+    if proposed is not None and granted is not None:
+        # PS3.7 D.3.3.3.2: the answer is not larger than the proposal.
+        window = Window(
+            _smaller(granted.invoked, proposed.invoked),
+            _smaller(granted.performed, proposed.performed),
+        )
+    return Agreed(
+        answer=answer,
+        contexts=contexts,
+        window=window,
+        send_limit=answer.maximum_length,
+        extended={
+            item.sop_class_uid: item.application_information
+            for item in answer.user_items(SOPClassExtendedNegotiation)
+        },
+    )
 
 
 _RESULT_WORDS = {
@@ -416,3 +479,46 @@ def answer_window(
 def _smaller(a: int, b: int) -> int:
     """The smaller of two limits, of which 0 is none."""
     return min(a, b) if a and b else a or b
+
+
+def answer(
+    request: AAssociateRQ,
+    *,
+    offers: Callable[[str], Offer | None],
+    window: Window,
+    receive_limit: int,
+    extended: Callable[[SOPClassExtendedNegotiation], bytes | None],
+) -> Agreed:
+    """How an acceptor accepts a request, when there is no reason to reject it.
+
+    Args:
+        offers: What we have for an abstract syntax; None when nothing.
+        window: The operations at once that we would do.
+        receive_limit: The largest P-DATA-TF that we admit, in octets; 0 means no limit.
+        extended: Our answer to SOP class extended negotiation; None leaves it unanswered.
+    """
+    contexts, accepted = answer_contexts(request, offers)
+    window_item, agreed_window = answer_window(
+        request.user_item(AsynchronousOperationsWindow), window
+    )
+    extensions = {
+        item.sop_class_uid: information
+        for item in request.user_items(SOPClassExtendedNegotiation)
+        if (information := extended(item)) is not None
+    }
+    return Agreed(
+        answer=AAssociateAC(
+            presentation_contexts=contexts,
+            user_information=(
+                *identification(receive_limit),
+                *((window_item,) if window_item is not None else ()),
+                *answer_roles(request, offers),
+                *(SOPClassExtendedNegotiation(*each) for each in extensions.items()),
+            ),
+            reserved=request.reserved,
+        ),
+        contexts=accepted,
+        window=agreed_window,
+        send_limit=request.maximum_length,
+        extended=extensions,
+    )

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netdicom_tx.exceptions import LocalProtocolError, PDUProcessingError
+from netdicom_tx import negotiation
+from netdicom_tx.exceptions import AssociationError, LocalProtocolError, PDUProcessingError
 from netdicom_tx.negotiation import (
     MAXIMUM_CONTEXTS,
     NO_WINDOW,
@@ -19,6 +20,7 @@ from netdicom_tx.negotiation import (
     answer_roles,
     answer_window,
     check_context_ids,
+    confirmed,
     contexts_for_instances,
     identification,
     plan_contexts,
@@ -39,7 +41,10 @@ from netdicom_tx.userdataitems import (
     ImplementationVersionName,
     MaximumLength,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UserDataItem,
+    UserIdentity,
+    UserIdentityResponse,
 )
 from support.layouts import TABLES
 
@@ -502,3 +507,86 @@ def test_an_answered_window_is_never_larger_than_the_offer(invoked, performed, o
         assert offered == 0 or 0 < said <= offered
         assert ours == 0 or 0 < said <= ours
     assert (view.performed, view.invoked) == (item.invoked, item.performed)
+
+
+# -- what both sides have agreed on ---------------------------------------------------------------
+
+
+def accepting(proposal: AAssociateRQ, ours: Window = NO_WINDOW) -> negotiation.Agreed:
+    """What an acceptor of CT agrees on that admits 4096 octets and answers extensions backwards."""
+    return negotiation.answer(
+        proposal,
+        offers=offering(CT=Offer([IMPLICIT])),
+        window=ours,
+        receive_limit=4096,
+        extended=lambda item: item.application_information[::-1] or None,
+    )
+
+
+def test_both_sides_agree_on_the_same():
+    proposal = request(
+        (CT, (EXPLICIT, IMPLICIT)),
+        (MR, (IMPLICIT,)),
+        items=(
+            MaximumLength(16384),
+            AsynchronousOperationsWindow(4, 2),
+            RoleSelection(CT, True, True),
+            SOPClassExtendedNegotiation(CT, b"ab"),
+            SOPClassExtendedNegotiation(MR, b""),
+        ),
+    )
+    acceptor = accepting(proposal, Window(8, 3))
+    requestor = confirmed(proposal, acceptor.answer)
+    assert acceptor.contexts == {1: PContextDef(1, CT, IMPLICIT, as_scu=False, as_scp=True)}
+    assert requestor.contexts == {1: PContextDef(1, CT, IMPLICIT, as_scu=True, as_scp=False)}
+    assert (acceptor.window, requestor.window) == (Window(2, 3), Window(3, 2))
+    assert (acceptor.send_limit, requestor.send_limit) == (16384, 4096)
+    assert acceptor.extended == requestor.extended == {CT: b"ba"}
+    assert requestor.answer is acceptor.answer
+
+
+def test_nothing_is_agreed_on_that_was_not_asked_for():
+    proposal = request((CT, (IMPLICIT,)))
+    acceptor = accepting(proposal, Window(8, 8))
+    assert acceptor.answer.user_information == identification(4096)
+    assert acceptor.answer.reserved == proposal.reserved
+    assert acceptor.window == NO_WINDOW
+    unasked = answer((1, 0, IMPLICIT), items=(AsynchronousOperationsWindow(8, 8),))
+    assert confirmed(proposal, unasked).window == NO_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("proposed", "granted", "window"),
+    [
+        ((0, 0), (5, 7), Window(5, 7)),
+        ((4, 2), (0, 0), Window(4, 2)),
+        ((4, 2), (9, 9), Window(4, 2)),
+        ((0, 0), (0, 0), Window(0, 0)),
+    ],
+)
+def test_a_granted_window_is_not_larger_than_the_proposal(proposed, granted, window):
+    """PS3.7 D.3.3.3.2; 0 is unlimited."""
+    proposal = request((CT, (IMPLICIT,)), items=(AsynchronousOperationsWindow(*proposed),))
+    said = answer((1, 0, IMPLICIT), items=(AsynchronousOperationsWindow(*granted),))
+    assert confirmed(proposal, said).window == window
+
+
+@pytest.mark.parametrize(
+    ("positive", "answered", "is_confirmed"),
+    [(True, True, True), (True, False, False), (False, False, True)],
+)
+def test_an_identity_must_be_confirmed_when_that_was_asked_for(positive, answered, is_confirmed):
+    """PS3.7 D.3.3.7.2: an acceptor that does not check identities sends no response item."""
+    proposal = request((CT, (IMPLICIT,)), items=(UserIdentity(1, b"user", b"", positive),))
+    items = (UserIdentityResponse(b""),) if answered else ()
+    said = answer((1, 0, IMPLICIT), items=items)
+    if is_confirmed:
+        assert confirmed(proposal, said).contexts
+    else:
+        with pytest.raises(AssociationError, match="did not confirm"):
+            confirmed(proposal, said)
+
+
+def test_an_answer_that_was_not_proposed_is_not_agreed_on():
+    with pytest.raises(PDUProcessingError):
+        confirmed(request((CT, (IMPLICIT,))), answer((1, 0, EXPLICIT)))
