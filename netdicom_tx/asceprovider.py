@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import dsutils, negotiation, statuses
+from .channel import Channel
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Dispatcher, Registration
@@ -48,9 +49,6 @@ from .exceptions import (
 from .fragments import (
     DataSetSink,
     MessageReader,
-    fragment,
-    fragment_again,
-    fragment_command,
 )
 from .negotiation import NO_WINDOW, Agreed, Offer, PContextDef, Window
 from .operations import Operation
@@ -167,14 +165,12 @@ class Association:
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self.window: Window = NO_WINDOW
-        #: Octets that the peer admits in a P-DATA-TF; 0 means no limit.
-        self.send_limit = 0
         #: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
         self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
-        self._dul: DULProtocol | None = None
+        self._channel = Channel(clock)
         self._is_established = False
         self._error: NetDICOMError | None = None  # why it is over
         self._established: defer.Deferred[Association] | None = None
@@ -204,10 +200,14 @@ class Association:
         self._is_starting = False  # operations of the backlog
         self._unsent = 0  # final responses that the transport has no room for
         self._answered: set[int] = set()
-        self._holders: set[object] = set()
         self._deviations: set[str] = set()
 
     # -- facts -----------------------------------------------------------------------------------
+
+    @property
+    def send_limit(self) -> int:
+        """The largest P-DATA-TF that the peer admits, in octets; 0 means no limit."""
+        return self._channel.send_limit
 
     def __repr__(self) -> str:
         way = "to" if self.is_requestor else "from"
@@ -329,7 +329,7 @@ class Association:
     # -- the upper layer tells (UpperLayerUser) ------------------------------------------------------
 
     def connected(self, dul: DULProtocol) -> None:
-        self._dul = dul
+        self._channel.attach(dul)
         self.peer_address = dul.peer
         self._ae.association_opened(self)
         if self.is_requestor:
@@ -343,7 +343,7 @@ class Association:
             return
         match what:
             case AAssociateRQ() if self._error is not None:
-                self._require_dul().abort()  # this side has ended it before it began
+                self._channel.dul.abort()  # this side has ended it before it began
             case AAssociateRQ():
                 defer.Deferred.fromCoroutine(self._decide(what)).addErrback(self._decision_failed)
             case AAssociateAC():
@@ -372,14 +372,14 @@ class Association:
 
     def stalled(self, seconds: float) -> None:
         self._end(DCMTimeoutError("send", seconds))
-        dul = self._require_dul()
+        dul = self._channel.dul
         dul.abort()
         # The A-ABORT stands behind what the peer does not take.
         dul.abort_transport()
 
     def sending_failed(self, error: Exception) -> None:
         self._end(LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}"))
-        self._require_dul().abort()
+        self._channel.dul.abort()
 
     def disconnected(self, reason: Failure) -> None:
         self._is_disconnected = True
@@ -387,11 +387,6 @@ class Association:
             self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
         self._ae.association_closed(self)
         self._fire_closed()
-
-    def _require_dul(self) -> DULProtocol:
-        if self._dul is None:
-            raise LocalProtocolError("the association has no transport yet")
-        return self._dul
 
     # -- establishment -------------------------------------------------------------------------------
 
@@ -415,11 +410,11 @@ class Association:
         try:
             agreed = negotiation.confirmed(self.request_pdu, answer)
         except PDUProcessingError as error:
-            self._require_dul().invalid(error)
+            self._channel.dul.invalid(error)
             return
         except AssociationError as error:
             self._end(error)
-            self._require_dul().abort()
+            self._channel.dul.abort()
             return
         self._open(agreed)
         failure: Failure | None = None
@@ -439,7 +434,7 @@ class Association:
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
         self._tell(request.deviations)
-        dul = self._require_dul()
+        dul = self._channel.dul
         try:
             negotiation.check_context_ids(request)
         except PDUProcessingError as error:
@@ -487,7 +482,7 @@ class Association:
             error=error,
         )
         self._end(error)
-        self._require_dul().reject(rejection)
+        self._channel.dul.reject(rejection)
 
     def _decision_failed(self, failure: Failure) -> None:
         if self._error is None:
@@ -498,7 +493,7 @@ class Association:
         self.response_pdu = agreed.answer
         self.accepted_contexts = dict(agreed.contexts)
         self.window = agreed.window
-        self.send_limit = agreed.send_limit
+        self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
         self._is_established = True
         self._reader = MessageReader(self.accepted_contexts, self._open_sink)
@@ -525,9 +520,7 @@ class Association:
         if self._verdict is not None:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
             self.clock.callLater(0, self._verdict.cancel)
-        if self._holders and self._dul is not None:
-            self._holders.clear()
-            self._dul.resume_reading()  # to see the peer close
+        self._channel.end()
         outstanding = self._take_outstanding()
         for _, message, _ in self._backlog.values():
             give_up(message.data_set)
@@ -566,10 +559,10 @@ class Association:
 
     def _timed_out(self, timer: str, seconds: float) -> None:
         self._end(DCMTimeoutError(timer, seconds))
-        self._require_dul().abort()
+        self._channel.dul.abort()
 
     def _check_idle(self) -> None:
-        dul = self._require_dul()
+        dul = self._channel.dul
         quiet = self.clock.seconds() - dul.last_received
         left = self.timeouts.idle - quiet
         if self._owed or (self.operations and not self._sink):
@@ -590,13 +583,11 @@ class Association:
         """
         if self._error is None:
             self._end(AssociationAbortedError(0, 0, by_peer=False))
-            if self._dul is not None:
-                self._dul.abort()
+            self._channel.abort()
 
     def drop(self) -> None:
         """Close the connection without waiting for the peer; what it has not taken is lost."""
-        if self._dul is not None:
-            self._dul.abort_transport()
+        self._channel.drop()
 
     def finish(self) -> None:
         """End it in order when nothing is under way any more; at once when it is not open."""
@@ -647,7 +638,7 @@ class Association:
     def _release_when_quiet(self) -> None:
         if not self._released or self._is_releasing or self._outstanding or self._waiting:
             return
-        dul = self._require_dul()
+        dul = self._channel.dul
         if not dul.machine.is_established:
             return
         if self._is_performing and not self._is_impatient:
@@ -678,7 +669,7 @@ class Association:
         )
 
     def _release_answered(self) -> None:
-        dul = self._require_dul()
+        dul = self._channel.dul
         if dul.machine.may_answer_release:
             dul.answer_release()  # the acceptor's end of a collision (AR-10, AR-4)
         self._end(AssociationReleasedError())
@@ -697,7 +688,7 @@ class Association:
         self._answer_release()
 
     def _answer_release(self) -> None:
-        dul = self._require_dul()
+        dul = self._channel.dul
         if not dul.machine.may_answer_release:
             return
         if dul.is_congested:
@@ -736,7 +727,7 @@ class Association:
         try:
             complete = self._reader.receive(piece)
         except RemoteProtocolError as error:
-            self._require_dul().invalid(error)
+            self._channel.dul.invalid(error)
             return
         if complete is None:
             return
@@ -836,21 +827,21 @@ class Association:
             self._perform(*self._backlog.popitem(last=False)[1])
         self._is_starting = False
         if self._backlog:
-            self.pause(self._backlog)
+            self._channel.pause(self._backlog, for_peer=True)
         else:
-            self.resume(self._backlog)
+            self._channel.resume(self._backlog)
 
     def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
         """Answer a request that no service sees."""
         give_up(message.data_set)
-        dul = self._require_dul()
+        dul = self._channel.dul
         if self._error is not None or not dul.machine.may_send_data:
             return  # in Sta7 a request may come, but no answer go
-        self._write(message.response(status), ctx.id)
-        if dul.is_congested and id(dul) not in self._holders:
-            # Refusals have no window: who does not take them is not asked for more.
-            self.pause(dul)
-            dul.when_writable().addBoth(lambda _: self.resume(dul))
+        self._channel.send(message.response(status), ctx.id)
+        if dul.is_congested and not self._channel.is_held_by(dul):
+            # No window bounds refusals: a peer that does not take them is asked for no more.
+            self._channel.pause(dul)
+            dul.when_writable().addBoth(lambda _: self._channel.resume(dul))
         self._end_when_quiet()
 
     def _perform(
@@ -897,7 +888,7 @@ class Association:
         self._start_operations()
         if self._operations or self._backlog:
             return
-        if self._dul is not None and self._dul.machine.may_answer_release:
+        if self._channel.dul.machine.may_answer_release:
             self._stop(self._release_timer)
             self._answer_release()
         else:
@@ -941,11 +932,11 @@ class Association:
             raise AssociationReleasedError("the association is being released")
         context_id = ctx if isinstance(ctx, int) else ctx.id
         if not isinstance(message, Response) or Status(message.status).is_pending:
-            self._write(message, context_id)
+            self._channel.send(message, context_id)
             return
         self._unsent += 1
         try:
-            self._write(message, context_id, self._answer_sent)
+            self._channel.send(message, context_id, self._answer_sent)
         except LocalProtocolError:
             self._unsent -= 1
             raise
@@ -953,7 +944,7 @@ class Association:
 
     def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
         """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
-        return fragment_command(response, context_id=ctx.id, limit=self.send_limit)
+        return self._channel.pending_command(response, ctx.id)
 
     def send_pending(self, command: bytes, data_set: bytes, ctx: PContextDef) -> None:
         """Send a Pending response that differs from another in its data set alone.
@@ -965,17 +956,7 @@ class Association:
             raise self._error
         if self._is_releasing:
             raise AssociationReleasedError("the association is being released")
-        self._require_dul().send_message(
-            fragment_again(command, data_set, context_id=ctx.id, limit=self.send_limit)
-        )
-
-    def _write(
-        self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
-    ) -> None:
-        self._require_dul().send_message(self._pdus(message, context_id), on_sent)
-
-    def _pdus(self, message: Message, context_id: int) -> Iterator[bytes | bytearray]:
-        return fragment(message, context_id=context_id, limit=self.send_limit)
+        self._channel.send_pending(command, data_set, ctx.id)
 
     def _answer_sent(self) -> None:
         self._unsent -= 1
@@ -985,19 +966,11 @@ class Association:
     @property
     def is_congested(self) -> bool:
         """Whether the peer is behind with reading what we send."""
-        return self._dul is not None and self._dul.is_congested
+        return self._channel.is_congested
 
     async def breathe(self) -> None:
         """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
-        if self._dul is not None and self._dul.is_congested:
-            await self._dul.when_writable()
-            return
-        turn: defer.Deferred[None] = defer.Deferred()
-        call = self.clock.callLater(0, turn.callback, None)
-        try:
-            await turn
-        finally:
-            self._stop(call)
+        await self._channel.breathe()
 
     def next_message_id(self) -> int:
         """A message ID that is not in use: 1 to 65535."""
@@ -1120,7 +1093,7 @@ class Association:
         if one.pdus is not None or one.is_forgotten:
             return
         try:
-            one.pdus = made_ahead(self._pdus(one.message, one.ctx.id))
+            one.pdus = made_ahead(self._channel.pdus(one.message, one.ctx.id))
         except Exception as error:  # of the file of its data set, or whatever stands for one
             # Nothing of it has been sent, so it fails alone.
             del self._waiting[message_id]
@@ -1131,9 +1104,9 @@ class Association:
         assert message_id is not None
         # Recorded before it is written, so that an immediate answer finds it.
         self._outstanding[message_id] = one
-        pdus, one.pdus = one.pdus or self._pdus(one.message, one.ctx.id), None
+        pdus, one.pdus = one.pdus or self._channel.pdus(one.message, one.ctx.id), None
         try:
-            self._require_dul().send_message(pdus, partial(self._request_sent, one))
+            self._channel.dul.send_message(pdus, partial(self._request_sent, one))
         except NetDICOMError as error:
             del self._outstanding[message_id]
             one.fail(error)
@@ -1144,10 +1117,8 @@ class Association:
             self._start_response_timer(one)
 
     def _response_overdue(self, one: Outstanding, unsent_before: int = 0) -> None:
-        unsent = self._require_dul().unsent
-        if self._holders - {id(self._backlog)}:
-            # It is we who do not read; the answer may be here already. (A peer that asks for more
-            # than was negotiated is not read either, but that is its own affair.)
+        unsent = self._channel.dul.unsent
+        if self._channel.is_behind:
             one.timer = self.clock.callLater(one.timeout, self._response_overdue, one)
         elif self.clock.seconds() >= one.deadline:
             self._timed_out("total", self.timeouts.total)
@@ -1177,13 +1148,8 @@ class Association:
 
     def pause(self, holder: object) -> None:
         """Read nothing until every holder has called :meth:`resume`."""
-        if not self._holders and self._dul is not None:
-            self._dul.pause_reading()
-        self._holders.add(id(holder))
+        self._channel.pause(holder)
 
     def resume(self, holder: object) -> None:
-        """See :meth:`pause`."""
-        if id(holder) in self._holders:
-            self._holders.discard(id(holder))
-            if not self._holders and self._dul is not None:
-                self._dul.resume_reading()
+        """Let go of one hold; see :meth:`pause`."""
+        self._channel.resume(holder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from twisted.internet import defer
@@ -25,7 +25,6 @@ from netdicom_tx import (
     StatusError,
     Timeouts,
     Window,
-    store_in_file,
     verification_scp,
     verification_scu,
 )
@@ -68,66 +67,31 @@ from support.doubles import (
     RELEASE_RQ,
     VERIFICATION,
     Caller,
+    File,
+    Keeper,
     Node,
     RawPeer,
+    Slow,
     acceptance,
     calling,
+    context,
+    echo,
     echo_rq,
     find_rq,
+    keeping,
     message,
     p_data,
     pdu,
     request,
     run,
+    serving,
     store_rq,
+    wide,
 )
 from support.doubles import logged_failures as logged_failures
 
 WIDE = Window(3, 3)
 TIMEOUTS = Timeouts()
-
-
-def context(asce: Association, sop_class: str = VERIFICATION) -> PContextDef:
-    return asce.contexts_for(sop_class)[0]
-
-
-def echo(asce: Association, message_id: int | None = None, **options: Any) -> Any:
-    return asce.request(
-        CEchoRQ(affected_sop_class_uid=VERIFICATION, message_id=message_id),
-        context(asce),
-        **options,
-    )
-
-
-def wide(invoked: int = 3, performed: int = 3) -> tuple[Caller, Association]:
-    """A requestor that may have so many requests outstanding."""
-    ae = AE("CALLER", window=Window(invoked, performed))
-    return calling(
-        ae=ae, items=(MaximumLength(0), AsynchronousOperationsWindow(invoked, performed))
-    )
-
-
-class Slow:
-    """A service whose answers the test gives, each when it likes."""
-
-    def __init__(self) -> None:
-        self.running: dict[int, defer.Deferred[int]] = {}
-        self.cancelled: list[int] = []
-
-    def __call__(self, asce: Association, ctx: PContextDef, msg: Any) -> defer.Deferred[int]:
-        def cancel(_: object) -> None:
-            self.cancelled.append(msg.message_id)
-
-        self.running[msg.message_id] = defer.Deferred(cancel)
-        return self.running[msg.message_id]
-
-    def answer(self, message_id: int, status: int = 0) -> None:
-        self.running.pop(message_id).callback(status)
-
-
-def serving(service: Any, *uids: str, **options: Any) -> Node:
-    """A node with this service."""
-    return Node(AE("NODE", **options).add_scp(service, uids or [VERIFICATION]))
 
 
 # -- responses find their requests -----------------------------------------------------------------------
@@ -1626,71 +1590,13 @@ def test_answers_that_the_peer_does_not_take_keep_it_from_asking_more():
     node = Node()
     peer = node.associate()
     peer.transport.pauseProducing()
-    dul = node.association()._dul
+    dul = node.association()._channel.dul
     for n in range(1, 5001):
         peer.send(echo_rq(n))
     assert len(peer.transport._inbox) < 2000
     assert len(dul._queue) <= 1
     peer.transport.resumeProducing()
     assert len(peer.statuses()) == 5000
-
-
-class File(io.BytesIO):
-    """A file that fails where it is told to, and says when it is closed."""
-
-    def __init__(self, *failing: str, error: Exception | None = None) -> None:
-        super().__init__()
-        self._failing = failing
-        self._error = error or OSError(errno.ENOSPC, "no space left")
-
-    def _try(self, what: str) -> None:
-        if what in self._failing:
-            raise self._error
-
-    def write(self, data: Any) -> int:
-        self._try("write")
-        return super().write(data)
-
-    def seek(self, *where: int) -> int:
-        self._try("seek")
-        return super().seek(*where)
-
-    def close(self) -> None:
-        super().close()
-        self._try("close")
-
-
-class Keeper(AE):
-    """Receives data sets into files that the test has made."""
-
-    def __init__(self, *files: Any, start: int = 0) -> None:
-        super().__init__("NODE")
-        self.files = list(files)
-        self.start = start
-        self.seen: list[bytes] = []
-        self.answer: Any = 0
-
-        @store_in_file
-        def keep(asce: Association, ctx: PContextDef, msg: Any) -> Any:
-            self.seen.append(msg.data_set.read())
-            return self.answer
-
-        self.add_scp(keep, [CT])
-
-    def get_file(
-        self, asce: Association, context: PContextDef, command_set: Any
-    ) -> tuple[BinaryIO, int]:
-        assert command_set.data_set is None
-        file = self.files.pop(0)
-        if isinstance(file, Exception):
-            raise file
-        return file, self.start
-
-
-def keeping(*files: Any, **options: Any) -> tuple[Node, Keeper, RawPeer]:
-    ae = Keeper(*files, **options)
-    node = Node(ae.add_scp(verification_scp))
-    return node, ae, node.associate({CT: [IMPLICIT], VERIFICATION: [IMPLICIT]})
 
 
 def test_a_data_set_arrives_in_a_file_that_is_closed_at_the_end():
@@ -1908,59 +1814,6 @@ def test_an_operation_that_we_do_not_serve_is_refused(ae):
 # -- pressure --------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_read_until_every_holder_lets_go():
-    slow = Slow()
-    node = serving(slow)
-    peer = node.associate()
-    asce = node.association()
-    one, other = object(), object()
-    asce.pause(one)
-    asce.pause(other)
-    peer.send(echo_rq(1))
-    asce.resume(one)
-    asce.resume(one)
-    assert not slow.running
-    asce.resume(other)
-    assert slow.running
-
-
-def test_a_long_result_lets_others_have_their_turn():
-    node = Node()
-    node.associate()
-    order: list[str] = []
-    breath = defer.Deferred.fromCoroutine(node.association().breathe())
-    node.clock.callLater(0, order.append, "another")
-    breath.addCallback(lambda _: order.append("this"))
-    assert not breath.called
-    node.wire.run()
-    assert sorted(order) == ["another", "this"]
-
-
-def test_a_breath_that_is_not_taken_leaves_no_timer():
-    node = Node()
-    node.associate()
-    before = len(node.clock.getDelayedCalls())
-    breath = defer.Deferred.fromCoroutine(node.association().breathe())
-    breath.cancel()
-    assert isinstance(failure_of(breath), defer.CancelledError)
-    assert len(node.clock.getDelayedCalls()) == before
-
-
-def test_a_result_that_the_peer_does_not_read_waits():
-    node = serving(lambda asce, ctx, msg: (0, bytes(1 << 20)), FIND)
-    peer = node.associate({FIND: [IMPLICIT]})
-    asce = node.association()
-    assert not asce.is_congested
-    peer.transport.pauseProducing()
-    peer.send(find_rq(1))
-    assert asce.is_congested
-    breath = defer.Deferred.fromCoroutine(asce.breathe())
-    node.wire.run()
-    assert not breath.called
-    peer.transport.resumeProducing()
-    assert success_of(breath) is None
-
-
 def test_refusals_that_the_peer_does_not_take_keep_it_from_asking_more():
     """They are no operations, so the window does not bound them."""
     node = serving(lambda asce, ctx, msg: defer.Deferred(), VERIFICATION)
@@ -1969,7 +1822,7 @@ def test_refusals_that_the_peer_does_not_take_keep_it_from_asking_more():
     peer.transport.pauseProducing()
     for _ in range(5000):
         peer.send(echo_rq(1))
-    assert len(node.association()._dul._queue) < 10
+    assert len(node.association()._channel.dul._queue) < 10
     peer.transport.resumeProducing()
     assert peer.statuses() == [0x0210] * 5000
 

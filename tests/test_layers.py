@@ -35,6 +35,7 @@ ROWS = {
     ],
     "shell": [
         "dulprovider",
+        "channel",
         "requests",
         "datasinks",
         "dispatch",

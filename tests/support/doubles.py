@@ -6,9 +6,11 @@ happened when the call that made it returns.
 
 from __future__ import annotations
 
+import errno
+import io
 import struct
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pytest
 from twisted.internet import defer
@@ -19,7 +21,15 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from netdicom_tx import AE, Association, RemoteAE, verification_scp
+from netdicom_tx import (
+    AE,
+    Association,
+    PContextDef,
+    RemoteAE,
+    Window,
+    store_in_file,
+    verification_scp,
+)
 from netdicom_tx.dimsemessages import CEchoRQ, CFindRQ, CStoreRQ, Message, decode_command
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import (
@@ -29,7 +39,12 @@ from netdicom_tx.pdu import (
     PresentationContextRQ,
 )
 from netdicom_tx.testing import MemoryTransport, Wire, join, success_of
-from netdicom_tx.userdataitems import MaximumLength, UserDataItem, UserIdentity
+from netdicom_tx.userdataitems import (
+    AsynchronousOperationsWindow,
+    MaximumLength,
+    UserDataItem,
+    UserIdentity,
+)
 
 VERIFICATION = "1.2.840.10008.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -331,6 +346,110 @@ def calling(
     """A requestor with an established association to a raw peer."""
     caller = Caller(ae, contexts, **options)
     return caller, caller.accept(*items)
+
+
+# -- services and requests ------------------------------------------------------------------------------
+
+
+def context(asce: Association, sop_class: str = VERIFICATION) -> PContextDef:
+    return asce.contexts_for(sop_class)[0]
+
+
+def echo(asce: Association, message_id: int | None = None, **options: Any) -> Any:
+    return asce.request(
+        CEchoRQ(affected_sop_class_uid=VERIFICATION, message_id=message_id),
+        context(asce),
+        **options,
+    )
+
+
+def wide(invoked: int = 3, performed: int = 3) -> tuple[Caller, Association]:
+    """A requestor that may have so many requests outstanding."""
+    ae = AE("CALLER", window=Window(invoked, performed))
+    return calling(
+        ae=ae, items=(MaximumLength(0), AsynchronousOperationsWindow(invoked, performed))
+    )
+
+
+class Slow:
+    """A service whose answers the test gives, each when it likes."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, defer.Deferred[int]] = {}
+        self.cancelled: list[int] = []
+
+    def __call__(self, asce: Association, ctx: PContextDef, msg: Any) -> defer.Deferred[int]:
+        def cancel(_: object) -> None:
+            self.cancelled.append(msg.message_id)
+
+        self.running[msg.message_id] = defer.Deferred(cancel)
+        return self.running[msg.message_id]
+
+    def answer(self, message_id: int, status: int = 0) -> None:
+        self.running.pop(message_id).callback(status)
+
+
+def serving(service: Any, *uids: str, **options: Any) -> Node:
+    """A node with this service."""
+    return Node(AE("NODE", **options).add_scp(service, uids or [VERIFICATION]))
+
+
+class File(io.BytesIO):
+    """A file that fails where it is told to, and says when it is closed."""
+
+    def __init__(self, *failing: str, error: Exception | None = None) -> None:
+        super().__init__()
+        self._failing = failing
+        self._error = error or OSError(errno.ENOSPC, "no space left")
+
+    def _try(self, what: str) -> None:
+        if what in self._failing:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        self._try("write")
+        return super().write(data)
+
+    def seek(self, *where: int) -> int:
+        self._try("seek")
+        return super().seek(*where)
+
+    def close(self) -> None:
+        super().close()
+        self._try("close")
+
+
+class Keeper(AE):
+    """Receives data sets into files that the test has made."""
+
+    def __init__(self, *files: Any, start: int = 0) -> None:
+        super().__init__("NODE")
+        self.files = list(files)
+        self.start = start
+        self.seen: list[bytes] = []
+        self.answer: Any = 0
+
+        @store_in_file
+        def keep(asce: Association, ctx: PContextDef, msg: Any) -> Any:
+            self.seen.append(msg.data_set.read())
+            return self.answer
+
+        self.add_scp(keep, [CT])
+
+    def get_file(
+        self, asce: Association, context: PContextDef, command_set: Any
+    ) -> tuple[BinaryIO, int]:
+        assert command_set.data_set is None
+        file = self.files.pop(0)
+        if isinstance(file, Exception):
+            raise file
+        return file, self.start
+
+
+def keeping(*files: Any, **options: Any) -> tuple[Node, Keeper, RawPeer]:
+    ae = Keeper(*files, **options)
+    node = Node(ae.add_scp(verification_scp))
+    return node, ae, node.associate({CT: [IMPLICIT], VERIFICATION: [IMPLICIT]})
 
 
 # -- the log -----------------------------------------------------------------------------------------

@@ -1,0 +1,138 @@
+"""The transport of an association as its parts use it.
+
+Messages go out, cut to what the peer admits, and nothing is read while a part is behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+
+from .dimsemessages import Message, Response
+from .dulprovider import DULProtocol
+from .exceptions import LocalProtocolError
+from .fragments import fragment, fragment_again, fragment_command
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """Cuts messages to what the peer admits, and reads nothing while anybody holds it.
+
+    Args:
+        clock: The time of all waits.
+
+    Attributes:
+        send_limit: The largest P-DATA-TF that the peer admits, in octets; 0 means no limit.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.send_limit = 0
+        self._clock = clock
+        self._dul: DULProtocol | None = None
+        # By identity; True means that the peer itself is the reason.
+        self._holders: dict[int, bool] = {}
+
+    def attach(self, dul: DULProtocol) -> None:
+        """The transport is open."""
+        self._dul = dul
+
+    @property
+    def dul(self) -> DULProtocol:
+        """The upper layer.
+
+        Raises:
+            LocalProtocolError: There is no transport yet.
+        """
+        if self._dul is None:
+            raise LocalProtocolError("the association has no transport yet")
+        return self._dul
+
+    def abort(self) -> None:
+        """Send A-ABORT, if there is a transport to send it on."""
+        if self._dul is not None:
+            self._dul.abort()
+
+    def drop(self) -> None:
+        """Close the connection without waiting for the peer; what the peer has not taken is lost."""
+        if self._dul is not None:
+            self._dul.abort_transport()
+
+    def end(self) -> None:
+        """Let go of all holds: the transport must see the peer close."""
+        if self._holders and self._dul is not None:
+            self._holders.clear()
+            self._dul.resume_reading()
+
+    # -- messages out ------------------------------------------------------------------------------
+
+    def pdus(self, message: Message, context_id: int) -> Iterator[bytes | bytearray]:
+        """The P-DATA-TF PDUs of a message, made as they are asked for."""
+        return fragment(message, context_id=context_id, limit=self.send_limit)
+
+    def send(
+        self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
+    ) -> None:
+        """Send a message; ``on_sent`` is called when the transport has taken it whole.
+
+        Raises:
+            LocalProtocolError: There is no association to send it on, or a value of the command set does not fit.
+        """
+        self.dul.send_message(self.pdus(message, context_id), on_sent)
+
+    def pending_command(self, response: Response, context_id: int) -> bytes:
+        """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
+        return fragment_command(response, context_id=context_id, limit=self.send_limit)
+
+    def send_pending(self, command: bytes, data_set: bytes, context_id: int) -> None:
+        """Send a Pending response that differs from another in its data set alone."""
+        self.dul.send_message(
+            fragment_again(command, data_set, context_id=context_id, limit=self.send_limit)
+        )
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer is behind with reading what we send."""
+        return self._dul is not None and self._dul.is_congested
+
+    async def breathe(self) -> None:
+        """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
+        if self._dul is not None and self._dul.is_congested:
+            await self._dul.when_writable()
+            return
+        turn: defer.Deferred[None] = defer.Deferred()
+        call = self._clock.callLater(0, turn.callback, None)
+        try:
+            await turn
+        finally:
+            if call.active():
+                call.cancel()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def pause(self, holder: object, *, for_peer: bool = False) -> None:
+        """Read nothing until every holder has called :meth:`resume`.
+
+        Args:
+            for_peer: The peer itself is the reason, because it asks for more than was agreed on.
+        """
+        if not self._holders and self._dul is not None:
+            self._dul.pause_reading()
+        self._holders[id(holder)] = for_peer
+
+    def resume(self, holder: object) -> None:
+        """Let go of one hold; see :meth:`pause`."""
+        held = self._holders.pop(id(holder), None) is not None
+        if held and not self._holders and self._dul is not None:
+            self._dul.resume_reading()
+
+    def is_held_by(self, holder: object) -> bool:
+        """Whether this holder has called :meth:`pause` and not yet :meth:`resume`."""
+        return id(holder) in self._holders
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is this side that does not read: what we wait for may be here already."""
+        return not all(self._holders.values())
