@@ -27,7 +27,7 @@ from .channel import Channel
 from .datasinks import FileSink, MemorySink, give_up
 from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
 from .dispatch import Dispatcher, Registration
-from .dulprovider import DULProtocol, Timeouts, made_ahead
+from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
     AbortReason,
     AssociationAbortedError,
@@ -62,7 +62,7 @@ from .pdu import (
     Fragment,
 )
 from .remoteae import RemoteAE
-from .requests import HIGH_WATER, Outstanding, ResponseStream, SingleRequest
+from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
 from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
 from .userdataitems import (
@@ -179,7 +179,6 @@ class Association:
         self._idle_timer: IDelayedCall | None = None
         self._release_timer: IDelayedCall | None = None
         self._released: list[defer.Deferred[None]] = []
-        self._is_told = False  # some caller knows why it is over
         self._is_releasing = False
         self._is_impatient = False  # operations of the peer have had their time
         self._is_finishing = False
@@ -187,10 +186,13 @@ class Association:
         self._is_disconnected = False
         self._reader: MessageReader | None = None
         self._sink: MemorySink | FileSink | None = None
-        self._last_message_id = 0
-        self._outstanding: dict[int, Outstanding] = {}
-        self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
-        self._preparing: IDelayedCall | None = None
+        self._invoker = Invoker(
+            self._channel,
+            clock=clock,
+            timeouts=timeouts,
+            on_quiet=self._end_when_quiet,
+            on_timeout=self._timed_out,
+        )
         self._owed = 0  # what the peer waits for besides responses
         self._operations: dict[int, Operation] = {}
         # Requests that came while no more operations may run.
@@ -231,9 +233,7 @@ class Association:
     @property
     def operations(self) -> int:
         """Requests that are being performed or wait for their responses."""
-        return (
-            len(self._operations) + len(self._backlog) + len(self._outstanding) + len(self._waiting)
-        )
+        return len(self._operations) + len(self._backlog) + len(self._invoker)
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
         """The accepted contexts of an abstract syntax, in the order they were proposed."""
@@ -273,9 +273,7 @@ class Association:
     @property
     def is_retrieving(self) -> bool:
         """Whether somebody reads the instances that a C-GET of ours brings."""
-        return any(
-            each.takes_instances and not each.is_forgotten for each in self._outstanding.values()
-        )
+        return self._invoker.is_retrieving
 
     def context_as_scp(self, sop_class: str) -> PContextDef:
         """The context of a SOP class on which we report events, when it was we who asked for it.
@@ -493,6 +491,8 @@ class Association:
         self.response_pdu = agreed.answer
         self.accepted_contexts = dict(agreed.contexts)
         self.window = agreed.window
+        self._invoker.contexts = self.accepted_contexts
+        self._invoker.limit = agreed.window.invoked
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
         self._is_established = True
@@ -511,7 +511,6 @@ class Association:
             self._associate_timer,
             self._idle_timer,
             self._release_timer,
-            self._preparing,
         ):
             self._stop(timer)
         if self._sink is not None:
@@ -521,14 +520,10 @@ class Association:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
             self.clock.callLater(0, self._verdict.cancel)
         self._channel.end()
-        outstanding = self._take_outstanding()
         for _, message, _ in self._backlog.values():
             give_up(message.data_set)
         self._backlog.clear()
-        self._is_told = self._is_told or bool(outstanding)
-        for each in outstanding:
-            self._stop(each.timer)
-            each.fail(error)
+        self._invoker.end(error)
         for operation in list(self._operations.values()):
             operation.stop()
         while self._released:
@@ -544,13 +539,6 @@ class Association:
             self._log.info(
                 "association with {peer} is over: {error}", peer=self.peer_title, error=error
             )
-
-    def _take_outstanding(self) -> list[Outstanding]:
-        """All requests of ours that have no final response; none of them is ours any more."""
-        taken = [*self._outstanding.values(), *self._waiting.values()]
-        self._outstanding.clear()
-        self._waiting.clear()
-        return taken
 
     @staticmethod
     def _stop(timer: IDelayedCall | None) -> None:
@@ -632,11 +620,12 @@ class Association:
 
         released: defer.Deferred[None] = defer.Deferred(cancel)
         self._released.append(released)
+        self._invoker.close(AssociationReleasedError("the association is being released"))
         self._release_when_quiet()
         return released
 
     def _release_when_quiet(self) -> None:
-        if not self._released or self._is_releasing or self._outstanding or self._waiting:
+        if not self._released or self._is_releasing or self._invoker.is_busy:
             return
         dul = self._channel.dul
         if not dul.machine.is_established:
@@ -677,9 +666,7 @@ class Association:
     def _release_asked(self) -> None:
         # The peer answers nothing any more: PS3.8 7.2.1.
         error = AssociationReleasedError("the peer released the association")
-        for each in self._take_outstanding():
-            self._stop(each.timer)
-            each.fail(error)
+        self._invoker.fail_all(error)
         if (self._operations or self._backlog) and not self._is_releasing:
             # Running operations may still answer (Sta8, AR-7), for a while.
             self._stop(self._release_timer)
@@ -717,7 +704,7 @@ class Association:
             self.clock.callLater(0, self.abort)
         elif kind is not None:
             self.abort()
-        elif not (self._error is not None and self._is_told):
+        elif not (self._error is not None and self._invoker.is_told):
             await self.release()
 
     # -- messages in ---------------------------------------------------------------------------------
@@ -745,7 +732,13 @@ class Association:
             if message.stray and message.data_set is None:
                 syntax = self.accepted_contexts[context_id].supported_ts
                 message = replace(message, data_set=dsutils.failed_instances(message.stray, syntax))
-            self._route_response(message)
+            if not self._invoker.respond(message):
+                self._log.warn(
+                    "{peer}: {operation} response to message {id}, which was not asked; ignored",
+                    peer=self.peer_title,
+                    operation=message.OPERATION,
+                    id=message.message_id_being_responded_to,
+                )
         elif isinstance(message, CCancelRQ):
             operation = self._operations.get(message.message_id_being_responded_to)
             if operation is not None:
@@ -776,31 +769,6 @@ class Association:
                 limit = MEMORY_LIMIT
         self._sink = MemorySink(limit)
         return self._sink
-
-    def _route_response(self, response: Response) -> None:
-        message_id = response.message_id_being_responded_to
-        outstanding = self._outstanding.get(message_id)
-        if (
-            outstanding is None
-            or (response.command_field) != outstanding.message.COMMAND_FIELD | 0x8000
-        ):
-            self._log.warn(
-                "{peer}: {operation} response to message {id}, which was not asked; ignored",
-                peer=self.peer_title,
-                operation=response.OPERATION,
-                id=message_id,
-            )
-            return
-        if Status(response.status).is_pending:
-            self._start_response_timer(outstanding)
-            outstanding.respond(response)
-            return
-        self._stop(outstanding.timer)
-        del self._outstanding[message_id]
-        # The peer has its next request before whoever waits for this response goes on.
-        self._start_waiting()
-        outstanding.respond(response)
-        self._end_when_quiet()
 
     def _take_request(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
@@ -905,9 +873,7 @@ class Association:
         status = operation.status
         if status is None or status.is_failure:
             return False
-        return any(
-            each.take_instance(operation.ctx, operation.msg) for each in self._outstanding.values()
-        )
+        return self._invoker.take_instance(operation.ctx, operation.msg)
 
     def has_answered(self, operation: Operation) -> bool:
         """Whether a service has itself sent the final response of an operation."""
@@ -974,12 +940,7 @@ class Association:
 
     def next_message_id(self) -> int:
         """A message ID that is not in use: 1 to 65535."""
-        for _ in range(0xFFFF):
-            self._last_message_id = self._last_message_id % 0xFFFF + 1
-            candidate = self._last_message_id
-            if candidate not in self._outstanding and candidate not in self._waiting:
-                return candidate
-        raise LocalProtocolError("65535 requests are outstanding: there is no message ID left")
+        return self._invoker.next_message_id()
 
     def request(
         self, message: Request, ctx: PContextDef, *, timeout: float | None = None
@@ -997,9 +958,7 @@ class Association:
             association is aborted). Cancelling sends nothing, for DIMSE has no way to take such a
             request back: the late answer is swallowed.
         """
-        one = SingleRequest(self._numbered(message), ctx, timeout or self.timeouts.response)
-        self._submit(one)
-        return one.deferred
+        return self._invoker.request(message, ctx, timeout)
 
     def request_many(
         self,
@@ -1021,128 +980,11 @@ class Association:
             kind: The class of the stream.
             high_water: Unread items above which the transport is paused.
         """
-        stream = kind(
-            self,
-            self._numbered(message),
-            ctx,
-            timeout or self.timeouts.response,
-            convert,
-            high_water,
-        )
-        self._submit(stream)
-        return stream
-
-    def _numbered(self, message: Request) -> Request:
-        if message.message_id is not None:
-            return message
-        return replace(message, message_id=self.next_message_id())
-
-    def _submit(self, one: Outstanding) -> None:
-        """Send a request now, or when the window has room for it."""
-        problem = self._error or self._cannot_send(one)
-        if problem is not None:
-            self._is_told = self._is_told or problem is self._error
-            one.fail(problem)
-            return
-        limit = self.window.invoked
-        if self._waiting or (limit and len(self._outstanding) >= limit):
-            assert one.message.message_id is not None
-            self._waiting[one.message.message_id] = one
-            self._prepare_later()
-        else:
-            self._send_request(one)
-
-    def _cannot_send(self, one: Outstanding) -> NetDICOMError | None:
-        if self.accepted_contexts.get(one.ctx.id) != one.ctx:
-            return LocalProtocolError(f"context {one.ctx.id} is none of this association")
-        if self._released:
-            return AssociationReleasedError("the association is being released")
-        may = one.ctx.as_scp if isinstance(one.message, NEventReportRQ) else one.ctx.as_scu
-        if not may:
-            return LocalProtocolError(
-                f"{one.message.OPERATION} needs the other role on context {one.ctx.id}"
-            )
-        if one.message.message_id in self._outstanding or one.message.message_id in self._waiting:
-            return LocalProtocolError(f"message ID {one.message.message_id} is in use")
-        return None
-
-    def _start_waiting(self) -> None:
-        limit = self.window.invoked
-        while self._waiting and not (limit and len(self._outstanding) >= limit):
-            _, one = self._waiting.popitem(last=False)
-            if one.is_forgotten:
-                continue
-            self._send_request(one)
-
-    def _prepare_later(self) -> None:
-        """Make the PDUs of the next request while the peer is busy with the one before.
-
-        In the turn after next of the reactor: the next one sends what was written in this one.
-        """
-        if self._preparing is None:
-            self._preparing = self.clock.callLater(0, self._prepare_now)
-
-    def _prepare_now(self) -> None:
-        self._preparing = self.clock.callLater(0, self._prepare)
-
-    def _prepare(self) -> None:
-        self._preparing = None
-        if not self._waiting or self._error is not None:
-            return
-        message_id, one = next(iter(self._waiting.items()))
-        if one.pdus is not None or one.is_forgotten:
-            return
-        try:
-            one.pdus = made_ahead(self._channel.pdus(one.message, one.ctx.id))
-        except Exception as error:  # of the file of its data set, or whatever stands for one
-            # Nothing of it has been sent, so it fails alone.
-            del self._waiting[message_id]
-            one.fail(error)
-
-    def _send_request(self, one: Outstanding) -> None:
-        message_id = one.message.message_id
-        assert message_id is not None
-        # Recorded before it is written, so that an immediate answer finds it.
-        self._outstanding[message_id] = one
-        pdus, one.pdus = one.pdus or self._channel.pdus(one.message, one.ctx.id), None
-        try:
-            self._channel.dul.send_message(pdus, partial(self._request_sent, one))
-        except NetDICOMError as error:
-            del self._outstanding[message_id]
-            one.fail(error)
-
-    def _request_sent(self, one: Outstanding) -> None:
-        one.deadline = self.clock.seconds() + self.timeouts.total
-        if self._outstanding.get(one.message.message_id or 0) is one:
-            self._start_response_timer(one)
-
-    def _response_overdue(self, one: Outstanding, unsent_before: int = 0) -> None:
-        unsent = self._channel.dul.unsent
-        if self._channel.is_behind:
-            one.timer = self.clock.callLater(one.timeout, self._response_overdue, one)
-        elif self.clock.seconds() >= one.deadline:
-            self._timed_out("total", self.timeouts.total)
-        elif unsent and unsent != unsent_before:
-            # On a slow line the end of the request is still under way.
-            one.timer = self.clock.callLater(one.timeout, self._response_overdue, one, unsent)
-        else:
-            self._timed_out("response", one.timeout)
-
-    def _start_response_timer(self, one: Outstanding) -> None:
-        left = min(one.timeout, max(0.0, one.deadline - self.clock.seconds()))
-        if one.timer is not None and one.timer.active():
-            one.timer.reset(left)
-        else:
-            one.timer = self.clock.callLater(left, self._response_overdue, one)
+        return self._invoker.request_many(message, ctx, convert, timeout, kind, high_water)
 
     def cancel_request(self, one: Outstanding) -> None:
         """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
-        assert one.message.message_id is not None
-        if self._waiting.get(one.message.message_id) is one:
-            del self._waiting[one.message.message_id]
-            one.respond(one.message.response(statuses.CANCEL))
-        else:
-            self.send(CCancelRQ(message_id_being_responded_to=one.message.message_id), one.ctx)
+        self._invoker.cancel_request(one)
 
     # -- pressure ------------------------------------------------------------------------------------
 

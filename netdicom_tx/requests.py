@@ -1,31 +1,44 @@
-"""Requests of ours that have no final response yet (PS3.7 7.5).
+"""What we asked and wait for (PS3.7 7.5).
 
 :class:`SingleRequest` has one response and a Deferred of it; :class:`ResponseStream` has many, and is
-read by ``async for``. The association that sent them routes the responses here.
+read by ``async for``. The :class:`Invoker` of an association counts message IDs, records a request before it writes
+it, keeps to the window, and routes each response by *Message ID Being Responded To*.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .dimsemessages import Request, Response
-from .exceptions import LocalProtocolError
-from .negotiation import PContextDef
+from . import statuses
+from .channel import Channel
+from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
+from .dulprovider import Timeouts, made_ahead
+from .exceptions import LocalProtocolError, NetDICOMError
+from .negotiation import NO_WINDOW, PContextDef
 from .statuses import Status
 
-__all__ = ["HIGH_WATER", "Outstanding", "ResponseStream", "SingleRequest", "status_of"]
+__all__ = [
+    "HIGH_WATER",
+    "Invoker",
+    "Outstanding",
+    "ResponseStream",
+    "SingleRequest",
+    "status_of",
+]
 
 #: Unread responses of a stream above which the transport pauses; it goes on below a quarter.
 HIGH_WATER = 256
 
 _T = TypeVar("_T")
+_Stream = TypeVar("_Stream", bound="ResponseStream[Any]")
 
 
 def status_of(response: Response) -> Status:
@@ -98,7 +111,7 @@ class SingleRequest(Outstanding):
 
 
 class Sender(Protocol):
-    """What a stream needs of its association."""
+    """What a stream needs of the association that sent its request."""
 
     def cancel_request(self, one: Outstanding) -> None:
         """Send C-CANCEL-RQ."""
@@ -294,3 +307,282 @@ class ResponseStream(Outstanding, Generic[_T]):
         self._drop_all()
         self.cancel()
         self._release()
+
+
+class Invoker:
+    """The requests of one association, from the call to the final response.
+
+    Args:
+        channel: Where requests go out.
+        clock: The time of the response timers.
+        timeouts: Uses ``response`` and ``total``.
+        on_quiet: Called when a final response has come.
+        on_timeout: Called with the name of a timer and its seconds when a response is overdue.
+
+    Attributes:
+        limit: Requests that may be outstanding at once; 0 means no limit.
+        contexts: The accepted presentation contexts, by ID.
+        is_told: Whether some caller knows why the association is over.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        on_quiet: Callable[[], None],
+        on_timeout: Callable[[str, float], None],
+    ) -> None:
+        self.limit = NO_WINDOW.invoked
+        self.contexts: Mapping[int, PContextDef] = {}
+        self.is_told = False
+        self._channel = channel
+        self._clock = clock
+        self._timeouts = timeouts
+        self._on_quiet = on_quiet
+        self._on_timeout = on_timeout
+        self._refusal: NetDICOMError | None = None  # why no request is taken any more
+        self._is_over = False
+        self._last_message_id = 0
+        self._outstanding: dict[int, Outstanding] = {}
+        self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
+        self._preparing: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        """Requests that have no final response yet."""
+        return len(self._outstanding) + len(self._waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any request has no final response yet."""
+        return bool(self._outstanding or self._waiting)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def next_message_id(self) -> int:
+        """A message ID that is not in use: 1 to 65535."""
+        for _ in range(0xFFFF):
+            self._last_message_id = self._last_message_id % 0xFFFF + 1
+            candidate = self._last_message_id
+            if candidate not in self._outstanding and candidate not in self._waiting:
+                return candidate
+        raise LocalProtocolError("65535 requests are outstanding: there is no message ID left")
+
+    def request(
+        self, message: Request, ctx: PContextDef, timeout: float | None
+    ) -> defer.Deferred[Response]:
+        """See :meth:`Association.request`."""
+        one = SingleRequest(self._numbered(message), ctx, timeout or self._timeouts.response)
+        self._submit(one)
+        return one.deferred
+
+    def request_many(
+        self,
+        message: Request,
+        ctx: PContextDef,
+        convert: Callable[[Any], Any],
+        timeout: float | None,
+        kind: type[_Stream],
+        high_water: int,
+    ) -> _Stream:
+        """See :meth:`Association.request_many`."""
+        stream = kind(
+            self,
+            self._numbered(message),
+            ctx,
+            timeout or self._timeouts.response,
+            convert,
+            high_water,
+        )
+        self._submit(stream)
+        return stream
+
+    def _numbered(self, message: Request) -> Request:
+        if message.message_id is not None:
+            return message
+        return replace(message, message_id=self.next_message_id())
+
+    def _submit(self, one: Outstanding) -> None:
+        """Send a request now, or when the window has room for it."""
+        problem = self._problem(one)
+        if problem is not None:
+            self.is_told = self.is_told or self._is_over
+            one.fail(problem)
+        elif self._waiting or (self.limit and len(self._outstanding) >= self.limit):
+            assert one.message.message_id is not None
+            self._waiting[one.message.message_id] = one
+            self._prepare_later()
+        else:
+            self._send(one)
+
+    def _problem(self, one: Outstanding) -> NetDICOMError | None:
+        if self._is_over:
+            return self._refusal
+        if self.contexts.get(one.ctx.id) != one.ctx:
+            return LocalProtocolError(
+                f"presentation context {one.ctx.id} is not a context of this association"
+            )
+        if self._refusal is not None:
+            return self._refusal
+        may = one.ctx.as_scp if isinstance(one.message, NEventReportRQ) else one.ctx.as_scu
+        if not may:
+            return LocalProtocolError(
+                f"{one.message.OPERATION} needs the other role on context {one.ctx.id}"
+            )
+        if one.message.message_id in self._outstanding or one.message.message_id in self._waiting:
+            return LocalProtocolError(f"message ID {one.message.message_id} is in use")
+        return None
+
+    def _send_waiting(self) -> None:
+        while self._waiting and not (self.limit and len(self._outstanding) >= self.limit):
+            _, one = self._waiting.popitem(last=False)
+            if not one.is_forgotten:
+                self._send(one)
+
+    def _send(self, one: Outstanding) -> None:
+        message_id = one.message.message_id
+        assert message_id is not None
+        # Recorded before it is written, so that an immediate answer finds it.
+        self._outstanding[message_id] = one
+        pdus, one.pdus = one.pdus or self._channel.pdus(one.message, one.ctx.id), None
+        try:
+            self._channel.dul.send_message(pdus, partial(self._sent, one))
+        except NetDICOMError as error:
+            del self._outstanding[message_id]
+            one.fail(error)
+
+    def cancel_request(self, one: Outstanding) -> None:
+        """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
+        assert one.message.message_id is not None
+        if self._waiting.get(one.message.message_id) is one:
+            del self._waiting[one.message.message_id]
+            one.respond(one.message.response(statuses.CANCEL))
+        else:
+            cancel = CCancelRQ(message_id_being_responded_to=one.message.message_id)
+            self._channel.send(cancel, one.ctx.id)
+
+    def pause(self, holder: object) -> None:
+        """Read nothing for now: a stream is not read."""
+        self._channel.pause(holder)
+
+    def resume(self, holder: object) -> None:
+        """Go on reading."""
+        self._channel.resume(holder)
+
+    # -- preparing the next one ------------------------------------------------------------------
+
+    def _prepare_later(self) -> None:
+        """Make the PDUs of the next request while the peer is busy with the one before.
+
+        In the turn after next of the reactor: the next one sends what was written in this one.
+        """
+        if self._preparing is None:
+            self._preparing = self._clock.callLater(0, self._prepare_now)
+
+    def _prepare_now(self) -> None:
+        self._preparing = self._clock.callLater(0, self._prepare)
+
+    def _prepare(self) -> None:
+        self._preparing = None
+        if not self._waiting:
+            return
+        message_id, one = next(iter(self._waiting.items()))
+        if one.pdus is not None or one.is_forgotten:
+            return
+        try:
+            one.pdus = made_ahead(self._channel.pdus(one.message, one.ctx.id))
+        except Exception as error:  # raised by the file of its data set, or whatever stands for one
+            # Nothing of it has been sent, so it fails alone.
+            del self._waiting[message_id]
+            one.fail(error)
+
+    # -- responses -------------------------------------------------------------------------------
+
+    def respond(self, response: Response) -> bool:
+        """A response came; False when no request of ours waits for it."""
+        message_id = response.message_id_being_responded_to
+        outstanding = self._outstanding.get(message_id)
+        if (
+            outstanding is None
+            or response.command_field != outstanding.message.COMMAND_FIELD | 0x8000
+        ):
+            return False
+        if Status(response.status).is_pending:
+            self._start_timer(outstanding)
+            outstanding.respond(response)
+            return True
+        _stop(outstanding.timer)
+        del self._outstanding[message_id]
+        # The peer has its next request before whoever waits for this response goes on.
+        self._send_waiting()
+        outstanding.respond(response)
+        self._on_quiet()
+        return True
+
+    @property
+    def is_retrieving(self) -> bool:
+        """Whether somebody reads the instances that a C-GET of ours brings."""
+        return any(
+            each.takes_instances and not each.is_forgotten for each in self._outstanding.values()
+        )
+
+    def take_instance(self, ctx: PContextDef, message: Request) -> bool:
+        """Give an instance that C-GET brought to the stream of that C-GET; True when it was taken."""
+        return any(each.take_instance(ctx, message) for each in self._outstanding.values())
+
+    # -- waiting for them ------------------------------------------------------------------------
+
+    def _sent(self, one: Outstanding) -> None:
+        one.deadline = self._clock.seconds() + self._timeouts.total
+        if self._outstanding.get(one.message.message_id or 0) is one:
+            self._start_timer(one)
+
+    def _start_timer(self, one: Outstanding) -> None:
+        left = min(one.timeout, max(0.0, one.deadline - self._clock.seconds()))
+        if one.timer is not None and one.timer.active():
+            one.timer.reset(left)
+        else:
+            one.timer = self._clock.callLater(left, self._overdue, one)
+
+    def _overdue(self, one: Outstanding, unsent_before: int = 0) -> None:
+        unsent = self._channel.dul.unsent
+        if self._channel.is_behind:
+            # The answer may be here already, and we do not read it.
+            one.timer = self._clock.callLater(one.timeout, self._overdue, one)
+        elif self._clock.seconds() >= one.deadline:
+            self._on_timeout("total", self._timeouts.total)
+        elif unsent and unsent != unsent_before:
+            # On a slow line the end of the request is still under way.
+            one.timer = self._clock.callLater(one.timeout, self._overdue, one, unsent)
+        else:
+            self._on_timeout("response", one.timeout)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self, reason: NetDICOMError) -> None:
+        """Refuse further requests; those that were taken still get their responses."""
+        self._refusal = reason
+
+    def fail_all(self, reason: NetDICOMError) -> None:
+        """Fail all requests that have no final response: none will come."""
+        _stop(self._preparing)
+        self._preparing = None
+        taken = [*self._outstanding.values(), *self._waiting.values()]
+        self._outstanding.clear()
+        self._waiting.clear()
+        for each in taken:
+            _stop(each.timer)
+            each.fail(reason)
+
+    def end(self, reason: NetDICOMError) -> None:
+        """The association is over."""
+        self._refusal = reason
+        self._is_over = True
+        self.is_told = self.is_told or self.is_busy
+        self.fail_all(reason)
+
+
+def _stop(timer: IDelayedCall | None) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
