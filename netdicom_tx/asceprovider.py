@@ -9,7 +9,6 @@ the association ends, every Deferred that waits for it fails with one and the sa
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,8 +23,8 @@ from twisted.python.failure import Failure
 
 from . import dsutils, negotiation, statuses
 from .channel import Channel
-from .datasinks import FileSink, MemorySink, give_up
-from .dimsemessages import CCancelRQ, Message, NEventReportRQ, Request, Response
+from .datasinks import FileSink, MemorySink
+from .dimsemessages import CCancelRQ, Message, Request, Response
 from .dispatch import Dispatcher, Registration
 from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
@@ -51,7 +50,7 @@ from .fragments import (
     MessageReader,
 )
 from .negotiation import NO_WINDOW, Agreed, Offer, PContextDef, Window
-from .operations import Operation
+from .operations import Performer
 from .pdu import (
     AAbort,
     AAssociateAC,
@@ -63,7 +62,6 @@ from .pdu import (
 )
 from .remoteae import RemoteAE
 from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
-from .statuses import Status
 from .upperlayer import Indication, ProviderAbort, TransportClosed
 from .userdataitems import (
     SOPClassExtendedNegotiation,
@@ -190,18 +188,18 @@ class Association:
             self._channel,
             clock=clock,
             timeouts=timeouts,
-            on_quiet=self._end_when_quiet,
+            on_quiet=self._settle,
             on_timeout=self._timed_out,
         )
         self._owed = 0  # what the peer waits for besides responses
-        self._operations: dict[int, Operation] = {}
-        # Requests that came while no more operations may run.
-        self._backlog: OrderedDict[int, tuple[PContextDef, Request, EventHandlingError | None]] = (
-            OrderedDict()
+        self._performer = Performer(
+            self,
+            self._channel,
+            clock=clock,
+            scu=ae.supported_scu,
+            take_instance=self._invoker.take_instance,
+            on_quiet=self._settle,
         )
-        self._is_starting = False  # operations of the backlog
-        self._unsent = 0  # final responses that the transport has no room for
-        self._answered: set[int] = set()
         self._deviations: set[str] = set()
 
     # -- facts -----------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ class Association:
     @property
     def operations(self) -> int:
         """Requests that are being performed or wait for their responses."""
-        return len(self._operations) + len(self._backlog) + len(self._invoker)
+        return len(self._performer) + len(self._invoker)
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
         """The accepted contexts of an abstract syntax, in the order they were proposed."""
@@ -493,6 +491,7 @@ class Association:
         self.window = agreed.window
         self._invoker.contexts = self.accepted_contexts
         self._invoker.limit = agreed.window.invoked
+        self._performer.limit = agreed.window.performed
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
         self._is_established = True
@@ -520,12 +519,8 @@ class Association:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
             self.clock.callLater(0, self._verdict.cancel)
         self._channel.end()
-        for _, message, _ in self._backlog.values():
-            give_up(message.data_set)
-        self._backlog.clear()
+        self._performer.end(error)
         self._invoker.end(error)
-        for operation in list(self._operations.values()):
-            operation.stop()
         while self._released:
             released = self._released.pop(0)
             if isinstance(error, AssociationReleasedError):
@@ -584,9 +579,14 @@ class Association:
             self.drop()
             return
         self._is_finishing = True
-        self._end_when_quiet()
+        self._settle()
 
-    def _end_when_quiet(self) -> None:
+    def _settle(self) -> None:
+        """Something has ended that the end of the association may wait for."""
+        if self._performer.is_busy is False and self._channel.dul.machine.may_answer_release:
+            self._stop(self._release_timer)
+            self._answer_release()
+            return
         self._release_when_quiet()
         if self._is_finishing and not self.operations and self._sink is None and self.is_open:
             self._is_finishing = False
@@ -639,6 +639,7 @@ class Association:
             dul.when_writable().addCallbacks(lambda _: self._release_when_quiet(), lambda _: None)
         else:
             self._is_releasing = True
+            self._performer.close(AssociationReleasedError("the association is being released"))
             self._start_release_timer()
             dul.release()
 
@@ -649,7 +650,7 @@ class Association:
     @property
     def _is_performing(self) -> bool:
         """Whether the peer waits for a response of ours, or a request of it has begun to come."""
-        return bool(self._operations or self._backlog) or self._sink is not None
+        return self._performer.is_busy or self._sink is not None
 
     def _start_release_timer(self) -> None:
         self._stop(self._release_timer)
@@ -667,7 +668,7 @@ class Association:
         # The peer answers nothing any more: PS3.8 7.2.1.
         error = AssociationReleasedError("the peer released the association")
         self._invoker.fail_all(error)
-        if (self._operations or self._backlog) and not self._is_releasing:
+        if self._performer.is_busy and not self._is_releasing:
             # Running operations may still answer (Sta8, AR-7), for a while.
             self._stop(self._release_timer)
             self._release_timer = self.clock.callLater(self.timeouts.release, self._answer_release)
@@ -740,15 +741,13 @@ class Association:
                     id=message.message_id_being_responded_to,
                 )
         elif isinstance(message, CCancelRQ):
-            operation = self._operations.get(message.message_id_being_responded_to)
-            if operation is not None:
-                operation.cancel()
+            self._performer.cancel(message.message_id_being_responded_to)
         else:
             assert isinstance(message, Request)
             if message.missing:
                 words = f"{', '.join(message.missing)} missing"
                 failure = StatusError(statuses.MISTYPED_ARGUMENT, words)
-            self._take_request(self.accepted_contexts[context_id], message, failure)
+            self._performer.take(self.accepted_contexts[context_id], message, failure)
 
     def _tell(self, deviations: Iterable[str]) -> None:
         """Name what the peer does oddly but without harm, each kind once."""
@@ -770,115 +769,6 @@ class Association:
         self._sink = MemorySink(limit)
         return self._sink
 
-    def _take_request(
-        self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
-    ) -> None:
-        assert message.message_id is not None
-        if message.message_id in self._operations or message.message_id in self._backlog:
-            # PS3.7 C.5.9; the first operation is not touched by it.
-            self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)
-        else:
-            self._backlog[message.message_id] = (ctx, message, failure)
-            self._start_operations()
-
-    def _start_operations(self) -> None:
-        """Perform what has come, in order; what the window does not allow waits, and so does the peer.
-
-        An operation counts until its answer has gone out, so that a peer that does not read cannot
-        fill our memory with answers. One that keeps to the window never notices.
-        """
-        if self._is_starting:
-            return
-        self._is_starting = True
-        limit = self.window.performed or _MOST_OPERATIONS
-        while self._backlog and len(self._operations) + self._unsent < limit:
-            self._perform(*self._backlog.popitem(last=False)[1])
-        self._is_starting = False
-        if self._backlog:
-            self._channel.pause(self._backlog, for_peer=True)
-        else:
-            self._channel.resume(self._backlog)
-
-    def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
-        """Answer a request that no service sees."""
-        give_up(message.data_set)
-        dul = self._channel.dul
-        if self._error is not None or not dul.machine.may_send_data:
-            return  # in Sta7 a request may come, but no answer go
-        self._channel.send(message.response(status), ctx.id)
-        if dul.is_congested and not self._channel.is_held_by(dul):
-            # No window bounds refusals: a peer that does not take them is asked for no more.
-            self._channel.pause(dul)
-            dul.when_writable().addBoth(lambda _: self._channel.resume(dul))
-        self._end_when_quiet()
-
-    def _perform(
-        self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
-    ) -> None:
-        assert message.message_id is not None
-        if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
-            self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
-            return
-        if failure is not None:
-            error = failure
-            if error.__cause__ is not None:
-                self._log.error(
-                    "{operation} from {peer}: the data set cannot be kept: {error!r}",
-                    operation=message.OPERATION,
-                    peer=self.peer_title,
-                    error=error.__cause__,
-                )
-
-            def service(*_: object) -> None:
-                raise error
-        else:
-            registration = self.scp_for(ctx.sop_class)
-            expected = not isinstance(message, NEventReportRQ)
-            if registration is None and not expected:
-                # An event is reported to an SCU (PS3.7 10.1.1).
-                registration = self._ae.supported_scu.find(ctx.sop_class)
-            if registration is None:
-                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
-                return
-            service = registration.service
-        operation = Operation(self, ctx, message, service)
-        self._answered.discard(message.message_id)
-        self._operations[message.message_id] = operation
-        operation.start()
-
-    def operation_ended(self, operation: Operation) -> None:
-        """An operation has sent its final response, or nobody waits for it any more."""
-        assert operation.msg.message_id is not None
-        self._operations.pop(operation.msg.message_id, None)
-        self._answered.discard(operation.msg.message_id)
-        if self._error is not None:
-            return
-        self._start_operations()
-        if self._operations or self._backlog:
-            return
-        if self._channel.dul.machine.may_answer_release:
-            self._stop(self._release_timer)
-            self._answer_release()
-        else:
-            self._end_when_quiet()
-
-    def hand_over(self, operation: Operation) -> bool:
-        """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
-
-        Returns:
-            Whether it was taken; its file is then closed by the stream.
-        """
-        if operation.msg.OPERATION != "C-STORE" or not self.is_requestor:
-            return False
-        status = operation.status
-        if status is None or status.is_failure:
-            return False
-        return self._invoker.take_instance(operation.ctx, operation.msg)
-
-    def has_answered(self, operation: Operation) -> bool:
-        """Whether a service has itself sent the final response of an operation."""
-        return operation.msg.message_id in self._answered
-
     # -- messages out --------------------------------------------------------------------------------
 
     def send(self, message: Message, ctx: PContextDef | int) -> None:
@@ -892,21 +782,7 @@ class Association:
             AssociationError: The association is over, or about to be.
             LocalProtocolError: A value of the command set does not fit.
         """
-        if self._error is not None:
-            raise self._error
-        if self._is_releasing:
-            raise AssociationReleasedError("the association is being released")
-        context_id = ctx if isinstance(ctx, int) else ctx.id
-        if not isinstance(message, Response) or Status(message.status).is_pending:
-            self._channel.send(message, context_id)
-            return
-        self._unsent += 1
-        try:
-            self._channel.send(message, context_id, self._answer_sent)
-        except LocalProtocolError:
-            self._unsent -= 1
-            raise
-        self._answered.add(message.message_id_being_responded_to)
+        self._performer.send(message, ctx if isinstance(ctx, int) else ctx.id)
 
     def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
         """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
@@ -918,16 +794,7 @@ class Association:
         Raises:
             AssociationError: The association is over, or about to be.
         """
-        if self._error is not None:
-            raise self._error
-        if self._is_releasing:
-            raise AssociationReleasedError("the association is being released")
-        self._channel.send_pending(command, data_set, ctx.id)
-
-    def _answer_sent(self) -> None:
-        self._unsent -= 1
-        if self._backlog:
-            self._start_operations()
+        self._performer.send_pending(command, data_set, ctx.id)
 
     @property
     def is_congested(self) -> bool:

@@ -1,7 +1,8 @@
-"""What this side performs for its peer: one request at a time becomes an :class:`Operation`.
+"""What this side performs for its peer.
 
-It runs the service, sends what it returns or yields, and turns what it raises into a status. This is the only place
-with a broad catch.
+The :class:`Performer` of an association takes the requests that come, keeps to the window, and makes an
+:class:`Operation` of each. An operation runs the service, sends what it returns or yields, and turns what it raises
+into a status. This is the only place with a broad catch.
 
 ========================================  ===========================================================================
 a service                                 the peer gets
@@ -21,7 +22,8 @@ has nothing for this operation            0x0211 Unrecognized operation
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Iterator
+from collections import OrderedDict
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
@@ -31,18 +33,34 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import dsutils, statuses
+from .channel import Channel
 from .datasinks import give_up
-from .dimsemessages import DataSource, Message, Request, Response, UnknownRQ
-from .dispatch import Service
+from .dimsemessages import (
+    DataSource,
+    Message,
+    NEventReportRQ,
+    Request,
+    Response,
+    UnknownRQ,
+)
+from .dispatch import Dispatcher, Registration, Service
 from .exceptions import (
     AssociationError,
     EventHandlingError,
     LocalProtocolError,
     NetDICOMError,
 )
-from .negotiation import PContextDef
+from .negotiation import NO_WINDOW, PContextDef
+from .statuses import Status
 
-__all__ = ["Operation"]
+__all__ = ["Operation", "Performer"]
+
+# Operations that run at once, and answers that the peer has not taken, when the window has no limit.
+_MOST_OPERATIONS = 1024
+# Requests that never have a data set (PS3.7 Tables 9.3-12, 10.3-3 and 10.3-11).
+_WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
+# Context, message, and why its data set could not be kept.
+_Request = tuple[PContextDef, Request, EventHandlingError | None]
 
 # Responses of a generator between two turns of the reactor: a C-CANCEL is seen after so many.
 _RESPONSES_PER_TURN = 16
@@ -63,50 +81,22 @@ _COUNTERS = (
 )
 
 
-class Responder(Protocol):
-    """What an operation needs of its association."""
-
-    clock: IReactorTime
-
-    @property
-    def error(self) -> NetDICOMError | None:
-        """Why the association is over; None while it is not."""
+class Asked(Protocol):
+    """What performing needs of the association, which services get as their ``asce``."""
 
     @property
     def peer_title(self) -> str:
         """The AE title of the peer, safe for logs."""
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether the peer is behind with reading."""
-
-    async def breathe(self) -> None:
-        """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
-
-    def send(self, message: Message, ctx: PContextDef | int) -> None:
-        """Send a response."""
-
-    def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
-        """Encode a Pending response without its data set."""
-
-    def send_pending(self, command: bytes, data_set: bytes, ctx: PContextDef) -> None:
-        """Send an encoded Pending response with a data set."""
-
-    def has_answered(self, operation: Operation) -> bool:
-        """Whether the service has itself sent the final response."""
-
-    def hand_over(self, operation: Operation) -> bool:
-        """Give the instance to whoever has asked for it; True when it was taken."""
-
-    def operation_ended(self, operation: Operation) -> None:
-        """The operation has come to its end."""
+    def scp_for(self, sop_class: str) -> Registration | None:
+        """The service that answers requests of a SOP class."""
 
 
 class Operation:
     """One request that this side performs.
 
     Args:
-        asce: Where it came in, and where the responses go.
+        performer: The part of the association that the request came to.
         ctx: Its presentation context.
         msg: The request; a data set in a file is closed at the end of the operation.
         service: Who answers.
@@ -114,8 +104,10 @@ class Operation:
 
     _log = Logger()
 
-    def __init__(self, asce: Responder, ctx: PContextDef, msg: Request, service: Service) -> None:
-        self.asce = asce
+    def __init__(
+        self, performer: Performer, ctx: PContextDef, msg: Request, service: Service
+    ) -> None:
+        self._performer = performer
         self.ctx = ctx
         self.msg = msg
         self._service = service
@@ -129,9 +121,9 @@ class Operation:
         self._running: defer.Deferred[None] | None = None
 
     @property
-    def status(self) -> statuses.Status | None:
+    def status(self) -> Status | None:
         """The final status; None while there is none."""
-        return statuses.Status(self._last.status) if self._is_answered and self._last else None
+        return Status(self._last.status) if self._is_answered and self._last else None
 
     def start(self) -> None:
         """Run the service; the association is told when all is over."""
@@ -153,12 +145,12 @@ class Operation:
 
     @property
     def _is_stopped(self) -> bool:
-        return self.asce.error is not None
+        return self._performer.error is not None
 
     def _interrupt_soon(self) -> None:
         # From a fresh turn: a coroutine can be cancelled only while it waits.
         if self._interrupt is None and self._running is not None and not self._is_over:
-            self._interrupt = self.asce.clock.callLater(0, self._interrupt_now)
+            self._interrupt = self._performer.clock.callLater(0, self._interrupt_now)
 
     def _interrupt_now(self) -> None:
         self._interrupt = None
@@ -171,16 +163,20 @@ class Operation:
             self._interrupt.cancel()
         if isinstance(result, Failure):
             self._failed(result)  # what it said of its failure could not be sent either
-        if not self._is_answered and not self._is_stopped and not self.asce.has_answered(self):
+        if (
+            not self._is_answered
+            and not self._is_stopped
+            and not self._performer.has_answered(self)
+        ):
             self._log.error(
                 "{operation} {id}: the handler gave no final status; expected one",
                 operation=self.msg.OPERATION,
                 id=self.msg.message_id,
             )
             self._respond(statuses.PROCESSING_FAILURE)
-        if not self.asce.hand_over(self):
+        if not self._performer.hand_over(self):
             give_up(self.msg.data_set)
-        self.asce.operation_ended(self)
+        self._performer.ended(self)
 
     # -- running the service -------------------------------------------------------------------
 
@@ -195,7 +191,7 @@ class Operation:
                     comment=f"{self.msg.OPERATION} is no operation of this SOP class",
                 )
                 return
-            result = self._service(self.asce, self.ctx, self.msg)
+            result = self._service(self._performer.asce, self.ctx, self.msg)
             if inspect.isawaitable(result):
                 result = await result
             if isinstance(result, AsyncIterable):
@@ -221,7 +217,9 @@ class Operation:
             self._respond(status, comment=error.comment)
         except Exception as error:
             # Whatever a handler raises must not end the association of its peer, nor others.
-            if error is not self.asce.error:  # else it waited for something on the association
+            if (
+                error is not self._performer.error
+            ):  # else it waited for something on the association
                 self._failed(Failure())
 
     def _failed(self, failure: Failure) -> None:
@@ -230,7 +228,7 @@ class Operation:
             failure,
             operation=self.msg.OPERATION,
             id=self.msg.message_id,
-            peer=self.asce.peer_title,
+            peer=self._performer.asce.peer_title,
         )
         self._respond(statuses.PROCESSING_FAILURE)
 
@@ -309,8 +307,9 @@ class Operation:
         if self._is_answered:
             return True
         self._emitted += 1
-        if self.asce.is_congested or self._emitted % _RESPONSES_PER_TURN == 0:
-            await self.asce.breathe()
+        channel = self._performer.channel
+        if channel.is_congested or self._emitted % _RESPONSES_PER_TURN == 0:
+            await channel.breathe()
         return False
 
     # -- answering -----------------------------------------------------------------------------
@@ -321,9 +320,9 @@ class Operation:
         try:
             if command is None:
                 self._last = self.msg.response(status, data_set)
-                command = self.asce.pending_command(self._last, self.ctx)
+                command = self._performer.channel.pending_command(self._last, self.ctx.id)
                 self._match_commands[status] = command
-            self.asce.send_pending(command, data_set, self.ctx)
+            self._performer.send_pending(command, data_set, self.ctx.id)
         except AssociationError as error:
             self._log.debug("a response could not be sent: {error}", error=error)
 
@@ -343,11 +342,233 @@ class Operation:
     def _send(self, response: Response) -> None:
         if self._is_answered or self._is_stopped:
             return
-        is_final = not statuses.Status(response.status).is_pending
+        is_final = not Status(response.status).is_pending
         try:
-            self.asce.send(response, self.ctx)
+            self._performer.send(response, self.ctx.id)
         except AssociationError as error:
             # It is about to be released: nobody can be told.
             self._log.debug("a response could not be sent: {error}", error=error)
         self._last = response
         self._is_answered = is_final
+
+
+class Performer:
+    """The operations of one association.
+
+    A request that may not run yet waits in order, and so does the peer: the transport is not read meanwhile.
+
+    Args:
+        asce: Handed to the services.
+        channel: Where responses go out.
+        clock: The time of all waits.
+        scu: Services that make requests; they answer the event reports that come for them.
+        take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it; True when it was
+            taken, and then its file stays open.
+        on_quiet: Called when no operation is left, and when a request was refused.
+
+    Attributes:
+        limit: Operations that may run at once; 0 means no limit.
+        error: Why the association is over; None while it is not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        asce: Asked,
+        channel: Channel,
+        *,
+        clock: IReactorTime,
+        scu: Dispatcher,
+        take_instance: Callable[[PContextDef, Request], bool],
+        on_quiet: Callable[[], None],
+    ) -> None:
+        self.asce = asce
+        self.channel = channel
+        self.clock = clock
+        self.limit = NO_WINDOW.performed
+        self.error: NetDICOMError | None = None
+        self._scu = scu
+        self._take_instance = take_instance
+        self._on_quiet = on_quiet
+        self._refusal: NetDICOMError | None = None  # why no message may go out any more
+        self._running: dict[int, Operation] = {}
+        self._backlog: OrderedDict[int, _Request] = OrderedDict()
+        self._is_starting = False  # operations of the backlog
+        self._unsent = 0  # final responses that the transport has no room for
+        self._answered: set[int] = (
+            set()
+        )  # running operations whose service has sent the final response
+
+    def __len__(self) -> int:
+        """Requests that are being performed, or wait for their turn."""
+        return len(self._running) + len(self._backlog)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the peer waits for a response of ours."""
+        return bool(self._running or self._backlog)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def take(self, ctx: PContextDef, message: Request, failure: EventHandlingError | None) -> None:
+        """A request came.
+
+        Args:
+            failure: Why its data set could not be kept; the request is answered with it.
+        """
+        assert message.message_id is not None
+        if message.message_id in self._running or message.message_id in self._backlog:
+            # PS3.7 C.5.9; the first operation is not touched by it.
+            self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)
+        else:
+            self._backlog[message.message_id] = (ctx, message, failure)
+            self._start()
+
+    def cancel(self, message_id: int) -> None:
+        """C-CANCEL-RQ came; one for an operation that does not run is ignored (PS3.7 9.3.2.3.3)."""
+        operation = self._running.get(message_id)
+        if operation is not None:
+            operation.cancel()
+
+    def _start(self) -> None:
+        """Perform what has come, in order, as far as the window allows.
+
+        An operation counts until its answer has gone out, so that a peer that does not read cannot
+        fill our memory with answers. One that keeps to the window never notices.
+        """
+        if self._is_starting:
+            return
+        self._is_starting = True
+        limit = self.limit or _MOST_OPERATIONS
+        while self._backlog and len(self._running) + self._unsent < limit:
+            self._perform(*self._backlog.popitem(last=False)[1])
+        self._is_starting = False
+        if self._backlog:
+            self.channel.pause(self, for_peer=True)
+        else:
+            self.channel.resume(self)
+
+    def _perform(
+        self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
+    ) -> None:
+        assert message.message_id is not None
+        if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
+            self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
+            return
+        service = (
+            self._service_for(ctx, message) if failure is None else self._failing(message, failure)
+        )
+        if service is None:
+            self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
+            return
+        operation = Operation(self, ctx, message, service)
+        self._answered.discard(message.message_id)
+        self._running[message.message_id] = operation
+        operation.start()
+
+    def _service_for(self, ctx: PContextDef, message: Request) -> Service | None:
+        registration = self.asce.scp_for(ctx.sop_class)
+        if registration is None and isinstance(message, NEventReportRQ):
+            # An event is reported to an SCU (PS3.7 10.1.1).
+            registration = self._scu.find(ctx.sop_class)
+        return None if registration is None else registration.service
+
+    def _failing(self, message: Request, failure: EventHandlingError) -> Service:
+        """A service that answers with a failure."""
+        if failure.__cause__ is not None:
+            self._log.error(
+                "{operation} from {peer}: the data set cannot be kept: {error!r}",
+                operation=message.OPERATION,
+                peer=self.asce.peer_title,
+                error=failure.__cause__,
+            )
+
+        def service(*_: object) -> None:
+            raise failure
+
+        return service
+
+    def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
+        """Answer a request that no service sees."""
+        give_up(message.data_set)
+        dul = self.channel.dul
+        if self.error is not None or not dul.machine.may_send_data:
+            return  # in Sta7 a request may come, but no answer may go
+        self.channel.send(message.response(status), ctx.id)
+        if dul.is_congested and not self.channel.is_held_by(dul):
+            # No window bounds refusals: a peer that does not take them is asked for no more.
+            self.channel.pause(dul)
+            dul.when_writable().addBoth(lambda _: self.channel.resume(dul))
+        self._on_quiet()
+
+    # -- responses -------------------------------------------------------------------------------
+
+    def send(self, message: Message, context_id: int) -> None:
+        """See :meth:`Association.send`."""
+        if self._refusal is not None:
+            raise self._refusal
+        if not isinstance(message, Response) or Status(message.status).is_pending:
+            self.channel.send(message, context_id)
+            return
+        self._unsent += 1
+        try:
+            self.channel.send(message, context_id, self._sent)
+        except LocalProtocolError:
+            self._unsent -= 1
+            raise
+        self._answered.add(message.message_id_being_responded_to)
+
+    def send_pending(self, command: bytes, data_set: bytes, context_id: int) -> None:
+        """See :meth:`Association.send_pending`."""
+        if self._refusal is not None:
+            raise self._refusal
+        self.channel.send_pending(command, data_set, context_id)
+
+    def _sent(self) -> None:
+        self._unsent -= 1
+        if self._backlog:
+            self._start()
+
+    # -- what an operation tells -----------------------------------------------------------------
+
+    def has_answered(self, operation: Operation) -> bool:
+        """Whether a service has itself sent the final response of an operation."""
+        return operation.msg.message_id in self._answered
+
+    def hand_over(self, operation: Operation) -> bool:
+        """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
+
+        Returns:
+            Whether it was taken; its file is then closed by the stream.
+        """
+        status = operation.status
+        if operation.msg.OPERATION != "C-STORE" or status is None or status.is_failure:
+            return False
+        return self._take_instance(operation.ctx, operation.msg)
+
+    def ended(self, operation: Operation) -> None:
+        """An operation has sent its final response, or nobody waits for it any more."""
+        assert operation.msg.message_id is not None
+        self._running.pop(operation.msg.message_id, None)
+        self._answered.discard(operation.msg.message_id)
+        if self.error is not None:
+            return
+        self._start()
+        if not self.is_busy:
+            self._on_quiet()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self, reason: NetDICOMError) -> None:
+        """Send nothing more; A-RELEASE-RQ is about to go out."""
+        self._refusal = reason
+
+    def end(self, error: NetDICOMError) -> None:
+        """The association is over: nobody waits for an answer."""
+        self.error = self._refusal = error
+        for _, message, _ in self._backlog.values():
+            give_up(message.data_set)
+        self._backlog.clear()
+        for operation in list(self._running.values()):
+            operation.stop()
