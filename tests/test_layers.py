@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "netdicom_tx"
 #: that have no place of their own, and these may import each other.
 ROWS = {
     "core": [
+        "_lazy",
         "exceptions",
         "_registry",
         "uids",

@@ -1,10 +1,15 @@
 """The archive: an AE, a file store, an index, and what ``twistd dicom`` makes of them."""
 
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 from . import former as former  # makes the module names of version 0.1 importable
-from .index.engine import IndexUnusableError
-from .index.index import Index, IndexUnavailableError
-from .node import ArchiveAE
-from .store.filestore import Duplicates, FileStore, StorageError
+
+if TYPE_CHECKING:
+    from .index.engine import IndexUnusableError
+    from .index.index import Index, IndexUnavailableError
+    from .node import ArchiveAE
+    from .store.filestore import Duplicates, FileStore, StorageError
 
 __all__ = [
     "ArchiveAE",
@@ -15,3 +20,14 @@ __all__ = [
     "IndexUnusableError",
     "StorageError",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "index.engine": ("IndexUnusableError",),
+            "index.index": ("Index", "IndexUnavailableError"),
+            "node": ("ArchiveAE",),
+            "store.filestore": ("Duplicates", "FileStore", "StorageError"),
+        },
+    )

@@ -1,53 +1,80 @@
 """The modules of the archive under the names that the documentation of version 0.1 has for them.
 
 ``netdicom_tx.archive.filestore`` is now ``netdicom_tx.archive.store.filestore``, and so on. Each former name is an
-importable module with the same public names. New code imports from the wings.
+importable module with the same public names, and is made when it is first imported. New code imports from the wings.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
-from . import index as index_wing
-from . import workflow as workflow_wing
-from .index import database, engine, index, record, schema
-from .query import identifiers, matching, retrieval, search
-from .store import filestore, reconcile
-from .workflow import commitment, outbound, performed_steps, workflow, worklist, worklist_sources
+from .._lazy import lazy_names
+from . import index, workflow
 
 #: The former name of a module, and the modules that have its public names now.
-MOVED: Final[dict[str, tuple[ModuleType, ...]]] = {
-    "commitment": (commitment,),
-    "database": (database,),
-    "filestore": (filestore,),
-    "identifiers": (identifiers,),
-    "matching": (matching,),
-    "procedure_steps": (performed_steps,),
-    "queue": (outbound,),
-    "reconcile": (reconcile,),
-    "record": (record,),
-    "retrieval": (retrieval,),
-    "schema": (schema, engine),
-    "worklist": (worklist,),
-    "worklist_sources": (worklist_sources,),
+MOVED: Final[dict[str, tuple[str, ...]]] = {
+    "commitment": ("workflow.commitment",),
+    "database": ("index.database",),
+    "filestore": ("store.filestore",),
+    "identifiers": ("query.identifiers",),
+    "matching": ("query.matching",),
+    "procedure_steps": ("workflow.performed_steps",),
+    "queue": ("workflow.outbound",),
+    "reconcile": ("store.reconcile",),
+    "record": ("index.record",),
+    "retrieval": ("query.retrieval",),
+    "schema": ("index.schema", "index.engine"),
+    "worklist": ("workflow.worklist",),
+    "worklist_sources": ("workflow.worklist_sources",),
 }
-# Former modules that are packages now.
-_GROWN: Final = {index_wing: (index, search), workflow_wing: (workflow,)}
+# Former modules that are packages now, and where the public names are that they had.
+_INDEX: Final = (
+    "Counts",
+    "Entry",
+    "Index",
+    "IndexUnavailableError",
+    "InstanceRecord",
+    "InstanceRef",
+    "PathRow",
+    "record_of",
+)
+_GROWN: Final = (
+    (index, {"index": _INDEX, "..query.search": ("Pages",)}),
+    (workflow, {"workflow": ("Workflow", "WorkflowOptions")}),
+)
 
 
-def _offer(place: ModuleType, modules: tuple[ModuleType, ...]) -> None:
-    for module in modules:
-        for name in module.__all__:
-            if not hasattr(place, name):
-                setattr(place, name, getattr(module, name))
+class _Former(MetaPathFinder, Loader):
+    """Finds the former modules, and fills them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        if package == __package__ and name in MOVED:
+            return ModuleSpec(fullname, self)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        homes = [
+            importlib.import_module(f".{home}", __package__)
+            for home in MOVED[module.__name__.rpartition(".")[2]]
+        ]
+        module.__doc__ = homes[0].__doc__
+        for home in homes:
+            for name in home.__all__:
+                setattr(module, name, getattr(home, name))
 
 
-for _name, _modules in MOVED.items():
-    _place = ModuleType(f"{__package__}.{_name}", _modules[0].__doc__)
-    _offer(_place, _modules)
-    sys.modules[_place.__name__] = _place
-    setattr(sys.modules[__package__], _name, _place)
-for _wing, _modules in _GROWN.items():
-    _offer(_wing, _modules)
+sys.meta_path.append(_Former())
+for _wing, _homes in _GROWN:
+    for _hook, _function in zip(
+        ("__getattr__", "__dir__"), lazy_names(_wing.__name__, _homes), strict=True
+    ):
+        setattr(_wing, _hook, _function)

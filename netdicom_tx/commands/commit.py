@@ -5,32 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydicom.uid import generate_uid
-from twisted.internet import defer
 
-from ..applicationentity import AE
-from ..asceprovider import Association
-from ..dsutils import DataSetError
 from ..exceptions import DCMTimeoutError, StatusError
-from ..sopclass import (
-    CommitmentResult,
-    Instance,
-    StorageCommitment,
-    request_commitment,
-    storage_commitment_scu,
-)
 from ..statuses import Status
 from .common.addresses import Address
 from .common.failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
-from .common.files import check_named, is_dicom, is_storable, walk
 from .common.listening import endpoint_string, listening
 from .common.options import Common, common_options, examples, parse_seconds, peer_argument
 from .common.output import Output, counted
 from .common.report import Report
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from twisted.internet import defer
+
+    from ..applicationentity import AE
+    from ..asceprovider import Association
+    from ..sopclass import CommitmentResult
 
 # Seconds that a peer has to end the association on which it has reported.
 _GRACE = 2.0
@@ -73,6 +67,8 @@ def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeou
     --listen that is released, and the report comes on one that the peer opens: it must know our AE
     title (-aet) with this host and port.
     """
+    from .common.files import check_named
+
     check_named(paths, "committed")
     place = None if endpoint is None else endpoint_string(endpoint)
     files = _Files(paths, common.output)
@@ -103,6 +99,8 @@ class _Files:
     """
 
     def __init__(self, paths: Iterable[str], output: Output) -> None:
+        from .common.files import walk
+
         self.references: dict[_Reference, list[str]] = {}
         self.unreadable: dict[str, str] = {}
         self.others = 0
@@ -112,6 +110,10 @@ class _Files:
                 progress.advance(failed=path in self.unreadable)
 
     def _read(self, path: str) -> None:
+        from ..dsutils import DataSetError
+        from ..sopclass import Instance
+        from .common.files import is_dicom, is_storable
+
         try:
             instance = Instance.of(path)
         except OSError as error:
@@ -133,6 +135,11 @@ async def _ask(
     session: Session, references: list[_Reference], endpoint: str | None, timeout: float
 ) -> CommitmentResult | None:
     """The report; None after Ctrl-C."""
+    from twisted.internet import defer
+
+    from ..applicationentity import AE
+    from ..sopclass import StorageCommitment, storage_commitment_scu
+
     address = session.common.address
     assert address is not None
     ae = session.ae(AE, address).add_scu(storage_commitment_scu).add_scp(StorageCommitment())
@@ -171,6 +178,11 @@ async def _request(
     Raises:
         CancelledError: The association that was to bring the report ended without it.
     """
+    from pydicom.uid import generate_uid
+    from twisted.internet import defer
+
+    from ..sopclass import request_commitment
+
     transaction = str(generate_uid())
     waiting: defer.Deferred[CommitmentResult] | None = None
     try:
@@ -211,6 +223,8 @@ def _end_with(
 
 async def _ended(session: Session, ae: AE) -> None:
     """See the peer end its associations: it has our answer to its report."""
+    from twisted.internet import defer
+
     if session.is_interrupted:
         return
     left = defer.DeferredList([asce.closed() for asce in ae.associations])

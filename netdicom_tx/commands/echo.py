@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from twisted.internet import defer
 
-from ..applicationentity import AE
-from ..asceprovider import Association
 from ..exceptions import NetDICOMError, printable
-from ..sopclass import verification_scu
 from ..uids import VERIFICATION_SOP_CLASS
 from ..userdataitems import ImplementationClassUID, ImplementationVersionName
 from .common.addresses import Address
 from .common.failures import CommandError, ExitCode, Problem, StatusFailure
 from .common.options import Common, common_options, examples, peers_argument
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from ..asceprovider import Association
 
 _COLUMNS = ("peer", "status", "ms", "max PDU", "implementation")
 
@@ -91,6 +90,8 @@ def command(common: Common, peers: tuple[str, ...], count: int, interval: float)
 
 
 async def _echo_all(session: Session, addresses: list[Address], count: int, interval: float) -> int:
+    from twisted.internet import defer
+
     outcomes = await defer.gatherResults(
         [
             defer.Deferred.fromCoroutine(_echo(session, address, count, interval))
@@ -119,6 +120,9 @@ async def _echo_all(session: Session, addresses: list[Address], count: int, inte
 
 
 async def _echo(session: Session, address: Address, count: int, interval: float) -> _Answers:
+    from ..applicationentity import AE
+    from ..sopclass import verification_scu
+
     answers = _Answers(address)
     ae = session.ae(AE, address).add_scu(verification_scu)
     try:

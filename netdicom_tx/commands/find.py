@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from .common.answers import answer_format, answer_options, run_query
-from .common.keys import Key, parse_keys
-from .common.options import Common, common_options, examples, peer_argument
-from .common.query import Query, key_option, model_options
+from .common.options import (
+    Common,
+    answer_options,
+    common_options,
+    examples,
+    key_option,
+    model_options,
+    peer_argument,
+)
+
+if TYPE_CHECKING:
+    from .common.keys import Key
+    from .common.query import Query
 
 #: What is asked for when nobody says what to return: keys that every archive answers, or many.
 DEFAULT_KEYS = {
@@ -60,6 +71,9 @@ def command(
     The answers have the keys as columns: those of -r and of -k without a value, and those of -k that
     are matched. Without any that only is to be returned, the usual ones of the level are asked for.
     """
+    from .common.answers import answer_format, run_query
+    from .common.query import Query
+
     query = Query([*keys, *returned], root, level)
     wanted = [] if _says_what_to_return(query) else _default_keys(query)
     return run_query(
@@ -72,6 +86,8 @@ def _says_what_to_return(query: Query) -> bool:
 
 
 def _default_keys(query: Query) -> list[Key]:
+    from .common.keys import parse_keys
+
     assert query.level is not None
     written = {(key.path, key.tag) for key in query.keys}
     return [

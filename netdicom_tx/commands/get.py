@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydicom.uid import UID, AllTransferSyntaxes
 
 from ..negotiation import MAXIMUM_CONTEXTS
-from ..sopclass import qr_get_scu, storage_scp
 from ..uids import DEFAULT_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, is_rare
 from .common.failures import bad_input
-from .common.options import Common, common_options, examples, peer_argument
-from .common.query import Query, key_option, model_options, retrieve_query
-from .common.receiving import OutputDirectory, ReceivingAE
-from .common.retrieving import Receipt, conclude, failed_instances, follow, output_options
+from .common.options import (
+    Common,
+    common_options,
+    examples,
+    key_option,
+    model_options,
+    output_options,
+    peer_argument,
+)
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from .common.query import Query
+    from .common.receiving import OutputDirectory
 
 
 @click.command(
@@ -61,6 +68,11 @@ def command(
     Says on stdout, when that is no terminal, the path of each file as soon as it is written, synced
     and renamed. Without -x the peer is asked for uncompressed images.
     """
+    from pydicom.uid import AllTransferSyntaxes
+
+    from .common.query import retrieve_query
+    from .common.receiving import OutputDirectory
+
     query = retrieve_query(keys, root, level)
     identifier = query.identifier()
     taken = tuple(_named(text, STORAGE_SOP_CLASSES, "storage SOP class") for text in classes)
@@ -76,6 +88,8 @@ def command(
 
 def _named(text: str, uids: Any, what: str) -> str:
     """A UID of some, by itself or by its keyword."""
+    from pydicom.uid import UID
+
     by_name = {UID(uid).keyword.lower(): str(uid) for uid in uids}
     if text in by_name.values():
         return text
@@ -114,6 +128,10 @@ async def _get(
     contexts: list[tuple[str, tuple[str, ...]]],
     output: OutputDirectory,
 ) -> int:
+    from ..sopclass import qr_get_scu, storage_scp
+    from .common.receiving import ReceivingAE
+    from .common.retrieving import Receipt, conclude, failed_instances, follow
+
     address = session.common.address
     assert address is not None
     receipt = Receipt(session.output)
@@ -132,7 +150,7 @@ async def _get(
             seen = 0
             async for context, _ in stream:
                 if context is not None:
-                    follow(progress, stream.progress, receipt.octets - seen, receipt.kept)
+                    follow(progress, stream.progress, receipt.octets - seen, receipt.number)
                     seen = receipt.octets
         final = stream.final
         assert final is not None

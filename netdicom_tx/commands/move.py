@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydicom.dataset import Dataset
 
-from ..applicationentity import AE
-from ..sopclass import qr_move_scu
 from .common.addresses import Address, check_title
 from .common.failures import bad_input
 from .common.listening import endpoint_string, listening
-from .common.options import Common, common_options, examples, peer_argument
-from .common.query import Query, key_option, model_options, retrieve_query
-from .common.receiving import OutputDirectory, ReceivingAE, serve
-from .common.retrieving import Receipt, conclude, failed_instances, follow, output_options
+from .common.options import (
+    Common,
+    common_options,
+    examples,
+    key_option,
+    model_options,
+    output_options,
+    peer_argument,
+)
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from .common.query import Query
+    from .common.receiving import OutputDirectory
+    from .common.retrieving import Receipt
 
 _HERE = "here"  # --receive without a value
 _PORT = 11112
@@ -63,6 +72,9 @@ def command(
     SCP runs here for as long as it takes, under our own AE title (-aet) or that of --to; it
     listens on every interface, on loopback only when the peer is there.
     """
+    from .common.query import retrieve_query
+    from .common.receiving import OutputDirectory
+
     query = retrieve_query(keys, root, level)
     identifier = query.identifier()
     if destination is None and endpoint is None:
@@ -100,6 +112,10 @@ async def _move(
     endpoint: str | None,
     output: OutputDirectory | None,
 ) -> int:
+    from ..applicationentity import AE
+    from ..sopclass import qr_move_scu
+    from .common.retrieving import Receipt, conclude, failed_instances, follow
+
     address = session.common.address
     assert address is not None
     sop_class = query.sop_class("C-MOVE")
@@ -117,7 +133,7 @@ async def _move(
         ):
             seen = 0
             async for _, response in stream:
-                kept, octets = (receipt.kept, receipt.octets) if receipt else (0, 0)
+                kept, octets = (receipt.number, receipt.octets) if receipt else (0, 0)
                 follow(progress, response, octets - seen, kept)
                 seen = octets
         final = stream.final
@@ -139,6 +155,8 @@ async def _receiver(
     if endpoint is None or output is None or receipt is None:
         yield title
         return
+    from .common.receiving import ReceivingAE, serve
+
     target = session.ae(ReceivingAE, None, output, receipt, ae_title=title)
     serve(target, takes_all=True)
     try:

@@ -8,18 +8,21 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..archive.workflow.outbound import DEAD, RUNNING, WAITING, Queue, Task
 from .common.failures import CommandError, ExitCode, Problem, bad_input
-from .common.options import examples
+from .common.options import archive_options, examples
 from .common.output import Output, counted
-from .common.storage import archive_options, opened_index
+
+if TYPE_CHECKING:
+    from ..archive.workflow.outbound import Queue, Task
 
 __all__ = ["command"]
 
+# The states of a task; those of ``archive.workflow.outbound``, which is loaded when a command runs.
+_STATES = WAITING, RUNNING, DEAD = "waiting", "running", "dead"
 # Numbers in one statement; SQLite takes no more than 32766 values.
 _AT_ONCE = 10_000
 
@@ -43,6 +46,9 @@ def command() -> None:
 
 @contextmanager
 def _opened_queue(storage: Path, database: str | None) -> Iterator[Queue]:
+    from ..archive.workflow.outbound import Queue
+    from .common.storage import opened_index
+
     with opened_index(storage, database) as index:
         yield Queue(index, "netdicom queue")
 
@@ -58,7 +64,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON
     ),
 )
 @archive_options
-@click.option("--state", type=click.Choice([WAITING, RUNNING, DEAD]), help="Only those.")
+@click.option("--state", type=click.Choice(_STATES), help="Only those.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON document for each task.")
 def list_command(storage: Path, database: str | None, state: str | None, as_json: bool) -> int:
     """Show the tasks, the oldest first; times are those of this machine."""
@@ -84,7 +90,7 @@ def list_command(storage: Path, database: str | None, state: str | None, as_json
             )
         table.close()
     states = Counter(task.state for task in tasks)
-    parts = [f"{states[each]} {each}" for each in (WAITING, RUNNING, DEAD) if states[each]]
+    parts = [f"{states[each]} {each}" for each in _STATES if states[each]]
     output.note(counted(len(tasks), "task") + (f": {', '.join(parts)}" if parts else ""))
     return ExitCode.OK
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-from twisted.internet import defer
 
-from ..asceprovider import Association
 from ..exceptions import AssociationError, AssociationReleasedError, printable
-from ..pdu import AAssociateRQ
 from .common.failures import ExitCode
 from .common.listening import endpoint_string, listen, where
-from .common.options import Common, common_options, examples
+from .common.options import Common, common_options, examples, output_options
 from .common.output import Output, counted, printable_line
-from .common.receiving import Arrived, OutputDirectory, ReceivingAE, serve
-from .common.retrieving import output_options
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from ..asceprovider import Association
+    from .common.receiving import Arrived, OutputDirectory
 
 _DEFAULT = "127.0.0.1:11112"
 # Seconds that running operations have after Ctrl-C.
@@ -56,6 +55,8 @@ def command(
     ended. It answers to any AE title, and opens to the network only when --listen says so.
     """
     places = [endpoint_string(each) for each in endpoints or (_DEFAULT,)]
+    from .common.receiving import OutputDirectory
+
     output = OutputDirectory(directory, layout)
 
     async def perform(session: Session) -> int:
@@ -71,26 +72,24 @@ class _Count:
     octets: int = 0
 
 
-class _Receiver(ReceivingAE):
-    """Counts for each association what came on it."""
+class _Receipts:
+    """Counts what comes on each association, and shows it when the association ends."""
 
-    def __init__(
-        self, ae_title: str, output: OutputDirectory, shown: Output, **options: Any
-    ) -> None:
-        super().__init__(ae_title, output, self._arrived, **options)
-        self._shown = shown
+    def __init__(self, output: Output) -> None:
+        self._shown = output
         self._counts: dict[Association, _Count] = {}
 
-    def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> None:
+    def began(self, asce: Association) -> None:
         self._counts[asce] = _Count()
         asce.closed().addCallback(self._over, asce)
 
-    def _arrived(self, asce: Association, arrived: Arrived | None) -> None:
+    def refused(self, asce: Association, error: Exception) -> None:
+        if asce in self._counts:
+            self._counts[asce].refused += 1
+
+    def kept(self, asce: Association, arrived: Arrived) -> None:
         count = self._counts.get(asce)
         if count is None:
-            return
-        if arrived is None:
-            count.refused += 1
             return
         count.kept += 1
         count.octets += arrived.size
@@ -135,8 +134,13 @@ class _Receiver(ReceivingAE):
 async def _receive(
     session: Session, places: list[str], output: OutputDirectory, accept_all: bool
 ) -> int:
+    from twisted.internet import defer
+
+    from .common.receiving import ReceivingAE, serve
+
     session.ends_by_interrupt = True
-    ae = session.ae(_Receiver, None, output, session.output, max_associations=_MAX_ASSOCIATIONS)
+    receipts = _Receipts(session.output)
+    ae = session.ae(ReceivingAE, None, output, receipts, max_associations=_MAX_ASSOCIATIONS)
     serve(ae, takes_all=accept_all)
     ports = []
     for place in places:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..archive.store.reconcile import reconcile
 from .common.failures import ExitCode
-from .common.options import examples
+from .common.options import archive_options, examples
 from .common.output import Output
-from .common.storage import archive_options, opened_index, opened_store
 
 __all__ = ["command"]
 
@@ -31,6 +29,9 @@ def command(storage: Path, database: str | None, from_scratch: bool, as_json: bo
 
     A node does the same when it starts, but for --from-scratch.
     """
+    from ..archive.store.reconcile import reconcile
+    from .common.storage import opened_index, opened_store
+
     output = Output(is_json=as_json)
     with opened_store(storage) as store, opened_index(storage, database) as index:
         if from_scratch:

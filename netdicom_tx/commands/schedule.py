@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from pydicom import config
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-from pydicom.valuerep import validate_value
-from twisted.internet.defer import maybeDeferred
 
-from ..archive.encoded.values import date_range
-from ..archive.encoded.walk import InvalidDataSetError
-from ..archive.workflow.worklist_sources import (
-    WorklistImportError,
-    WorklistTable,
-    read_csv,
-    read_json,
-)
-from ..dsutils import DataSetError
 from .common.failures import CommandError, ExitCode, bad_input
-from .common.options import examples
+from .common.options import archive_options, examples
 from .common.output import Output, counted
-from .common.storage import archive_options, opened_index
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
+    from pydicom.dataset import Dataset
+
+    from ..archive.workflow.worklist_sources import WorklistTable
 
 __all__ = ["command"]
 
@@ -76,6 +67,11 @@ def command() -> None:
 
 @contextmanager
 def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable]:
+    from twisted.internet.defer import maybeDeferred
+
+    from ..archive.workflow.worklist_sources import WorklistTable
+    from .common.storage import opened_index
+
     with opened_index(storage, database) as index:
         yield WorklistTable(index, maybeDeferred)
 
@@ -105,6 +101,9 @@ def add(files: tuple[str, ...], storage: Path, database: str | None, as_json: bo
     ScheduledProcedureStepStartDate... A JSON file has data sets in the DICOM JSON model. When
     anything in any file is wrong, nothing is added. A dash reads stdin.
     """
+    from ..archive.encoded.walk import InvalidDataSetError
+    from ..dsutils import DataSetError
+
     output = Output(is_json=as_json)
     steps = [(file, ds) for file in files for ds in _read(file)]
     with _opened_table(storage, database) as table:
@@ -129,6 +128,8 @@ def _read(file: str) -> list[Dataset]:
     Raises:
         CommandError: It cannot be read, or is not as it should be.
     """
+    from ..archive.workflow.worklist_sources import WorklistImportError, read_csv, read_json
+
     try:
         with click.open_file(file, encoding="utf-8-sig") as opened:
             text = opened.read()
@@ -167,6 +168,8 @@ def _missing(ds: Dataset) -> str:
 
 def _invalid(ds: Dataset) -> str:
     """The first value that its VR does not allow, and what it does; empty when there is none."""
+    from pydicom.multival import MultiValue
+
     for element in ds.iterall():
         values = element.value if isinstance(element.value, MultiValue) else [element.value]
         for value in values:
@@ -184,6 +187,11 @@ def _check(vr: str, value: object) -> None:
     Raises:
         ValueError: It is not.
     """
+    from pydicom import config
+    from pydicom.valuerep import validate_value
+
+    from ..archive.encoded.values import date_range
+
     # pydicom's numbers for DS and IS are int and float too.
     is_binary = isinstance(value, int | float | bytes) and vr not in ("DS", "IS")
     plain = value if is_binary else str(value)

@@ -6,31 +6,22 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..applicationentity import AE
-from ..dsutils import DataSetError
 from ..exceptions import ClassNotSupportedError
 from ..negotiation import NO_WINDOW, Window
-from ..sopclass import StoreResult, store_all
 from ..uids import name
 from .common.failures import ExitCode, Problem, StatusFailure
-from .common.files import (
-    FoundFile,
-    HeldBackError,
-    Journal,
-    Sending,
-    check_named,
-    is_dicom,
-    is_storable,
-    walk,
-)
 from .common.options import Common, common_options, examples, peer_argument
 from .common.output import Output, Progress
 from .common.report import Report
 from .common.session import Session, run
+
+if TYPE_CHECKING:
+    from ..sopclass import StoreResult
+    from .common.files import FoundFile, Journal, Sending
 
 # Failures that are named in the JSON document; all are counted.
 _NAMED = 1000
@@ -79,6 +70,8 @@ def command(
     What is no DICOM file in a directory is skipped and counted. A file goes out as it is; only
     where the peer refuses its uncompressed transfer syntax is it re-encoded to another one.
     """
+    from .common.files import Journal, check_named
+
     check_named(paths)
     with ExitStack() as stack:
         journal = None
@@ -146,6 +139,8 @@ class _Tally:
 
 
 def _file(instance: Sending) -> FoundFile:
+    from .common.files import FoundFile
+
     assert isinstance(instance.source, FoundFile)
     return instance.source
 
@@ -168,9 +163,14 @@ class _Found:
 
     def total(self) -> int:
         """How many files there are, of whatever kind."""
+        from .common.files import walk
+
         return sum(1 for _ in walk(self._paths))
 
     def __iter__(self) -> Iterator[Sending]:
+        from ..dsutils import DataSetError
+        from .common.files import FoundFile, Sending, is_dicom, is_storable, walk
+
         tally = self._tally
         for path in walk(self._paths):
             if self.is_stopped:
@@ -207,6 +207,9 @@ def _rehearse(found: _Found, tally: _Tally) -> int:
 async def _send(
     session: Session, found: _Found, tally: _Tally, jobs: int, window: int, fail_fast: bool
 ) -> int:
+    from ..applicationentity import AE
+    from ..sopclass import store_all
+
     address = session.common.address
     assert address is not None
     begin = time.monotonic()
@@ -228,6 +231,9 @@ def _take(
     result: StoreResult, session: Session, found: _Found, tally: _Tally, progress: Progress
 ) -> None:
     """What became of one instance."""
+    from ..dsutils import DataSetError
+    from .common.files import HeldBackError, Sending
+
     instance = result.instance
     assert isinstance(instance, Sending)
     file, status, error = _file(instance), result.status, result.error

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..archive.store.reconcile import verify
 from .common.failures import ExitCode
-from .common.options import examples
+from .common.options import archive_options, examples
 from .common.output import Output
-from .common.storage import archive_options, opened_index
 
 __all__ = ["command"]
 
@@ -24,6 +22,9 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="A JSON document for each damaged file.")
 def command(storage: Path, database: str | None, as_json: bool) -> int:
     """Read every file to its end and compare it with its digest; the node may run meanwhile."""
+    from ..archive.store.reconcile import verify
+    from .common.storage import opened_index
+
     output = Output(is_json=as_json)
     damaged = 0
     with opened_index(storage, database) as index:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 
-from .common.answers import answer_format, answer_options, run_query
-from .common.keys import parse_keys
-from .common.options import Common, common_options, examples, peer_argument
-from .common.query import Query, key_option
+from .common.options import (
+    Common,
+    answer_options,
+    common_options,
+    examples,
+    key_option,
+    peer_argument,
+)
 
 _STEP = "ScheduledProcedureStepSequence"
 #: What is asked for when nobody says what to return.
@@ -52,6 +56,10 @@ def command(
     no_header: bool,
 ) -> int:
     """Query a modality worklist (C-FIND)."""
+    from .common.answers import answer_format, run_query
+    from .common.keys import parse_keys
+    from .common.query import Query
+
     shortcuts = [
         f"{_STEP}.{keyword}={value}"
         for keyword, value in (

@@ -200,23 +200,50 @@ def test_peers_are_completed_in_the_shell(tmp_path: Path) -> None:
     assert done.stdout.split() == ["plain,archive"], done.stderr
 
 
-def test_the_list_of_commands_loads_neither_the_console_nor_a_reactor() -> None:
-    """``netdicom --help`` is said at once."""
+#: What takes longer to load than a person waits for a help text.
+HEAVY = {"OpenSSL", "cryptography", "pydicom", "rich", "sqlalchemy", "twisted", "zope"}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a run of ``netdicom`` in a process of its own has loaded at its end."""
     program = (
         "import sys\n"
         "from netdicom_tx.commands import run\n"
-        "run(['--help'])\n"
+        "run(sys.argv[1:])\n"
         "print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    loaded = done.stderr.split()
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--help",),
+        ("--version",),
+        *((name, "--help") for name in COMMANDS),
+        ("queue", "list", "--help"),
+        ("schedule", "add", "--help"),
+        ("echo",),
+        ("stoer",),
+        ("find", "nowhere"),
+        ("store", NOBODY, "--jobs", "many"),
+    ],
+    ids=" ".join,
+)
+def test_a_help_text_or_a_usage_error_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    """It is shown at once: the library is loaded when a command begins its work."""
+    assert HEAVY.intersection(loaded_by(*arguments)) == set()
+
+
+def test_the_list_of_commands_loads_no_command() -> None:
+    loaded = loaded_by("--help")
     assert "netdicom_tx.commands.common.options" in loaded
-    assert not {"rich", "twisted.internet.reactor", "netdicom_tx.commands.find"}.intersection(
-        loaded
-    )
+    assert "netdicom_tx.commands.find" not in loaded

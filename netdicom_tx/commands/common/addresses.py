@@ -29,6 +29,8 @@ __all__ = [
 ANY_SCP = "ANY-SCP"
 # PS3.15 Annex B.12: the registered port of DICOM over TLS.
 _TLS_PORT = 2762
+# The AE has a timeout for connecting; that of an endpoint, 30 s, must not come before it.
+_LONGEST = 7 * 86400.0
 _FORMS = "write AET@host:port, host:port, or dicoms://AET@host:port; an IPv6 address in brackets"
 
 
@@ -90,9 +92,16 @@ class Address:
         Raises:
             LocalProtocolError: A file for TLS cannot be used.
         """
-        from twisted.internet.endpoints import HostnameEndpoint
+        from twisted.internet import endpoints
+        from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-        endpoint = HostnameEndpoint(reactor, self.host, self.port)
+        kind: Any = endpoints.HostnameEndpoint
+        # HostnameEndpoint tells of a refused connection only when 0.3 s have passed (RFC 8305).
+        if isIPAddress(self.host):
+            kind = endpoints.TCP4ClientEndpoint
+        elif isIPv6Address(self.host):
+            kind = endpoints.TCP6ClientEndpoint
+        endpoint = kind(reactor, self.host, self.port, timeout=_LONGEST)
         if self.tls is None:
             return endpoint
         return self.tls.options().wrap_client(endpoint, self.host)

@@ -7,9 +7,8 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import click
 from pydicom.dataset import Dataset
 
 from ...applicationentity import AE
@@ -23,32 +22,7 @@ from .output import Output, counted, printable_line
 from .query import Query
 from .session import Session, run
 
-__all__ = ["Answers", "answer_format", "answer_options", "run_query"]
-
-
-def answer_options(command: Any) -> Any:
-    """How answers are shown, and how many."""
-    for option in reversed(
-        (
-            click.option(
-                "-r",
-                "--return",
-                "returned",
-                multiple=True,
-                metavar="KEY",
-                help="A column of the answer, as -k KEY without a value; repeatable.",
-            ),
-            click.option(
-                "--limit", type=click.IntRange(1), help="Cancel after so many answers (C-CANCEL)."
-            ),
-            click.option("--csv", "is_csv", is_flag=True, help="Results as CSV."),
-            click.option(
-                "--no-header", is_flag=True, help="No line with the names of the columns."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+__all__ = ["Answers", "answer_format", "run_query"]
 
 
 class Answers(Protocol):

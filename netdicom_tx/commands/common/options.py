@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
@@ -15,9 +16,17 @@ from .failures import CommandError
 from .output import Output
 
 __all__ = [
+    "LAYOUTS",
+    "LEVELS",
+    "ROOTS",
     "Common",
+    "answer_options",
+    "archive_options",
     "common_options",
     "examples",
+    "key_option",
+    "model_options",
+    "output_options",
     "parse_seconds",
     "peer_argument",
     "peers_argument",
@@ -28,6 +37,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # PS3.8 D.1: a smaller one holds no fragment; 0 means no limit.
 _SMALLEST_PDU = 4096
 _LARGEST_PDU = 0xFFFFFFFF
+#: Information models by DCMTK's letters (PS3.4 C.6, K.6).
+ROOTS = {"P": "patient root", "S": "study root", "O": "patient/study only", "W": "worklist"}
+#: Query/Retrieve levels (PS3.4 C.6.1.1, C.6.2.1).
+LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
+#: How received instances are laid out in a directory, the default first.
+LAYOUTS = ("study", "flat")
+
 # Seconds that anybody may want to wait: a week.
 _LONGEST = 7 * 86400.0
 
@@ -228,3 +244,122 @@ def peers_argument(command: _F) -> _F:
     )(command)
     result: _F = decorated
     return result
+
+
+def key_option(command: _F) -> _F:
+    """``-k``."""
+    decorated: Any = click.option(
+        "-k",
+        "--key",
+        "keys",
+        multiple=True,
+        metavar="KEY[=VALUE]",
+        help="A keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
+    )(command)
+    result: _F = decorated
+    return result
+
+
+def model_options(letters: str) -> Callable[[_F], _F]:
+    """``-P -S -O`` (``-W``), ``--root`` and ``--level``.
+
+    Args:
+        letters: Of :data:`ROOTS`, that the command knows.
+    """
+
+    def add(command: _F) -> _F:
+        decorated: Any = click.option(
+            "--level",
+            type=click.Choice(LEVELS, case_sensitive=False),
+            metavar="LEVEL",
+            help="PATIENT, STUDY, SERIES or IMAGE; by default that of the deepest unique key.",
+        )(command)
+        for letter in reversed(letters):
+            decorated = click.option(
+                f"-{letter}",
+                "root",
+                flag_value=letter,
+                help=f"{ROOTS[letter].capitalize()} model{', the default' * (letter == 'S')}.",
+            )(decorated)
+        decorated = click.option(
+            "--root",
+            "root",
+            type=click.Choice(list(letters), case_sensitive=False),
+            metavar="|".join(letters),
+            default="S",
+            help="The same, by its letter.",
+        )(decorated)
+        result: _F = decorated
+        return result
+
+    return add
+
+
+def answer_options(command: Any) -> Any:
+    """How answers are shown, and how many."""
+    for option in reversed(
+        (
+            click.option(
+                "-r",
+                "--return",
+                "returned",
+                multiple=True,
+                metavar="KEY",
+                help="A column of the answer, as -k KEY without a value; repeatable.",
+            ),
+            click.option(
+                "--limit", type=click.IntRange(1), help="Cancel after so many answers (C-CANCEL)."
+            ),
+            click.option("--csv", "is_csv", is_flag=True, help="Results as CSV."),
+            click.option(
+                "--no-header", is_flag=True, help="No line with the names of the columns."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def output_options(command: Any) -> Any:
+    """Where instances go."""
+    for option in reversed(
+        (
+            click.option(
+                "-o",
+                "-od",
+                "--output",
+                "directory",
+                default=".",
+                metavar="DIR",
+                help="Where to write; made when absent. The current directory.",
+            ),
+            click.option(
+                "--layout",
+                type=click.Choice(LAYOUTS),
+                default=LAYOUTS[0],
+                help="STUDY/SERIES/INSTANCE.dcm, or INSTANCE.dcm; study.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def archive_options(command: _F) -> _F:
+    """``--storage`` and ``--database``, as ``twistd dicom`` has them."""
+    for option in (
+        click.option(
+            "--database",
+            metavar="URL",
+            help="Of the index; SQLite, index.db in the storage directory.",
+        ),
+        click.option(
+            "-s",
+            "--storage",
+            type=click.Path(file_okay=False, path_type=Path),
+            default="netdicom-archive",
+            help="The node's directory; ./netdicom-archive.",
+        ),
+    ):
+        command = option(command)
+    return command

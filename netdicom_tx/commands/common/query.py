@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
-import click
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -17,15 +15,12 @@ from ...uids import (
 )
 from .failures import bad_input
 from .keys import Key, identifier, parse_keys
+from .options import LEVELS, ROOTS
 
-__all__ = ["Query", "key_option", "model_options", "retrieve_query"]
+__all__ = ["Query", "retrieve_query"]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-#: Information models by DCMTK's letters (PS3.4 C.6, K.6).
-ROOTS = {"P": "patient root", "S": "study root", "O": "patient/study only", "W": "worklist"}
-# The levels, with the unique key of each (PS3.4 C.6.1.1, C.6.2.1).
-LEVELS = {
+# The unique key of each level (PS3.4 C.6.1.1, C.6.2.1).
+_UNIQUE_KEYS = {
     "PATIENT": Tag(0x0010, 0x0020),
     "STUDY": Tag(0x0020, 0x000D),
     "SERIES": Tag(0x0020, 0x000E),
@@ -38,55 +33,6 @@ _OF_ROOT = {
         "PSO", FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, strict=True
     )
 } | {"W": {"C-FIND": MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS}}
-
-
-def key_option(command: _F) -> _F:
-    """``-k``."""
-    decorated: Any = click.option(
-        "-k",
-        "--key",
-        "keys",
-        multiple=True,
-        metavar="KEY[=VALUE]",
-        help="A keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
-    )(command)
-    result: _F = decorated
-    return result
-
-
-def model_options(letters: str) -> Callable[[_F], _F]:
-    """``-P -S -O`` (``-W``), ``--root`` and ``--level``.
-
-    Args:
-        letters: Of :data:`ROOTS`, that the command knows.
-    """
-
-    def add(command: _F) -> _F:
-        decorated: Any = click.option(
-            "--level",
-            type=click.Choice(list(LEVELS), case_sensitive=False),
-            metavar="LEVEL",
-            help="PATIENT, STUDY, SERIES or IMAGE; by default that of the deepest unique key.",
-        )(command)
-        for letter in reversed(letters):
-            decorated = click.option(
-                f"-{letter}",
-                "root",
-                flag_value=letter,
-                help=f"{ROOTS[letter].capitalize()} model{', the default' * (letter == 'S')}.",
-            )(decorated)
-        decorated = click.option(
-            "--root",
-            "root",
-            type=click.Choice(list(letters), case_sensitive=False),
-            metavar="|".join(letters),
-            default="S",
-            help="The same, by its letter.",
-        )(decorated)
-        result: _F = decorated
-        return result
-
-    return add
 
 
 class Query:
@@ -124,7 +70,7 @@ class Query:
 
     def _deepest(self) -> str:
         tags = {key.tag for key in self.keys if not key.path}
-        for level, tag in reversed(LEVELS.items()):
+        for level, tag in reversed(_UNIQUE_KEYS.items()):
             if tag in tags and not (level == "PATIENT" and self.root == "S"):
                 return level
         return "STUDY"
@@ -153,7 +99,7 @@ def retrieve_query(texts: Sequence[str], root: str, level: str | None) -> Query:
     """
     query = Query(texts, root, level)
     assert query.level is not None
-    unique = LEVELS[query.level]
+    unique = _UNIQUE_KEYS[query.level]
     if not any(key.tag == unique and key.value and not key.path for key in query.keys):
         name = {"PATIENT": "PatientID", "IMAGE": "SOPInstanceUID"}.get(
             query.level, f"{query.level.capitalize()}InstanceUID"

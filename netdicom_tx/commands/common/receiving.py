@@ -23,7 +23,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -37,21 +37,20 @@ from ...dimsemessages import Request
 from ...dispatch import UNKNOWN_SOP_CLASSES
 from ...exceptions import StatusError
 from ...negotiation import PContextDef
+from ...pdu import AAssociateRQ
 from ...sopclass import storage_scp, verification_scp
 from ...uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
 from .failures import bad_input
 
 __all__ = [
-    "LAYOUTS",
     "Arrived",
     "Incoming",
     "OutputDirectory",
     "ReceivingAE",
+    "Watcher",
     "is_safe_uid",
     "serve",
 ]
-
-LAYOUTS = ("study", "flat")
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 # Octets of a deflated data set that are looked at; what names it stands at its beginning.
@@ -117,7 +116,7 @@ class OutputDirectory:
 
     Args:
         path: Made, with its parents, when absent.
-        layout: One of :data:`LAYOUTS`.
+        layout: One of :data:`.options.LAYOUTS`.
 
     Raises:
         CommandError: It cannot be written.
@@ -295,13 +294,26 @@ def _uid(element: object) -> str:
     return value.decode("latin-1").rstrip("\0 ") if isinstance(value, bytes) else ""
 
 
+class Watcher(Protocol):
+    """Follows what a :class:`ReceivingAE` receives."""
+
+    def began(self, asce: Association) -> None:
+        """An association was requested of us."""
+
+    def kept(self, asce: Association, arrived: Arrived) -> None:
+        """An instance is on the disk under its name."""
+
+    def refused(self, asce: Association, error: Exception) -> None:
+        """An instance was not kept: OSError when the disk failed, else StatusError."""
+
+
 class ReceivingAE(AE):
     """An AE that keeps what is stored to it in a directory.
 
     Args:
         ae_title: As for :class:`~netdicom_tx.AE`.
         output: Where to.
-        on_arrival: Told of each instance that was kept, and of each that was not (with None).
+        watcher: Told of each association and of each instance.
         options: Of :class:`~netdicom_tx.AE`.
     """
 
@@ -311,12 +323,15 @@ class ReceivingAE(AE):
         self,
         ae_title: str,
         output: OutputDirectory,
-        on_arrival: Callable[[Association, Arrived | None], None],
+        watcher: Watcher,
         **options: Any,
     ) -> None:
         super().__init__(ae_title, **options)
         self._output = output
-        self._on_arrival = on_arrival
+        self._watcher = watcher
+
+    def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> None:
+        self._watcher.began(asce)
 
     def get_file(
         self, asce: Association, context: PContextDef, command_set: Request
@@ -333,8 +348,8 @@ class ReceivingAE(AE):
                 command_set.sop_class_uid or "",
                 command_set.sop_instance_uid or "",
             )
-        except StatusError:
-            self._on_arrival(asce, None)
+        except (StatusError, OSError) as error:
+            self._watcher.refused(asce, error)
             raise
         return cast(BinaryIO, file), 0
 
@@ -346,15 +361,15 @@ class ReceivingAE(AE):
                 self.reactor, self.reactor.getThreadPool(), self._output.keep, file
             )
         except OSError as error:
-            self._on_arrival(file.asce, None)
+            self._watcher.refused(file.asce, error)
             self._log.error("an instance cannot be kept: {error}", error=error)
             raise StatusError(
                 statuses.C_STORE_OUT_OF_RESOURCES, "out of resources: the disk refuses"
             ) from error
-        except StatusError:
-            self._on_arrival(file.asce, None)
+        except StatusError as error:
+            self._watcher.refused(file.asce, error)
             raise
-        self._on_arrival(file.asce, arrived)
+        self._watcher.kept(file.asce, arrived)
         return statuses.SUCCESS
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ... import dsutils
 from ...asceprovider import Association
 from ...dimsemessages import Response
@@ -13,52 +11,36 @@ from ...negotiation import PContextDef
 from ...requests import status_of
 from .failures import ExitCode, Problem, StatusFailure
 from .output import Output, counted, printable_line
-from .receiving import LAYOUTS, Arrived
+from .receiving import Arrived
 from .report import Report
 from .session import Session
 
-__all__ = ["Receipt", "conclude", "failed_instances", "follow", "output_options"]
-
-
-def output_options(command: Any) -> Any:
-    """Where instances go."""
-    for option in reversed(
-        (
-            click.option(
-                "-o",
-                "-od",
-                "--output",
-                "directory",
-                default=".",
-                metavar="DIR",
-                help="Where to write; made when absent. The current directory.",
-            ),
-            click.option(
-                "--layout",
-                type=click.Choice(LAYOUTS),
-                default=LAYOUTS[0],
-                help="STUDY/SERIES/INSTANCE.dcm, or INSTANCE.dcm; study.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+__all__ = ["Receipt", "conclude", "failed_instances", "follow"]
 
 
 class Receipt:
-    """Tells what arrives; shared by get and move."""
+    """Counts and shows the instances that a C-GET or C-MOVE brings.
+
+    Attributes:
+        number: How many were kept.
+        failed: How many were not.
+        octets: The size of those that were kept.
+    """
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self.kept = 0
-        self.refused = 0
+        self.number = 0
+        self.failed = 0
         self.octets = 0
 
-    def __call__(self, asce: Association, arrived: Arrived | None) -> None:
-        if arrived is None:
-            self.refused += 1
-            return
-        self.kept += 1
+    def began(self, asce: Association) -> None:
+        """An association is nothing to tell of."""
+
+    def refused(self, asce: Association, error: Exception) -> None:
+        self.failed += 1
+
+    def kept(self, asce: Association, arrived: Arrived) -> None:
+        self.number += 1
         self.octets += arrived.size
         if self._output.is_json:
             self._output.json(
@@ -126,8 +108,8 @@ def conclude(
     if receipt is None:
         number, how = counts["completed"] + counts["warning"], "sent to"
     else:
-        number, how = receipt.kept, f"with {receipt.octets / 1e6:.1f} MB in"
-        document |= {"kept": receipt.kept, "octets": receipt.octets}
+        number, how = receipt.number, f"with {receipt.octets / 1e6:.1f} MB in"
+        document |= {"kept": receipt.number, "octets": receipt.octets}
     is_worth_saying = number or not status.is_failure
     return Report(
         document=document,
@@ -157,11 +139,11 @@ def _problem(
             if operation == "C-GET"
             else "look in the logs of the peer and of the destination",
         )
-    if receipt is not None and counts["completed"] > receipt.kept + receipt.refused:
+    if receipt is not None and counts["completed"] > receipt.number + receipt.failed:
         return Problem(
             ExitCode.SOME_FAILED,
             f"the peer has sent {counted(counts['completed'], 'instance')}, "
-            f"{receipt.kept} arrived here",
+            f"{receipt.number} arrived here",
             f"{operation} ended with {status}",
             "does the peer have another address for our AE title?",
         )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-import click
 
 from ...archive import (
     FileStore,
@@ -18,29 +15,7 @@ from ...archive import (
 )
 from .failures import CommandError, ExitCode, Problem, bad_input
 
-__all__ = ["archive_options", "opened_index", "opened_store"]
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
-
-
-def archive_options(command: _Command) -> _Command:
-    """``--storage`` and ``--database``, as ``twistd dicom`` has them."""
-    for option in (
-        click.option(
-            "--database",
-            metavar="URL",
-            help="Of the index; SQLite, index.db in the storage directory.",
-        ),
-        click.option(
-            "-s",
-            "--storage",
-            type=click.Path(file_okay=False, path_type=Path),
-            default="netdicom-archive",
-            help="The node's directory; ./netdicom-archive.",
-        ),
-    ):
-        command = option(command)
-    return command
+__all__ = ["opened_index", "opened_store"]
 
 
 def _must_be_storage(storage: Path) -> FileStore:

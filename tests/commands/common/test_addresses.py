@@ -1,6 +1,8 @@
 """Whom to call."""
 
 import pytest
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.testing import MemoryReactorClock
 
 from netdicom_tx.commands.common.addresses import Address, TLSFiles, find_peer, parse_address
 from netdicom_tx.commands.common.failures import CommandError, ExitCode
@@ -84,3 +86,16 @@ def test_an_address_is_written_as_it_is_read(text: str) -> None:
 )
 def test_loopback_is_known_without_asking(host: str, expected: bool) -> None:
     assert Address("A", host, 104).is_loopback is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("127.0.0.1", TCP4ClientEndpoint),
+        ("::1", TCP6ClientEndpoint),
+        ("localhost", HostnameEndpoint),
+    ],
+)
+def test_a_numeric_host_is_called_without_looking_for_others(host: str, kind: type) -> None:
+    """HostnameEndpoint waits 0.3 s for a second address before it tells of a refusal."""
+    assert isinstance(Address("A", host, 104).endpoint(MemoryReactorClock()), kind)
