@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from . import negotiation, uids
 from .asceprovider import Association
+from .associations import Associations
 from .dispatch import Dispatcher, Service
 from .dsutils import read_file_meta
 from .dulprovider import (
@@ -112,9 +113,9 @@ class AE(Hooks):
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
-        self._associations: set[Association] = set()
-        self._is_draining = False
-        self._drained: list[defer.Deferred[None]] = []
+        self._live = Associations(lambda: self.clock)
+        # The associations that peers have asked for, by association: those of the same listener.
+        self._listeners: dict[Association, Associations] = {}
 
     @property
     def reactor(self) -> Any:
@@ -130,8 +131,8 @@ class AE(Hooks):
 
     @property
     def associations(self) -> frozenset[Association]:
-        """The live ones, of both roles."""
-        return frozenset(self._associations)
+        """The live associations, of both roles."""
+        return frozenset(self._live)
 
     def about(self) -> str:
         """What a service adds to the line that it logs when a port opens; override it."""
@@ -331,19 +332,34 @@ class AE(Hooks):
 
     # -- acceptor --------------------------------------------------------------------------------
 
-    def acceptor_factory(self) -> DULAcceptorFactory:
-        """A Twisted factory whose connections are associations with this AE."""
-        return DULAcceptorFactory(
-            lambda: self.association_class(
+    def acceptor_factory(self, associations: Associations | None = None) -> DULAcceptorFactory:
+        """A Twisted factory whose connections are associations with this AE.
+
+        Args:
+            associations: Where they are noted besides, so that they can be ended apart from others.
+        """
+
+        def accept() -> Association:
+            asce = self.association_class(
                 self, is_requestor=False, clock=self.clock, timeouts=self.timeouts
-            ),
+            )
+            if associations is not None:
+                self._listeners[asce] = associations
+            return asce
+
+        return DULAcceptorFactory(
+            accept,
             clock=self.clock,
             receive_limit=self.max_pdu_length,
             timeouts=self.timeouts,
         )
 
     def listen(
-        self, endpoint: str | IStreamServerEndpoint, tls: TLSOptions | None = None
+        self,
+        endpoint: str | IStreamServerEndpoint,
+        tls: TLSOptions | None = None,
+        *,
+        associations: Associations | None = None,
     ) -> defer.Deferred[IListeningPort]:
         """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
 
@@ -351,15 +367,16 @@ class AE(Hooks):
 
         Args:
             tls: Serve TLS over it, in this way.
+            associations: As for :meth:`acceptor_factory`.
 
         Returns:
             Fires with the listening port; its ``stopListening`` ends it, live associations go on.
             Fails with CannotListenError. Cancelling it gives the attempt up.
         """
-        self._is_draining = False
+        self._live.is_draining = False
         plain = self._server_endpoint(endpoint)
         wrapped = plain if tls is None else tls.wrap_server(plain)
-        return wrapped.listen(self.acceptor_factory())
+        return wrapped.listen(self.acceptor_factory(associations))
 
     def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if not isinstance(endpoint, str):
@@ -376,51 +393,28 @@ class AE(Hooks):
         return AEService(self, [self._server_endpoint(each) for each in endpoints], grace)
 
     def drain(self, grace: float) -> defer.Deferred[None]:
-        """Take no new association, let operations end, then end the associations.
+        """Take no new association, let operations end, then end all associations, of both roles.
 
         Idle associations are ended at once, those with a running operation when it is done, all
-        others when ``grace`` seconds are over.
+        others when ``grace`` seconds are over. A service that stops does so with its own associations alone.
 
         Returns:
             Fires when no association is left. Cancelling it aborts them all.
         """
-        self._is_draining = True
-        deadline = self.clock.callLater(grace, self._abort_all)
-
-        def cancel(deferred: defer.Deferred[None]) -> None:
-            self._drained.remove(deferred)
-            self._abort_all()
-
-        drained: defer.Deferred[None] = defer.Deferred(cancel)
-        self._drained.append(drained)
-        for asce in list(self._associations):
-            asce.finish()
-        self._check_drained()
-
-        def finished(result: Any) -> Any:  # passed on as it came
-            if deadline.active():
-                deadline.cancel()
-            return result
-
-        return drained.addBoth(finished)
-
-    def _abort_all(self) -> None:
-        for asce in list(self._associations):
-            asce.abort()
-            asce.drop()
-
-    def _check_drained(self) -> None:
-        while self._drained and not self._associations:
-            self._drained.pop(0).callback(None)
+        return self._live.drain(grace)
 
     def association_opened(self, asce: Association) -> None:
         """The transport of an association is open."""
-        self._associations.add(asce)
+        self._live.add(asce)
+        if asce in self._listeners:
+            self._listeners[asce].add(asce)
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
-        self._associations.discard(asce)
-        self._check_drained()
+        self._live.discard(asce)
+        listener = self._listeners.pop(asce, None)
+        if listener is not None:
+            listener.discard(asce)
 
     def offer(self, abstract_syntax: str) -> Offer | None:
         """What this AE has for a presentation context that a peer proposes; None when nothing."""
@@ -453,14 +447,15 @@ class AE(Hooks):
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why this request is rejected before anybody is asked, or None."""
-        if self._is_draining:
+        listener = self._listeners.get(asce)
+        if self._live.is_draining or (listener is not None and listener.is_draining):
             return AAssociateRJ(2, 3, 1)
         limit = self.max_associations
         if limit is not None:
             # One that is still being decided on has its place, one that is over has none.
             taken = sum(
                 each.request_pdu is not None and each.error is None
-                for each in self._associations
+                for each in self._live
                 if each is not asce and not each.is_requestor
             )
             if taken >= limit:

@@ -11,74 +11,104 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["AEService", "Listener"]
+from .associations import Associations
+
+__all__ = ["AEService", "ListeningAE"]
 
 
-class Listener(Protocol):
+class ListeningAE(Protocol):
     """What a service needs of its application entity."""
 
     ae_title: str
 
     @property
-    def reactor(self) -> Any:
-        """The reactor on which the AE runs."""
+    def clock(self) -> Any:
+        """The clock of all waits."""
 
     def about(self) -> str:
         """What is added to the line that is logged when a port opens."""
 
-    def listen(self, endpoint: IStreamServerEndpoint) -> defer.Deferred[IListeningPort]:
-        """Serve at an endpoint."""
-
-    def drain(self, grace: float) -> defer.Deferred[None]:
-        """Take no new association, and end the others."""
+    def listen(
+        self, endpoint: IStreamServerEndpoint, *, associations: Associations
+    ) -> defer.Deferred[IListeningPort]:
+        """Serve at an endpoint, and note the associations."""
 
 
 class AEService(Service):
     """An AE that listens while the service runs.
 
-    Ports are opened by ``privilegedStartService``, and each is logged when the service runs as
-    well, ``AETITLE listening on HOST:PORT``: whoever connects between waits for the reactor.
-    ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
-    seconds, ends the associations, and fires when the last connection is gone.
+    Ports are opened by ``privilegedStartService``, or by ``startService`` where nobody has called that. Each port is
+    logged when it is open and the service runs, ``AETITLE listening on HOST:PORT``; a peer that connects before waits
+    for the reactor. ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
+    seconds, ends the associations that came in by this service, and fires when the last connection is gone. Other
+    services of the AE, and the associations that the AE has requested itself, go on.
+
+    A port that cannot be opened raises CannotListenError, closes the other ports of the service, and leaves the
+    service stopped, so that it may be started again. An endpoint that fails only later is told to
+    :meth:`listening_failed`.
+
+    Args:
+        ae: The application entity.
+        endpoints: Where it listens.
+        grace: Seconds that running operations have when the service stops.
     """
 
     _log = Logger()
 
     def __init__(
-        self, ae: Listener, endpoints: Sequence[IStreamServerEndpoint], grace: float
+        self, ae: ListeningAE, endpoints: Sequence[IStreamServerEndpoint], grace: float
     ) -> None:
         self.ae = ae
         self._endpoints = endpoints
         self._grace = grace
         self._listening: list[defer.Deferred[Any]] = []
-        self._failures: list[str] = []
-        self._is_starting = True
+        #: The associations that came in by this service.
+        self.associations = Associations(lambda: ae.clock)
         #: The ports that are open.
         self.ports: list[IListeningPort] = []
 
     def privilegedStartService(self) -> None:
-        """Open the ports, while the process may still open those below 1024."""
-        self._failures, self._is_starting = [], True
-        self._listening = [self.ae.listen(endpoint) for endpoint in self._endpoints]
-        for each in self._listening:
-            each.addCallbacks(self._opened, self._failed)
-        if self._failures:
-            # A service that cannot listen says so and goes, instead of running deaf.
-            raise SystemExit(self._failures[0])
-        self._is_starting = False
+        """Open the ports, while the process may still open those below 1024.
+
+        Raises:
+            CannotListenError: A port cannot be opened.
+        """
+        self.associations.is_draining = False
+        failures: list[Failure] = []
+        is_starting = True
+
+        def failed(failure: Failure) -> None:
+            if failure.check(defer.CancelledError):
+                return
+            if is_starting:
+                failures.append(failure)
+            else:
+                self.listening_failed(failure)
+
+        for endpoint in self._endpoints:
+            opening = self.ae.listen(endpoint, associations=self.associations)
+            self._listening.append(opening.addCallbacks(self._opened, failed))
+        is_starting = False
+        if failures:
+            self._stop_listening()
+            failures[0].raiseException()
 
     def startService(self) -> None:
+        """Serve; opens the ports if that has not been done.
+
+        Raises:
+            CannotListenError: A port cannot be opened.
+        """
         if not self._listening:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
         for port in self.ports:
             self._announce(port)
 
-    def _opened(self, port: IListeningPort) -> IListeningPort:
+    def _opened(self, port: IListeningPort) -> None:
         self.ports.append(port)
         if self.running:
             self._announce(port)
-        return port
 
     def _announce(self, port: IListeningPort) -> None:
         host: Any = port.getHost()  # an address of some kind
@@ -90,20 +120,26 @@ class AEService(Service):
             more=self.ae.about(),
         )
 
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(defer.CancelledError):
-            return
-        sentence = f"{self.ae.ae_title} cannot listen: {failure.getErrorMessage()}"
-        self._failures.append(sentence)
-        if not self._is_starting:
-            self._log.critical("{sentence}", sentence=sentence)
-            self.ae.reactor.stop()
+    def listening_failed(self, failure: Failure) -> None:
+        """An endpoint has failed after the service was started; this logs it.
 
-    def stopService(self) -> defer.Deferred[Any]:
+        The other ports stay open. Override this to do more, such as to stop the process.
+        """
+        self._log.critical(
+            "{aet} cannot listen: {error}",
+            aet=self.ae.ae_title,
+            error=failure.getErrorMessage(),
+        )
+
+    def stopService(self) -> defer.Deferred[None]:
+        """Stop listening, and end the associations of this service as the class says."""
         super().stopService()  # type: ignore[no-untyped-call]
+        return self._stop_listening().addCallback(lambda _: self.associations.drain(self._grace))
+
+    def _stop_listening(self) -> defer.Deferred[Any]:
+        """Close the ports, and give up opening those that are not open; fires when they are closed."""
         opening, self._listening = self._listening, []
         for each in opening:
             each.cancel()
         ports, self.ports = self.ports, []
-        stopped = defer.gatherResults([defer.maybeDeferred(each.stopListening) for each in ports])
-        return stopped.addCallback(lambda _: self.ae.drain(self._grace))
+        return defer.gatherResults([defer.maybeDeferred(each.stopListening) for each in ports])

@@ -6,18 +6,21 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactor
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .archive.workflow.workflow import WorkflowOptions
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
+from .service import AEService
 
-__all__ = ["NodeService", "Options", "makeService"]
+__all__ = ["NodeService", "Options", "StartError", "makeService"]
 
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
 # Seconds that running operations have when the node stops.
@@ -191,6 +194,26 @@ def _peer(text: str) -> tuple[str, RemoteAE]:
     return remote.ae_title, remote
 
 
+class StartError(SystemExit, Exception):
+    """The node cannot start; the message is what the operator reads.
+
+    It ends the process as SystemExit does. It is an Exception as well, because that is what twistd needs in the
+    background to report the failure to the shell and to remove its pid file.
+    """
+
+
+class _Listener(AEService):
+    """Ends the process when a port fails after the start: a node must not run deaf."""
+
+    def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
+        super().__init__(ae, [serverFromString(ae.reactor, each) for each in listen], GRACE)
+        self._reactor = ae.reactor
+
+    def listening_failed(self, failure: Failure) -> None:
+        super().listening_failed(failure)
+        self._reactor.stop()
+
+
 class NodeService(MultiService):
     """The running node: the store is open while it serves, and a little longer.
 
@@ -200,23 +223,40 @@ class NodeService(MultiService):
     def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ae = ae
-        endpoints = [serverFromString(ae.reactor, each) for each in listen]
-        self._listener: Service = ae.as_service(*endpoints, grace=GRACE)
+        self._listener = _Listener(ae, listen)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
+    def privilegedStartService(self) -> None:
+        """Open the ports.
+
+        Raises:
+            StartError: A port cannot be opened.
+        """
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise self._cannot_listen(error) from error
+
     def startService(self) -> None:
-        """Open the store, as the user that the process now is; nobody has been served yet."""
+        """Open the store, as the user that the process now is; nobody has been served yet.
+
+        Raises:
+            StartError: The store or the index cannot be used, or a port cannot be opened.
+        """
         try:
             self.ae.start()
         except (StorageError, IndexUnusableError) as error:
             self._listener.stopService()
-            raise SystemExit(f"twistd dicom: {error}") from error
+            raise StartError(f"twistd dicom: {error}") from error
         try:
             super().startService()  # type: ignore[no-untyped-call]
-        except SystemExit:
+        except CannotListenError as error:
             # twist listens only now; threads that wait for work would keep the process.
             self.ae.stop()
-            raise
+            raise self._cannot_listen(error) from error
+
+    def _cannot_listen(self, error: CannotListenError) -> StartError:
+        return StartError(f"{self.ae.ae_title} cannot listen: {error}")
 
     def stopService(self) -> Any:  # a Deferred, as IService allows
         stopped = super().stopService()  # type: ignore[no-untyped-call]

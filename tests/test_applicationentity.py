@@ -24,7 +24,7 @@ from twisted.internet.error import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -50,7 +50,7 @@ from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.pdu import AAbort, AAssociateAC, AAssociateRQ
 from netdicom_tx.sopclass import QueryRetrieveFind, qr_get_scp, suboperations
 from netdicom_tx.statuses import SUCCESS
-from netdicom_tx.testing import connected, failure_of, success_of
+from netdicom_tx.testing import connected, failure_of, join, success_of
 from netdicom_tx.uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, STORAGE_SOP_CLASSES
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
@@ -501,8 +501,6 @@ def test_connections_that_ask_nothing_take_no_room():
 def test_our_own_associations_take_no_room():
     caller, _ = calling(ae=AE("NODE", max_associations=1).add_scp(verification_scp))
     peer = RawPeer()
-    from netdicom_tx.testing import join
-
     join(peer, caller.ae.acceptor_factory().buildProtocol(None), caller.wire)
     peer.send(request())
     assert peer.kinds() == [AC]
@@ -800,17 +798,38 @@ def test_the_file_of_a_data_set_is_a_part_10_file():
 # -- as a service, on sockets ----------------------------------------------------------------------------
 
 
-def test_a_port_that_cannot_be_opened_ends_the_start_with_a_sentence():
-    """A node that cannot listen must not run deaf."""
+@pytest.mark.parametrize("start", ["startService", "privilegedStartService"])
+def test_a_port_that_cannot_be_opened_fails_the_start(start):
+    """The process is its owner's: CannotListenError, no port is left open, and the next start may succeed."""
     from twisted.internet import reactor
 
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        service = AE("NODE", reactor=reactor).as_service(f"tcp:{port}:interface=127.0.0.1")
-        with pytest.raises(SystemExit, match=f"cannot listen: .*{port}.*in use"):
-            service.startService()
+        endpoints = ["tcp:0:interface=127.0.0.1", f"tcp:{port}:interface=127.0.0.1"]
+        service = AE("NODE", reactor=reactor).as_service(*endpoints)
+        for _ in range(2):
+            with pytest.raises(CannotListenError, match=f"{port}.*in use"):
+                getattr(service, start)()
+            assert (service.ports, service.running) == ([], False)
+    service.startService()
+    assert len(service.ports) == 2
+    service.stopService()
+
+
+class Port(StringTransport):
+    """A listening port."""
+
+    def stopListening(self) -> None: ...
+
+
+class Recording:
+    """A server endpoint that keeps the factory."""
+
+    factory: Factory
+
+    def listen(self, factory: Factory) -> defer.Deferred[Any]:
+        self.factory = factory
+        return defer.succeed(Port())
 
 
 class Late:
@@ -823,7 +842,7 @@ class Late:
         return self.opening
 
 
-def test_a_port_that_cannot_be_opened_later_ends_the_node(failures):
+def test_a_port_that_cannot_be_opened_later_is_told_and_nothing_is_stopped(failures):
     stopped: list[bool] = []
 
     class Reactor(Clock):
@@ -831,11 +850,14 @@ def test_a_port_that_cannot_be_opened_later_ends_the_node(failures):
             stopped.append(True)
 
     endpoint = Late()
-    AE("NODE", reactor=Reactor()).as_service(endpoint).startService()  # type: ignore[arg-type]
+    service = AE("NODE", reactor=Reactor()).as_service(endpoint)  # type: ignore[arg-type]
+    service.startService()
     endpoint.opening.errback(CannotListenError("127.0.0.1", 104, OSError("no")))
-    assert stopped
+    assert stopped == []
+    assert service.running
     (event,) = failures
-    assert "127.0.0.1:104" in event["sentence"]
+    assert event["log_level"] is LogLevel.critical
+    assert (event["aet"], "127.0.0.1:104" in event["error"]) == ("NODE", True)
     failures.clear()
 
 
@@ -853,17 +875,48 @@ def test_a_port_that_opens_after_the_start_is_announced_then():
     assert len(logs) == 2
 
 
-def test_a_second_start_that_cannot_listen_ends_with_a_sentence_too(failures):
-    """It is no failure of a running node: nobody's reactor is stopped."""
-    from twisted.internet import reactor
-
+def test_a_second_start_that_cannot_listen_fails_too():
     first = Late()
-    service = AE("NODE", reactor=reactor).as_service(first)  # type: ignore[arg-type]
+    service = AE("NODE", reactor=Clock()).as_service(first)  # type: ignore[arg-type]
     service.startService()
     success_of(service.stopService())
-    first.opening = defer.fail(CannotListenError("127.0.0.1", 104, OSError("no")))
-    with pytest.raises(SystemExit, match=r"NODE cannot listen: .*127\.0\.0\.1:104"):
-        service.startService()
+    for _ in range(2):
+        first.opening = defer.fail(CannotListenError("127.0.0.1", 104, OSError("no")))
+        with pytest.raises(CannotListenError, match=r"127\.0\.0\.1:104"):
+            service.startService()
+
+
+def test_a_service_that_stops_ends_its_own_associations_only():
+    """Not those of another service of the AE, nor those that the AE has requested itself."""
+    caller, ours = calling(ae=AE("NODE").add_scp(verification_scp))
+    ae, endpoints = caller.ae, [Recording(), Recording()]
+    services = [ae.as_service(each) for each in endpoints]  # type: ignore[arg-type]
+    for each in services:
+        each.startService()
+    peers = [RawPeer() for _ in endpoints]
+    for peer, endpoint in zip(peers, endpoints, strict=True):
+        join(peer, endpoint.factory.buildProtocol(None), caller.wire)
+        peer.send(request())
+        assert peer.kinds() == [AC]
+    stopped = services[0].stopService()
+    assert [peer.kinds() for peer in peers] == [[RELEASE_RQ], []]
+    late = [RawPeer() for _ in endpoints]
+    for peer, endpoint in zip(late, endpoints, strict=True):
+        join(peer, endpoint.factory.buildProtocol(None), caller.wire)
+        peer.send(request())
+    assert late[0].rejection() == (2, 3, 1)
+    assert late[1].kinds() == [AC]
+    late[0].transport.loseConnection()
+    peers[0].send(pdu(RELEASE_RP))
+    assert success_of(stopped) is None
+    peers[1].send(echo_rq(1))
+    assert peers[1].statuses() == [0]
+    assert ours.is_open
+    assert len(services[1].associations) == 2
+    services[0].startService()
+    join(again := RawPeer(), endpoints[0].factory.buildProtocol(None), caller.wire)
+    again.send(request())
+    assert again.kinds() == [AC]
 
 
 def test_stopping_gives_up_what_is_not_open_yet():

@@ -44,6 +44,7 @@ ROWS = {
         "tls",
         "remoteae",
         "asceprovider",
+        "associations",
         "hooks",
         "service",
         "applicationentity",

@@ -16,13 +16,16 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python import usage
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
-from netdicom_tx.archive import Duplicates, FileStore
+from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore
 from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store.filestore import Kept, Spool
 from netdicom_tx.asceprovider import Association
@@ -637,6 +640,39 @@ def test_a_node_that_cannot_listen_refuses_to_start(tmp_path: Path, runner: str)
             runner=runner,
         )
     refused(done, f"NETDICOM cannot listen: Couldn't listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("fault", ["port", "storage"])
+def test_a_node_in_the_background_reports_that_it_cannot_start(tmp_path: Path, fault: str) -> None:
+    """twistd tells the shell, and no pid file is left for the init system to trust."""
+    storage, pid_file = tmp_path / "archive", tmp_path / "twistd.pid"
+    if fault == "storage":
+        storage.write_bytes(b"")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if fault == "port" else 0
+        done = run(
+            *(sys.executable, Path(sys.executable).with_name("twistd")),
+            *("--pidfile", pid_file, "--logfile", tmp_path / "twistd.log", "dicom"),
+            *("--storage", storage, "--listen", f"tcp:{port}:interface=127.0.0.1"),
+            PYTHONPATH=PYTHONPATH,
+        )
+    assert done.returncode == 1
+    assert "NETDICOM cannot listen" in done.stdout if fault == "port" else "storage" in done.stdout
+    assert not pid_file.exists()
+
+
+def test_a_node_whose_port_fails_later_ends(tmp_path: Path) -> None:
+    """Some endpoints take their time; a node that hears nobody must not look alive."""
+    stopped: list[bool] = []
+
+    class Reactor(MemoryReactorClock):
+        def stop(self) -> None:
+            stopped.append(True)
+
+    ae = ArchiveAE("NODE", FileStore(tmp_path / "archive"), reactor=Reactor())
+    node = NodeService(ae, ["tcp:0"])
+    node._listener.listening_failed(Failure(CannotListenError("127.0.0.1", 104, OSError("no"))))
+    assert stopped == [True]
 
 
 def test_a_node_whose_storage_cannot_be_made_refuses_to_start(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Live associations that are ended together: those of one listener, or all of an application entity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+
+from .asceprovider import Association
+
+__all__ = ["Associations"]
+
+
+class Associations:
+    """A set of live associations, and whether it takes new ones.
+
+    Args:
+        clock: Gives the clock of :meth:`drain`.
+    """
+
+    def __init__(self, clock: Callable[[], IReactorTime]) -> None:
+        self._clock = clock
+        self._live: set[Association] = set()
+        self._drained: list[defer.Deferred[None]] = []
+        #: Whether a peer that asks for an association is to be rejected.
+        self.is_draining = False
+
+    def __iter__(self) -> Iterator[Association]:
+        return iter(self._live)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, asce: Association) -> None:
+        """The transport of an association is open."""
+        self._live.add(asce)
+
+    def discard(self, asce: Association) -> None:
+        """The transport of an association is gone."""
+        self._live.discard(asce)
+        self._check_drained()
+
+    def drain(self, grace: float) -> defer.Deferred[None]:
+        """Take no new association, let operations end, then end the associations.
+
+        Idle associations are ended at once, those with a running operation when it is done, all
+        others when ``grace`` seconds are over.
+
+        Returns:
+            Fires when no association is left. Cancelling it aborts them all.
+        """
+        self.is_draining = True
+        deadline = self._clock().callLater(grace, self._abort_all)
+
+        def cancel(deferred: defer.Deferred[None]) -> None:
+            self._drained.remove(deferred)
+            self._abort_all()
+
+        drained: defer.Deferred[None] = defer.Deferred(cancel)
+        self._drained.append(drained)
+        for asce in list(self._live):
+            asce.finish()
+        self._check_drained()
+
+        def finished(result: None) -> None:  # or a Failure, which is passed on as it came
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        return drained.addBoth(finished)
+
+    def _abort_all(self) -> None:
+        for asce in list(self._live):
+            asce.abort()
+            asce.drop()
+
+    def _check_drained(self) -> None:
+        while self._drained and not self._live:
+            self._drained.pop(0).callback(None)
