@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from doubles import (
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+from netdicom_tx import AE, dsutils, storage_scp, uids, verification_scp, verification_scu
+from netdicom_tx.dimsemessages import CMoveRSP
+from netdicom_tx.pdu import AAssociateAC, PresentationContextAC
+from netdicom_tx.sopclass import qr_get_scu, qr_move_scu
+from netdicom_tx.testing import success_of
+from support.doubles import (
     AC,
     CT,
     IMPLICIT,
@@ -30,13 +37,6 @@ from doubles import (
     run,
     us,
 )
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
-
-from netdicom_tx import AE, dsutils, storage_scp, uids, verification_scp, verification_scu
-from netdicom_tx.dimsemessages import CMoveRSP
-from netdicom_tx.pdu import AAssociateAC, PresentationContextAC
-from netdicom_tx.sopclass import qr_get_scu, qr_move_scu
-from netdicom_tx.testing import success_of
 
 __all__ = ["logged_failures"]
 
