@@ -74,6 +74,11 @@ class Options(usage.Options):
     ]
     optFlags: ClassVar[list[list[Any]]] = [
         ["unknown-sop-classes", "u", "Also keep instances of private and unknown SOP classes."],
+        [
+            "match-unknown",
+            None,
+            "Let attributes without a value match every key of a query (PS3.4 C.2.2.1.2).",
+        ],
         ["no-fsync", None, "Give up durability over a power cut, for speed."],
         ["strict-peers", None, "Serve only the peers named by --peer, and only as --aet."],
     ]
@@ -280,6 +285,7 @@ def makeService(options: Options) -> NodeService:
         Index(options["database"] or f"sqlite:///{store.root / 'index.db'}", root=store.root),
         peers=peers,
         unknown_sop_classes=bool(options["unknown-sop-classes"]),
+        match_unknown=bool(options["match-unknown"]),
         max_associations=options["max-associations"],
         move_associations=options["move-associations"],
         called_ae_titles=[options["aet"]] if is_strict else None,

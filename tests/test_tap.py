@@ -68,6 +68,7 @@ def test_no_option_is_a_working_node() -> None:
         "peer": [],
         "peers": {},
         "unknown-sop-classes": 0,
+        "match-unknown": 0,
         "no-fsync": 0,
         "strict-peers": 0,
     }
@@ -172,6 +173,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         move-associations = 3
         duplicates = "replace"
         unknown-sop-classes = true
+        match-unknown = true
         no-fsync = true
         strict-peers = true
         worklist = "/srv/worklist"
@@ -192,6 +194,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "move-associations": 3,
         "duplicates": Duplicates.REPLACE,
         "unknown-sop-classes": True,
+        "match-unknown": True,
         "no-fsync": True,
         "strict-peers": True,
         "worklist": "/srv/worklist",

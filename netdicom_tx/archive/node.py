@@ -70,6 +70,8 @@ class ArchiveAE(AE):
         index: Opened by :meth:`start`, which makes it agree with the store; None keeps files only.
         peers: By AE title: where C-MOVE may send to, and nowhere else.
         unknown_sop_classes: Also keep instances of SOP classes that no registry knows.
+        match_unknown: Whether an attribute without a value matches every key (PS3.4 C.2.2.1.2). By default it
+            matches none, as with other archives: a wrong patient on the screen is worse than a missing one.
         workflow: What is said of worklist, performed steps and storage commitment; those need an index.
         options: Of :class:`~netdicom_tx.AE`.
     """
@@ -84,6 +86,7 @@ class ArchiveAE(AE):
         *,
         peers: Mapping[str, RemoteAE] | None = None,
         unknown_sop_classes: bool = False,
+        match_unknown: bool = False,
         workflow: WorkflowOptions | None = None,
         **options: Any,
     ) -> None:
@@ -100,7 +103,9 @@ class ArchiveAE(AE):
             sop_classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES)
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
         if index is not None:
-            self.retrieval = Retrieval(Search(index), self._readers, self.peers, self.ae_title)
+            self.retrieval = Retrieval(
+                Search(index, match_unknown=match_unknown), self._readers, self.peers, self.ae_title
+            )
             self.add_scp(qr_find_scp)
             self.add_scp(qr_move_scp, (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS))
             self.add_scp(

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from ...exceptions import NetDICOMError
+from .migrations import STEPS
 from .schema import metadata
 
-__all__ = ["STEPS", "VERSION", "IndexUnusableError", "migrate", "open_engine"]
+__all__ = ["VERSION", "IndexUnusableError", "migrate", "open_engine"]
 
 
 class IndexUnusableError(NetDICOMError):
@@ -27,13 +28,9 @@ _version = sa.Table(
     "schema_version", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
 )
 
-#: The steps from one version to the next: the function at 2 makes version 2 of version 1. A new
-#: database is made at the newest version at once, and a new table needs no step: what is missing is
-#: made. Steps are never changed once released.
-STEPS: dict[int, Callable[[sa.Connection], None]] = {}
-
-#: The version of the tables above.
-VERSION: Final = 1
+#: The version of the tables in :mod:`netdicom_tx.archive.index.schema`. A new database is made at this version
+#: at once, and a new table needs no step: what is missing is made.
+VERSION: Final = 2
 
 
 def migrate(
@@ -66,6 +63,9 @@ def migrate(
             return 0
     for number in range(found + 1, version + 1):
         with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                # The driver begins a transaction only before a change of rows, not before one of tables.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             steps[number](connection)
             connection.execute(_version.update().values(version=number))
     with engine.begin() as connection:

@@ -22,6 +22,7 @@ from ..encoded.elements import (
     Element,
     coding_of,
     elements,
+    items,
     recode,
     vr_of,
 )
@@ -40,6 +41,7 @@ _PIECE: Final = 1 << 22
 ELEMENT_LIMIT: Final = 20_000
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
+_UNIVERSAL_ENTITY_ID, _UNIVERSAL_ENTITY_ID_TYPE = 0x00400032, 0x00400033
 #: What an instance's record is made of.
 _WANTED: Final = frozenset((_CHARACTER_SET, _TIMEZONE, *ATTRIBUTES))
 _BY_LEVEL: Final = {level: attributes_of(level) for level in Level}
@@ -141,6 +143,19 @@ class InstanceRecord:
     packed: bytes = field(repr=False)
 
     @property
+    def identity(self) -> str:
+        """Who the patient is: Patient ID with its issuer, (0010,0021) and (0010,0024).
+
+        Two hospitals may give one ID to two people. Without an ID the study says who it is: two people
+        without an ID are not one person. A value has no backslash (PS3.5 6.2), so it separates the parts.
+        """
+        if not self.patient_id:
+            return f"\\{self.study_instance_uid}"
+        issuer = self.header.text(0x00100021, "LO")
+        universal = _universal_issuer(self.header.items(0x00100024))
+        return "\\".join((self.patient_id, issuer, universal)).rstrip("\\")
+
+    @property
     def has_series(self) -> bool:
         """False for what belongs to no patient, such as a colour palette."""
         return bool(self.study_instance_uid and self.series_instance_uid)
@@ -166,6 +181,19 @@ class InstanceRecord:
         if level is Level.IMAGE:
             found["available_transfer_syntax_uid"] = self.transfer_syntax
         return found
+
+
+def _universal_issuer(value: bytes) -> str:
+    """The universal entity that issued a Patient ID (PS3.3 Table 10-18), of the sequence's first item."""
+    for start, end in items(value, CANONICAL, 0, len(value)):
+        found = {
+            each.tag: text_of("UT", value[each.start : each.end], ("utf-8",))
+            for each in elements(value, CANONICAL, start, end)
+            if each.tag in (_UNIVERSAL_ENTITY_ID, _UNIVERSAL_ENTITY_ID_TYPE)
+        }
+        entity = found.get(_UNIVERSAL_ENTITY_ID, "").replace("\\", "/")
+        return f"{entity}\\{found.get(_UNIVERSAL_ENTITY_ID_TYPE, '')}" if entity else ""
+    return ""
 
 
 def record_of(

@@ -1,8 +1,8 @@
 """The tables of the index, generated from one table of attributes (PS3.4 C.6).
 
 =========  ==========================================================================
-patient    one row for each Patient ID; a patient without one is known by the study
-study      one row for each Study Instance UID
+patient    one row for each Patient ID and issuer; a patient without an ID is known by the study
+study      one row for each Study Instance UID, with the patient's attributes as the study has them
 series     one row for each Series Instance UID of a study
 instance   one row for each SOP Instance UID; of no series when it belongs to no patient
 header     for each instance its data set without long values, for every other return key
@@ -26,6 +26,7 @@ __all__ = [
     "ATTRIBUTES",
     "COMPUTED",
     "LEVELS",
+    "STUDY_ROOT_ATTRIBUTES",
     "TABLES",
     "Attribute",
     "Level",
@@ -62,6 +63,7 @@ _TABLE = """
     PATIENT 0010,0010 PN 1 R PatientName
     PATIENT 0010,0020 LO 1 U PatientID
     PATIENT 0010,0021 LO 1 O IssuerOfPatientID
+    PATIENT 0010,0024 SQ 1 X IssuerOfPatientIDQualifiersSequence
     PATIENT 0008,1120 SQ 1 O ReferencedPatientSequence
     PATIENT 0010,0030 DA 1 O PatientBirthDate
     PATIENT 0010,0032 TM 1 O PatientBirthTime
@@ -201,9 +203,21 @@ ATTRIBUTES: Final[Mapping[int, Attribute]] = _read(_TABLE)
 COMPUTED: Final[Mapping[int, Attribute]] = _read(_COMPUTED_TABLE)
 
 
+#: The same in the Study Root model, where the attributes of patients are the study's own (PS3.4 C.6.2.1).
+STUDY_ROOT_ATTRIBUTES: Final[Mapping[int, Attribute]] = {
+    tag: each._replace(level=Level.STUDY) if each.level is Level.PATIENT else each
+    for tag, each in ATTRIBUTES.items()
+}
+
+
 def attributes_of(level: Level) -> tuple[Attribute, ...]:
-    """The attributes with columns at one level."""
-    return tuple(each for each in ATTRIBUTES.values() if each.level is level)
+    """The attributes that have columns in the table of a level.
+
+    Those of a patient are in the table of studies as well: two studies of one patient may tell different
+    names, and each is answered with its own.
+    """
+    known = STUDY_ROOT_ATTRIBUTES if level is Level.STUDY else ATTRIBUTES
+    return tuple(each for each in known.values() if each.level is level)
 
 
 # -- the tables -------------------------------------------------------------------------------------
@@ -244,7 +258,7 @@ patient = sa.Table(
     "patient",
     metadata,
     _identifier(),
-    # Patient ID, the unique key of PS3.4 C.6.1.1.2; without one, the study that it is known by.
+    # Patient ID and its issuer, see InstanceRecord.identity; without an ID, the study that it is known by.
     _text("identity", unique=True),
     *_columns(Level.PATIENT),
 )
@@ -301,7 +315,17 @@ _INDEXED: Final[Mapping[sa.Table, tuple[str, ...]]] = {
         "patient_name_phonetic",
         "patient_birth_date_key",
     ),
-    study: ("parent_id", "study_date_key", "accession_number", "study_id"),
+    study: (
+        "parent_id",
+        "study_date_key",
+        "accession_number",
+        "study_id",
+        "patient_id",
+        "patient_name_alphabetic",
+        "patient_name_ideographic",
+        "patient_name_phonetic",
+        "patient_birth_date_key",
+    ),
     series: ("series_instance_uid",),
     instance: ("parent_id",),
 }

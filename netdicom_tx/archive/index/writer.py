@@ -1,7 +1,8 @@
 """Rows of instances, and of what they belong to, into the tables; inside a transaction of others.
 
-The first instance of a patient, study or series says what its row says; a later one only fills in
-what had no value. Whoever belongs to nobody any more goes.
+The first instance of a patient, study or series says what its row says; a later one only fills in what had no
+value, and values of a patient only where it names the same patient. A row that nothing belongs to any more is
+deleted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FILLED: Final[Mapping[Level, tuple[Attribute, ...]]] = {
     level: tuple(each for each in attributes_of(level) if each.key_type != "U")
     for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
 }
+
+_PATIENTS: Final = frozenset(each.tag for each in attributes_of(Level.PATIENT))
 
 
 class _Entity:
@@ -148,8 +151,7 @@ class Writer:
         return found.row_id
 
     def _study(self, connection: sa.Connection, record: InstanceRecord) -> int:
-        # Two persons without an ID are not one person.
-        identity = {"identity": record.patient_id or f"\\{record.study_instance_uid}"}
+        identity = {"identity": record.identity}
         own = {"study_instance_uid": record.study_instance_uid}
         patient = self._known_or_found(connection, Level.PATIENT, identity)
         found = self._known_or_found(connection, Level.STUDY, own)
@@ -161,9 +163,12 @@ class Writer:
                 self._fill(connection, Level.PATIENT, patient, record)
             return self._insert(connection, Level.STUDY, own, record, parent)
         # A study stays with the patient of its first instance, whomever a later one names.
-        if patient is not None and patient.row_id == found.parent_id:
+        is_of_patient = patient is not None and patient.row_id == found.parent_id
+        if patient is not None and is_of_patient:
             self._fill(connection, Level.PATIENT, patient, record)
-        self._fill(connection, Level.STUDY, found, record)
+        self._fill(
+            connection, Level.STUDY, found, record, frozenset() if is_of_patient else _PATIENTS
+        )
         return found.row_id
 
     def _known_or_found(
@@ -204,13 +209,19 @@ class Writer:
 
     @staticmethod
     def _fill(
-        connection: sa.Connection, level: Level, entity: _Entity, record: InstanceRecord
+        connection: sa.Connection,
+        level: Level,
+        entity: _Entity,
+        record: InstanceRecord,
+        foreign: frozenset[int] = frozenset(),
     ) -> None:
-        if entity.empty.isdisjoint(record.header.elements):
+        """Give a row what it has no value for; nothing of the foreign tags."""
+        wanted = entity.empty.intersection(record.header.elements) - foreign
+        if not wanted:
             return
         values = record.values(level)
         new: dict[str, Any] = {}
-        for tag in entity.empty.intersection(record.header.elements):
+        for tag in wanted:
             attribute = ATTRIBUTES[tag]
             if values[attribute.column]:
                 columns = (attribute.column, *attribute.key_columns)

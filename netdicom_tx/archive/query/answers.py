@@ -258,7 +258,7 @@ class Answers:
     def _part(self, key: Key) -> _Text | _Call | None:
         """None for what is left out: the standard's way to say *not supported*."""
         depth = self.query.level.depth
-        attribute = ATTRIBUTES.get(key.tag)
+        attribute = self.query.attributes.get(key.tag)
         if attribute is not None and attribute.level.depth <= depth:
             place = self._place(attribute.level, attribute.column)
             sought = key.criterion

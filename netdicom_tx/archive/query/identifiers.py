@@ -6,7 +6,7 @@ Here is read what came: elements that may be anything at all become :class:`Key`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -19,7 +19,7 @@ from ... import statuses, uids
 from ...exceptions import StatusError
 from ..encoded.elements import vr_of
 from ..encoded.values import codecs_of, number_key, offset_minutes, split, text_of, trimmed
-from ..index.schema import ATTRIBUTES, COMPUTED, LEVELS, Level
+from ..index.schema import ATTRIBUTES, COMPUTED, LEVELS, STUDY_ROOT_ATTRIBUTES, Attribute, Level
 from .criteria import (
     WILD_CARD_VRS,
     Criterion,
@@ -91,6 +91,11 @@ class InformationModel(Enum):
     @property
     def levels(self) -> tuple[Level, ...]:
         return self.value
+
+    @property
+    def attributes(self) -> Mapping[int, Attribute]:
+        """The attributes with columns, each at the level that it has in this model (PS3.4 C.6)."""
+        return ATTRIBUTES if Level.PATIENT in self.value else STUDY_ROOT_ATTRIBUTES
 
     @classmethod
     def of(cls, sop_class_uid: str) -> InformationModel:

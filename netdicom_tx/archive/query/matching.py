@@ -11,8 +11,8 @@ empty value          ``""``, by negotiation
 multiple value       all of the values, by negotiation
 ===================  =============================================================================
 
-An attribute without value passes any key of its own, as PS3.4 C.2.2.1.2 has it of required keys;
-unique keys, and keys of items, excepted. Where a rule is left to the implementation:
+An attribute without a value passes no key, unless ``match_unknown`` asks for PS3.4 C.2.2.1.2, by which it passes
+any key of its own; unique keys, and keys of items, excepted. Where a rule is left to the implementation:
 
 * **Person names**: case does not matter; a key of one component group is looked for in all three;
   empty components at the end may be left out. Fuzzy matching, when negotiated, also takes a name in
@@ -151,6 +151,11 @@ class Query:
     is_partial: bool = False
 
     @property
+    def attributes(self) -> Mapping[int, Attribute]:
+        """The attributes with columns, at their levels in the model of this query."""
+        return self.model.attributes
+
+    @property
     def pending_status(self) -> int:
         """Of each answer: 0xFF00, or 0xFF01 when a key was not matched (PS3.4 Table C.4-1)."""
         return statuses.C_FIND_PENDING_WARNING if self.is_partial else statuses.PENDING
@@ -205,7 +210,7 @@ def find_query(
     model: InformationModel,
     options: QueryOptions,
     *,
-    match_unknown: bool = True,
+    match_unknown: bool = False,
 ) -> Query:
     """The query of a C-FIND.
 
@@ -230,7 +235,7 @@ def retrieve_query(
     model: InformationModel,
     options: QueryOptions,
     *,
-    match_unknown: bool = True,
+    match_unknown: bool = False,
 ) -> Query:
     """The query of a C-MOVE or C-GET: its rows are instances.
 
@@ -273,7 +278,7 @@ def _place(query: Query, by_tag: Mapping[int, Key], minutes: int | None) -> None
     for key in query.keys:
         if key.is_universal or key.tag in done:
             continue
-        attribute = ATTRIBUTES.get(key.tag) or COMPUTED.get(key.tag)
+        attribute = query.attributes.get(key.tag) or COMPUTED.get(key.tag)
         if attribute is None:
             if query.level is Level.IMAGE:
                 query.in_header.append(key)
@@ -325,17 +330,19 @@ def _place_dates(query: Query, by_tag: Mapping[int, Key], minutes: int | None) -
     """Match dates together with their times, where that was negotiated; the tags so done."""
     done: set[int] = set()
     for date, time in _PAIRS.items():
-        if ATTRIBUTES[date].level.depth > query.level.depth:
+        attribute = query.attributes[date]
+        if attribute.level.depth > query.level.depth:
             continue
         day, hour = _criterion_of(by_tag.get(date)), _criterion_of(by_tag.get(time))
         combined = _combined(day, hour) if query.options.combined_datetime else None
         if minutes is not None and date not in _WITHOUT_ZONE and (day or hour) is not None:
             query.zones.append(ZoneTest(date, minutes, day, hour, combined))
             if day is not None:
-                query.clauses.append((ATTRIBUTES[date].level, _widened(date, day)))
+                query.clauses.append((attribute.level, _widened(attribute, day)))
             done |= {date, time}
         elif combined is not None and day is not None:
-            query.clauses.append((ATTRIBUTES[date].level, _together(date, day, combined)))
+            other = query.attributes[time]
+            query.clauses.append((attribute.level, _together(attribute, other, day, combined)))
             done |= {date, time}
     return done
 
@@ -356,8 +363,9 @@ def _combined(date: Criterion | None, time: Criterion | None) -> tuple[str, str]
     return day.ends[0] + hour.ends[0], day.ends[1] + hour.ends[1]
 
 
-def _together(date: int, asked: Criterion, ends: tuple[str, str]) -> sa.ColumnElement[bool]:
-    attribute, other = ATTRIBUTES[date], ATTRIBUTES[_PAIRS[date]]
+def _together(
+    attribute: Attribute, other: Attribute, asked: Criterion, ends: tuple[str, str]
+) -> sa.ColumnElement[bool]:
     table = TABLES[attribute.level]
     day, time = table.c[attribute.key_columns[0]], table.c[other.key_columns[0]]
     # An instance without a time may be of any time of its day.
@@ -368,9 +376,8 @@ def _together(date: int, asked: Criterion, ends: tuple[str, str]) -> sa.ColumnEl
     return sa.and_(asked.clause(table.c[attribute.column], [day]), clause)
 
 
-def _widened(date: int, asked: Criterion) -> sa.ColumnElement[bool]:
+def _widened(attribute: Attribute, asked: Criterion) -> sa.ColumnElement[bool]:
     """The date a day earlier and later: no zone is farther away."""
-    attribute = ATTRIBUTES[date]
     table = TABLES[attribute.level]
     day = table.c[attribute.key_columns[0]]
     clauses: list[sa.ColumnElement[bool]] = []

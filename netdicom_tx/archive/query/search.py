@@ -66,7 +66,7 @@ class Search:
     """
 
     def __init__(
-        self, index: Index, *, match_unknown: bool = True, zone: tzinfo | None = None
+        self, index: Index, *, match_unknown: bool = False, zone: tzinfo | None = None
     ) -> None:
         self._index = index
         self._match_unknown = match_unknown

@@ -94,7 +94,7 @@ def test_another_database_than_sqlite_is_left_as_it_is(monkeypatch: pytest.Monke
 def test_a_newer_database_is_refused_with_a_sentence(url: str) -> None:
     engine = open_engine(url)
     migrate(engine, {module.VERSION + 1: lambda connection: None}, module.VERSION + 1)
-    with pytest.raises(IndexUnusableError, match=r"schema version 2.*up to 1.*newer"):
+    with pytest.raises(IndexUnusableError, match=r"schema version 3.*up to 2.*newer"):
         migrate(engine)
     engine.dispose()
 

@@ -465,6 +465,5 @@ def known_matches(population: Population, asked: Asked) -> frozenset[str]:
 
 
 def expected(population: Population, asked: Asked) -> list[str]:
-    """What PS3.4 wants to be found."""
-    unknown = population.unknown(asked.level, asked.model, asked.keys)
-    return sorted((known_matches(population, asked) | unknown) - {NOBODY})
+    """What is to be found: what has a value that matches; what has none matches no key."""
+    return sorted(known_matches(population, asked) - {NOBODY})
