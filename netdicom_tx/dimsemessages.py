@@ -1,9 +1,8 @@
 """The 23 DIMSE messages and the codec of their command sets (PS3.7 6.3, 9.3, 10.3, Annex E).
 
 A message is a frozen value: the elements of its command set in snake_case, and ``data_set``,
-which is bytes, a binary file positioned at the data set, or None. Which messages carry one is the
-sender's knowledge; Command Data Set Type (0000,0800), Command Group Length and Command Field are
-the codec's.
+which is bytes, a binary file positioned at the data set, or None. The sender knows which messages
+carry one. The codec adds Command Data Set Type (0000,0800), Command Group Length and Command Field.
 
 ============================  =====  ============================  =====
 request                       field  response                      field
@@ -22,8 +21,8 @@ request                       field  response                      field
 :class:`NDeleteRQ`            0150H  :class:`NDeleteRSP`           8150H
 ============================  =====  ============================  =====
 
-A command set is always implicit VR little endian, ascending, even; its grammar is fixed and tiny,
-so pydicom is not on this path.
+A command set is always in implicit VR little endian, with ascending elements of even length. Its
+grammar is fixed and tiny, so pydicom is not on this path.
 
 Reading is liberal where the meaning is plain, because an abort helps nobody:
 
@@ -41,8 +40,8 @@ something behind group 0000 of a response              :attr:`Response.stray`
 a request without an element that it must have         :attr:`Request.missing`, to be answered 0212H
 =====================================================  ===============================================
 
-Each is named in :attr:`Message.deviations`. An error is what remains: a set that is cut off or
-contradicts itself, and a message that nobody could answer or find the request of.
+:attr:`Message.deviations` names each of these. What remains is an error: a set that is cut off or
+contradicts itself, a request that cannot be answered, and a response that answers no request.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ _UL = struct.Struct("<I")
 
 
 class Priority(IntEnum):
-    """Of an operation (PS3.7 9.3.1.1); it is optional to honour it, and most peers do not."""
+    """The priority of an operation (PS3.7 9.3.1.1). Honouring it is optional; most peers do not."""
 
     MEDIUM = 0
     HIGH = 1
@@ -139,7 +138,7 @@ def _decode_ui(data: bytes) -> str:
 
 
 def _encode_text(value: str) -> bytes:
-    # latin-1, so that a peer's odd AE title goes back to it as it came.
+    # ISO 8859-1, so that a peer's odd AE title goes back as it came.
     data = value.encode("latin-1")
     return data + b" " if len(data) % 2 else data
 
@@ -176,7 +175,7 @@ _CUT_ESCAPE = re.compile(r"<(U(\+[0-9A-F]*)?)?$")
 
 
 def error_comment(text: str) -> str:
-    """What an Error Comment (0000,0902) can say of a text.
+    """Make an Error Comment (0000,0902) of a text.
 
     The command set has no Specific Character Set, so a comment is ISO 646 (PS3.7 6.3.1), and as an
     LO it has up to 64 characters without control characters and backslashes (PS3.5 6.2). Letters
@@ -207,7 +206,7 @@ def _in_ascii(character: str) -> str:
 
 
 class _Element(NamedTuple):
-    number: int  # of the element; the group is 0000
+    number: int  # the element number; the group is 0000
     keyword: str
     encode: Callable[[Any], bytes]  # Any: the type of the field that the element stands for
     decode: Callable[[bytes], Any]
@@ -262,7 +261,8 @@ class Message:
     """What all messages share.
 
     Attributes:
-        data_set: Encoded as the presentation context says; a file is read from its position.
+        data_set: The data set in the transfer syntax of the presentation context, as bytes or as a
+            file that is read from its position; None when the message has none.
         deviations: How the command set that was read differs from PS3.7, in words for a log line.
             One kind of deviation always has the same words.
     """
@@ -278,14 +278,14 @@ class Message:
 
     @property
     def sop_class_uid(self) -> str | None:
-        """The affected or requested SOP class, whichever the message has."""
+        """The affected or the requested SOP class, whichever the message has."""
         return getattr(self, "affected_sop_class_uid", None) or getattr(
             self, "requested_sop_class_uid", None
         )
 
     @property
     def sop_instance_uid(self) -> str | None:
-        """The affected or requested SOP instance, whichever the message has."""
+        """The affected or the requested SOP instance, whichever the message has."""
         return getattr(self, "affected_sop_instance_uid", None) or getattr(
             self, "requested_sop_instance_uid", None
         )
@@ -307,15 +307,17 @@ class Request(Message):
     def response(
         self, status: int, data_set: DataSource | None = None, **elements: Any
     ) -> Response:
-        """The response to this request, with its IDs filled in.
+        """Make the response to this request, with the IDs of the request.
 
         Args:
-            status: 0x0000 to 0xFFFF.
-            data_set: Of the response, encoded.
-            elements: Further elements by field name; a type per element, hence Any.
+            status: The status, 0x0000 to 0xFFFF.
+            data_set: The encoded data set of the response.
+            elements: Further elements by field name. Each has its own type, hence Any.
         """
         if self.message_id is None:
-            raise LocalProtocolError("a request that was never sent has no response")
+            raise LocalProtocolError(
+                f"{self.OPERATION}: a request that was never sent has no response"
+            )
         kind = _RESPONSE_OF[type(self)]
         if kind is UnknownRSP:
             elements["request_field"] = self.command_field
@@ -335,7 +337,7 @@ class Request(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response(Message):
-    """A response; the elements of Annex C that explain a status may come with any of them.
+    """A response. Any response may have the elements of Annex C that explain a status.
 
     Attributes:
         stray: Elements that stood behind group 0000 of the command set, in implicit VR little
@@ -354,13 +356,13 @@ class Response(Message):
 
     @property
     def operation(self) -> str:
-        """``"C-STORE"`` and so on."""
+        """The name of the operation, such as ``"C-STORE"``."""
         return self.OPERATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CEchoRQ(Request):
-    """PS3.7 9.3.5.1."""
+    """The C-ECHO request (PS3.7 9.3.5.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0030
     OPERATION: ClassVar[str] = "C-ECHO"
@@ -369,7 +371,7 @@ class CEchoRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CEchoRSP(Response):
-    """PS3.7 9.3.5.2."""
+    """The C-ECHO response (PS3.7 9.3.5.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8030
     OPERATION: ClassVar[str] = "C-ECHO"
@@ -377,7 +379,7 @@ class CEchoRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CStoreRQ(Request):
-    """PS3.7 9.3.1.1; the move originator belongs to sub-operations of a C-MOVE alone."""
+    """The C-STORE request (PS3.7 9.3.1.1). Only the sub-operations of a C-MOVE name a move originator."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0001
     OPERATION: ClassVar[str] = "C-STORE"
@@ -390,7 +392,7 @@ class CStoreRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CStoreRSP(Response):
-    """PS3.7 9.3.1.2."""
+    """The C-STORE response (PS3.7 9.3.1.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8001
     OPERATION: ClassVar[str] = "C-STORE"
@@ -399,7 +401,7 @@ class CStoreRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CFindRQ(Request):
-    """PS3.7 9.3.2.1."""
+    """The C-FIND request (PS3.7 9.3.2.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0020
     OPERATION: ClassVar[str] = "C-FIND"
@@ -409,7 +411,7 @@ class CFindRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CFindRSP(Response):
-    """PS3.7 9.3.2.2; an identifier comes with Pending alone."""
+    """The C-FIND response (PS3.7 9.3.2.2). Only a Pending response has an identifier."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8020
     OPERATION: ClassVar[str] = "C-FIND"
@@ -425,7 +427,7 @@ class _SubOperations(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGetRQ(Request):
-    """PS3.7 9.3.3.1."""
+    """The C-GET request (PS3.7 9.3.3.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0010
     OPERATION: ClassVar[str] = "C-GET"
@@ -435,7 +437,7 @@ class CGetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGetRSP(_SubOperations):
-    """PS3.7 9.3.3.2."""
+    """The C-GET response (PS3.7 9.3.3.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8010
     OPERATION: ClassVar[str] = "C-GET"
@@ -443,7 +445,7 @@ class CGetRSP(_SubOperations):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CMoveRQ(Request):
-    """PS3.7 9.3.4.1."""
+    """The C-MOVE request (PS3.7 9.3.4.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0021
     OPERATION: ClassVar[str] = "C-MOVE"
@@ -454,7 +456,7 @@ class CMoveRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CMoveRSP(_SubOperations):
-    """PS3.7 9.3.4.2."""
+    """The C-MOVE response (PS3.7 9.3.4.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8021
     OPERATION: ClassVar[str] = "C-MOVE"
@@ -462,7 +464,7 @@ class CMoveRSP(_SubOperations):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CCancelRQ(Message):
-    """PS3.7 9.3.2.3: a request without a response; it names the request to be cancelled."""
+    """The C-CANCEL request (PS3.7 9.3.2.3). It names the request that is to be cancelled, and has no response."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0FFF
     OPERATION: ClassVar[str] = "C-CANCEL"
@@ -471,7 +473,7 @@ class CCancelRQ(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NEventReportRQ(Request):
-    """PS3.7 10.3.1.1."""
+    """The N-EVENT-REPORT request (PS3.7 10.3.1.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0100
     OPERATION: ClassVar[str] = "N-EVENT-REPORT"
@@ -482,7 +484,7 @@ class NEventReportRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NEventReportRSP(Response):
-    """PS3.7 10.3.1.2."""
+    """The N-EVENT-REPORT response (PS3.7 10.3.1.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8100
     OPERATION: ClassVar[str] = "N-EVENT-REPORT"
@@ -492,7 +494,7 @@ class NEventReportRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NGetRQ(Request):
-    """PS3.7 10.3.2.1; no attribute list asks for all attributes."""
+    """The N-GET request (PS3.7 10.3.2.1). One without an attribute list asks for all attributes."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0110
     OPERATION: ClassVar[str] = "N-GET"
@@ -503,7 +505,7 @@ class NGetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NGetRSP(Response):
-    """PS3.7 10.3.2.2."""
+    """The N-GET response (PS3.7 10.3.2.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8110
     OPERATION: ClassVar[str] = "N-GET"
@@ -512,7 +514,7 @@ class NGetRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NSetRQ(Request):
-    """PS3.7 10.3.3.1."""
+    """The N-SET request (PS3.7 10.3.3.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0120
     OPERATION: ClassVar[str] = "N-SET"
@@ -522,7 +524,7 @@ class NSetRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NSetRSP(Response):
-    """PS3.7 10.3.3.2."""
+    """The N-SET response (PS3.7 10.3.3.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8120
     OPERATION: ClassVar[str] = "N-SET"
@@ -531,7 +533,7 @@ class NSetRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NActionRQ(Request):
-    """PS3.7 10.3.4.1."""
+    """The N-ACTION request (PS3.7 10.3.4.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0130
     OPERATION: ClassVar[str] = "N-ACTION"
@@ -542,7 +544,7 @@ class NActionRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NActionRSP(Response):
-    """PS3.7 10.3.4.2."""
+    """The N-ACTION response (PS3.7 10.3.4.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8130
     OPERATION: ClassVar[str] = "N-ACTION"
@@ -552,7 +554,7 @@ class NActionRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NCreateRQ(Request):
-    """PS3.7 10.3.5.1; without an instance UID the performer assigns one."""
+    """The N-CREATE request (PS3.7 10.3.5.1). The performer assigns the instance UID when it has none."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0140
     OPERATION: ClassVar[str] = "N-CREATE"
@@ -562,7 +564,7 @@ class NCreateRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NCreateRSP(Response):
-    """PS3.7 10.3.5.2."""
+    """The N-CREATE response (PS3.7 10.3.5.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8140
     OPERATION: ClassVar[str] = "N-CREATE"
@@ -571,7 +573,7 @@ class NCreateRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NDeleteRQ(Request):
-    """PS3.7 10.3.6.1."""
+    """The N-DELETE request (PS3.7 10.3.6.1)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x0150
     OPERATION: ClassVar[str] = "N-DELETE"
@@ -581,7 +583,7 @@ class NDeleteRQ(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NDeleteRSP(Response):
-    """PS3.7 10.3.6.2."""
+    """The N-DELETE response (PS3.7 10.3.6.2)."""
 
     COMMAND_FIELD: ClassVar[int] = 0x8150
     OPERATION: ClassVar[str] = "N-DELETE"
@@ -590,7 +592,7 @@ class NDeleteRSP(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownRQ(Request):
-    """A request whose Command Field PS3.7 does not have; it is answered with 0x0211."""
+    """A request whose Command Field is not in PS3.7. Its answer is 0x0211."""
 
     OPERATION: ClassVar[str] = "unknown operation"
     request_field: int
@@ -642,7 +644,7 @@ def _own_elements(kind: type[Message]) -> dict[str, _Element]:
 
 
 _FIELDS = {kind: _own_elements(kind) for kind in (*_KNOWN, UnknownRQ, UnknownRSP)}
-# What a message cannot be understood without; a request without an ID could not be answered.
+# The elements that a message must have; a request without an ID could not be answered.
 _MANDATORY = {
     kind: tuple(
         f.name
@@ -667,7 +669,7 @@ _WRITERS = {
 
 
 def encode_command(message: Message) -> bytes:
-    """The command set of a message, group length included (PS3.7 6.3.1).
+    """Write the command set of a message, group length included (PS3.7 6.3.1).
 
     Raises:
         LocalProtocolError: A value does not fit its element.
@@ -681,7 +683,7 @@ def encode_command(message: Message) -> bytes:
             value = getattr(message, name)
         if value is None:
             if name == "message_id":
-                raise LocalProtocolError("the message has no Message ID (0000,0110)")
+                raise LocalProtocolError(f"{message.OPERATION}: Message ID (0000,0110) is missing")
             continue
         try:
             data = encode(value)
@@ -700,11 +702,11 @@ def decode_command(data: bytes) -> tuple[Message, bool]:
     """Read a complete command set.
 
     Returns:
-        The message, still without its data set; and whether one follows.
+        The message, still without its data set, and whether a data set follows.
 
     Raises:
-        DIMSEProcessingError: It is cut off, contradicts itself, or lacks an element without which
-            nobody could answer the request or find what the response is for.
+        DIMSEProcessingError: The command set is cut off, contradicts itself, or lacks an element
+            without which the request cannot be answered or the response answers no request.
     """
     values, stray, odd = _elements(data)
     try:
@@ -727,7 +729,7 @@ def _elements(data: bytes) -> tuple[dict[int, bytes], bytes, list[str]]:
     odd: list[str] = []
     offset, end, counted = 0, len(data), None
     while offset < end:
-        # Behind what the group length counts, whatever cannot be an element of the group is stray.
+        # Whatever is not an element of the group is stray when the group length does not count it.
         is_behind = counted is not None and offset >= counted
         if end - offset < _ELEMENT.size:
             if is_behind:
@@ -755,13 +757,13 @@ def _elements(data: bytes) -> tuple[dict[int, bytes], bytes, list[str]]:
 
 
 def _build(command_field: int, values: dict[int, bytes], stray: bytes, odd: list[str]) -> Message:
-    """The message of a command set's values."""
+    """Make the message of a command set's values."""
     arguments: dict[str, Any] = {}
     kind = MESSAGE_TYPE.get(command_field)
     if kind is None:
         if command_field & 0x8000:
             raise DIMSEProcessingError(
-                f"response {command_field:04X}H; PS3.7 has none such",
+                f"response {command_field:04X}H is not in PS3.7",
                 AbortReason.UNRECOGNIZED_PARAMETER,
             )
         kind, arguments["request_field"] = UnknownRQ, command_field

@@ -1,8 +1,8 @@
 """Data sets and bytes: pydicom's codec by transfer syntax, and the Part 10 header (PS3.5, PS3.10 7.1).
 
-The rest of the package moves data sets as bytes or as files of bytes; here, and only on request,
-they become :class:`pydicom.Dataset`. The File Meta Information is written by hand because it
-stands on the receiving hot path.
+The rest of the package moves data sets as bytes or as files of bytes. This module turns them into
+:class:`pydicom.Dataset` on request. It writes the File Meta Information by hand, because that is
+on the hot path of receiving.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ _LONG_VRS = {
     b"SV",
     b"UV",
 }
-# Octets of File Meta Information that is read; a real one has about 200, private information
-# can make it longer.
+# The most octets of one element of File Meta Information; a real one has about 200 in all, and
+# private information can make it longer.
 _FILE_META_LIMIT = 1 << 20
-# Octets of a data set for which the flat reader is tried; and no Specific Character Set.
+# The most octets of a data set that the flat reader tries.
 _FLAT_LIMIT = 1 << 16
 _IDENTITY_OCTETS = 1 << 14
 _NO_CHARSET = b""
@@ -95,10 +95,10 @@ def inflate(data: bytes, limit: int) -> bytes:
     """Undo the deflation of a data set (PS3.5 A.5), up to a limit.
 
     Args:
-        limit: Octets of the result; more is an error, so that a small message cannot fill memory.
+        limit: The most octets of the result, so that a small message cannot fill the memory.
 
     Raises:
-        DataSetError: The stream is damaged, or longer than the limit.
+        DataSetError: The stream is damaged, or its result is longer than the limit.
     """
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -106,23 +106,23 @@ def inflate(data: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise DataSetError(f"the deflated data set is damaged: {error}") from error
     if len(plain) > limit:
-        raise DataSetError(f"the deflated data set has more than {limit} octets inflated")
+        raise DataSetError(f"the deflated data set has more than {limit} octets when inflated")
     if not stream.eof:
         raise DataSetError("the deflated data set is damaged: it ends before its stream does")
     return plain
 
 
 def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30) -> Dataset:
-    """Bytes, or a file from its position on, to a data set.
+    """Read a data set from bytes, or from a file at its position.
+
+    pydicom converts a value when it is first used.
 
     Args:
-        transfer_syntax: Of the presentation context that it came on.
-        limit: Octets after inflating a deflated data set.
-
-    Values are converted when they are touched, as pydicom does it.
+        transfer_syntax: The transfer syntax of the presentation context that it came on.
+        limit: The most octets of a deflated data set after inflating it.
 
     Raises:
-        DataSetError: They are none in that transfer syntax.
+        DataSetError: The bytes are not a data set in that transfer syntax.
     """
     raw = data if isinstance(data, bytes) else data.read()
     if is_deflated(transfer_syntax):
@@ -140,10 +140,10 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
         )
     except Exception as error:  # pydicom documents no closed set of errors for bad input
         raise DataSetError(f"the data set cannot be read: {error!r:.200}") from error
-    # Of a data set that ends within an element pydicom gives what it has, or nothing at all; half
-    # an identifier asks for more than its sender meant.
+    # When a data set ends inside an element, pydicom returns what it has read, or nothing at all.
+    # Half an identifier asks for more than its sender meant.
     if source.last.strip(b"\0") or (raw.strip(b"\0") and not data_set):
-        raise DataSetError("the data set is damaged: it does not end behind an element")
+        raise DataSetError("the data set is damaged: it ends inside an element")
     for element in data_set.values():
         if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
             missing = element.value_tell + element.length - len(raw)
@@ -155,10 +155,10 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
 
 
 def _decode_flat(raw: bytes, transfer_syntax: str) -> Dataset | None:
-    """A data set without sequences, such as most identifiers: several times faster than pydicom's reader.
+    """Read a data set without sequences, as most identifiers are, several times faster than pydicom.
 
     Returns:
-        The data set that pydicom would give; None when it is not flat, or not whole.
+        The data set that pydicom would return; None when it has a sequence or is not whole.
     """
     little, implicit = is_little_endian(transfer_syntax), is_implicit_vr(transfer_syntax)
     order = "<" if little else ">"
@@ -199,12 +199,12 @@ def _decode_flat(raw: bytes, transfer_syntax: str) -> Dataset | None:
 
 @lru_cache(maxsize=1024)
 def _encodings(specific_character_set: bytes) -> list[str] | str:
-    """Python's codecs for a value of Specific Character Set (0008,0005); as pydicom reads them."""
+    """Python's codecs for a value of Specific Character Set (0008,0005), as pydicom reads it."""
     if not specific_character_set:
         return default_encoding
     names = specific_character_set.decode("latin-1").rstrip("\0 ").split("\\")
     with warnings.catch_warnings():
-        # An unknown one is read as the default; who reads the text will see.
+        # An unknown character set is read as the default; the reader of the text will notice.
         warnings.simplefilter("ignore")
         found: list[str] = convert_encodings([each.strip() for each in names])
     return found
@@ -212,7 +212,7 @@ def _encodings(specific_character_set: bytes) -> list[str] | str:
 
 @lru_cache(maxsize=1024)
 def _is_sequence(tag: int) -> bool:
-    """Whether the VR of an element in implicit VR is SQ, or cannot be known."""
+    """Whether an element in implicit VR is a sequence, or may be one."""
     try:
         return dictionary_VR(tag) in ("SQ", "UN")
     except KeyError:
@@ -220,13 +220,14 @@ def _is_sequence(tag: int) -> bool:
 
 
 def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
-    """SOP class and SOP instance as a data set says them, read from its first octets.
+    """Read the SOP class and the SOP instance from the first octets of a data set.
 
     Args:
-        file: At the data set; it is left somewhere behind.
+        file: A file that is positioned at the data set. Its position afterwards is undefined.
 
     Returns:
-        The two UIDs, empty where absent; None when the beginning of the data set is not plain.
+        The two UIDs, empty where absent; None when something unusual, such as a long element,
+        stands before them.
     """
     raw = file.read(_IDENTITY_OCTETS)
     if is_deflated(transfer_syntax):
@@ -263,7 +264,7 @@ def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
 
 
 class _Source(BytesIO):
-    """Remembers what was read last: behind a whole data set nothing, or zeros for padding."""
+    """Remembers what was read last: nothing, or zeros for padding, when a data set is whole."""
 
     last = b""
 
@@ -273,14 +274,14 @@ class _Source(BytesIO):
 
 
 def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
-    """A data set to bytes.
+    """Write a data set to bytes.
 
-    Compressed pixel data is not made or undone here: the data set must already hold what the
-    transfer syntax asks for. Group 0002 is not part of a data set and is left out.
+    This function neither compresses nor decompresses pixel data: the data set must already hold
+    what the transfer syntax asks for. It leaves out group 0002, which is not part of a data set.
 
     Raises:
         DataSetError: A value cannot be written, or its text is not in the Specific Character Set
-            (0008,0005). Without one, ISO 8859-1 is written, as it is read.
+            (0008,0005). Without one, text is written as ISO 8859-1, as it is read.
     """
     buffer = DicomBytesIO()
     buffer.is_little_endian = is_little_endian(transfer_syntax)
@@ -311,7 +312,7 @@ def failed_instances(stray: bytes, transfer_syntax: str) -> bytes | None:
 
     Args:
         stray: Elements in implicit VR little endian, as a command set has them.
-        transfer_syntax: Of the presentation context, in which the data set should have been.
+        transfer_syntax: The transfer syntax of the presentation context, which the data set should have had.
 
     Returns:
         Failed SOP Instance UID List (0008,0058) in that transfer syntax; None when it is not there.
@@ -334,12 +335,13 @@ def _check_text(data_set: Dataset, terms: _Terms) -> None:
     """Refuse text for which pydicom would write question marks, which are wild cards in a key.
 
     Args:
-        terms: Of the data set around, which an item has that says none (PS3.3 C.12.1.1.2).
+        terms: The Specific Character Set of the enclosing data set, which an item without its own
+            inherits (PS3.3 C.12.1.1.2).
     """
     terms = data_set.get("SpecificCharacterSet", terms)
     for element in data_set.values():
         if not isinstance(element, DataElement):
-            continue  # as it was read, and so it is written
+            continue  # written as it was read
         if element.VR == "SQ":
             for item in element.value:
                 _check_text(item, terms)
@@ -350,13 +352,13 @@ def _check_text(data_set: Dataset, terms: _Terms) -> None:
                 if not text.isascii() and not _can_write(text, terms):
                     raise DataSetError(
                         f"{keyword_for_tag(element.tag)} {element.tag} cannot be written in its "
-                        f"character set, {_named(terms)}; expected Specific Character Set "
-                        "(0008,0005) to be one that has its characters, such as ISO_IR 192"
+                        f"character set, {_named(terms)}; set Specific Character Set (0008,0005) to "
+                        "one that has its characters, such as ISO_IR 192"
                     )
 
 
 def _can_write(text: str, terms: _Terms) -> bool:
-    """Whether pydicom writes it whole: in one of the character sets, or its characters in several."""
+    """Whether pydicom writes all of a text, in one of the character sets or in several."""
     codecs = convert_encodings(terms)
     if len(codecs) == 1:
         return _has(codecs[0], text)
@@ -384,7 +386,7 @@ class FileMeta(NamedTuple):
     """What the Part 10 header of a file says, and where its data set begins.
 
     Attributes:
-        offset: Octets from the beginning of the file to the data set.
+        offset: The number of octets from the beginning of the file to the data set.
     """
 
     sop_class_uid: str
@@ -412,7 +414,7 @@ def file_meta(
     *,
     source_ae_title: str = "",
 ) -> bytes:
-    """The File Meta Information, group 0002, in explicit VR little endian (PS3.10 7.1)."""
+    """Make the File Meta Information, group 0002, in explicit VR little endian (PS3.10 7.1)."""
     body = b"".join(
         (
             _LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1",
@@ -434,21 +436,21 @@ def part10_header(
     *,
     source_ae_title: str = "",
 ) -> bytes:
-    """Preamble, prefix and File Meta Information: what stands before the data set in a file."""
+    """Make what stands before the data set in a file: preamble, prefix and File Meta Information."""
     return _PREAMBLE + file_meta(
         sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
     )
 
 
 def read_file_meta(file: BinaryIO) -> FileMeta:
-    """Read the Part 10 header; the file is left at its data set.
+    """Read the Part 10 header, and leave the file at its data set.
 
     Raises:
-        DataSetError: This is no Part 10 file, or its header is damaged or lacks a UID.
+        DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
     """
     head = file.read(len(_PREAMBLE))
     if len(head) < len(_PREAMBLE) or head[128:] != b"DICM":
-        raise DataSetError("no DICOM file: 'DICM' expected at octet 128")
+        raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
     offset = len(head)
     values: dict[int, str] = {}
     while True:
@@ -462,7 +464,8 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
             size = 12
         if length > _FILE_META_LIMIT:
             raise DataSetError(
-                f"element (0002,{number:04X}) of the file header has {length} octets"
+                f"element (0002,{number:04X}) of the file header has {length} octets; expected "
+                f"{_FILE_META_LIMIT} at most"
             )
         value = file.read(length)
         if len(value) < length:

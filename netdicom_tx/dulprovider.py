@@ -1,14 +1,14 @@
 """The upper layer on a Twisted transport: feed bytes, perform outputs, keep ARTIM, relay pressure.
 
-:class:`DULProtocol` decides nothing: :mod:`netdicom_tx.upperlayer` does. What the machine
-indicates goes to a *user*, which in this package is an
-:class:`~netdicom_tx.asceprovider.Association`.
+:class:`DULProtocol` decides nothing: :mod:`netdicom_tx.upperlayer` does. The machine's indications
+go to a *user*, which in this package is an :class:`~netdicom_tx.asceprovider.Association`.
 
-Out, messages queue, and fragments of two never interleave. The protocol is a push producer of its
-transport: it writes :data:`TURN` octets of PDUs at a time until the transport has enough, and
-goes on when that has drained; so a data set of any size, and any number of small responses, cost
-bounded memory. (A pull producer would be registered anew for each message and could not hold back
-a stream of small ones.) In, the user pauses the transport for as long as it is behind.
+Outgoing messages queue, and the fragments of two messages never interleave. The protocol is a push
+producer of its transport: it writes :data:`TURN` octets of PDUs at a time until the transport has
+enough, and goes on when the transport has drained. A data set of any size, and any number of small
+responses, therefore cost bounded memory. (A pull producer would be registered anew for each message
+and could not hold back a stream of small ones.) For incoming data, the user pauses the transport
+for as long as it is behind.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ __all__ = [
     "made_ahead",
 ]
 
-#: Octets that are read, and held for writing, at a time: bulk throughput nearly doubles against
+#: The octets that are read, and held for writing, at a time. Bulk throughput nearly doubles against
 #: Twisted's 64 KiB.
 READ_BUFFER = 1 << 20
 
 # Each read makes a buffer of that size and gives it back. glibc takes such sizes from the kernel and
-# returns them at once, which costs page faults and TLB shootdowns at every read, until it has seen a
-# larger one freed: then it keeps them.
+# returns them at once, which costs page faults and TLB shootdowns at every read, until a larger one
+# has been freed: from then on it keeps them.
 _warm_up = bytearray(2 * READ_BUFFER)
 del _warm_up
 
-#: Octets of PDUs that are written in one turn, and in one call of the system: what a CT image needs,
-#: that its transfer costs one turn of the reactor.
+#: The octets of PDUs that are written in one turn and in one system call. A CT image fits, so that
+#: its transfer costs one turn of the reactor.
 TURN = 3 << 18
 
-#: The maximum length that we advertise unless told otherwise, in octets. PDUs are not buffered, so
-#: a large one costs nothing; peers that send as much as is admitted then need fewer headers.
+#: The default of the maximum length that we advertise, in octets. PDUs are not buffered, so a large
+#: one costs nothing, and peers that send as much as is admitted need fewer headers.
 RECEIVE_LIMIT = 1 << 20
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
-# How often within its timeout a peer that is behind is looked at.
+# How many times within its timeout we look at a peer that is behind.
 _LOOKS = 4
 
 
@@ -84,7 +84,7 @@ def check_seconds(argument: str, value: float) -> None:
         argument: The name of the argument, for the error message.
 
     Raises:
-        TypeError: The value is not a number; a bool is none either.
+        TypeError: The value is not a number; a bool does not count as one.
         ValueError: The value is not greater than 0, or is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -93,8 +93,8 @@ def check_seconds(argument: str, value: float) -> None:
         )
     if not 0 < value < math.inf:
         raise ValueError(
-            f"{argument} is {value!r:.80}; expected seconds greater than 0. No wait is without an "
-            "end: give a large number for a long one"
+            f"{argument} is {value!r:.80}; expected seconds greater than 0 and finite. Every wait "
+            "ends: use a large number for a long one"
         )
 
 
@@ -103,17 +103,18 @@ class Timeouts:
     """How long each wait may take, in seconds: numbers greater than 0, and finite.
 
     Attributes:
-        connect: From the attempt to the open transport.
-        artim: ARTIM (PS3.8 9.1.5): transport open to A-ASSOCIATE-RQ complete, and the end of an
-            association to the closed transport.
-        associate: From A-ASSOCIATE-RQ sent to the answer.
-        response: From a request sent to its response; each pending response renews it.
-        total: From a request sent to its final response, however many are pending between.
-        send: The peer takes nothing of what we send, not an octet; noticed up to a quarter later.
-        release: From A-RELEASE-RQ to the answer; also what operations for the peer still have when
-            either side wants to release.
-        idle: Nothing received, no operation under way (acceptor; a requestor decides itself when
-            to release).
+        connect: The time from the attempt to the open transport.
+        artim: ARTIM (PS3.8 9.1.5): the time from the open transport to a complete A-ASSOCIATE-RQ,
+            and from the end of an association to the closed transport.
+        associate: The time from A-ASSOCIATE-RQ to its answer.
+        response: The time from a request to its response. Each pending response renews it.
+        total: The time from a request to its final response, with any number of pending ones.
+        send: The time in which the peer takes none of the octets that we send. It is noticed up to
+            a quarter later.
+        release: The time from A-RELEASE-RQ to its answer, and the time that operations for the peer
+            still have when either side wants to release.
+        idle: The time without anything received and without an operation, for an acceptor. A
+            requestor decides itself when to release.
 
     Raises:
         TypeError: One of them is not a number.
@@ -135,22 +136,22 @@ class Timeouts:
 
 
 class UpperLayerUser(TypingProtocol):
-    """What :class:`DULProtocol` tells the *service user* of PS3.8."""
+    """The *service user* of PS3.8, whom :class:`DULProtocol` tells what happens."""
 
     def connected(self, dul: DULProtocol) -> None:
         """The transport is open."""
 
     def indicated(self, what: Indication) -> None:
-        """The machine indicates or confirms this; may be called again before it returns."""
+        """The machine indicates or confirms this. It may call again before this call returns."""
 
     def stalled(self, seconds: float) -> None:
-        """The peer has taken nothing of what we send for so long."""
+        """The peer has taken none of the octets that we send for so long."""
 
     def sending_failed(self, error: Exception) -> None:
         """The data set of a message could not be read to its end."""
 
     def disconnected(self, reason: Failure) -> None:
-        """The transport is gone; nothing follows."""
+        """The transport is gone. Nothing follows."""
 
 
 class _Outgoing:
@@ -166,7 +167,7 @@ class _Outgoing:
 
 
 def made_ahead(pdus: Iterator[bytes | bytearray]) -> Iterator[bytes | bytearray]:
-    """The same PDUs, of which as many as are written in a turn are made now, as one piece."""
+    """Make as many PDUs as are written in a turn now, as one piece; the others follow lazily."""
     made: list[bytes | bytearray] = []
     size = 0
     for pdu in pdus:
@@ -182,10 +183,10 @@ class DULProtocol(Protocol):
     """One transport connection, one upper layer, one user.
 
     Args:
-        machine: Fresh, for the side that this is.
-        user: Is told what happens.
-        clock: For ARTIM and the other waits.
-        timeouts: Uses ``artim`` and ``send``.
+        machine: A new machine for this side of the connection.
+        user: The object that is told what happens.
+        clock: The clock of ARTIM and of the other waits.
+        timeouts: The timeouts, of which ``artim`` and ``send`` are used.
     """
 
     _log = Logger()
@@ -210,7 +211,7 @@ class DULProtocol(Protocol):
         self._is_congested = False
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._quickack: Callable[[], object] | None = None
-        #: When something was last received, by the clock.
+        #: The clock's time of the last receipt.
         self.last_received = clock.seconds()
 
     # -- transport to machine ------------------------------------------------------------------
@@ -224,7 +225,7 @@ class DULProtocol(Protocol):
         self._perform(self.machine.transport_opened())
 
     def _tune_transport(self) -> None:
-        transport: Any = self.transport  # what it is depends on the reactor and on TLS
+        transport: Any = self.transport  # its class depends on the reactor and on TLS
         if hasattr(transport, "bufferSize"):
             transport.bufferSize = READ_BUFFER
         if hasattr(transport, "SEND_LIMIT"):
@@ -240,8 +241,8 @@ class DULProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.last_received = self._clock.seconds()
-        # The kernel leaves quick-acknowledge mode by itself, so it is set after each read; a sender
-        # with Nagle's algorithm on (DCMTK's as shipped) would else wait for our acknowledgement.
+        # The kernel leaves quick-acknowledge mode by itself, so it is set after each read. Otherwise a
+        # sender with Nagle's algorithm on (DCMTK's as shipped) would wait for our acknowledgement.
         if self._quickack is not None:
             self._quickack()
         self._perform(self.machine.receive_data(data))
@@ -271,7 +272,7 @@ class DULProtocol(Protocol):
                     self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
                 case _Bare.StopARTIM:
                     self._stop_artim()
-                # OpenTransport has been performed by the endpoint when there is a protocol.
+                # The endpoint has performed OpenTransport when there is a protocol.
                 case _Bare.CloseTransport:  # pragma: no branch
                     self._close()
 
@@ -288,19 +289,19 @@ class DULProtocol(Protocol):
     def _close(self) -> None:
         assert self.transport is not None
         was_congested = self._is_congested
-        # A transport with a producer does not close before that is done.
+        # A transport does not close before its producer is done.
         self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer
-        # The user may have paused it; a paused transport would not see the peer close.
+        # The user may have paused it, and a paused transport would not notice that the peer closes.
         self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
         if was_congested:
             self.abort_transport()
             return
-        # A peer that takes nothing more must not keep the connection.
+        # A peer that takes nothing any more must not keep the connection open.
         self._closing = self._clock.callLater(self._timeouts.artim, self.abort_transport)
         self.transport.loseConnection()
 
     def abort_transport(self) -> None:
-        """Drop the connection, with what is still unsent."""
+        """Drop the connection, and whatever is still unsent."""
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # an ITCPTransport
 
@@ -308,7 +309,7 @@ class DULProtocol(Protocol):
 
     @property
     def peer(self) -> IAddress | None:
-        """The transport's address of the peer."""
+        """The address of the peer, by the transport."""
         return self.transport.getPeer() if self.transport is not None else None
 
     def accept(self, answer: AAssociateAC) -> None:
@@ -324,18 +325,18 @@ class DULProtocol(Protocol):
         self._perform(self.machine.answer_release())
 
     def abort(self) -> None:
-        """A-ABORT, in any state in which there is something to abort."""
+        """Send A-ABORT, in any state in which there is something to abort."""
         if self.machine.may_abort:
             self._perform(self.machine.abort())
         self._drop_queue()
 
     def invalid(self, error: Exception) -> None:
-        """The peer's data broke a rule that only the user can see: A-P-ABORT."""
+        """Send A-P-ABORT because the peer's data breaks a rule that only the user can check."""
         self._perform(self.machine.invalid_data(error))
         self._drop_queue()
 
     def pause_reading(self) -> None:
-        """Let the peer wait."""
+        """Read nothing more, so that the peer must wait."""
         if self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]  # an IPushProducer
 
@@ -349,16 +350,16 @@ class DULProtocol(Protocol):
 
     @property
     def is_congested(self) -> bool:
-        """Whether what is sent now waits for the peer to take what was sent before."""
+        """Whether a message that is sent now has to wait until the peer takes earlier ones."""
         return self._is_congested or bool(self._queue)
 
     @property
     def unsent(self) -> int:
-        """Octets that the transport and the kernel have and the peer's kernel has not.
+        """The octets that the transport and the kernel hold and the peer's kernel does not have yet.
 
-        As far as they tell: on a system that is not Linux, or a transport without a socket, less.
+        On a system that is not Linux, and without a socket, the kernel's part is unknown and counts 0.
         """
-        transport: Any = self.transport  # what it has depends on its kind
+        transport: Any = self.transport  # its attributes depend on its class
         held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
         descriptor = transport.fileno() if hasattr(transport, "fileno") else -1
         return held + (_held_by_kernel(descriptor) if descriptor >= 0 else 0)
@@ -368,29 +369,34 @@ class DULProtocol(Protocol):
         pdus: Iterator[bytes | bytearray],
         on_sent: Callable[[], None] | None = None,
     ) -> None:
-        """Queue the PDUs of a message; they are made when there is room for them.
+        """Queue the PDUs of a message. They are made when there is room for them.
 
         Args:
-            pdus: Encoded P-DATA-TF PDUs. The first, which begins the command set, is made at once.
-            on_sent: Called when the last has been handed to the transport; perhaps before this
-                returns. Not called when the association ends before.
+            pdus: Encoded P-DATA-TF PDUs. The first one, which begins the command set, is made at
+                once.
+            on_sent: A function that is called when the last PDU has been handed to the transport,
+                perhaps before this method returns. It is not called when the association ends
+                before.
 
         Raises:
-            LocalProtocolError: There is no association to send it on, or the command set cannot be
-                encoded. Nothing of it is sent.
+            LocalProtocolError: The state admits no message, or the command set cannot be encoded.
+                Nothing of the message is sent.
         """
         if not self.machine.may_send_data:
             raise LocalProtocolError(
-                f"no message can be sent in {self.machine.state.name} ({self.machine.state.value})"
+                f"no message can be sent in {self.machine.state.name} ({self.machine.state.value}); "
+                "expected an established association"
             )
         first = next(pdus, b"")
         self._queue.append(_Outgoing(chain((first,), pdus), on_sent))
         self._pump()
 
     def when_writable(self) -> defer.Deferred[None]:
-        """Fires when :attr:`is_congested` ends; is cancelled when the association ends before.
+        """Wait for the end of :attr:`is_congested`.
 
-        Cancelling it forgets the wait and changes nothing else.
+        Returns:
+            A Deferred that fires with None when it has ended. It is cancelled when the association
+            ends before. Cancelling it forgets the wait and changes nothing else.
         """
         if not self.is_congested:
             return defer.succeed(None)
@@ -407,7 +413,7 @@ class DULProtocol(Protocol):
                 if self._queue and self.machine.may_send_data:
                     self._write_turn()
                 elif self._waiting and not self._queue:
-                    # One after the other: the first may fill the room again.
+                    # They are fired one after the other: the first may fill the room again.
                     self._waiting.popleft().callback(None)
                 else:
                     break
@@ -459,10 +465,10 @@ class DULProtocol(Protocol):
         self._pump()
 
     def stopProducing(self) -> None:
-        """The transport is gone (IPushProducer); connectionLost tells the rest."""
+        """The transport is gone (IPushProducer). connectionLost does the rest."""
 
     def _watch_stall(self, unsent: int, since: float) -> None:
-        """A slow line is no stall: what counts is that the peer takes something, however little."""
+        """Notice a peer that takes nothing. One that takes something is slow, and does not stall."""
         now = self._clock.seconds()
         if unsent != self.unsent:
             unsent, since = self.unsent, now
@@ -480,7 +486,7 @@ if sys.platform == "linux":
     import termios
 
     def _held_by_kernel(descriptor: int) -> int:
-        """Octets that the peer has not acknowledged (SIOCOUTQ, which has the number of TIOCOUTQ)."""
+        """The octets that the peer has not acknowledged (SIOCOUTQ, the same number as TIOCOUTQ)."""
         answer: bytes = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 
@@ -494,10 +500,11 @@ class DULAcceptorFactory(Factory):
     """Makes the protocol of each incoming connection.
 
     Args:
-        make_user: Called for each; the acceptor's side of an association.
-        clock: For all waits.
-        receive_limit: Octets admitted in a P-DATA-TF; 0 means no limit.
-        timeouts: Of the connections to come.
+        make_user: A function that makes the user for a connection, the acceptor's side of an
+            association.
+        clock: The clock of all waits.
+        receive_limit: The most octets that we admit in a P-DATA-TF; 0 means no limit.
+        timeouts: The timeouts of the connections to come.
     """
 
     noisy = False

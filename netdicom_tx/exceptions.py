@@ -18,9 +18,9 @@
     └── EventHandlingError                raise it in a handler; .status .comment
         └── StatusError
 
-Blame first: *Local* is our caller's mistake, *Remote* the peer's. A DIMSE status, even a failing
-one, is a result and not an exception; :class:`EventHandlingError` is how a *handler* answers with
-one.
+The names say first whose mistake it is: *Local* is our caller's, *Remote* is the peer's. A DIMSE
+status, even a failing one, is a result and not an exception. A *handler* raises
+:class:`EventHandlingError` to answer with one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 
 class AbortSource(IntEnum):
-    """Who aborted (PS3.8 Table 9-26)."""
+    """Which service aborted the association (PS3.8 Table 9-26)."""
 
     SERVICE_USER = 0
     RESERVED = 1
@@ -98,9 +98,12 @@ _REJECT_REASONS = {
 
 
 def printable(text: object, limit: int = 64) -> str:
-    """Text from the wire, safe for a log line or an error message.
+    """Make text from the wire safe for a log line or an error message.
 
-    Control characters, line breaks and bidirectional marks become escapes; at most ``limit`` characters are kept.
+    Control characters, line breaks and bidirectional marks become escapes.
+
+    Args:
+        limit: The most characters of the text that are kept.
     """
     return "".join(
         c if c.isprintable() and c not in "\u2028\u2029" else ascii(c)[1:-1]
@@ -109,11 +112,11 @@ def printable(text: object, limit: int = 64) -> str:
 
 
 class NetDICOMError(Exception):
-    """Something went wrong in netdicom_tx; every error of the package is one of these."""
+    """The base of every error of this package."""
 
 
 class ProtocolError(NetDICOMError):
-    """A rule of PS3.7 or PS3.8 was broken."""
+    """One side broke a rule of PS3.7 or PS3.8."""
 
 
 class LocalProtocolError(ProtocolError):
@@ -121,11 +124,11 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke a rule.
+    """The peer broke a rule of PS3.7 or PS3.8.
 
     Args:
         message: What was expected, what came, and where.
-        abort_reason: The reason that the A-ABORT should carry (PS3.8 9.3.8).
+        abort_reason: The reason for the A-ABORT that answers it (PS3.8 9.3.8).
     """
 
     def __init__(
@@ -146,7 +149,7 @@ class DIMSEProcessingError(RemoteProtocolError):
 
 
 class AssociationError(NetDICOMError):
-    """There is no association, or there is none any more."""
+    """There is no association, or it has ended."""
 
 
 class AssociationRejectedError(AssociationError):
@@ -177,15 +180,15 @@ class AssociationAbortedError(AssociationError):
     Attributes:
         source: 0 service-user, 2 service-provider.
         reason_diag: Why, when the source is the service-provider (PS3.8 Table 9-26).
-        by_peer: True when the A-ABORT came from the peer.
+        by_peer: True when the peer sent the A-ABORT.
     """
 
     def __init__(
         self, source: int, reason_diag: int = 0, *, by_peer: bool = True, detail: str = ""
     ) -> None:
-        who = "the peer" if by_peer else "this side"
+        side = "the peer" if by_peer else "this side"
         super().__init__(
-            f"association aborted by {who}: "
+            f"association aborted by {side}: "
             f"{_ABORT_REASONS.get(reason_diag, 'reserved reason') if source else 'no reason given'}"
             f" (source {source} {_ABORT_SOURCES.get(source, 'reserved')}, reason {reason_diag}; "
             "PS3.8 9.3.8)" + (f": {detail}" if detail else "")
@@ -213,14 +216,16 @@ class ClassNotSupportedError(AssociationError):
     """No presentation context was accepted for this SOP class (and transfer syntax).
 
     Attributes:
-        sop_class: The abstract syntax that was asked for.
-        answers: For each transfer syntax that was proposed with it, what the peer answered.
+        sop_class: The abstract syntax that was wanted.
+        answers: What the peer answered, for each transfer syntax that was proposed with it.
     """
 
     def __init__(self, sop_class: str, answers: Mapping[str, str], hint: str = "") -> None:
         told = "; ".join(f"{printable(k)}: {v}" for k, v in answers.items())
+        # The peer may have accepted it for another role, or this side may lack the service.
+        kind = "usable" if "accepted" in answers.values() else "accepted"
         super().__init__(
-            f"no accepted presentation context for {printable(sop_class)}: "
+            f"no {kind} presentation context for {printable(sop_class)}: "
             + (told or "it was not proposed")
             + (f" ({hint})" if hint else "")
         )
@@ -232,8 +237,8 @@ class DCMTimeoutError(NetDICOMError):
     """A wait was longer than its timeout.
 
     Attributes:
-        timer: Which one, a field of :class:`netdicom_tx.Timeouts`.
-        seconds: How long it waited.
+        timer: The timeout's name, a field of :class:`netdicom_tx.Timeouts`.
+        seconds: The time that was waited.
     """
 
     def __init__(self, timer: str, seconds: float) -> None:
@@ -243,12 +248,13 @@ class DCMTimeoutError(NetDICOMError):
 
 
 class EventHandlingError(NetDICOMError):
-    """Raise this in a handler or hook: the request is answered with a failure status.
+    """Raise this in a handler or hook to answer the request with a failure status.
 
     Args:
-        comment: For the peer, in Error Comment (0000,0902); at most 64 characters are sent.
-        status: The status; None lets the service choose its own failure, such as 0xC000 Cannot
-            Understand for storage.
+        comment: Text for the peer, sent as the Error Comment (0000,0902), which has up to 64
+            characters.
+        status: The status to answer with. None lets the service choose its own failure, such as
+            0xC000 Cannot Understand for storage.
     """
 
     def __init__(self, comment: str = "", status: int | None = None) -> None:
@@ -258,11 +264,12 @@ class EventHandlingError(NetDICOMError):
 
 
 class StatusError(EventHandlingError):
-    """Raise this in a handler: the request is answered with exactly this status.
+    """Raise this in a handler to answer the request with exactly this status.
 
     Args:
-        status: 0x0000 to 0xFFFF; see :mod:`netdicom_tx.statuses`.
-        comment: For the peer, in Error Comment (0000,0902); at most 64 characters are sent.
+        status: The status, 0x0000 to 0xFFFF; see :mod:`netdicom_tx.statuses`.
+        comment: Text for the peer, sent as the Error Comment (0000,0902), which has up to 64
+            characters.
     """
 
     def __init__(self, status: int, comment: str = "") -> None:

@@ -1,9 +1,9 @@
 """Messages to P-DATA-TF PDUs, and fragments back to messages (PS3.8 9.3.5, Annexes D.1 and E).
 
-Out, :func:`fragment` is lazy: a data set of any size costs one fragment of memory. In,
-:class:`MessageReader` collects the command set, bounded, and passes the data set on to a sink of
-its caller's choice while it arrives. A PDV that breaks the order of Annex E is a
-:class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the fitting abort reason.
+Outgoing, :func:`fragment` is lazy: a data set of any size costs two fragments of memory. Incoming,
+:class:`MessageReader` collects the command set, up to a limit, and passes the data set on to a
+sink of its caller's choice while it arrives. A PDV that breaks the order of Annex E raises
+:class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the abort reason that fits.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = [
     "fragment_command",
 ]
 
-# Octets of a command set; the largest in use, with long UIDs and lists, are below 2 KiB.
+# The most octets of a command set; the largest in use, with long UIDs and lists, are below 2 KiB.
 COMMAND_SET_LIMIT = 1 << 16
 
-# Octets of the variable field of the largest P-DATA-TF that we send, whatever the peer admits:
-# 131072 is the largest that DCMTK handles (ASC_MAXIMUMPDUSIZE).
+# The most octets in the variable field of a P-DATA-TF that we send, whatever the peer admits.
+# 131072: the largest PDU that DCMTK handles (ASC_MAXIMUMPDUSIZE).
 LARGEST_PDU = 131072
 
 # PDU type, reserved, PDU length, PDV length, context ID, message control header.
@@ -44,15 +44,15 @@ _BETWEEN_MESSAGES = -1
 def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes | bytearray]:
     """Cut a message into P-DATA-TF PDUs, the command set first.
 
-    Lazy: reads ``message.data_set`` as PDUs are asked for, so memory holds two fragments.
+    This is lazy: it reads ``message.data_set`` when PDUs are wanted, so memory holds two fragments.
 
     Args:
-        message: Its data set, when a file, is read from its position to its end.
-        context_id: Of an accepted presentation context; odd, 1 to 255.
-        limit: Octets the peer admits in one PDU's variable field; 0 means no limit.
+        message: The message. A data set that is a file is read from its position to its end.
+        context_id: The ID of an accepted presentation context, 1 to 255.
+        limit: The most octets that the peer admits in one PDU's variable field; 0 means no limit.
 
     Yields:
-        Encoded PDUs with one PDV each. The last of each part has the *last* bit set.
+        Encoded PDUs with one PDV each. The last one of each part has the *last* bit set.
 
     Raises:
         LocalProtocolError: ``limit`` leaves no room for a fragment (1 to 7), or a value of the
@@ -67,7 +67,7 @@ def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes
 
 
 def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:
-    """The PDUs of the command set alone, to be sent again and again with :func:`fragment_again`."""
+    """Make the PDUs of the command set alone, for use in many calls of :func:`fragment_again`."""
     size = _fragment_size(limit)
     return b"".join(_pdus(encode_command(message), size, context_id, _COMMAND))
 
@@ -75,19 +75,19 @@ def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:
 def fragment_again(
     command: bytes, data_set: bytes, *, context_id: int, limit: int
 ) -> Iterator[bytes | bytearray]:
-    """The PDUs of a message that differs from another in its data set alone.
-
-    Args:
-        command: From :func:`fragment_command`, of a message with a data set.
+    """Make the PDUs of a message that differs from another one only in its data set.
 
     The Pending responses of a C-FIND are such messages, and come by the thousand.
+
+    Args:
+        command: The result of :func:`fragment_command` for a message with a data set.
     """
     yield command
     yield from _pdus(data_set, _fragment_size(limit), context_id, 0)
 
 
 def _fragment_size(limit: int) -> int:
-    """Octets of the largest fragment that a peer admits, and we send."""
+    """The octets of the largest fragment that the peer admits and that we send."""
     largest = min(limit, LARGEST_PDU) if limit else LARGEST_PDU
     # Annex E: each fragment has an even number of octets.
     size = (largest - _PDV_OVERHEAD) & ~1
@@ -127,7 +127,7 @@ def _cut(view: memoryview, size: int) -> Iterator[bytearray]:
 
 
 def _read(file: BinaryIO, size: int) -> Iterator[bytearray]:
-    """Chunks of a file behind room for their header, each but the last of full size."""
+    """Cut a file into chunks of full size, the last one perhaps shorter, with room for a header."""
     readinto = getattr(file, "readinto", None)
     while True:
         chunk = bytearray(_HEAD.size + size)
@@ -153,19 +153,19 @@ def _read(file: BinaryIO, size: int) -> Iterator[bytearray]:
 
 
 class DataSetSink(Protocol):
-    """Where the octets of a data set go while they arrive."""
+    """The place where the octets of a data set go while they arrive."""
 
     def write(self, data: memoryview, /) -> object:
-        """Take some octets; they do not change, so the view may be kept instead of a copy."""
+        """Take some octets. They never change, so the sink may keep the view."""
 
 
 class MessageReader:
-    """Fragments in, messages out.
+    """Puts messages together from fragments.
 
     Args:
-        contexts: IDs of the accepted presentation contexts.
-        open_sink: Called with context ID and message when a command set that announces a data
-            set is complete; the data set goes to what it returns.
+        contexts: The IDs of the accepted presentation contexts.
+        open_sink: A function that gives the sink for a data set. It is called with the context ID
+            and the message when the command set that announces the data set is complete.
     """
 
     __slots__ = ("_command", "_context_id", "_contexts", "_message", "_open_sink", "_sink")
@@ -186,18 +186,19 @@ class MessageReader:
 
     @property
     def sink(self) -> DataSetSink | None:
-        """Of the data set that is arriving, if one is."""
+        """The sink of the data set that is arriving; None when there is none."""
         return self._sink
 
     def receive(self, piece: Fragment) -> tuple[int, Message, DataSetSink | None] | None:
         """Take a fragment.
 
         Returns:
-            Context ID, message and the sink with its data set when the message is complete; None
-            while it is not.
+            When the message is complete, the context ID, the message and the sink that has its data
+            set; None before.
 
         Raises:
-            DIMSEProcessingError: The fragment breaks Annex E, or the command set is unusable.
+            DIMSEProcessingError: The fragment breaks the order of Annex E, or the command set
+                cannot be read.
         """
         context_id, is_command, is_last, data = piece
         if context_id != self._context_id:

@@ -1,10 +1,10 @@
 """The state machine of the upper layer: Table 9-10 and Tables 9-6 to 9-9 of PS3.8 9.2, as data.
 
-Everything that decides a transition is in this file; it does not know sockets, bytes or clocks.
-Compare it with the standard line by line. A cell that is empty there is ``.`` here; 54 of the 123
-filled ones say AA-8.
+Everything that decides a transition is in this file, which knows no sockets, bytes or clocks.
+Compare it with the standard line by line. An empty cell of the standard is ``.`` here; 54 of the
+123 filled cells say AA-8.
 
-What the tables leave to prose:
+The standard has two things in prose that are not in its tables:
 
 - AE-6 and AR-8 have two outcomes each. The second is a row of its own here: ``AE-6 unacceptable``
   and ``AR-8 acceptor``.
@@ -26,7 +26,8 @@ __all__ = ["ACTIONS", "TABLE_9_10", "TRANSITIONS", "Action", "Event", "State", "
 class State(Enum):
     """Tables 9-1 to 9-5."""
 
-    # By identity, as members are compared: Enum's own hash is a call for each look-up.
+    # Members are compared by identity, so they are hashed by it: Enum's own hash costs a call for
+    # each look-up.
     __hash__ = object.__hash__
 
     Sta1 = "idle"
@@ -106,12 +107,12 @@ def _read(table: str) -> Mapping[tuple[Event, State], str]:
     )
 
 
-#: (event, state) -> the name of the action; a pair that is missing is not possible.
+#: (event, state) -> the name of the action. A pair that is not in it is not possible.
 TRANSITIONS: Mapping[tuple[Event, State], str] = _read(TABLE_9_10)
 
 
 class Step(Enum):
-    """What an action can consist of; each makes one output out of the event's payload."""
+    """The steps that actions consist of. Each makes one output of the event's payload."""
 
     __hash__ = object.__hash__
 
@@ -130,7 +131,7 @@ class Step(Enum):
 
 
 class Action(NamedTuple):
-    """A row of Tables 9-6 to 9-9: its steps in order, and the state after it."""
+    """A row of Tables 9-6 to 9-9: the steps in their order, and the next state."""
 
     steps: tuple[Step, ...]
     next_state: State

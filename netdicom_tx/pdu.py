@@ -12,10 +12,10 @@ type   class                   read as
 07H    :class:`AAbort`         a value, when complete
 =====  ======================  =====================================================
 
-Values are frozen and checked when they are made; ``encode()`` gives the whole PDU. What a peer
-sends is read tolerantly where the standard says *not tested* (reserved bytes, padding of AE
-titles), strictly where lengths and structure are concerned. The sub-items of the user information
-are in :mod:`netdicom_tx.userdataitems`.
+Values are frozen and checked when they are made; ``encode()`` gives the whole PDU. Reading is
+tolerant where the standard says *not tested* (reserved bytes, padding of AE titles), and strict
+about lengths and structure. The sub-items of the user information are in
+:mod:`netdicom_tx.userdataitems`.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ _Item = TypeVar("_Item")
 
 
 def check_ae_title(title: str) -> str:
-    """An AE title of ours, without the spaces around it.
+    """Check an AE title of ours, and drop the spaces around it.
 
     Returns:
-        1 to 16 characters of the ISO 646 basic G0 set, no backslash (PS3.8 9.3.2, PS3.5 6.2 AE).
+        The title: 1 to 16 characters of the ISO 646 basic G0 set without a backslash (PS3.8 9.3.2,
+        PS3.5 6.2 AE).
 
     Raises:
-        LocalProtocolError: It is none.
+        LocalProtocolError: The text is not an AE title.
     """
     stripped = title.strip(" ")
     if not 0 < len(stripped) <= 16 or any(not " " <= c <= "~" or c == "\\" for c in stripped):
@@ -90,12 +91,12 @@ def check_ae_title(title: str) -> str:
 
 
 def _pad(title: str) -> bytes:
-    # Spaces, not NUL (PS3.8 9.3.2). latin-1, so that a peer's odd title is echoed as it came.
+    # Spaces, not NUL (PS3.8 9.3.2). ISO 8859-1, so that a peer's odd title goes back as it came.
     return title.encode("latin-1").ljust(16)
 
 
 def _unpad(field_: bytes) -> str:
-    # Leading and trailing spaces are not significant; some peers pad with NUL, or leave garbage
+    # Leading and trailing spaces are not significant. Some peers pad with NUL, or leave garbage
     # behind one.
     return field_.decode("latin-1").lstrip(" \0").partition("\0")[0].rstrip(" ")
 
@@ -112,7 +113,7 @@ class ContextResult(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresentationContextRQ:
-    """20H: a presentation context as proposed (PS3.8 9.3.2.2).
+    """20H: a presentation context that is proposed (PS3.8 9.3.2.2).
 
     Attributes:
         context_id: Odd, 1 to 255. Some requestors use even IDs; they are told apart as well.
@@ -129,7 +130,10 @@ class PresentationContextRQ:
         check_range("a presentation context ID", self.context_id, 0xFF)
         check_text("the UID", self.abstract_syntax, *self.transfer_syntaxes)
         if not self.transfer_syntaxes:
-            raise LocalProtocolError(f"no transfer syntax for {printable(self.abstract_syntax)}")
+            raise LocalProtocolError(
+                f"presentation context {self.context_id} for {printable(self.abstract_syntax)} has no "
+                "transfer syntax; expected 1 or more"
+            )
 
     def encode(self) -> bytes:
         body = encode_item(_ABSTRACT_SYNTAX, encode_uid(self.abstract_syntax)) + b"".join(
@@ -179,7 +183,7 @@ class PresentationContextAC:
         check_text("the UID", self.transfer_syntax)
 
     def encode(self) -> bytes:
-        # Some peers insist on the sub-item in refusals too; it is not significant there.
+        # Some peers insist on the sub-item in refusals too, where it is not significant.
         syntax = encode_item(_TRANSFER_SYNTAX, encode_uid(self.transfer_syntax))
         return encode_item(_CONTEXT_AC, bytes((self.context_id, 0, self.result, 0)) + syntax)
 
@@ -205,7 +209,7 @@ class PresentationContextAC:
 
 
 def _only(items: tuple[UserDataItem, ...], kind: type[_Item]) -> _Item | None:
-    """The last user item of a kind that may come once; None when it is absent."""
+    """The last of the user items of a class; None when there is none."""
     found = None
     for item in items:
         if isinstance(item, kind):
@@ -214,7 +218,7 @@ def _only(items: tuple[UserDataItem, ...], kind: type[_Item]) -> _Item | None:
 
 
 class _Associate:
-    """What A-ASSOCIATE-RQ and -AC share: layout, and access to the user information."""
+    """What A-ASSOCIATE-RQ and A-ASSOCIATE-AC share: access to their user information."""
 
     __slots__ = ()
     _NAME: ClassVar[str]
@@ -259,7 +263,7 @@ class AAssociateRQ(_Associate):
 
     def __post_init__(self) -> None:
         check_text("the AE title", self.called_ae_title, self.calling_ae_title)
-        # What else makes an AE title is in check_ae_title: a peer's may be odd.
+        # A peer's title may be odd; check_ae_title checks ours.
         for title in (self.called_ae_title, self.calling_ae_title):
             check_range("the length of an AE title", len(title), 16)
         check_text("the UID", self.application_context)
@@ -303,7 +307,7 @@ class AAssociateRQ(_Associate):
 class AAssociateAC(_Associate):
     """02H: the association is accepted (PS3.8 9.3.3).
 
-    ``reserved`` repeats 64 octets of the request; a receiver does not test them.
+    ``reserved`` repeats 64 octets of the request, which a receiver does not test.
     """
 
     PDU_TYPE: ClassVar[int] = 0x02
@@ -393,7 +397,7 @@ def _decode_associate(body: bytes, what: str) -> tuple[int, bytes, _Items]:
         raise PDUProcessingError(
             f"{what} has {len(items[_APPLICATION_CONTEXT])} application context items; expected 1"
         )
-    # Absent user information is borne: it says no more than "no limit, nothing to negotiate".
+    # Absent user information says no more than "no limit, nothing to negotiate".
     if len(items[_USER_INFORMATION]) > 1:
         raise PDUProcessingError(
             f"{what} has {len(items[_USER_INFORMATION])} user information items; expected 1",
@@ -436,7 +440,7 @@ class AAssociateRJ:
 
 @dataclass(frozen=True, slots=True)
 class AReleaseRQ:
-    """05H: the wish to release the association (PS3.8 9.3.6)."""
+    """05H: the request to release the association (PS3.8 9.3.6)."""
 
     PDU_TYPE: ClassVar[int] = 0x05
 
@@ -451,7 +455,7 @@ class AReleaseRQ:
 
 @dataclass(frozen=True, slots=True)
 class AReleaseRP:
-    """06H: the consent to it (PS3.8 9.3.7)."""
+    """06H: the consent to the release (PS3.8 9.3.7)."""
 
     PDU_TYPE: ClassVar[int] = 0x06
 
@@ -466,7 +470,7 @@ class AReleaseRP:
 
 @dataclass(frozen=True, slots=True)
 class AAbort:
-    """07H: the association ends here (PS3.8 9.3.8, Table 9-26)."""
+    """07H: the end of the association, at once (PS3.8 9.3.8, Table 9-26)."""
 
     PDU_TYPE: ClassVar[int] = 0x07
     source: int = 0
@@ -491,20 +495,20 @@ _CONTROL_PDUS = {
     for pdu in (AAssociateRQ, AAssociateAC, AAssociateRJ, AReleaseRQ, AReleaseRP, AAbort)
 }
 _P_DATA_TF = 0x04
-# Octets in the variable field of each, at least and at most (PS3.8 Tables 9-11 to 9-26).
+# The least and the most octets in the variable field of each (PS3.8 Tables 9-11 to 9-26).
 _LENGTHS = dict.fromkeys(_CONTROL_PDUS, (4, 4)) | dict.fromkeys(
     (AAssociateRQ.PDU_TYPE, AAssociateAC.PDU_TYPE), (_ASSOCIATE.size, MAXIMUM_CONTROL_PDU_LENGTH)
 )
 
 
 class Fragment(NamedTuple):
-    """Part of the value of a PDV, as much of it as had arrived (PS3.8 9.3.5.1, Annex E).
+    """A part of the value of a PDV, as much of it as had arrived (PS3.8 9.3.5.1, Annex E).
 
     Attributes:
-        context_id: Of the presentation context.
-        is_command: Command set (True) or data set (False).
-        is_last: Nothing of this command set or data set follows.
-        data: Octets, possibly none; a view into what was fed to the reader.
+        context_id: The ID of the presentation context.
+        is_command: Whether it belongs to a command set and not to a data set.
+        is_last: Whether the command set or data set ends with it.
+        data: Octets, perhaps none: a view into what was fed to the reader.
     """
 
     context_id: int
@@ -517,12 +521,13 @@ class PDUReader:
     """Turns a byte stream, cut anywhere, into PDUs and fragments.
 
     P-DATA-TF is handed on while its bytes arrive and is never held whole. Any other PDU is
-    collected up to :data:`MAXIMUM_CONTROL_PDU_LENGTH` and refused from its six-octet header
-    beyond that. What a peer does wrong is a :class:`PDUProcessingError` raised out of the
-    iterator, with the reason for the A-ABORT; the reader is then finished and yields no more.
+    collected, up to :data:`MAXIMUM_CONTROL_PDU_LENGTH`; a longer one is refused from its six-octet
+    header. A peer's mistake raises :class:`PDUProcessingError` from the iterator, with the reason
+    for the A-ABORT. The reader is then finished and yields no more.
 
     Args:
-        receive_limit: Octets we admit in the variable field of a P-DATA-TF; 0 means no limit.
+        receive_limit: The most octets that we admit in the variable field of a P-DATA-TF; 0 means
+            no limit.
     """
 
     __slots__ = (
@@ -554,7 +559,7 @@ class PDUReader:
         return not self._pdu_type and not self._held
 
     def feed(self, data: bytes) -> Iterator[PDU | Fragment]:
-        """Read the next bytes of the stream; lazily, so take all before feeding more.
+        """Read the next bytes of the stream. This is lazy: take everything before feeding more.
 
         Raises:
             PDUProcessingError: From the iterator, at the PDU that is wrong.
@@ -596,7 +601,7 @@ class PDUReader:
                 yield produced
 
     def _advance(self, whole: bytes) -> PDU | Fragment | None:
-        """A header or a control PDU is complete."""
+        """Take a header or a control PDU that is complete."""
         if not self._pdu_type:
             self._start_pdu(whole)
             return None
@@ -635,7 +640,7 @@ class PDUReader:
 
     def _start_pdv(self, header: bytes) -> Fragment | None:
         length, context_id, flags = _PDV_HEADER.unpack(header)
-        # Context ID and message control header are counted by the length, its own field is not.
+        # The length counts the context ID and the message control header, but not its own field.
         if length < 2 or length + 4 > self._pdu_left:
             raise PDUProcessingError(
                 f"PDV of {length} octets in a P-DATA-TF with {self._pdu_left} left; "
@@ -657,7 +662,7 @@ class PDUReader:
 
 
 def _guess(header: bytes) -> str:
-    """What speaks to us, when it is not DICOM and its first bytes tell."""
+    """Name the other protocol that the first octets of a connection belong to, if they tell."""
     if header[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN"):
         return " (this looks like HTTP)"
     if header[:2] == b"\x16\x03":

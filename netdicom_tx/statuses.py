@@ -1,8 +1,8 @@
-"""DIMSE statuses: an int that knows its category and its words.
+"""DIMSE statuses: integers that know their category and their words.
 
-Sources: PS3.7 Annex C (the general codes and the classes of codes) and PS3.4 (those of a
-service). What a service means by a code depends on the operation, so a :class:`Status` may be
-told which one it answers.
+The sources are PS3.7 Annex C for the general codes and the classes of codes, and PS3.4 for the
+codes of a service. The meaning of a service's code depends on the operation, so a
+:class:`Status` may carry the operation that it answers.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ _GENERAL: dict[int, str] = {
     0xFF01: "Pending: one or more optional keys are not supported",
 }
 
-# PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3: (operation, first code, last code, words); the narrower
-# row stands before the wider.
+# PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3: (operation, first code, last code, words). A narrower
+# row stands before a wider one.
 _SPECIFIC: list[tuple[str, int, int, str]] = [
     ("C-STORE", 0xA700, 0xA7FF, "Refused: out of resources"),
     ("C-STORE", 0xA900, 0xA9FF, "Error: data set does not match SOP class"),
@@ -120,24 +120,25 @@ _SPECIFIC: list[tuple[str, int, int, str]] = [
 
 
 def add_status(code: int, words: str, *, end: int | None = None, command: str = "") -> None:
-    """Name a status, or a range of them, of a service of one's own.
+    """Give words to a status, or to a range of them, of a private service.
 
     Args:
-        code: The status, or the first of the range.
-        words: What it means.
-        end: The last of the range.
-        command: The operation that it belongs to, such as ``"N-ACTION"``; none means any.
+        code: The status, or the first one of the range.
+        words: The meaning of the status.
+        end: The last status of the range.
+        command: The operation that it answers, such as ``"N-ACTION"``; an empty string means any
+            operation.
     """
     _SPECIFIC.insert(0, (command, code, code if end is None else end, words))
 
 
 class Status(int):
-    """A DIMSE status, 0x0000 to 0xFFFF; it compares and hashes as the number it is.
+    """A DIMSE status, 0x0000 to 0xFFFF, which compares and hashes like its number.
 
     Args:
         value: The code.
-        command: The operation that it answers (``"C-STORE"``), for the words of ``str``.
-        comment: The Error Comment (0000,0902) that came or goes with it.
+        command: The operation that it answers, such as ``"C-STORE"``, which decides its words.
+        comment: The Error Comment (0000,0902) that came with it or goes with it.
     """
 
     command: str
@@ -165,12 +166,12 @@ class Status(int):
 
     @property
     def is_warning(self) -> bool:
-        """0001, 0107, 0116 and Bxxx (PS3.7 C.4)."""
+        """Whether it is 0001, 0107, 0116 or Bxxx (PS3.7 C.4)."""
         return self in (0x0001, 0x0107, 0x0116) or 0xB000 <= self <= 0xBFFF
 
     @property
     def is_failure(self) -> bool:
-        """Everything else; codes that no table knows are failures too."""
+        """Whether it is none of the others; a code that no table knows is a failure, too."""
         return not (self.is_success or self.is_warning or self.is_pending or self.is_cancel)
 
     @property

@@ -1,9 +1,9 @@
 """TLS for associations (PS3.15 Annex B.12: BCP 195): options for both sides, over any endpoint.
 
-Twisted's ``tls:`` and ``ssl:`` endpoint strings do for one-way TLS with public names. DICOM also
-wants client certificates, private authorities, peers called by address, and certificates known by
-their fingerprint: that is :class:`TLSOptions`. Needs the extra ``tls`` (pyOpenSSL,
-service-identity).
+Twisted's ``tls:`` and ``ssl:`` endpoint strings are enough for one-way TLS with public names. DICOM
+also needs client certificates, private authorities, peers that are called by address, and
+certificates that are known by their fingerprint. :class:`TLSOptions` has these. It needs the extra
+``tls`` (pyOpenSSL, service-identity).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSOptions:
-    """How one side does TLS; version 1.2 or newer, always.
+    """How one side speaks TLS, which is version 1.2 or newer.
 
     Attributes:
-        certificate: PEM file of our certificate, with its chain behind it; a server needs one, a client has
-            one when the peer asks for it.
-        key: PEM file of its private key; None means that ``certificate`` holds it too.
-        trust: PEM file of the authorities, or of self-signed certificates, that we trust. For a client None
-            means those of the system; a server that has it demands client certificates.
-        server_name: For a client, the name in the server's certificate; None means the host that is called.
-        fingerprint: For a client, the SHA-256 of the server's certificate, in hexadecimal with or without
-            colons; it then counts alone, whatever the certificate says.
+        certificate: The PEM file of our certificate, followed by its chain. A server needs one; a client
+            needs one when the peer asks for it.
+        key: The PEM file of the private key. None means that ``certificate`` holds the key, too.
+        trust: The PEM file of the authorities, or of the self-signed certificates, that we trust. For a
+            client, None means the system's authorities. A server with this demands client certificates.
+        server_name: The name in the server's certificate, for a client. None means the host that is called.
+        fingerprint: The SHA-256 of the server's certificate, for a client: 64 hexadecimal digits, with or
+            without colons. Only this is checked then, whatever the certificate says.
     """
 
     certificate: _Path | None = None
@@ -53,16 +53,16 @@ class TLSOptions:
             digits = self.fingerprint.replace(":", "").lower()
             if len(digits) != 64 or digits.strip("0123456789abcdef"):
                 raise LocalProtocolError(
-                    "a fingerprint is a SHA-256 in hexadecimal, 64 digits, not "
-                    f"{self.fingerprint!r:.80}"
+                    f"{self.fingerprint!r:.80} is not a fingerprint; expected 64 digits, a "
+                    "SHA-256 in hexadecimal"
                 )
             object.__setattr__(self, "fingerprint", digits)
 
     def wrap_client(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
-        """An endpoint that speaks TLS over another.
+        """Make an endpoint that speaks TLS over another one.
 
         Args:
-            host: That is called, for the check of the certificate's name.
+            host: The host that is called, which the certificate must name.
 
         Raises:
             LocalProtocolError: A file cannot be used.
@@ -83,7 +83,7 @@ class TLSOptions:
         return wrapClientTLS(creator, endpoint)
 
     def wrap_server(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
-        """An endpoint that serves TLS over another.
+        """Make an endpoint that serves TLS over another one.
 
         Raises:
             LocalProtocolError: There is no certificate, or a file cannot be used.
@@ -94,12 +94,16 @@ class TLSOptions:
         return wrapped
 
     def context_factory(self) -> Any:  # a CertificateOptions, whose module is an extra
-        """What Twisted wants of a TLS server."""
+        """Make the options of a TLS server, as Twisted takes them.
+
+        Raises:
+            LocalProtocolError: There is no certificate, or a file cannot be used.
+        """
         from twisted.internet.ssl import CertificateOptions
 
         own = self._own()
         if own is None:
-            raise LocalProtocolError("a TLS server needs a certificate")
+            raise LocalProtocolError("a TLS server needs a certificate; none was given")
         chain = _load_chain(self.certificate)[1:]
         return CertificateOptions(
             privateKey=own.privateKey.original,
@@ -122,7 +126,7 @@ class TLSOptions:
             return PrivateCertificate.loadPEM(pem)
         except (SSL.Error, crypto.Error, ValueError, TypeError) as error:
             raise LocalProtocolError(
-                f"{os.fspath(self.certificate)} has no certificate with a private key: {error}"
+                f"{os.fspath(self.certificate)} does not hold a certificate with its private key: {error}"
             ) from error
 
     def _authorities(self) -> Any:
@@ -133,7 +137,7 @@ class TLSOptions:
 
 
 def _modern() -> dict[str, Any]:
-    """BCP 195: nothing below TLS 1.2."""
+    """The options that BCP 195 demands: no TLS below 1.2."""
     from twisted.internet.ssl import TLSVersion
 
     return {"raiseMinimumTo": TLSVersion.TLSv1_2}
@@ -155,7 +159,9 @@ def _load_chain(path: _Path | None) -> list[Any]:
     marker = b"-----BEGIN CERTIFICATE-----"
     blocks = _read(path).split(marker)[1:]
     if not blocks:
-        raise LocalProtocolError(f"{os.fspath(path)} holds no certificate in PEM form")
+        raise LocalProtocolError(
+            f"{os.fspath(path)} holds no certificate; expected one in PEM form"
+        )
     try:
         return [crypto.load_certificate(crypto.FILETYPE_PEM, marker + block) for block in blocks]
     except crypto.Error as error:
@@ -164,7 +170,7 @@ def _load_chain(path: _Path | None) -> list[Any]:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Pinned:
-    """Makes client connections that trust one certificate, by its fingerprint."""
+    """Makes client connections that trust one certificate, known by its fingerprint."""
 
     def __init__(self, options: TLSOptions, name: str) -> None:
         from OpenSSL import SSL
@@ -180,7 +186,7 @@ class _Pinned:
 
         def verify(_: object, certificate: Any, error: int, depth: int, ok: int) -> bool:
             if depth:
-                return True  # who signed it does not matter
+                return True  # the issuers do not matter
             found: str = certificate.digest("sha256").decode().replace(":", "").lower()
             return found == wanted
 

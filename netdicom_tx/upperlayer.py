@@ -1,14 +1,14 @@
 """The DICOM upper layer of one connection, without I/O: events in, ordered outputs out (PS3.8 9.2).
 
-There is one door. Every input becomes an event, is looked up in Table 9-10, the new state is
-**committed, and then** the outputs are given in the standard's order; performing one may
-therefore come back in. Iterators returned from here are lazy and must be used up:
-:meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the one before have
-been performed, so that an abort in between stops the rest of the segment, as the table wants it
-(AA-6).
+There is one door. Every input becomes an event, which is looked up in Table 9-10. The machine
+commits the new state, **and then** gives the outputs in the standard's order, so performing an
+output may come back in with the next input. The iterators that it returns are lazy, and the caller
+must use them up: :meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the
+previous one have been performed. An abort in between therefore stops the rest of the segment, as
+the table demands (AA-6).
 
-A peer's fault is never raised: it becomes Evt19 and the A-ABORT reason that fits. A request of
-our own side that the table does not have is a
+A peer's mistake raises nothing here: it becomes Evt19 and the A-ABORT reason that fits. A request
+of our own side that the table does not have raises
 :class:`~netdicom_tx.exceptions.LocalProtocolError`.
 """
 
@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ProviderAbort:
-    """Indicated when this side's provider aborts for a fault of the peer (A-P-ABORT)."""
+    """The indication that this side's provider aborts because of the peer's mistake (A-P-ABORT)."""
 
     reason: AbortReason
     detail: str
@@ -55,7 +55,7 @@ class ProviderAbort:
 
 @dataclass(frozen=True, slots=True)
 class TransportClosed:
-    """Indicated when the transport ended without a release and without an abort (A-P-ABORT)."""
+    """The indication that the transport ended without a release or an abort (A-P-ABORT)."""
 
     detail: str
 
@@ -75,20 +75,20 @@ Indication = (
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write these octets."""
+    """The output to write these octets."""
 
     data: Sequence[bytes | bytearray]
 
 
 @dataclass(frozen=True, slots=True)
 class Indicate:
-    """Tell the local user."""
+    """The output to tell the local user."""
 
     what: Indication
 
 
 class _Bare(Enum):
-    """Outputs without content."""
+    """The outputs without content."""
 
     OpenTransport = "open the transport"
     CloseTransport = "close the transport"
@@ -121,7 +121,7 @@ _BARE_STEPS: dict[Step, Output] = {
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Payload of Evt19, and of a PDU that the table answers with AA-8."""
+    """The payload of Evt19, and the reason why the table answers a PDU with AA-8."""
 
     reason: AbortReason
     detail: str
@@ -131,26 +131,27 @@ class UpperLayer:
     """The machine of one connection.
 
     Args:
-        is_requestor: Which side of the association this is; release collisions need to know.
-        receive_limit: Octets we admit in a P-DATA-TF; 0 means no limit.
+        is_requestor: Whether this side is the requestor of the association, which decides about
+            release collisions.
+        receive_limit: The most octets that we admit in a P-DATA-TF; 0 means no limit.
     """
 
     def __init__(self, *, is_requestor: bool, receive_limit: int = 0) -> None:
         self.is_requestor = is_requestor
         self._reader = PDUReader(receive_limit)
         self._state = State.Sta1
-        # The transport has been closed, by us or by the peer: what it still says is ignored.
+        # One side has closed the transport: whatever it still reports is ignored.
         self._is_over = False
         self._request: AAssociateRQ | None = None
 
     @property
     def state(self) -> State:
-        """For logs, errors and tests; behaviour is asked for by the properties below."""
+        """The state, for logs, errors and tests. The properties below tell what is possible."""
         return self._state
 
     @property
     def receive_limit(self) -> int:
-        """Octets we admit in a P-DATA-TF; 0 means no limit."""
+        """The most octets that we admit in a P-DATA-TF; 0 means no limit."""
         return self._reader.receive_limit
 
     @property
@@ -170,7 +171,7 @@ class UpperLayer:
     # -- the local user ------------------------------------------------------------------------
 
     def associate(self, request: AAssociateRQ) -> Iterator[Output]:
-        """Evt1: ask for a transport; the request is sent when it is open."""
+        """Evt1: ask for a transport. The request is sent when that is open."""
         outputs = self._take(Event.Evt1, request)
         self._request = request
         return outputs
@@ -228,7 +229,7 @@ class UpperLayer:
         return outputs
 
     def receive_data(self, data: bytes) -> Iterator[Output]:
-        """Octets of the peer: Evt3, 4, 6, 10, 12, 13, 16, and 19 for what is none of them."""
+        """Take octets of the peer: Evt3, 4, 6, 10, 12, 13 and 16, and Evt19 for anything else."""
         pdus = self._reader.feed(data)
         while not self._is_over:
             try:
@@ -241,7 +242,7 @@ class UpperLayer:
             yield from self._take(_EVENT_OF[type(pdu)], pdu)
 
     def invalid_data(self, error: PDUProcessingError | Exception) -> Iterator[Output]:
-        """Evt19 for what only the local user can see: a PDV or message that breaks the rules."""
+        """Evt19 for a mistake that only the local user can see, in a PDV or a message."""
         if self._is_over:
             return iter(())
         reason = getattr(error, "abort_reason", AbortReason.NOT_SPECIFIED)
@@ -258,13 +259,13 @@ class UpperLayer:
     def _take(self, event: Event, payload: object) -> Iterator[Output]:
         before = self._state
         name = TRANSITIONS.get((event, before))
-        # One machine is for one connection: Sta1 after its end is not the Sta1 before its begin.
+        # A machine serves one connection: Sta1 at its end is not the Sta1 at its beginning.
         if name is None or self._is_over:
             raise LocalProtocolError(
                 f"{event.value} is not possible in {before.name} ({before.value})"
             )
         action = ACTIONS[self._outcome(name, payload)]
-        # Made before the state is committed: what cannot be encoded has not happened.
+        # The outputs are made before the state is committed: what cannot be encoded has not happened.
         outputs = [self._output(step, payload, before) for step in action.steps]
         self._state = action.next_state
         if Step.CLOSE_TRANSPORT in action.steps:
@@ -272,8 +273,8 @@ class UpperLayer:
         return iter(outputs)
 
     def _outcome(self, name: str, payload: object) -> str:
-        """The row of the action, for the two that have a second."""
-        # PS3.8 9.3.2: of the protocol version bit 0 alone is tested.
+        """The row of the action; two actions have a second row."""
+        # PS3.8 9.3.2: only bit 0 of the protocol version is tested.
         if (
             name == "AE-6"
             and isinstance(payload, AAssociateRQ)
@@ -311,7 +312,7 @@ class UpperLayer:
 
 
 def _fault(payload: object, state: State) -> _Fault:
-    """Why the provider aborts: what the reader said, or that the PDU did not fit the state."""
+    """The reason for the abort: the reader's, or that the PDU does not fit the state."""
     if isinstance(payload, _Fault):
         return payload
     what = "P-DATA-TF" if isinstance(payload, Fragment) else type(payload).__name__

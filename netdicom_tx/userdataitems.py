@@ -15,10 +15,10 @@ type    class                                       section
 other   :class:`UnknownItem`                        kept as it came (PS3.8 D.2)
 ======  ==========================================  ======================
 
-Each is a frozen value with ``encode() -> bytes`` (the whole item) and ``decode(body)`` (the bytes
-behind its length field). All integers are big endian. A body that is too short or disagrees with
-its inner lengths is a :class:`~netdicom_tx.exceptions.PDUProcessingError` with the fitting
-A-ABORT reason. The items that hold them are in :mod:`netdicom_tx.pdu`.
+Each is a frozen value. ``encode()`` gives the whole item, and ``decode(body)`` reads the bytes
+behind its length field. All integers are big endian. A body that is too short or disagrees with
+its inner lengths raises :class:`~netdicom_tx.exceptions.PDUProcessingError` with the A-ABORT
+reason that fits. The items that hold these are in :mod:`netdicom_tx.pdu`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TWO_U16 = struct.Struct(">HH")
 
 
 def encode_item(item_type: int, body: bytes) -> bytes:
-    """Type, reserved byte, 16-bit length, body."""
+    """Make an item of its type, a reserved byte, a 16-bit length and its body."""
     if len(body) > 0xFFFF:
         raise LocalProtocolError(
             f"item {item_type:02X}H holds {len(body)} octets; its length field admits 65535"
@@ -70,17 +70,19 @@ def check_range(what: str, value: int, largest: int) -> None:
 
 
 def check_text(what: str, *texts: str) -> None:
-    """Refuse characters that have no octet; which ones the standard admits is the sender's care."""
+    """Refuse characters that have no octet. The caller checks which ones the standard admits."""
     for text in texts:
         if text and max(text) > "\xff":
-            raise LocalProtocolError(f"{what} {printable(text)!r} is no text of single octets")
+            raise LocalProtocolError(
+                f"{what} {printable(text)!r} has a character that is not in ISO 8859-1"
+            )
 
 
 def split_items(data: bytes, where: str) -> Iterator[tuple[int, int, bytes]]:
     """Cut a run of items into (type, second byte, body).
 
     Raises:
-        PDUProcessingError: An item is longer than what holds it.
+        PDUProcessingError: An item is longer than what is left of the run.
     """
     offset, end = 0, len(data)
     while offset < end:
@@ -97,23 +99,23 @@ def split_items(data: bytes, where: str) -> Iterator[tuple[int, int, bytes]]:
 
 
 def decode_uid(body: bytes) -> str:
-    """A UID of a PDU; trailing NUL or space, which some peers send, is dropped (PS3.8 Annex F)."""
+    """Read a UID of a PDU, without the NUL or space that some peers send behind it (PS3.8 Annex F)."""
     return body.rstrip(b"\0 ").decode("latin-1")
 
 
 def encode_uid(uid: str) -> bytes:
-    """A UID for a PDU, without padding (PS3.8 Annex F)."""
+    """Write a UID for a PDU, without padding (PS3.8 Annex F)."""
     return uid.encode("latin-1")
 
 
 def _count(part: bytes) -> bytes:
-    """A 16-bit length and what it counts."""
+    """Put a 16-bit length before the octets that it counts."""
     check_range("the length of a field", len(part), 0xFFFF)
     return _U16.pack(len(part)) + part
 
 
 def _counted(body: bytes, offset: int, what: str) -> tuple[bytes, int]:
-    """A 16-bit length at ``offset`` and what it counts; and the offset behind it."""
+    """Read a 16-bit length at ``offset``; return what it counts, and the offset behind that."""
     if offset + 2 > len(body):
         raise PDUProcessingError(f"{what}: length field missing at octet {offset}")
     (length,) = _U16.unpack_from(body, offset)
@@ -147,7 +149,7 @@ class UnknownItem:
 
 @dataclass(frozen=True, slots=True)
 class MaximumLength:
-    """51H: what the sender of this item can *receive* in one P-DATA-TF; 0 means no limit (D.1)."""
+    """51H: the octets that the sender of this item can *receive* in one P-DATA-TF; 0 means no limit (D.1)."""
 
     ITEM_TYPE: ClassVar[int] = 0x51
     value: int
@@ -165,7 +167,7 @@ class MaximumLength:
 
 @dataclass(frozen=True, slots=True)
 class ImplementationClassUID:
-    """52H: which implementation this is; obligatory in both directions (PS3.7 D.3.3.2)."""
+    """52H: the implementation that the sender is; both sides must send it (PS3.7 D.3.3.2)."""
 
     ITEM_TYPE: ClassVar[int] = 0x52
     uid: str
@@ -183,7 +185,7 @@ class ImplementationClassUID:
 
 @dataclass(frozen=True, slots=True)
 class AsynchronousOperationsWindow:
-    """53H: operations outstanding at once, from the requestor's view; 0 means unlimited."""
+    """53H: how many operations may be outstanding, from the requestor's view; 0 means unlimited."""
 
     ITEM_TYPE: ClassVar[int] = 0x53
     invoked: int
@@ -226,7 +228,7 @@ class RoleSelection:
 
 @dataclass(frozen=True, slots=True)
 class ImplementationVersionName:
-    """55H: 1 to 16 characters for people to read (PS3.7 D.3.3.2)."""
+    """55H: the implementation's name, 1 to 16 characters for people to read (PS3.7 D.3.3.2)."""
 
     ITEM_TYPE: ClassVar[int] = 0x55
     name: str
@@ -244,7 +246,7 @@ class ImplementationVersionName:
 
 @dataclass(frozen=True, slots=True)
 class SOPClassExtendedNegotiation:
-    """56H: a SOP class with bytes whose meaning its service class defines (PS3.7 D.3.3.5)."""
+    """56H: a SOP class, and bytes whose meaning its service class defines (PS3.7 D.3.3.5)."""
 
     ITEM_TYPE: ClassVar[int] = 0x56
     sop_class_uid: str
@@ -265,7 +267,7 @@ class SOPClassExtendedNegotiation:
 
 @dataclass(frozen=True, slots=True)
 class SOPClassCommonExtendedNegotiation:
-    """57H: what a SOP class is a specialization of; only in requests (PS3.7 D.3.3.6)."""
+    """57H: the general SOP classes that a SOP class specializes; only requests have it (PS3.7 D.3.3.6)."""
 
     ITEM_TYPE: ClassVar[int] = 0x57
     sop_class_uid: str
@@ -311,11 +313,11 @@ class UserIdentityType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserIdentity:
-    """58H: who the user of the requestor is (PS3.7 D.3.3.7.1).
+    """58H: the identity of the requestor's user (PS3.7 D.3.3.7.1).
 
     ``primary`` and ``secondary`` are bytes: user names and passcodes are UTF-8, tickets and
-    assertions need not be text. ``secondary`` is for type 2 alone. Neither appears in ``repr``,
-    and so in no log.
+    assertions need not be text. Only type 2 has a ``secondary``. Neither appears in ``repr``, so
+    that neither appears in a log.
     """
 
     ITEM_TYPE: ClassVar[int] = 0x58
@@ -349,7 +351,7 @@ class UserIdentity:
 class UserIdentityResponse:
     """59H: the acceptor's answer to a :class:`UserIdentity` that asked for one (D.3.3.7.2).
 
-    The response may be a ticket, so it is not in ``repr`` either.
+    The response may be a ticket, so it does not appear in ``repr`` either.
     """
 
     ITEM_TYPE: ClassVar[int] = 0x59
@@ -395,7 +397,7 @@ _DECODERS = {
 
 
 def decode_user_data(body: bytes) -> tuple[UserDataItem, ...]:
-    """All sub-items of a user information item (50H), in the order they came.
+    """Read the sub-items of a user information item (50H), in the order they came.
 
     Raises:
         PDUProcessingError: A sub-item is cut off or contradicts itself.
@@ -412,5 +414,5 @@ def decode_user_data(body: bytes) -> tuple[UserDataItem, ...]:
 
 
 def describe(item: UserDataItem) -> str:
-    """One line for a debug log; never a credential."""
+    """Describe an item in one line for a debug log, without a credential."""
     return printable(repr(item), 200)

@@ -564,7 +564,7 @@ def test_a_deflated_stream_that_is_damaged_or_cut_is_refused(data):
 def test_zeros_behind_a_data_set_are_padding():
     """PS3.5 A.5 pads a deflated stream; some peers pad what is not deflated too."""
     assert list(decode(PATIENT_ID + b"\0", EXPLICIT_VR_LITTLE_ENDIAN).keys()) == [0x00100020]
-    with pytest.raises(DataSetError, match="does not end behind an element"):
+    with pytest.raises(DataSetError, match="it ends inside an element"):
         decode(PATIENT_ID + b"\x10\0\x21\0L", EXPLICIT_VR_LITTLE_ENDIAN)
 
 

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_instance_is_said_and_the_others_go_out(tmp_path: Path
     text, image = str(ROOT / "LICENSE"), str(get_testdata_file("CT_small.dcm"))
     with serving("store_scp.py", str(tmp_path)) as (endpoint, _):
         told = run("store_scu.py", endpoint, text, image)
-    assert f"{text} no DICOM file" in told
+    assert f"{text} the file is not a DICOM file" in told
     assert f"{image} Success (0x0000)" in told
 
 

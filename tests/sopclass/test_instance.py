@@ -44,5 +44,5 @@ def test_what_is_no_instance_is_refused_with_a_sentence() -> None:
         DataSetError, match="expected a Dataset, a path or an open binary file, got int"
     ):
         Instance.of(7)  # type: ignore[arg-type]
-    with pytest.raises(DataSetError, match="no DICOM file"):
+    with pytest.raises(DataSetError, match="not a DICOM file"):
         Instance.of(BytesIO(b"text"))

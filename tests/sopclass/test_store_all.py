@@ -107,7 +107,7 @@ def test_each_failure_is_told_and_stops_nothing(tmp_path: Path) -> None:
     results = send(sink, [str(tmp_path / "absent"), text, *FILES])
     told = {str(each.source): each for each in results}
     assert isinstance(told[str(tmp_path / "absent")].error, FileNotFoundError)
-    assert "no DICOM file" in str(told[str(text)].error)
+    assert "not a DICOM file" in str(told[str(text)].error)
     refused = told[FILES[3]].error
     assert isinstance(refused, ClassNotSupportedError)
     assert refused.answers == dict.fromkeys(
