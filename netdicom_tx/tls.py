@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IStreamClientEndpoint,
@@ -124,9 +125,16 @@ class TLSOptions:
             pem = _read(self.key) + b"\n" + pem
         try:
             return PrivateCertificate.loadPEM(pem)
+        except VerifyError as error:
+            key = self.certificate if self.key is None else self.key
+            raise LocalProtocolError(
+                f"the private key {os.fspath(key)} does not belong to the "
+                f"certificate {os.fspath(self.certificate)}; expected the key that it was made for"
+            ) from error
         except (SSL.Error, crypto.Error, ValueError, TypeError) as error:
             raise LocalProtocolError(
-                f"{os.fspath(self.certificate)} does not hold a certificate with its private key: {error}"
+                f"{os.fspath(self.certificate)} has no certificate with a private key; expected both in "
+                "PEM form, or the key in the file that `key` names"
             ) from error
 
     def _authorities(self) -> Any:

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("OpenSSL")
 trustme = pytest.importorskip("trustme")
 
+from twisted.internet.endpoints import HostnameEndpoint  # noqa: E402
+from twisted.internet.testing import MemoryReactorClock  # noqa: E402
 from twisted.trial.unittest import TestCase  # noqa: E402
 
 from netdicom_tx import AE, RemoteAE, TLSOptions, verification_scp, verification_scu  # noqa: E402
@@ -109,3 +111,11 @@ def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:
     empty.write_text("no certificate")
     with pytest.raises(LocalProtocolError, match="no certificate"):
         TLSOptions(certificate=empty).context_factory()
+    ca = trustme.CA()
+    ca.issue_cert("localhost").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    ca.issue_cert("localhost").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    others = TLSOptions(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+    with pytest.raises(LocalProtocolError, match=r"key\.pem does not belong to .*cert\.pem"):
+        others.context_factory()
+    with pytest.raises(LocalProtocolError, match=r"key\.pem does not belong to .*cert\.pem"):
+        others.wrap_client(HostnameEndpoint(MemoryReactorClock(), "localhost", 1), "localhost")
