@@ -13,6 +13,7 @@ returns a response message                that message
 returns a Deferred or a coroutine         as above, when it fires
 yields data sets or (data set, status)    a Pending response each, then the final one; FE00 after C-CANCEL
 yields response messages                  those messages; one that is not Pending is the last
+returns any other iterable of these       as if it had yielded them: a list, a tuple, ``dict.values()``, a Sequence
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
 has nothing for this operation            0x0211 Unrecognized operation
@@ -23,8 +24,8 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeGuard
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -90,6 +91,19 @@ class Asked(Protocol):
 
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class."""
+
+
+def _is_status(value: object) -> TypeGuard[int]:
+    """Whether a value is a status; True and False are mistakes, not 0x0001 and 0x0000."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_many(result: object) -> TypeGuard[Iterable[object]]:
+    """Whether a result is several items: any iterable, but not what is one thing and can be iterated over."""
+    if isinstance(result, tuple) and any(map(_is_status, result)):
+        return False  # (status, data set), or one match with its status
+    is_one = isinstance(result, Dataset | Mapping | str | bytes | bytearray | memoryview)
+    return isinstance(result, Iterable) and not is_one and not hasattr(result, "read")
 
 
 class Operation:
@@ -196,7 +210,7 @@ class Operation:
                 result = await result
             if isinstance(result, AsyncIterable):
                 await self._stream_async(result)
-            elif isinstance(result, Iterator | list):
+            elif _is_many(result):
                 await self._stream(iter(result))
             else:
                 self._finish(result)
@@ -237,14 +251,14 @@ class Operation:
             pass  # it has answered itself, or _ended sees that it has not
         elif isinstance(result, Response):
             self._send(result)
-        elif isinstance(result, int):
+        elif _is_status(result):
             self._respond(result, comment=getattr(result, "comment", ""))
-        elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int):
+        elif isinstance(result, tuple) and len(result) == 2 and _is_status(result[0]):
             self._respond(result[0], result[1])
         else:
             raise LocalProtocolError(
-                f"a handler returned {type(result).__name__}; expected a status, a response, "
-                "(status, data set), a generator, a Deferred or a coroutine"
+                f"a handler returned {type(result).__name__}; expected a status, a response, (status, data set), "
+                "an iterable of matches, a Deferred or a coroutine"
             )
 
     async def _stream(self, items: Iterator[object]) -> None:
@@ -292,11 +306,11 @@ class Operation:
             return True
         if isinstance(item, Response):
             self._send(item)
-        elif isinstance(item, int):
+        elif _is_status(item):
             self._respond(item, comment=getattr(item, "comment", ""))
         else:
             status: int = statuses.PENDING
-            if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], int):
+            if isinstance(item, tuple) and len(item) == 2 and _is_status(item[1]):
                 item, status = item
             if isinstance(item, Dataset):
                 item = dsutils.encode(item, self.ctx.supported_ts)

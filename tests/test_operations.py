@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, BinaryIO
 
 import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from twisted.internet import defer
 
 from netdicom_tx import (
@@ -203,7 +205,26 @@ def test_a_service_that_gives_no_final_status_is_told_and_answered(result, failu
     assert "no final status" in failures.texts()[0]
 
 
-@pytest.mark.parametrize("result", ["text", data_set("A"), 1.5, (0, "text"), (0, 1, 2), b"data"])
+@pytest.mark.parametrize(
+    "result",
+    [
+        "text",
+        data_set("A"),
+        1.5,
+        (0, "text"),
+        (0, 1, 2),
+        b"data",
+        bytearray(b"data"),
+        {"PatientName": "A"},
+        (data_set("A"), 0xFF00),
+        io.BytesIO(b"data"),
+        True,
+        False,
+        (True, data_set("A")),
+        [True],
+        ["text"],
+    ],
+)
 def test_a_service_that_gives_something_else_is_told_and_answered(result, failures):
     assert answers(gives(result)) == [0x0110]
     assert "expected" in failures.texts()[0]
@@ -270,7 +291,11 @@ def test_an_async_iterator_without_a_close_is_as_good():
     assert answers(gives(Two())) == [(0xFF00, "A"), (0xFF00, "B"), 0]
 
 
-@pytest.mark.parametrize("make", [list, iter])
+@pytest.mark.parametrize(
+    "make",
+    [list, iter, tuple, deque, Sequence, lambda sets: dict(enumerate(sets)).values()],
+    ids=["list", "iterator", "tuple", "deque", "pydicom's Sequence", "dict.values()"],
+)
 def test_other_iterables_are_the_same(make):
     assert answers(gives(make([data_set("A"), data_set("B")]))) == [
         (0xFF00, "A"),
