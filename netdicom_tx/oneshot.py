@@ -29,7 +29,8 @@ from . import statuses, uids
 from .exceptions import LocalProtocolError, StatusError
 from .remoteae import RemoteAE
 from .sopclass.keywords import identifier, unique
-from .sopclass.storage import Instance, Source, StoreResult, store_all
+from .sopclass.sending import StoreResult, store_all
+from .sopclass.storage import Instance, Source
 from .statuses import Status
 from .verbs import AE, Association, Progress, Retrieved, VerbStream, information_model
 

@@ -52,14 +52,13 @@ from .query_retrieve import (
     qr_move_scp,
     qr_move_scu,
 )
+from .sending import StoreResult, store_all
 from .storage import (
     Arrival,
     Instance,
     Storage,
-    StoreResult,
     storage_scp,
     storage_scu,
-    store_all,
 )
 from .storage_commitment import (
     CommitmentResult,

@@ -42,15 +42,8 @@ from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
 from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
-from .storage import (
-    Arrival,
-    Instance,
-    MoveOriginator,
-    Storage,
-    StoreResult,
-    store_all,
-    store_instance,
-)
+from .sending import StoreResult, store_all
+from .storage import Arrival, Instance, MoveOriginator, Storage, store_instance
 
 __all__ = [
     "GetStream",

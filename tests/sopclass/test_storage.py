@@ -1,4 +1,4 @@
-"""Storage (PS3.4 Annex B): C-STORE in both roles. Many instances: test_store_all."""
+"""Storage (PS3.4 Annex B): C-STORE in both roles. Many instances: test_sending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many instances: netdicom_tx.sopclass.store_all."""
+"""Many instances: store_all."""
 
 from collections.abc import Iterable
 from pathlib import Path
