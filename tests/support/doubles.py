@@ -14,22 +14,24 @@ from typing import Any, BinaryIO, TypeVar
 
 import pytest
 from twisted.internet import defer
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
 from netdicom_tx import (
     AE,
-    Association,
     PContextDef,
     RemoteAE,
     Window,
+    applicationentity,
     store_in_file,
     verification_scp,
 )
+from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CEchoRQ, CFindRQ, CStoreRQ, Message, decode_command
 from netdicom_tx.fragments import fragment
 from netdicom_tx.pdu import (
@@ -237,7 +239,9 @@ def _octets(part: Any) -> bytes:
 class Node:
     """An AE whose peers are raw; each connection is a new pair of queues."""
 
-    def __init__(self, ae: AE | None = None) -> None:
+    ae: applicationentity.AE
+
+    def __init__(self, ae: applicationentity.AE | None = None) -> None:
         self.clock = Clock()
         self.wire = Wire(self.clock)
         self.ae = AE("NODE").add_scp(verification_scp) if ae is None else ae
@@ -286,7 +290,7 @@ class Line:
         self._peer = peer
 
     def connect(self, protocolFactory: IProtocolFactory) -> defer.Deferred[Any]:
-        client = protocolFactory.buildProtocol(None)
+        client = protocolFactory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 0))
         assert client is not None
         join(client, self._peer, self._wire)
         return defer.succeed(client)
@@ -473,6 +477,7 @@ def logged_failures() -> Iterator[LoggedFailures]:
     """What was logged as an error; a test fails that leaves some behind."""
     seen = LoggedFailures()
 
+    @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event["log_level"] in (LogLevel.error, LogLevel.critical):
             seen.append(event)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydicom
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 STANDARD = Path(__file__).parent.parent / "standard"
 

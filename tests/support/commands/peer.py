@@ -31,15 +31,22 @@ PatientID ``hostile`` an instance whose UID is a path, between two that have pro
 
 import os
 import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from pydicom import config, dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from twisted.internet import defer, reactor, task
+from twisted.internet.address import IPv4Address
 
-from netdicom_tx import AE, RemoteAE, storage_scp, verification_scp
+from netdicom_tx import AE, PContextDef, RemoteAE, storage_scp, verification_scp
+from netdicom_tx.asceprovider import Association
 from netdicom_tx.exceptions import AssociationRejectedError, StatusError
+from netdicom_tx.hooks import RequestContext
+from netdicom_tx.negotiation import Offer
+from netdicom_tx.pdu import AAssociateRQ
 from netdicom_tx.sopclass import (
     Instance,
     StorageCommitment,
@@ -48,6 +55,7 @@ from netdicom_tx.sopclass import (
     qr_get_scp,
     qr_move_scp,
 )
+from netdicom_tx.sopclass.storage_commitment import Report
 from netdicom_tx.uids import (
     ALL_TRANSFER_SYNTAXES,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -66,21 +74,23 @@ PATIENTS = (
 class Peer(AE):
     """Behaves as the table of this module says."""
 
-    def __init__(self, storage, instances):
+    def __init__(self, storage: Path, instances: Path) -> None:
         super().__init__("PEER")
         self.storage = storage
         self.instances = instances
         self.stores = 0
         self.called = ""
 
-    def offer(self, abstract_syntax):
+    def offer(self, abstract_syntax: str) -> Offer | None:
         if self.called == "NOSTORE" and abstract_syntax in STORAGE_SOP_CLASSES:
             return None
         if self.called == "NOCOMMIT" and abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS:
             return None
         return super().offer(abstract_syntax)
 
-    def on_association_request(self, asce, assoc):
+    def on_association_request(
+        self, asce: Association, assoc: AAssociateRQ
+    ) -> defer.Deferred[None] | None:
         self.called = assoc.called_ae_title
         self.asce = asce
         print("association", assoc.calling_ae_title, assoc.called_ae_title, flush=True)
@@ -91,11 +101,11 @@ class Peer(AE):
         asce.closed().addCallback(lambda reason: print("end", type(reason).__name__, flush=True))
         return None
 
-    def on_receive_echo(self, context):
+    def on_receive_echo(self, context: RequestContext) -> int:
         print("echo", flush=True)
         return 0x0122 if self.called == "NOECHO" else 0
 
-    def on_receive_store(self, context, ds):
+    def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int:
         self.stores += 1
         if self.called == "ABORTING":
             self.asce.abort()
@@ -109,7 +119,8 @@ class Peer(AE):
         (self.storage / uid).write_bytes(ds.read())
         return 0
 
-    def on_commitment_request(self, remote_ae, uids):
+    def on_commitment_request(self, remote_ae: str, uids: Iterable[tuple[str, str]]) -> Any:
+        uids = list(uids)
         print("commitment of", len(uids), flush=True)
         if self.called == "REFUSING":
             raise StatusError(0x0213, "the disk is full")
@@ -122,7 +133,7 @@ class Peer(AE):
 
     # -- queries
 
-    def on_receive_find(self, context, ds):
+    def on_receive_find(self, context: RequestContext, ds: Dataset) -> Any:
         which = ds.get("PatientID")
         if which == "refused":
             raise StatusError(0xA700, "no room")
@@ -130,7 +141,7 @@ class Peer(AE):
             return self.some(ds, which)
         return [self.answer(ds, *each) for each in PATIENTS if which in (None, "", each[1])]
 
-    def answer(self, asked, name, patient, date):
+    def answer(self, asked: Dataset, name: str, patient: str, date: str) -> Dataset:
         found = Dataset()
         found.SpecificCharacterSet = "ISO_IR 192"
         if "QueryRetrieveLevel" in asked:
@@ -150,12 +161,12 @@ class Peer(AE):
             found.ScheduledProcedureStepSequence = [step]
         return found
 
-    async def some(self, asked, which):
+    async def some(self, asked: Dataset, which: str) -> AsyncIterator[Dataset]:
         for number in range(10_000 if which == "many" else 3):
             yield self.answer(asked, f"PATIENT^{number}", str(number), "20260101")
         if which == "slow":
             try:
-                await defer.Deferred()
+                await defer.Deferred[None]()
             finally:
                 print("cancelled", flush=True)
         if which == "die":
@@ -163,12 +174,12 @@ class Peer(AE):
             await task.deferLater(reactor, 0.1, lambda: None)
             os._exit(1)
 
-    def matching(self, ds):
+    def matching(self, ds: Dataset) -> Sequence[Path | Instance]:
         if ds.get("PatientID") == "refused":
             raise StatusError(0xA700, "no room")
         if ds.get("PatientID") == "hostile":
             return [hostile(uid) for uid in ("1.2.3.0", "../../../escaped", "1.2.3.1")]
-        found = []
+        found: list[Path] = []
         for path in sorted(self.instances.iterdir()):
             header = dcmread(path, stop_before_pixels=True)
             if all(
@@ -179,11 +190,11 @@ class Peer(AE):
                 found.append(path)
         return found
 
-    def on_receive_get(self, context, ds):
+    def on_receive_get(self, context: RequestContext, ds: Dataset) -> Any:
         found = self.matching(ds)
         return len(found), found
 
-    def on_receive_move(self, context, ds, destination):
+    def on_receive_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
         host, _, port = destination.partition("-")
         if host != "PORT":
             return None, 0, []
@@ -196,7 +207,10 @@ class Commitment(StorageCommitment):
 
     same_association = 0
 
-    def owe(self, asce, ctx, remote, report):
+    def owe(
+        self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
+    ) -> None:
+        assert isinstance(asce.ae, Peer)
         if asce.ae.called == "LEAVING":
             # Behind the answer to the request.
             task.deferLater(reactor, 0.1, asce.abort)
@@ -204,7 +218,7 @@ class Commitment(StorageCommitment):
             super().owe(asce, ctx, remote, report)
 
 
-def hostile(uid):
+def hostile(uid: str) -> Instance:
     """An instance that says of itself what it is told to, and of its study a path."""
     data_set = Dataset()
     data_set.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
@@ -214,11 +228,11 @@ def hostile(uid):
     return Instance(data_set.SOPClassUID, uid, EXPLICIT_VR_LITTLE_ENDIAN, data_set)
 
 
-def _values(value):
+def _values(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-async def main(reactor, storage, instances):
+async def main(reactor: Any, storage: str, instances: str) -> None:
     ae = Peer(Path(storage), Path(instances))
     ae.add_scp(verification_scp)
     ae.add_scp(storage_scp, transfer_syntaxes=ALL_TRANSFER_SYNTAXES)
@@ -226,8 +240,10 @@ async def main(reactor, storage, instances):
         ae.add_scp(service)
     ae.add_scp(Commitment())
     port = await ae.listen("tcp:0:interface=127.0.0.1")
-    print("listening", port.getHost().port, flush=True)
-    await defer.Deferred()
+    address = port.getHost()
+    assert isinstance(address, IPv4Address)
+    print("listening", address.port, flush=True)
+    await defer.Deferred[None]()
 
 
 if __name__ == "__main__":

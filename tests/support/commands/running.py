@@ -1,6 +1,7 @@
 """``netdicom`` and the peer of these tests, as processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,8 +122,11 @@ class Peer:
         self._process = Process(
             log, sys.executable, PEER, self.storage, instances, PYTHONPATH=str(ROOT)
         )
-        self._process.ready(lambda: "listening" in self.log, "listening peer")
-        self.port = int(self.log.split()[1])
+        # With the end of the line: what is printed may arrive in pieces.
+        listening = self._process.ready(
+            lambda: re.search(r"^listening (\d+)\n", self.log, re.MULTILINE), "listening peer"
+        )
+        self.port = int(listening[1])
 
     @property
     def log(self) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from support.archive.patients import instances as invented
 
@@ -63,10 +63,10 @@ def write_part10(ds: Dataset, path: Path, *, implicit: bool = False) -> None:
     ds.file_meta = FileMetaDataset()
     # An identifier has none, or several; pydicom wants one.
     sop_class, instance = ds.get("SOPClassUID"), ds.get("SOPInstanceUID")
-    ds.file_meta.MediaStorageSOPClassUID = (
+    ds.file_meta.MediaStorageSOPClassUID = UID(
         sop_class if isinstance(sop_class, str) and sop_class else "1.2.3"
     )
-    ds.file_meta.MediaStorageSOPInstanceUID = (
+    ds.file_meta.MediaStorageSOPInstanceUID = UID(
         instance if isinstance(instance, str) and instance else "1.2.3"
     )
     syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

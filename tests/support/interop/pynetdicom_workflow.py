@@ -83,19 +83,20 @@ def handlers(told: Told) -> list[Any]:
     """For reports, steps and notices."""
 
     def on_event(event: Event) -> tuple[int, None]:
-        request = event.request
+        request: Any = event.request  # one of pynetdicom's primitives, by the event
         if request.AffectedSOPClassUID == COMMITMENT:
             return told.put((event.event_type, *report_of(event.event_information))), None
         return told.put(("event", str(request.AffectedSOPInstanceUID), event.event_type)), None
 
     def on_create(event: Event) -> tuple[int, Dataset | None]:
-        request = event.request
+        request: Any = event.request
         what = "notice" if request.AffectedSOPClassUID == AVAILABILITY else "create"
         uid = str(request.AffectedSOPInstanceUID)
         return told.put((what, uid, event.attribute_list)), None
 
     def on_set(event: Event) -> tuple[int, Dataset | None]:
-        uid = str(event.request.RequestedSOPInstanceUID)
+        request: Any = event.request
+        uid = str(request.RequestedSOPInstanceUID)
         return told.put(("set", uid, event.modification_list)), None
 
     return [
@@ -176,7 +177,8 @@ def committing(title: str, requestor: Address) -> Iterator[Address]:
     def report(association: Association, ds: Dataset) -> None:
         deadline = threading.Event()
         deadline.wait(0.5)
-        kept, failed = [], []
+        kept: list[Dataset] = []
+        failed: list[Dataset] = []
         for each in ds.ReferencedSOPSequence:
             is_kept = not each.ReferencedSOPInstanceUID.endswith(".99")
             (kept if is_kept else failed).append(each)

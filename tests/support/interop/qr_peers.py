@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from .peers import (
     Address,
@@ -71,7 +71,11 @@ class WlmSCPFS:
         self.address = Address(self.ae_title, port)
         self._process = Process(
             directory / "wlmscpfs.log",
-            *(program("wlmscpfs"), "--data-files-path", directory, *options, str(port)),
+            program("wlmscpfs"),
+            "--data-files-path",
+            directory,
+            *options,
+            str(port),
         )
         self._process.ready(lambda: accepts_connections(port), "wlmscpfs")
 
@@ -84,7 +88,7 @@ def _entry(number: int, name: str, modality: str) -> Dataset:
     entry = Dataset()
     entry.file_meta = FileMetaDataset()
     entry.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    entry.file_meta.MediaStorageSOPClassUID = "1.2.276.0.7230010.3.1.0.1"
+    entry.file_meta.MediaStorageSOPClassUID = UID("1.2.276.0.7230010.3.1.0.1")
     entry.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     entry.AccessionNumber = f"A{number}"
     entry.PatientName = name
