@@ -35,7 +35,8 @@ from netdicom_tx.tap import NodeService, Options, makeService
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
 from support import doubles
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
-from support.interop.peers import CHECKOUT, Node, Process, eventually, run
+from support.node import Node
+from support.processes import CHECKOUT, Process, eventually, run
 from twisted.plugins import netdicom_tx_plugin
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.running import on_a_terminal
-from support.interop.peers import Process, accepts_connections, free_port, program
+from support.processes import Process, accepts_connections, free_port, program
 from support.shell import ROOT, environment, put_commands
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.exceptions import AssociationError
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
 from support.interop.ours import echo
-from support.interop.peers import Node
+from support.node import Node
 
 SENDERS = 4
 ROUNDS = 4

@@ -51,7 +51,7 @@ from support.archive.data_sets import (
 from support.archive.system import watch
 from support.doubles import LoggedFailures, RawPeer
 from support.doubles import logged_failures as logged_failures
-from support.interop.peers import eventually
+from support.processes import eventually
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 PATIENCE = 30.0

@@ -11,7 +11,8 @@ import pytest
 
 from netdicom_tx.statuses import Status
 from support.commands.running import Netdicom, Peer, three_lines
-from support.interop.peers import Node, eventually, free_port
+from support.node import Node
+from support.processes import eventually, free_port
 
 pytestmark = pytest.mark.slow
 

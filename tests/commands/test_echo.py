@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.commands.running import Netdicom, Peer, three_lines
-from support.interop.peers import eventually, free_port
+from support.processes import eventually, free_port
 
 pytestmark = pytest.mark.slow
 

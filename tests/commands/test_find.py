@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from support.commands.running import Netdicom, Peer, three_lines
-from support.interop.peers import eventually
+from support.processes import eventually
 
 pytestmark = pytest.mark.slow
 

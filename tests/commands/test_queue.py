@@ -19,7 +19,8 @@ from netdicom_tx.commands.common.failures import CommandError
 from netdicom_tx.commands.common.output import Output
 from netdicom_tx.commands.queue import _conclude, _for_all
 from support.commands.running import Netdicom
-from support.interop.peers import Node, eventually
+from support.node import Node
+from support.processes import eventually
 
 Captured = pytest.CaptureFixture[str]
 START = 1_800_000_000.0

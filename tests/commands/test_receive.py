@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from support.commands.running import Netdicom
-from support.interop.peers import eventually
+from support.processes import eventually
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from support.commands.running import Netdicom, Peer, three_lines
-from support.interop.peers import free_port
+from support.processes import free_port
 
 pytestmark = pytest.mark.slow
 

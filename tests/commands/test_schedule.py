@@ -10,7 +10,7 @@ import pytest
 from netdicom_tx.archive import FileStore
 from netdicom_tx.commands import run
 from support.commands.running import Netdicom
-from support.interop.peers import Node
+from support.node import Node
 
 Captured = pytest.CaptureFixture[str]
 Run = Callable[..., int]

@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 
 from support.commands.running import Netdicom, Peer, environment, on_a_terminal, three_lines
-from support.interop.peers import eventually, free_port
+from support.processes import eventually, free_port
 
 pytestmark = pytest.mark.slow
 

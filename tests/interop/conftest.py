@@ -8,17 +8,11 @@ import pytest
 
 from support.interop.archives import Dcmqrscp, Loaded, dcmsend
 from support.interop.dcmtk import as_sent
-from support.interop.peers import (
-    OUR_SCU,
-    Node,
-    Orthanc,
-    PynetdicomReceiver,
-    PynetdicomStoreSCP,
-    StoreSCP,
-    free_port,
-)
+from support.interop.peers import OUR_SCU, Orthanc, PynetdicomReceiver, PynetdicomStoreSCP, StoreSCP
 from support.interop.population import UNCOMPRESSED, Population
 from support.interop.samples import Sample, make_samples
+from support.node import Node
+from support.processes import free_port
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,10 @@ from netdicom_tx.uids import (
     STUDY_ROOT_FIND_SOP_CLASS,
 )
 from support.archive.patients import data_set
-from support.interop.peers import (
-    OUR_SCU,
-    Address,
-    Node,
-    program,
-    succeed,
-)
+from support.interop.peers import OUR_SCU
 from support.interop.population import write_part10
+from support.node import Address, Node
+from support.processes import program, succeed
 
 pytestmark = pytest.mark.interop
 

@@ -15,22 +15,12 @@ from pydicom import dcmread
 from support.commands.running import Netdicom
 from support.interop.archives import Dcmqrscp, dcmsend
 from support.interop.dcmtk import storescu
-from support.interop.peers import (
-    OUR_SCU,
-    Address,
-    Node,
-    Orthanc,
-    StoreSCP,
-    by_instance,
-    data_set_bytes,
-    free_port,
-    need_pynetdicom,
-    program,
-    run,
-    succeed,
-)
+from support.interop.peers import OUR_SCU, Orthanc, StoreSCP
 from support.interop.qr_peers import PynetdicomQRSCP, WlmSCPFS
 from support.interop.samples import Sample, copies, quiet
+from support.node import Address, Node
+from support.part10 import by_instance, data_set_bytes
+from support.processes import free_port, need_pynetdicom, program, run, succeed
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -23,8 +23,10 @@ from netdicom_tx.sopclass import (
 )
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 from support.interop.ours import store
-from support.interop.peers import Address, Node, Orthanc, eventually, free_port, need_pynetdicom
+from support.interop.peers import Orthanc
 from support.interop.samples import Sample
+from support.node import Address, Node
+from support.processes import eventually, free_port, need_pynetdicom
 
 pytestmark = pytest.mark.interop
 

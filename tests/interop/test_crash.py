@@ -20,8 +20,11 @@ from netdicom_tx.sopclass import qr_get_scu
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STUDY_ROOT_GET_SOP_CLASS
 from support.archive.patients import data_set
 from support.interop.archives import findscu
-from support.interop.peers import OUR_SCU, Node, Process, data_set_bytes, eventually, program
+from support.interop.peers import OUR_SCU
 from support.interop.samples import Sample, copies, read
+from support.node import Node
+from support.part10 import data_set_bytes
+from support.processes import Process, eventually, program
 
 pytestmark = pytest.mark.interop
 

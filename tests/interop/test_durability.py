@@ -13,8 +13,10 @@ from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.exceptions import ConnectionLostError
 from support.interop.dcmtk import storescu
 from support.interop.ours import changed, store
-from support.interop.peers import OUR_SCU, Node, Process, eventually, program, run
+from support.interop.peers import OUR_SCU
 from support.interop.samples import Sample, copies, one_of_each
+from support.node import Node
+from support.processes import Process, eventually, program, run
 
 pytestmark = pytest.mark.interop
 

@@ -18,17 +18,10 @@ from netdicom_tx.exceptions import (
 from netdicom_tx.sopclass import qr_find_scu
 from netdicom_tx.uids import STUDY_ROOT_FIND_SOP_CLASS
 from support.interop.archives import Dcmqrscp
-from support.interop.peers import (
-    OUR_SCU,
-    Address,
-    Node,
-    StoreSCP,
-    eventually,
-    free_port,
-    program,
-    run,
-)
+from support.interop.peers import OUR_SCU, StoreSCP
 from support.interop.samples import Sample
+from support.node import Address, Node
+from support.processes import eventually, free_port, program, run
 
 pytestmark = pytest.mark.interop
 

@@ -24,9 +24,7 @@ from netdicom_tx.uids import (
 from netdicom_tx.userdataitems import SOPClassExtendedNegotiation
 from support.archive.patients import data_set, study_uid
 from support.interop.archives import Loaded
-from support.interop.peers import (
-    OUR_SCU,
-)
+from support.interop.peers import OUR_SCU
 from support.interop.population import BULK
 from support.interop.queries import QUERIES, Asked, expected, identifier, labels
 

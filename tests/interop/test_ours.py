@@ -14,8 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scp, storage_scu, verification_scp
 from support.interop.ours import changed, echo, store
-from support.interop.peers import OUR_SCU, Address, Node
+from support.interop.peers import OUR_SCU
 from support.interop.samples import BROKEN, Sample, broken
+from support.node import Address, Node
 
 pytestmark = pytest.mark.interop
 

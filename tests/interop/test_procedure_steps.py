@@ -25,7 +25,6 @@ from netdicom_tx.sopclass import (
     procedure_step_scu,
 )
 from support.interop.ours import store
-from support.interop.peers import Node, eventually
 from support.interop.pynetdicom_workflow import (
     MPPS,
     NOTIFICATION,
@@ -37,6 +36,8 @@ from support.interop.pynetdicom_workflow import (
 )
 from support.interop.samples import Sample, copies
 from support.interop.workflow import worklist, write_wl
+from support.node import Node
+from support.processes import eventually
 
 from .test_worklist import ITEMS, asking, ids, scheduled
 

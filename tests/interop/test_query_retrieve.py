@@ -16,17 +16,7 @@ from pydicom.dataset import Dataset
 
 from support.archive.patients import data_set, study_uid
 from support.interop.archives import Dcmqrscp, Loaded, findscu, findscu_status, pynetdicom_findscu
-from support.interop.peers import (
-    CHECKOUT,
-    Orthanc,
-    StoreSCP,
-    by_instance,
-    data_set_bytes,
-    need_pynetdicom,
-    program,
-    run,
-    succeed,
-)
+from support.interop.peers import Orthanc, StoreSCP
 from support.interop.population import BULK, NOBODY, UNIQUE_KEYS, Population
 from support.interop.queries import (
     EVERY,
@@ -38,6 +28,8 @@ from support.interop.queries import (
     known_matches,
     labels,
 )
+from support.part10 import by_instance, data_set_bytes
+from support.processes import CHECKOUT, need_pynetdicom, program, run, succeed
 
 pytestmark = pytest.mark.interop
 

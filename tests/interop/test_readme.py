@@ -8,7 +8,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from support.interop.peers import Node, by_instance, program
+from support.node import Node
+from support.part10 import by_instance
+from support.processes import program
 from support.shell import ROOT, environment, put_commands
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]

@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 
 from support.interop.dcmtk import received, sendable, storescu
-from support.interop.peers import (
-    PYNETDICOM_PEER,
-    Node,
-    Orthanc,
-    data_set_bytes,
-    need_pynetdicom,
-    program,
-    succeed,
-)
+from support.interop.peers import PYNETDICOM_PEER, Orthanc
 from support.interop.samples import Sample, as_pydicom_writes, one_of_each, read
+from support.node import Node
+from support.part10 import data_set_bytes
+from support.processes import need_pynetdicom, program, succeed
 
 pytestmark = pytest.mark.interop
 

@@ -20,9 +20,6 @@ from support.interop.peers import (
     PynetdicomReceiver,
     PynetdicomStoreSCP,
     StoreSCP,
-    data_set_bytes,
-    need_pynetdicom,
-    succeed,
 )
 from support.interop.samples import (
     COLOR_PALETTE_STORAGE,
@@ -31,6 +28,8 @@ from support.interop.samples import (
     one_of_each,
     read,
 )
+from support.part10 import data_set_bytes
+from support.processes import need_pynetdicom, succeed
 
 pytestmark = pytest.mark.interop
 

@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from support.interop.archives import pynetdicom_findscu
-from support.interop.peers import Node, absent, program, run, succeed
 from support.interop.workflow import Wlmscpfs, worklist, write_wl
+from support.node import Node
+from support.processes import absent, program, run, succeed
 
 pytestmark = pytest.mark.interop
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.interop.peers import PATIENCE, Process
+from support.processes import PATIENCE, Process
 
 ROOT = Path(__file__).resolve().parents[3]
 PEER = Path(__file__).with_name("peer.py")

@@ -9,11 +9,9 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from .peers import (
-    Address,
-    Node,
+from ..node import Address, Node
+from ..processes import (
     Process,
-    StoreSCP,
     accepts_connections,
     free_port,
     need_pynetdicom,
@@ -21,6 +19,7 @@ from .peers import (
     run,
     succeed,
 )
+from .peers import StoreSCP
 from .population import Population, write_part10
 from .samples import quiet
 

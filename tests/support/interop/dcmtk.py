@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from .peers import Address, StoreSCP, program, succeed
+from ..node import Address
+from ..processes import program, succeed
+from .peers import StoreSCP
 from .samples import COLOR_PALETTE_STORAGE, Sample
 
 # By default storescu proposes the uncompressed transfer syntaxes. Each other needs its option, and

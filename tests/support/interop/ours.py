@@ -6,7 +6,9 @@ from pathlib import Path
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
 
-from .peers import OUR_SCU, Address, data_set_bytes
+from ..node import Address
+from ..part10 import data_set_bytes
+from .peers import OUR_SCU
 from .samples import Sample
 
 

@@ -7,284 +7,30 @@ Everything listens on 127.0.0.1 at a port the kernel chose, with one exception t
 import json
 import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pytest
-from pydicom.filereader import read_file_meta_info
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-REQUIRE_PEERS = os.environ.get("NETDICOM_TX_REQUIRE_PEERS") == "1"
+from ..node import Address
+from ..part10 import by_instance
+from ..processes import (
+    PATIENCE,
+    Process,
+    accepts_connections,
+    eventually,
+    free_port,
+    need_pynetdicom,
+    program,
+)
 
 # The calling AE title of our SCU in these tests.
 OUR_SCU = "OURSCU"
-
-# Enough for a loaded machine; a test that waits so long has failed.
-PATIENCE = 30.0
-
-T = TypeVar("T")
-
-
-def absent(reason: str) -> None:
-    """Skip the test for want of a peer; fail it where all peers are said to be installed."""
-    if REQUIRE_PEERS:
-        pytest.fail(f"{reason}, and NETDICOM_TX_REQUIRE_PEERS=1")
-    pytest.skip(reason)
-
-
-def program(name: str) -> str:
-    """The path of a peer's program."""
-    # Debian has Orthanc in /usr/sbin, which is not on everybody's PATH.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-    found = shutil.which(name, path=path)
-    if found is None:
-        absent(f"{name} is not installed")
-    return str(found)
-
-
-def need_pynetdicom() -> None:
-    """Skip or fail without pynetdicom."""
-    if find_spec("pynetdicom") is None:
-        absent("pynetdicom is not installed")
-
-
-def eventually(
-    condition: Callable[[], T | None], what: str, *, within: float = PATIENCE, every: float = 0.02
-) -> T:
-    """The first value of ``condition()`` that is neither None nor False.
-
-    The only place that polls.
-
-    Raises:
-        AssertionError: It did not come within so many seconds.
-    """
-    deadline = time.monotonic() + within
-    while True:
-        value = condition()
-        if value is not None and value is not False:
-            return value
-        assert time.monotonic() < deadline, f"no {what} within {within:g} s"
-        time.sleep(every)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
-
-
-def accepts_connections(port: int) -> bool:
-    """Whether somebody listens on this port of 127.0.0.1."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, at most a minute; its outcome is for the caller to judge."""
-    try:
-        return subprocess.run(
-            [str(word) for word in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=60,
-            env={**os.environ, **environment},
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        printed = (late.output or b"").decode(errors="replace")
-        raise AssertionError(f"{command[0]} did not end within a minute:\n{printed}") from None
-
-
-def succeed(*command: str | Path, **environment: str) -> str:
-    """What a program printed; the test fails with it when the program did."""
-    done = run(*command, **environment)
-    assert done.returncode == 0, f"{done.args}\nexit {done.returncode}\n{done.stdout}"
-    return done.stdout
-
-
-def data_set_bytes(path: Path) -> bytes:
-    """What follows the File Meta Information: the data set, as it is encoded.
-
-    Found by File Meta Information Group Length (0002,0000), PS3.10 7.1.
-    """
-    octets = path.read_bytes()
-    assert octets[128:136] == b"DICM\x02\x00\x00\x00", f"{path} is no Part 10 file"
-    return octets[144 + int.from_bytes(octets[140:144], "little") :]
-
-
-def by_instance(directory: Path, pattern: str = "**/*") -> dict[str, Path]:
-    """The Part 10 files under a directory, by Media Storage SOP Instance UID."""
-    found: dict[str, Path] = {}
-    for path in directory.glob(pattern):
-        if path.is_file():
-            uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
-            assert uid not in found, f"{uid} is in {found[uid]} and in {path}"
-            found[uid] = path
-    return found
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where an application entity is reached."""
-
-    ae_title: str
-    port: int
-
-    @property
-    def endpoint(self) -> str:
-        """For Twisted's ``clientFromString``."""
-        return f"tcp:127.0.0.1:{self.port}"
-
-    @property
-    def arguments(self) -> tuple[str, str]:
-        """For the commands of DCMTK and pynetdicom."""
-        return "127.0.0.1", str(self.port)
-
-
-class Process:
-    """A program that runs beside the test, its output in a file, its directory that of the file."""
-
-    def __init__(self, log: Path, *command: str | Path, **environment: str) -> None:
-        self.log = log
-        self._name = Path(command[0]).name
-        with log.open("ab") as output:
-            self._offset = output.tell()
-            self._process = subprocess.Popen(
-                [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=log.parent,
-                env={**os.environ, **environment},
-            )
-        self.pid = self._process.pid
-
-    def text(self) -> str:
-        """What it has printed since it was started."""
-        return self.log.read_bytes()[self._offset :].decode(errors="replace")
-
-    def ended(self) -> bool:
-        """Whether it has ended by itself."""
-        return self._process.poll() is not None
-
-    def ready(self, condition: Callable[[], T | None], what: str) -> T:
-        """Wait for a condition of its readiness; fail at once when it ends instead."""
-
-        def check() -> T | None:
-            value = condition()
-            if not value:
-                assert not self.ended(), f"{self._name} has ended:\n{self.text()}"
-            return value
-
-        try:
-            return eventually(check, what)
-        except BaseException:
-            self.kill()
-            raise
-
-    def stop(self, within: float = 15.0) -> int:
-        """Ask it to end (SIGTERM), wait, and kill it when it does not; its exit status."""
-        self._process.terminate()
-        try:
-            return self._process.wait(within)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(
-                f"{self._name} did not end within {within:g} s of SIGTERM:\n{self.text()}"
-            ) from None
-
-    def kill(self) -> None:
-        """End it at once (SIGKILL), as a power switch would."""
-        self._process.kill()
-        self._process.wait(PATIENCE)
-
-
-class Node:
-    """``twistd -n dicom`` on its own storage directory; may be started again on the same."""
-
-    ae_title = "NETDICOM"
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        self.storage = directory / "archive"
-        self._directory = directory
-        self._options = options
-        self._process: Process | None = None
-        self._port = 0
-
-    @property
-    def address(self) -> Address:
-        """Where it listens; another port after each start."""
-        return Address(self.ae_title, self._port)
-
-    @property
-    def pid(self) -> int:
-        """The process that runs now."""
-        assert self._process is not None, "the node is not running"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and read from its log where it listens."""
-        assert self._process is None, "the node is running"
-        twistd = Path(sys.executable).with_name("twistd")
-        process = Process(
-            self._directory / "node.log",
-            sys.executable,
-            twistd,
-            *("--pidfile=", "-n", "dicom", "--listen", "tcp:0:interface=127.0.0.1"),
-            "--storage",
-            self.storage,
-            *("--aet", self.ae_title, *self._options),
-            PYTHONPATH=os.pathsep.join(
-                filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
-            ),
-        )
-        listening = process.ready(
-            lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", process.text()), "listening node"
-        )
-        self._port = int(listening[1])
-        self._process = process
-
-    def stop(self) -> None:
-        """Stop it as an operator does (SIGTERM)."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            # twistd ends by the signal that it was sent, after it has shut down.
-            status = process.stop()
-            assert status == -signal.SIGTERM, f"the node ended with {status}:\n{process.text()}"
-            assert "Server Shut Down" in process.text(), process.text()
-
-    def kill(self) -> None:
-        """Kill it as a crash does (SIGKILL)."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.kill()
-
-    @property
-    def log(self) -> str:
-        """Everything it has printed."""
-        return (self._directory / "node.log").read_text(errors="replace")
-
-    def instances(self) -> dict[str, Path]:
-        """The stored files, by SOP Instance UID."""
-        return by_instance(self.storage, "instances/**/*.dcm")
 
 
 class StoreSCP:

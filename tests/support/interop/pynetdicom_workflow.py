@@ -12,7 +12,8 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
-from .peers import PATIENCE, Address
+from ..node import Address
+from ..processes import PATIENCE
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"

@@ -10,14 +10,8 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from .peers import (
-    Address,
-    Process,
-    accepts_connections,
-    free_port,
-    need_pynetdicom,
-    program,
-)
+from ..node import Address
+from ..processes import Process, accepts_connections, free_port, need_pynetdicom, program
 
 
 class PynetdicomQRSCP:

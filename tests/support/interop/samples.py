@@ -18,7 +18,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import FileDataset
 
-from .peers import data_set_bytes
+from ..part10 import data_set_bytes
 
 # Of the Non-Patient Object Storage Service Class, which DCMTK and Orthanc do not know.
 COLOR_PALETTE_STORAGE = "1.2.840.10008.5.1.4.39.1"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from ..node import Address
+from ..processes import Process, free_port, program, run
 from .archives import findscu
-from .peers import Address, Process, free_port, program, run
 from .population import write_part10
 
 # Brings the loopback interface of a new network namespace up, and becomes what follows.

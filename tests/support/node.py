@@ -1,0 +1,99 @@
+"""The node of ``twistd dicom`` as a process of its own."""
+
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .part10 import by_instance
+from .processes import CHECKOUT, Process
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an application entity is reached."""
+
+    ae_title: str
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """For Twisted's ``clientFromString``."""
+        return f"tcp:127.0.0.1:{self.port}"
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """For the commands of DCMTK and pynetdicom."""
+        return "127.0.0.1", str(self.port)
+
+
+class Node:
+    """``twistd -n dicom`` on its own storage directory; may be started again on the same."""
+
+    ae_title = "NETDICOM"
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.storage = directory / "archive"
+        self._directory = directory
+        self._options = options
+        self._process: Process | None = None
+        self._port = 0
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; another port after each start."""
+        return Address(self.ae_title, self._port)
+
+    @property
+    def pid(self) -> int:
+        """The process that runs now."""
+        assert self._process is not None, "the node is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and read from its log where it listens."""
+        assert self._process is None, "the node is running"
+        twistd = Path(sys.executable).with_name("twistd")
+        process = Process(
+            self._directory / "node.log",
+            sys.executable,
+            twistd,
+            *("--pidfile=", "-n", "dicom", "--listen", "tcp:0:interface=127.0.0.1"),
+            "--storage",
+            self.storage,
+            *("--aet", self.ae_title, *self._options),
+            PYTHONPATH=os.pathsep.join(
+                filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+            ),
+        )
+        listening = process.ready(
+            lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", process.text()), "listening node"
+        )
+        self._port = int(listening[1])
+        self._process = process
+
+    def stop(self) -> None:
+        """Stop it as an operator does (SIGTERM)."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            # twistd ends by the signal that it was sent, after it has shut down.
+            status = process.stop()
+            assert status == -signal.SIGTERM, f"the node ended with {status}:\n{process.text()}"
+            assert "Server Shut Down" in process.text(), process.text()
+
+    def kill(self) -> None:
+        """Kill it as a crash does (SIGKILL)."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+
+    @property
+    def log(self) -> str:
+        """Everything it has printed."""
+        return (self._directory / "node.log").read_text(errors="replace")
+
+    def instances(self) -> dict[str, Path]:
+        """The stored files, by SOP Instance UID."""
+        return by_instance(self.storage, "instances/**/*.dcm")

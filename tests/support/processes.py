@@ -1,0 +1,166 @@
+"""Programs beside the tests: how one is found, started, known to be ready, and ended.
+
+Everything listens on 127.0.0.1, at a port that the kernel has chosen. A process is ended by its own
+process ID, never by a name.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+REQUIRE_PEERS = os.environ.get("NETDICOM_TX_REQUIRE_PEERS") == "1"
+
+# Enough for a loaded machine; a test that waits so long has failed.
+PATIENCE = 30.0
+
+T = TypeVar("T")
+
+
+def absent(reason: str) -> None:
+    """Skip the test for want of a peer; fail it where all peers are said to be installed."""
+    if REQUIRE_PEERS:
+        pytest.fail(f"{reason}, and NETDICOM_TX_REQUIRE_PEERS=1")
+    pytest.skip(reason)
+
+
+def program(name: str) -> str:
+    """The path of a peer's program."""
+    # Debian has Orthanc in /usr/sbin, which is not on everybody's PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        absent(f"{name} is not installed")
+    return str(found)
+
+
+def need_pynetdicom() -> None:
+    """Skip or fail without pynetdicom."""
+    if find_spec("pynetdicom") is None:
+        absent("pynetdicom is not installed")
+
+
+def eventually(
+    condition: Callable[[], T | None], what: str, *, within: float = PATIENCE, every: float = 0.02
+) -> T:
+    """The first value of ``condition()`` that is neither None nor False.
+
+    The only place that polls.
+
+    Raises:
+        AssertionError: It did not come within so many seconds.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if value is not None and value is not False:
+            return value
+        assert time.monotonic() < deadline, f"no {what} within {within:g} s"
+        time.sleep(every)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listened on a moment ago."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether somebody listens on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, at most a minute; its outcome is for the caller to judge."""
+    try:
+        return subprocess.run(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=60,
+            env={**os.environ, **environment},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        printed = (late.output or b"").decode(errors="replace")
+        raise AssertionError(f"{command[0]} did not end within a minute:\n{printed}") from None
+
+
+def succeed(*command: str | Path, **environment: str) -> str:
+    """What a program printed; the test fails with it when the program did."""
+    done = run(*command, **environment)
+    assert done.returncode == 0, f"{done.args}\nexit {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+class Process:
+    """A program that runs beside the test, its output in a file, its directory that of the file."""
+
+    def __init__(self, log: Path, *command: str | Path, **environment: str) -> None:
+        self.log = log
+        self._name = Path(command[0]).name
+        with log.open("ab") as output:
+            self._offset = output.tell()
+            self._process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env={**os.environ, **environment},
+            )
+        self.pid = self._process.pid
+
+    def text(self) -> str:
+        """What it has printed since it was started."""
+        return self.log.read_bytes()[self._offset :].decode(errors="replace")
+
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.poll() is not None
+
+    def ready(self, condition: Callable[[], T | None], what: str) -> T:
+        """Wait for a condition of its readiness; fail at once when it ends instead."""
+
+        def check() -> T | None:
+            value = condition()
+            if not value:
+                assert not self.ended(), f"{self._name} has ended:\n{self.text()}"
+            return value
+
+        try:
+            return eventually(check, what)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, within: float = 15.0) -> int:
+        """Ask it to end (SIGTERM), wait, and kill it when it does not; its exit status."""
+        self._process.terminate()
+        try:
+            return self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"{self._name} did not end within {within:g} s of SIGTERM:\n{self.text()}"
+            ) from None
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), as a power switch would."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
