@@ -21,9 +21,9 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import dsutils, negotiation, statuses
+from . import negotiation
 from .channel import Channel
-from .datasinks import FileSink, MemorySink
+from .datasinks import IDENTIFIER_LIMIT, MEMORY_LIMIT, Reception
 from .dimsemessages import CCancelRQ, Message, Request, Response
 from .dispatch import Dispatcher, Registration
 from .dulprovider import DULProtocol, Timeouts
@@ -37,17 +37,11 @@ from .exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
     DIMSEProcessingError,
-    EventHandlingError,
     LocalProtocolError,
     NetDICOMError,
     PDUProcessingError,
     RemoteProtocolError,
-    StatusError,
     printable,
-)
-from .fragments import (
-    DataSetSink,
-    MessageReader,
 )
 from .negotiation import NO_WINDOW, Agreed, Offer, PContextDef, Window
 from .operations import Performer
@@ -75,16 +69,6 @@ __all__ = [
     "PContextDef",
     "ResponseStream",
 ]
-
-#: Octets of a data set that is received into memory: an identifier, or the data set of an N-service.
-IDENTIFIER_LIMIT = 1 << 20
-#: The same for the instance of a C-STORE whose service does not ask for a file.
-MEMORY_LIMIT = 1 << 26
-
-# Operations that run at once, and answers that the peer has not taken, when the window has no limit.
-_MOST_OPERATIONS = 1024
-# Requests that never have a data set (PS3.7 Tables 9.3-12, 10.3-3 and 10.3-11).
-_WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
 
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
@@ -182,10 +166,10 @@ class Association:
         self._is_finishing = False
         self._closed: list[defer.Deferred[AssociationError]] = []
         self._is_disconnected = False
-        self._reader: MessageReader | None = None
-        self._sink: MemorySink | FileSink | None = None
+        self._reception = Reception(self.accepted_contexts, self._wants_file, self._open_file)
         self._invoker = Invoker(
             self._channel,
+            self.accepted_contexts,
             clock=clock,
             timeouts=timeouts,
             on_quiet=self._settle,
@@ -487,15 +471,13 @@ class Association:
 
     def _open(self, agreed: Agreed) -> None:
         self.response_pdu = agreed.answer
-        self.accepted_contexts = dict(agreed.contexts)
+        self.accepted_contexts.update(agreed.contexts)
         self.window = agreed.window
-        self._invoker.contexts = self.accepted_contexts
         self._invoker.limit = agreed.window.invoked
         self._performer.limit = agreed.window.performed
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
         self._is_established = True
-        self._reader = MessageReader(self.accepted_contexts, self._open_sink)
         if not self.is_requestor:
             self._idle_timer = self.clock.callLater(self.timeouts.idle, self._check_idle)
 
@@ -512,9 +494,7 @@ class Association:
             self._release_timer,
         ):
             self._stop(timer)
-        if self._sink is not None:
-            self._sink.abandon()
-            self._sink = None
+        self._reception.end()
         if self._verdict is not None:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
             self.clock.callLater(0, self._verdict.cancel)
@@ -548,7 +528,7 @@ class Association:
         dul = self._channel.dul
         quiet = self.clock.seconds() - dul.last_received
         left = self.timeouts.idle - quiet
-        if self._owed or (self.operations and not self._sink):
+        if self._owed or (self.operations and not self._reception.is_busy):
             left = self.timeouts.idle
         if left <= 0:
             dul.invalid(
@@ -588,7 +568,12 @@ class Association:
             self._answer_release()
             return
         self._release_when_quiet()
-        if self._is_finishing and not self.operations and self._sink is None and self.is_open:
+        if (
+            self._is_finishing
+            and not self.operations
+            and not self._reception.is_busy
+            and self.is_open
+        ):
             self._is_finishing = False
             self.release().addErrback(
                 lambda failure: self._log.debug(
@@ -650,7 +635,7 @@ class Association:
     @property
     def _is_performing(self) -> bool:
         """Whether the peer waits for a response of ours, or a request of it has begun to come."""
-        return self._performer.is_busy or self._sink is not None
+        return self._performer.is_busy or self._reception.is_busy
 
     def _start_release_timer(self) -> None:
         self._stop(self._release_timer)
@@ -711,28 +696,16 @@ class Association:
     # -- messages in ---------------------------------------------------------------------------------
 
     def _receive(self, piece: Fragment) -> None:
-        assert self._reader is not None
         try:
-            complete = self._reader.receive(piece)
+            received = self._reception.receive(piece)
         except RemoteProtocolError as error:
             self._channel.dul.invalid(error)
             return
-        if complete is None:
+        if received is None:
             return
-        context_id, message, sink = complete
+        ctx, message, failure = received
         self._tell(message.deviations)
-        self._sink = None
-        failure: EventHandlingError | None = None
-        if isinstance(sink, FileSink):
-            file = sink.finish()
-            failure = sink.error
-            message = replace(message, data_set=file)
-        elif isinstance(sink, MemorySink):
-            message = replace(message, data_set=sink.finish())
         if isinstance(message, Response):
-            if message.stray and message.data_set is None:
-                syntax = self.accepted_contexts[context_id].supported_ts
-                message = replace(message, data_set=dsutils.failed_instances(message.stray, syntax))
             if not self._invoker.respond(message):
                 self._log.warn(
                     "{peer}: {operation} response to message {id}, which was not asked; ignored",
@@ -744,10 +717,14 @@ class Association:
             self._performer.cancel(message.message_id_being_responded_to)
         else:
             assert isinstance(message, Request)
-            if message.missing:
-                words = f"{', '.join(message.missing)} missing"
-                failure = StatusError(statuses.MISTYPED_ARGUMENT, words)
-            self._performer.take(self.accepted_contexts[context_id], message, failure)
+            self._performer.take(ctx, message, failure)
+
+    def _wants_file(self, ctx: PContextDef) -> bool:
+        registration = self.scp_for(ctx.sop_class)
+        return registration is not None and registration.store_in_file
+
+    def _open_file(self, ctx: PContextDef, message: Request) -> tuple[BinaryIO, int]:
+        return self._ae.get_file(self, ctx, message)
 
     def _tell(self, deviations: Iterable[str]) -> None:
         """Name what the peer does oddly but without harm, each kind once."""
@@ -755,19 +732,6 @@ class Association:
             if each not in self._deviations:
                 self._deviations.add(each)
                 self._log.debug("{peer}: {deviation}", peer=self.peer_title, deviation=each)
-
-    def _open_sink(self, context_id: int, message: Message) -> DataSetSink:
-        ctx = self.accepted_contexts[context_id]
-        limit = IDENTIFIER_LIMIT
-        if isinstance(message, Request):
-            registration = self.scp_for(ctx.sop_class)
-            if registration is not None and registration.store_in_file:
-                self._sink = FileSink(lambda: self._ae.get_file(self, ctx, message))
-                return self._sink
-            if message.OPERATION == "C-STORE":
-                limit = MEMORY_LIMIT
-        self._sink = MemorySink(limit)
-        return self._sink
 
     # -- messages out --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Where the data set of an incoming message goes while it arrives: memory, or a file of the AE.
+"""The message that is arriving, and where its data set goes: memory, or a file of the AE.
 
 What goes wrong with a file is remembered and not raised: the rest of the data set is read and dropped,
 and the request is answered with the failure. Only a data set that exceeds its limit in memory ends the
@@ -7,15 +7,33 @@ association.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import BinaryIO, NamedTuple
 
 from twisted.logger import Logger
 
-from . import statuses
-from .exceptions import DIMSEProcessingError, EventHandlingError
+from . import dsutils, statuses
+from .dimsemessages import Message, Request, Response
+from .exceptions import DIMSEProcessingError, EventHandlingError, StatusError
+from .fragments import DataSetSink, MessageReader
+from .negotiation import PContextDef
+from .pdu import Fragment
 
-__all__ = ["FileSink", "MemorySink", "give_up"]
+__all__ = [
+    "IDENTIFIER_LIMIT",
+    "MEMORY_LIMIT",
+    "FileSink",
+    "MemorySink",
+    "Received",
+    "Reception",
+    "give_up",
+]
+
+#: The most octets of a data set that is received into memory: an identifier, or the data set of an N-service.
+IDENTIFIER_LIMIT = 1 << 20
+#: The same for the instance of a C-STORE whose service does not ask for a file.
+MEMORY_LIMIT = 1 << 26
 
 _log = Logger()
 
@@ -45,9 +63,11 @@ class MemorySink:
         self._buffer += data
 
     def finish(self) -> bytes:
+        """The whole data set."""
         return bytes(self._buffer)
 
     def abandon(self) -> None:
+        """Forget what has come of the data set."""
         self._buffer.clear()
 
 
@@ -100,5 +120,92 @@ class FileSink:
         return self._file
 
     def abandon(self) -> None:
+        """Close the file; the data set does not come to its end."""
         file, self._file = self._file, None
         give_up(file)
+
+
+class Received(NamedTuple):
+    """A message that has come whole.
+
+    Attributes:
+        ctx: The presentation context on which it came.
+        message: With its data set: octets, or a file of the AE.
+        failure: What a request must be answered with, because it is incomplete or its data set could not be
+            kept; None otherwise.
+    """
+
+    ctx: PContextDef
+    message: Message
+    failure: EventHandlingError | None
+
+
+class Reception:
+    """Puts the fragments of one association together, and keeps the data set that is arriving.
+
+    Args:
+        contexts: The accepted presentation contexts, by ID.
+        wants_file: Whether the service of a context takes the data sets of its requests in a file.
+        open_file: Opens that file; gives it, and the position at which it is handed on.
+    """
+
+    def __init__(
+        self,
+        contexts: Mapping[int, PContextDef],
+        wants_file: Callable[[PContextDef], bool],
+        open_file: Callable[[PContextDef, Request], tuple[BinaryIO, int]],
+    ) -> None:
+        self._contexts = contexts
+        self._wants_file = wants_file
+        self._open_file = open_file
+        self._reader = MessageReader(contexts, self._open_sink)
+        self._sink: MemorySink | FileSink | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a data set has begun to come and is not complete."""
+        return self._sink is not None
+
+    def receive(self, piece: Fragment) -> Received | None:
+        """Take a fragment; gives a message when it is complete.
+
+        Raises:
+            RemoteProtocolError: The peer breaks a rule, or exceeds a limit.
+        """
+        complete = self._reader.receive(piece)
+        if complete is None:
+            return None
+        context_id, message, _ = complete
+        ctx = self._contexts[context_id]
+        sink, self._sink = self._sink, None
+        failure: EventHandlingError | None = None
+        if sink is not None:
+            message = replace(message, data_set=sink.finish())
+            if isinstance(sink, FileSink):
+                failure = sink.error
+        if isinstance(message, Response):
+            if message.stray and message.data_set is None:
+                data_set = dsutils.failed_instances(message.stray, ctx.supported_ts)
+                message = replace(message, data_set=data_set)
+        elif isinstance(message, Request) and message.missing:
+            words = f"{', '.join(message.missing)} missing"
+            failure = StatusError(statuses.MISTYPED_ARGUMENT, words)
+        return Received(ctx, message, failure)
+
+    def _open_sink(self, context_id: int, message: Message) -> DataSetSink:
+        ctx = self._contexts[context_id]
+        limit = IDENTIFIER_LIMIT
+        if isinstance(message, Request):
+            if self._wants_file(ctx):
+                self._sink = FileSink(lambda: self._open_file(ctx, message))
+                return self._sink
+            if message.OPERATION == "C-STORE":
+                limit = MEMORY_LIMIT
+        self._sink = MemorySink(limit)
+        return self._sink
+
+    def end(self) -> None:
+        """The association is over: give up what is arriving."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abandon()

@@ -314,6 +314,7 @@ class Invoker:
 
     Args:
         channel: Where requests go out.
+        contexts: The accepted presentation contexts, by ID.
         clock: The time of the response timers.
         timeouts: Uses ``response`` and ``total``.
         on_quiet: Called when a final response has come.
@@ -321,13 +322,13 @@ class Invoker:
 
     Attributes:
         limit: Requests that may be outstanding at once; 0 means no limit.
-        contexts: The accepted presentation contexts, by ID.
         is_told: Whether some caller knows why the association is over.
     """
 
     def __init__(
         self,
         channel: Channel,
+        contexts: Mapping[int, PContextDef],
         *,
         clock: IReactorTime,
         timeouts: Timeouts,
@@ -335,9 +336,9 @@ class Invoker:
         on_timeout: Callable[[str, float], None],
     ) -> None:
         self.limit = NO_WINDOW.invoked
-        self.contexts: Mapping[int, PContextDef] = {}
         self.is_told = False
         self._channel = channel
+        self._contexts = contexts
         self._clock = clock
         self._timeouts = timeouts
         self._on_quiet = on_quiet
@@ -419,7 +420,7 @@ class Invoker:
     def _problem(self, one: Outstanding) -> NetDICOMError | None:
         if self._is_over:
             return self._refusal
-        if self.contexts.get(one.ctx.id) != one.ctx:
+        if self._contexts.get(one.ctx.id) != one.ctx:
             return LocalProtocolError(
                 f"presentation context {one.ctx.id} is not a context of this association"
             )

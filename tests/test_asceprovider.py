@@ -1714,7 +1714,7 @@ def test_an_instance_may_arrive_in_memory():
 
 
 def test_what_arrives_in_memory_has_a_limit(monkeypatch):
-    monkeypatch.setattr("netdicom_tx.asceprovider.MEMORY_LIMIT", 1000)
+    monkeypatch.setattr("netdicom_tx.datasinks.MEMORY_LIMIT", 1000)
     node = serving(lambda asce, ctx, msg: 0, CT)
     peer = node.associate({CT: [IMPLICIT]})
     peer.send(store_rq(1, bytes(1000)))
