@@ -23,20 +23,18 @@ from twisted.python.failure import Failure
 
 from . import negotiation
 from .channel import Channel
+from .closing import Closing
 from .datasinks import IDENTIFIER_LIMIT, MEMORY_LIMIT, Reception
 from .dimsemessages import CCancelRQ, Message, Request, Response
 from .dispatch import Dispatcher, Registration
 from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
-    AbortReason,
     AssociationAbortedError,
     AssociationError,
     AssociationRejectedError,
-    AssociationReleasedError,
     ClassNotSupportedError,
     ConnectionLostError,
     DCMTimeoutError,
-    DIMSEProcessingError,
     LocalProtocolError,
     NetDICOMError,
     PDUProcessingError,
@@ -153,19 +151,9 @@ class Association:
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
         self._channel = Channel(clock)
-        self._is_established = False
-        self._error: NetDICOMError | None = None  # why it is over
         self._established: defer.Deferred[Association] | None = None
         self._verdict: defer.Deferred[None] | None = None  # of on_association_request
         self._associate_timer: IDelayedCall | None = None
-        self._idle_timer: IDelayedCall | None = None
-        self._release_timer: IDelayedCall | None = None
-        self._released: list[defer.Deferred[None]] = []
-        self._is_releasing = False
-        self._is_impatient = False  # operations of the peer have had their time
-        self._is_finishing = False
-        self._closed: list[defer.Deferred[AssociationError]] = []
-        self._is_disconnected = False
         self._reception = Reception(self.accepted_contexts, self._wants_file, self._open_file)
         self._invoker = Invoker(
             self._channel,
@@ -173,9 +161,8 @@ class Association:
             clock=clock,
             timeouts=timeouts,
             on_quiet=self._settle,
-            on_timeout=self._timed_out,
+            on_timeout=self._time_out,
         )
-        self._owed = 0  # what the peer waits for besides responses
         self._performer = Performer(
             self,
             self._channel,
@@ -183,6 +170,15 @@ class Association:
             scu=ae.supported_scu,
             take_instance=self._invoker.take_instance,
             on_quiet=self._settle,
+        )
+        self._closing = Closing(
+            self._channel,
+            requests=self._invoker,
+            operations=self._performer,
+            arrival=self._reception,
+            clock=clock,
+            timeouts=timeouts,
+            on_end=self._ended,
         )
         self._deviations: set[str] = set()
 
@@ -200,12 +196,12 @@ class Association:
     @property
     def is_open(self) -> bool:
         """Whether requests can be made."""
-        return self._is_established and self._error is None
+        return self._closing.is_open
 
     @property
     def error(self) -> NetDICOMError | None:
         """Why the association is over; None while it is not."""
-        return self._error
+        return self._closing.error
 
     @property
     def peer_title(self) -> str:
@@ -281,11 +277,8 @@ class Association:
     @contextmanager
     def owing(self) -> Iterator[None]:
         """While the block runs the peer waits for something of ours, and is not idle."""
-        self._owed += 1
-        try:
+        with self._closing.owing():
             yield
-        finally:
-            self._owed -= 1
 
     def closed(self) -> defer.Deferred[AssociationError]:
         """Fires when the connection is gone, with the reason as its result; new at each call.
@@ -293,18 +286,7 @@ class Association:
         The reason is an :class:`~netdicom_tx.exceptions.AssociationReleasedError` after a release.
         Cancelling it forgets the wait.
         """
-        waiting: defer.Deferred[AssociationError] = defer.Deferred(self._closed.remove)
-        self._closed.append(waiting)
-        if self._is_disconnected:
-            self._fire_closed()
-        return waiting
-
-    def _fire_closed(self) -> None:
-        reason = self._error
-        if not isinstance(reason, AssociationError):
-            reason = ConnectionLostError(str(reason or "the connection was closed"))
-        while self._closed:
-            self._closed.pop(0).callback(reason)
+        return self._closing.closed()
 
     # -- the upper layer tells (UpperLayerUser) ------------------------------------------------------
 
@@ -314,7 +296,7 @@ class Association:
         self._ae.association_opened(self)
         if self.is_requestor:
             self._associate_timer = self.clock.callLater(
-                self.timeouts.associate, self._timed_out, "associate", self.timeouts.associate
+                self.timeouts.associate, self._time_out, "associate", self.timeouts.associate
             )
 
     def indicated(self, what: Indication) -> None:
@@ -322,7 +304,7 @@ class Association:
             self._receive(what)
             return
         match what:
-            case AAssociateRQ() if self._error is not None:
+            case AAssociateRQ() if self.error is not None:
                 self._channel.dul.abort()  # this side has ended it before it began
             case AAssociateRQ():
                 defer.Deferred.fromCoroutine(self._decide(what)).addErrback(self._decision_failed)
@@ -331,9 +313,9 @@ class Association:
             case AAssociateRJ(result, source, reason):
                 self._end(AssociationRejectedError(result, source, reason))
             case AReleaseRQ():
-                self._release_asked()
+                self._closing.release_asked()
             case AReleaseRP():
-                self._release_answered()
+                self._closing.release_answered()
             case AAbort(source, reason):
                 self._end(AssociationAbortedError(source, reason))
             case ProviderAbort(reason, detail):
@@ -344,11 +326,7 @@ class Association:
                 )
                 self._end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
             case TransportClosed(detail):  # pragma: no branch - there is no other
-                if self._is_releasing:
-                    # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
-                    self._end(AssociationReleasedError())
-                else:
-                    self._end(ConnectionLostError(f"the connection was lost: {detail}"))
+                self._closing.transport_closed(detail)
 
     def stalled(self, seconds: float) -> None:
         self._end(DCMTimeoutError("send", seconds))
@@ -362,11 +340,9 @@ class Association:
         self._channel.dul.abort()
 
     def disconnected(self, reason: Failure) -> None:
-        self._is_disconnected = True
-        if self._error is None:
-            self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
+        self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
         self._ae.association_closed(self)
-        self._fire_closed()
+        self._closing.disconnected()
 
     # -- establishment -------------------------------------------------------------------------------
 
@@ -397,6 +373,7 @@ class Association:
             self._channel.dul.abort()
             return
         self._open(agreed)
+        self._closing.established(watch_idle=False)
         failure: Failure | None = None
         try:
             self._ae.on_association_response(answer)
@@ -429,7 +406,7 @@ class Association:
                     await self._verdict
             except AssociationRejectedError as error:
                 rejection = AAssociateRJ(error.result, error.source, error.diagnostic)
-            if self._error is not None:
+            if self.error is not None:
                 return  # the peer went away meanwhile
         if rejection is not None:
             self._reject(rejection)
@@ -451,6 +428,7 @@ class Association:
             proposed=len(agreed.answer.presentation_contexts),
         )
         dul.accept(agreed.answer)
+        self._closing.established(watch_idle=True)
 
     def _reject(self, rejection: AAssociateRJ) -> None:
         error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
@@ -465,7 +443,7 @@ class Association:
         self._channel.dul.reject(rejection)
 
     def _decision_failed(self, failure: Failure) -> None:
-        if self._error is None:
+        if self.error is None:
             self._log.failure("on_association_request failed", failure)
             self._reject(AAssociateRJ(2, 1, 1))
 
@@ -477,40 +455,29 @@ class Association:
         self._performer.limit = agreed.window.performed
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
-        self._is_established = True
-        if not self.is_requestor:
-            self._idle_timer = self.clock.callLater(self.timeouts.idle, self._check_idle)
+        self._closing.opened()
 
     # -- the end -------------------------------------------------------------------------------------
 
     def _end(self, error: NetDICOMError) -> None:
-        """Everything that waits for this association fails with this reason, once."""
-        if self._error is not None:
-            return
-        self._error = error
-        for timer in (
-            self._associate_timer,
-            self._idle_timer,
-            self._release_timer,
-        ):
-            self._stop(timer)
-        self._reception.end()
+        self._closing.end(error)
+
+    def _settle(self) -> None:
+        self._closing.settle()
+
+    def _time_out(self, timer: str, seconds: float) -> None:
+        self._closing.time_out(timer, seconds)
+
+    def _ended(self, error: NetDICOMError) -> None:
+        """The association is over, and its parts have been told."""
+        self._stop(self._associate_timer)
         if self._verdict is not None:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
             self.clock.callLater(0, self._verdict.cancel)
-        self._channel.end()
-        self._performer.end(error)
-        self._invoker.end(error)
-        while self._released:
-            released = self._released.pop(0)
-            if isinstance(error, AssociationReleasedError):
-                released.callback(None)
-            else:
-                released.errback(error)
         established, self._established = self._established, None
         if established is not None:
             established.errback(error)
-        if self._is_established:
+        if self.response_pdu is not None:
             self._log.info(
                 "association with {peer} is over: {error}", peer=self.peer_title, error=error
             )
@@ -520,33 +487,12 @@ class Association:
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _timed_out(self, timer: str, seconds: float) -> None:
-        self._end(DCMTimeoutError(timer, seconds))
-        self._channel.dul.abort()
-
-    def _check_idle(self) -> None:
-        dul = self._channel.dul
-        quiet = self.clock.seconds() - dul.last_received
-        left = self.timeouts.idle - quiet
-        if self._owed or (self.operations and not self._reception.is_busy):
-            left = self.timeouts.idle
-        if left <= 0:
-            dul.invalid(
-                DIMSEProcessingError(
-                    f"nothing came for {quiet:g} s (timeout 'idle')", AbortReason.NOT_SPECIFIED
-                )
-            )
-        else:
-            self._idle_timer = self.clock.callLater(left, self._check_idle)
-
     def abort(self) -> None:
         """End the association at once: A-ABORT, source service-user (PS3.8 7.3).
 
         Everything outstanding fails with an AssociationAbortedError whose ``by_peer`` is False.
         """
-        if self._error is None:
-            self._end(AssociationAbortedError(0, 0, by_peer=False))
-            self._channel.abort()
+        self._closing.abort()
 
     def drop(self) -> None:
         """Close the connection without waiting for the peer; what it has not taken is lost."""
@@ -554,32 +500,7 @@ class Association:
 
     def finish(self) -> None:
         """End it in order when nothing is under way any more; at once when it is not open."""
-        if not self.is_open:
-            self.abort()
-            self.drop()
-            return
-        self._is_finishing = True
-        self._settle()
-
-    def _settle(self) -> None:
-        """Something has ended that the end of the association may wait for."""
-        if self._performer.is_busy is False and self._channel.dul.machine.may_answer_release:
-            self._stop(self._release_timer)
-            self._answer_release()
-            return
-        self._release_when_quiet()
-        if (
-            self._is_finishing
-            and not self.operations
-            and not self._reception.is_busy
-            and self.is_open
-        ):
-            self._is_finishing = False
-            self.release().addErrback(
-                lambda failure: self._log.debug(
-                    "{peer}: {error}", peer=self.peer_title, error=failure.value
-                )
-            )
+        self._closing.finish()
 
     def release(self) -> defer.Deferred[None]:
         """End the association in order, when what was requested has been answered (PS3.8 7.2).
@@ -594,82 +515,7 @@ class Association:
             released already. It fails with what else ended the association. Cancelling it aborts,
             and it fails with CancelledError.
         """
-        if isinstance(self._error, AssociationReleasedError):
-            return defer.succeed(None)
-        if self._error is not None:
-            return defer.fail(self._error)
-
-        def cancel(deferred: defer.Deferred[None]) -> None:
-            self._released.remove(deferred)
-            self.abort()
-
-        released: defer.Deferred[None] = defer.Deferred(cancel)
-        self._released.append(released)
-        self._invoker.close(AssociationReleasedError("the association is being released"))
-        self._release_when_quiet()
-        return released
-
-    def _release_when_quiet(self) -> None:
-        if not self._released or self._is_releasing or self._invoker.is_busy:
-            return
-        dul = self._channel.dul
-        if not dul.machine.is_established:
-            return
-        if self._is_performing and not self._is_impatient:
-            if self._release_timer is None:
-                self._release_timer = self.clock.callLater(
-                    self.timeouts.release, self._release_impatiently
-                )
-        elif dul.is_congested:
-            dul.when_writable().addCallbacks(lambda _: self._release_when_quiet(), lambda _: None)
-        else:
-            self._is_releasing = True
-            self._performer.close(AssociationReleasedError("the association is being released"))
-            self._start_release_timer()
-            dul.release()
-
-    def _release_impatiently(self) -> None:
-        self._is_impatient = True
-        self._release_when_quiet()
-
-    @property
-    def _is_performing(self) -> bool:
-        """Whether the peer waits for a response of ours, or a request of it has begun to come."""
-        return self._performer.is_busy or self._reception.is_busy
-
-    def _start_release_timer(self) -> None:
-        self._stop(self._release_timer)
-        self._release_timer = self.clock.callLater(
-            self.timeouts.release, self._timed_out, "release", self.timeouts.release
-        )
-
-    def _release_answered(self) -> None:
-        dul = self._channel.dul
-        if dul.machine.may_answer_release:
-            dul.answer_release()  # the acceptor's end of a collision (AR-10, AR-4)
-        self._end(AssociationReleasedError())
-
-    def _release_asked(self) -> None:
-        # The peer answers nothing any more: PS3.8 7.2.1.
-        error = AssociationReleasedError("the peer released the association")
-        self._invoker.fail_all(error)
-        if self._performer.is_busy and not self._is_releasing:
-            # Running operations may still answer (Sta8, AR-7), for a while.
-            self._stop(self._release_timer)
-            self._release_timer = self.clock.callLater(self.timeouts.release, self._answer_release)
-            return
-        self._answer_release()
-
-    def _answer_release(self) -> None:
-        dul = self._channel.dul
-        if not dul.machine.may_answer_release:
-            return
-        if dul.is_congested:
-            dul.when_writable().addCallbacks(lambda _: self._answer_release(), lambda _: None)
-            return
-        dul.answer_release()
-        if not self._is_releasing:
-            self._end(AssociationReleasedError("the peer released the association"))
+        return self._closing.release()
 
     async def __aenter__(self) -> Association:
         return self
@@ -690,7 +536,7 @@ class Association:
             self.clock.callLater(0, self.abort)
         elif kind is not None:
             self.abort()
-        elif not (self._error is not None and self._invoker.is_told):
+        elif not (self.error is not None and self._invoker.is_told):
             await self.release()
 
     # -- messages in ---------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ ROWS = {
         "operations",
         "tls",
         "remoteae",
+        "closing",
         "asceprovider",
         "associations",
         "hooks",

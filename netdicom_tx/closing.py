@@ -1,0 +1,474 @@
+"""How an association ends: released by either side or both, aborted, lost, or idle for too long (PS3.8 7.2, 7.3).
+
+:class:`Closing` is a small machine over the one of PS3.8 9.2: it knows *when* this side releases, answers a release
+or gives up, and :mod:`netdicom_tx.upperlayer` knows what may be sent then. A release must not lose what is under
+way, so each state says what it waits for (:data:`WAITS`) and whether that wait has a time (:data:`TIMED`,
+``timeouts.release``). Reading :data:`TABLE` from the top gives the usual course of each kind of end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum, Flag, auto
+from types import MappingProxyType
+from typing import Protocol
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from .channel import Channel
+from .dulprovider import Timeouts
+from .exceptions import (
+    AbortReason,
+    AssociationAbortedError,
+    AssociationError,
+    AssociationReleasedError,
+    ConnectionLostError,
+    DCMTimeoutError,
+    DIMSEProcessingError,
+    NetDICOMError,
+)
+
+__all__ = ["TABLE", "TIMED", "TRANSITIONS", "WAITS", "Action", "Closing", "Event", "State", "Wait"]
+
+
+class State(Enum):
+    """How far an association is from its end."""
+
+    __hash__ = object.__hash__
+
+    OPENING = "the request is not answered yet"
+    OPEN = "established; nobody wants to end it"
+    FINISHING = "to be released as soon as nothing is under way"
+    DRAINING = "we want to release; our requests still get their responses"
+    YIELDING = "we want to release; operations for the peer have their time to end"
+    HURRYING = "we want to release; only what has been answered still goes out"
+    RELEASING = "A-RELEASE-RQ is sent"
+    ANSWERING = "the peer wants to release; operations for it have their time to end"
+    CONCEDING = "the peer wants to release; only what has been answered still goes out"
+    OVER = "over; the transport may still be there"
+    GONE = "over, and the transport is gone"
+
+
+class Event(Enum):
+    """What may happen to it."""
+
+    __hash__ = object.__hash__
+
+    OPENED = "the request has been accepted"
+    FINISH = "this side is to end it in order, soon"
+    RELEASE = "this side is to release it"
+    SETTLED = "there is nothing left of what the state waits for"
+    EXPIRED = "the time of the state is over"
+    RELEASE_RQ = "A-RELEASE-RQ came"
+    RELEASE_RP = "A-RELEASE-RP came"
+    CLOSED = "the peer closed the transport"
+    ENDED = "it is over, for whatever reason"
+    DISCONNECTED = "the transport is gone"
+
+
+class Action(Enum):
+    """What is done when the new state has been committed."""
+
+    __hash__ = object.__hash__
+
+    REFUSE_REQUESTS = "take no new request of ours"
+    FAIL_REQUESTS = "fail our requests: the peer answers nothing any more (PS3.8 7.2.1)"
+    ASK = "send A-RELEASE-RQ; no message may follow it"
+    ANSWER = "send A-RELEASE-RP, and end"
+    ANSWER_COLLISION = "send A-RELEASE-RP, unless the peer has to answer first (AR-8 to AR-10)"
+    CONFIRM = "send A-RELEASE-RP if a collision still wants it, and end: released"
+    CONCLUDE = "end: released"
+    TIME_OUT = "end, and send A-ABORT: the peer has not answered in time"
+    GIVE_UP = "send A-ABORT, and close the transport at once"
+
+
+#: State, event, next state, action. What is missing changes nothing.
+TABLE = """
+OPENING    OPENED        OPEN
+OPENING    FINISH        OPENING    GIVE_UP
+OPEN       FINISH        FINISHING
+OPEN       RELEASE       DRAINING   REFUSE_REQUESTS
+OPEN       RELEASE_RQ    ANSWERING  FAIL_REQUESTS
+FINISHING  SETTLED       DRAINING   REFUSE_REQUESTS
+FINISHING  RELEASE       DRAINING   REFUSE_REQUESTS
+FINISHING  RELEASE_RQ    ANSWERING  FAIL_REQUESTS
+DRAINING   SETTLED       YIELDING
+DRAINING   RELEASE_RQ    ANSWERING  FAIL_REQUESTS
+YIELDING   SETTLED       RELEASING  ASK
+YIELDING   EXPIRED       HURRYING
+YIELDING   RELEASE_RQ    ANSWERING  FAIL_REQUESTS
+HURRYING   SETTLED       RELEASING  ASK
+HURRYING   RELEASE_RQ    ANSWERING  FAIL_REQUESTS
+RELEASING  RELEASE_RP    RELEASING  CONFIRM
+RELEASING  RELEASE_RQ    RELEASING  ANSWER_COLLISION
+RELEASING  CLOSED        RELEASING  CONCLUDE
+RELEASING  EXPIRED       RELEASING  TIME_OUT
+ANSWERING  SETTLED       ANSWERING  ANSWER
+ANSWERING  EXPIRED       CONCEDING
+CONCEDING  SETTLED       CONCEDING  ANSWER
+OPENING    ENDED         OVER
+OPEN       ENDED         OVER
+FINISHING  ENDED         OVER
+DRAINING   ENDED         OVER
+YIELDING   ENDED         OVER
+HURRYING   ENDED         OVER
+RELEASING  ENDED         OVER
+ANSWERING  ENDED         OVER
+CONCEDING  ENDED         OVER
+OVER       FINISH        OVER       GIVE_UP
+OVER       DISCONNECTED  GONE
+"""
+
+
+def _read(table: str) -> Mapping[tuple[State, Event], tuple[State, Action | None]]:
+    rows = (line.split() for line in table.strip().splitlines())
+    return MappingProxyType(
+        {
+            (State[state], Event[event]): (State[after], Action[action[0]] if action else None)
+            for state, event, after, *action in rows
+        }
+    )
+
+
+#: :data:`TABLE` as a mapping.
+TRANSITIONS = _read(TABLE)
+
+
+class Wait(Flag):
+    """What a state waits for."""
+
+    REQUESTS = auto()  # ours, for their final responses
+    OPERATIONS = auto()  # for the peer, until they are answered
+    ARRIVAL = auto()  # of a data set that has begun to come
+    ROOM = auto()  # in the transport, for what has been answered
+
+
+#: What must have ended for :attr:`Event.SETTLED`; a state that is missing does not settle.
+WAITS: Mapping[State, Wait] = MappingProxyType(
+    {
+        State.FINISHING: Wait.REQUESTS | Wait.OPERATIONS | Wait.ARRIVAL,
+        State.DRAINING: Wait.REQUESTS,
+        State.YIELDING: Wait.OPERATIONS | Wait.ARRIVAL | Wait.ROOM,
+        State.HURRYING: Wait.ROOM,
+        State.ANSWERING: Wait.OPERATIONS | Wait.ROOM,
+        State.CONCEDING: Wait.ROOM,
+    }
+)
+#: States in which ``timeouts.release`` runs.
+TIMED = frozenset({State.YIELDING, State.RELEASING, State.ANSWERING})
+
+_OPEN = State.OPEN
+
+
+class Arrival(Protocol):
+    """A data set that may be arriving."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is."""
+
+    def end(self) -> None:
+        """The association is over."""
+
+
+class Operations(Protocol):
+    """What is performed for the peer."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the peer waits for a response."""
+
+    def close(self, reason: NetDICOMError) -> None:
+        """Send nothing more."""
+
+    def end(self, error: NetDICOMError) -> None:
+        """The association is over."""
+
+
+class Requests(Protocol):
+    """What this side has asked and waits for."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a response is outstanding."""
+
+    def close(self, reason: NetDICOMError) -> None:
+        """Take no new request."""
+
+    def fail_all(self, reason: NetDICOMError) -> None:
+        """No response will come."""
+
+    def end(self, reason: NetDICOMError) -> None:
+        """The association is over."""
+
+
+class Closing:
+    """The end of one association.
+
+    Args:
+        channel: The transport.
+        requests: What this side has asked.
+        operations: What it performs for the peer.
+        arrival: The data set that may be arriving.
+        clock: The time of all waits.
+        timeouts: Uses ``release`` and ``idle``.
+        on_end: Called once, with the reason, when the association is over and its parts have been told.
+
+    Attributes:
+        state: For logs and tests; behaviour is asked for by the properties.
+        error: Why the association is over; None while it is not.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        requests: Requests,
+        operations: Operations,
+        arrival: Arrival,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        on_end: Callable[[NetDICOMError], None],
+    ) -> None:
+        self.state = State.OPENING
+        self.error: NetDICOMError | None = None
+        self._channel = channel
+        self._requests = requests
+        self._operations = operations
+        self._arrival = arrival
+        self._clock = clock
+        self._timeouts = timeouts
+        self._on_end = on_end
+        self._timer: IDelayedCall | None = None  # of the state
+        self._idle: IDelayedCall | None = None
+        self._owed = 0  # what the peer waits for besides responses
+        self._room: defer.Deferred[None] | None = None
+        self._released: list[defer.Deferred[None]] = []
+        self._closed: list[defer.Deferred[AssociationError]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the association is established and not over."""
+        return self.error is None and self.state is not State.OPENING
+
+    # -- what the users of the association want ----------------------------------------------------
+
+    def release(self) -> defer.Deferred[None]:
+        """See :meth:`Association.release`."""
+        if isinstance(self.error, AssociationReleasedError):
+            return defer.succeed(None)
+        if self.error is not None:
+            return defer.fail(self.error)
+
+        def cancel(deferred: defer.Deferred[None]) -> None:
+            self._released.remove(deferred)
+            self.abort()
+
+        released: defer.Deferred[None] = defer.Deferred(cancel)
+        self._released.append(released)
+        self._take(Event.RELEASE)
+        return released
+
+    def finish(self) -> None:
+        """See :meth:`Association.finish`."""
+        self._take(Event.FINISH)
+
+    def abort(self) -> None:
+        """See :meth:`Association.abort`."""
+        if self.error is None:
+            self.end(AssociationAbortedError(0, 0, by_peer=False))
+            self._channel.abort()
+
+    def time_out(self, timer: str, seconds: float) -> None:
+        """A wait was longer than its timeout: end, and abort."""
+        self.end(DCMTimeoutError(timer, seconds))
+        self._channel.abort()
+
+    def closed(self) -> defer.Deferred[AssociationError]:
+        """See :meth:`Association.closed`."""
+        waiting: defer.Deferred[AssociationError] = defer.Deferred(self._closed.remove)
+        self._closed.append(waiting)
+        if self.state is State.GONE:
+            self._tell_closed()
+        return waiting
+
+    def _tell_closed(self) -> None:
+        reason = self.error
+        if not isinstance(reason, AssociationError):
+            reason = ConnectionLostError(str(reason or "the connection was closed"))
+        while self._closed:
+            self._closed.pop(0).callback(reason)
+
+    # -- what happens to the association -----------------------------------------------------------
+
+    def opened(self) -> None:
+        """The association has been accepted; our own acceptance may still have to go out."""
+        self._take(Event.OPENED)
+
+    def established(self, *, watch_idle: bool) -> None:
+        """The acceptance has come, or has gone out: a release that was wanted before begins now.
+
+        Args:
+            watch_idle: Give up a peer from which nothing comes, unless it waits for us.
+        """
+        if self.error is not None:
+            return
+        if watch_idle:
+            self._idle = self._clock.callLater(self._timeouts.idle, self._check_idle)
+        if self._released:
+            self._take(Event.RELEASE)
+
+    def release_asked(self) -> None:
+        """A-RELEASE-RQ came."""
+        self._take(Event.RELEASE_RQ)
+
+    def release_answered(self) -> None:
+        """A-RELEASE-RP came."""
+        self._take(Event.RELEASE_RP)
+
+    def transport_closed(self, detail: str) -> None:
+        """The peer closed the transport."""
+        # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
+        self._take(Event.CLOSED)
+        self.end(ConnectionLostError(f"the connection was lost: {detail}"))
+
+    def disconnected(self) -> None:
+        """The transport is gone; :meth:`end` has been called."""
+        self._take(Event.DISCONNECTED)
+        self._tell_closed()
+
+    def end(self, error: NetDICOMError) -> None:
+        """Everything that waits for the association fails with this reason; only the first call counts."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._take(Event.ENDED)
+        _stop(self._idle)
+        self._arrival.end()
+        self._channel.end()
+        self._operations.end(error)
+        self._requests.end(error)
+        while self._released:
+            released = self._released.pop(0)
+            if isinstance(error, AssociationReleasedError):
+                released.callback(None)
+            else:
+                released.errback(error)
+        self._on_end(error)
+
+    # -- the machine -------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Something has ended that the end of the association may wait for."""
+        if self.state is _OPEN:
+            return  # the usual case, for each response
+        waits = WAITS.get(self.state)
+        if (
+            waits is None
+            or (Wait.REQUESTS in waits and self._requests.is_busy)
+            or (Wait.OPERATIONS in waits and self._operations.is_busy)
+            or (Wait.ARRIVAL in waits and self._arrival.is_busy)
+        ):
+            return
+        if Wait.ROOM in waits and self._channel.is_congested:
+            self._await_room()
+        else:
+            self._take(Event.SETTLED)
+
+    def _await_room(self) -> None:
+        if self._room is not None:
+            return
+
+        def free(_: object) -> None:
+            self._room = None
+            self.settle()
+
+        # It is cancelled when the association ends before.
+        self._room = self._channel.dul.when_writable()
+        self._room.addCallbacks(free, lambda _: None)
+
+    def _take(self, event: Event) -> None:
+        cell = TRANSITIONS.get((self.state, event))
+        if cell is None:
+            return
+        state, action = cell
+        if state is not self.state:
+            _stop(self._timer)
+            self.state = state
+            if state in TIMED:
+                self._timer = self._clock.callLater(
+                    self._timeouts.release, self._take, Event.EXPIRED
+                )
+        if action is not None:
+            self._perform(action)
+        self.settle()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Action.REFUSE_REQUESTS:
+                self._requests.close(AssociationReleasedError("the association is being released"))
+            case Action.FAIL_REQUESTS:
+                self._requests.fail_all(_released_by_peer())
+            case Action.ASK:
+                self._operations.close(
+                    AssociationReleasedError("the association is being released")
+                )
+                self._channel.dul.release()
+            case Action.ANSWER:
+                self._channel.dul.answer_release()
+                self.end(_released_by_peer())
+            case Action.ANSWER_COLLISION:
+                self._answer_if_possible()
+            case Action.CONFIRM:
+                self._answer_if_possible()
+                self.end(AssociationReleasedError())
+            case Action.CONCLUDE:
+                self.end(AssociationReleasedError())
+            case Action.TIME_OUT:
+                self.time_out("release", self._timeouts.release)
+            case Action.GIVE_UP:  # pragma: no branch - there is no other
+                self.abort()
+                self._channel.drop()
+
+    def _answer_if_possible(self) -> None:
+        dul = self._channel.dul
+        if dul.machine.may_answer_release:
+            dul.answer_release()
+
+    # -- the idle rule -----------------------------------------------------------------------------
+
+    @contextmanager
+    def owing(self) -> Iterator[None]:
+        """See :meth:`Association.owing`."""
+        self._owed += 1
+        try:
+            yield
+        finally:
+            self._owed -= 1
+
+    def _check_idle(self) -> None:
+        dul = self._channel.dul
+        quiet = self._clock.seconds() - dul.last_received
+        left = self._timeouts.idle - quiet
+        is_busy = self._operations.is_busy or self._requests.is_busy
+        if self._owed or (is_busy and not self._arrival.is_busy):
+            left = self._timeouts.idle
+        if left <= 0:
+            dul.invalid(
+                DIMSEProcessingError(
+                    f"nothing came for {quiet:g} s (timeout 'idle')", AbortReason.NOT_SPECIFIED
+                )
+            )
+        else:
+            self._idle = self._clock.callLater(left, self._check_idle)
+
+
+def _released_by_peer() -> AssociationReleasedError:
+    return AssociationReleasedError("the peer released the association")
+
+
+def _stop(timer: IDelayedCall | None) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
