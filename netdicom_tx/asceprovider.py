@@ -9,7 +9,7 @@ the association ends, every Deferred that waits for it fails with one and the sa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,11 +37,11 @@ from .exceptions import (
     DCMTimeoutError,
     LocalProtocolError,
     NetDICOMError,
-    PDUProcessingError,
     RemoteProtocolError,
     printable,
 )
-from .negotiation import NO_WINDOW, Agreed, Offer, PContextDef, Window
+from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
+from .opening import Host, Opening
 from .operations import Performer
 from .pdu import (
     AAbort,
@@ -55,9 +55,6 @@ from .pdu import (
 from .remoteae import RemoteAE
 from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
 from .upperlayer import Indication, ProviderAbort, TransportClosed
-from .userdataitems import (
-    SOPClassExtendedNegotiation,
-)
 
 __all__ = [
     "IDENTIFIER_LIMIT",
@@ -71,11 +68,9 @@ __all__ = [
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
 
-class LocalAE(Protocol):
+class LocalAE(Host, Protocol):
     """What an association needs of the application entity that it belongs to."""
 
-    #: Operations outstanding at once that we grant.
-    window: Window
     supported_scp: Dispatcher
     supported_scu: Dispatcher
 
@@ -84,25 +79,6 @@ class LocalAE(Protocol):
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone."""
-
-    def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
-        """Why a request is rejected before the hook is asked, or None."""
-
-    def offer(self, abstract_syntax: str) -> Offer | None:
-        """What the AE has for a proposed presentation context; None when it has nothing."""
-
-    def on_association_request(
-        self, asce: Association, assoc: AAssociateRQ
-    ) -> Awaitable[None] | None:
-        """A peer asks for an association."""
-
-    def answer_extended(
-        self, asce: Association, proposal: SOPClassExtendedNegotiation
-    ) -> bytes | None:
-        """What is answered to SOP class extended negotiation; None leaves it unanswered."""
-
-    def on_association_response(self, response: AAssociateAC) -> None:
-        """A peer has accepted our association."""
 
     def get_file(
         self, asce: Association, context: PContextDef, command_set: Request
@@ -151,9 +127,6 @@ class Association:
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
         self._channel = Channel(clock)
-        self._established: defer.Deferred[Association] | None = None
-        self._verdict: defer.Deferred[None] | None = None  # of on_association_request
-        self._associate_timer: IDelayedCall | None = None
         self._reception = Reception(self.accepted_contexts, self._wants_file, self._open_file)
         self._invoker = Invoker(
             self._channel,
@@ -179,6 +152,15 @@ class Association:
             clock=clock,
             timeouts=timeouts,
             on_end=self._ended,
+        )
+        self._opening = Opening(
+            self,
+            ae,
+            self._channel,
+            self._closing,
+            adopt=self._adopt,
+            clock=clock,
+            timeouts=timeouts,
         )
         self._deviations: set[str] = set()
 
@@ -295,9 +277,7 @@ class Association:
         self.peer_address = dul.peer
         self._ae.association_opened(self)
         if self.is_requestor:
-            self._associate_timer = self.clock.callLater(
-                self.timeouts.associate, self._time_out, "associate", self.timeouts.associate
-            )
+            self._opening.await_answer()
 
     def indicated(self, what: Indication) -> None:
         if isinstance(what, Fragment):
@@ -307,40 +287,50 @@ class Association:
             case AAssociateRQ() if self.error is not None:
                 self._channel.dul.abort()  # this side has ended it before it began
             case AAssociateRQ():
-                defer.Deferred.fromCoroutine(self._decide(what)).addErrback(self._decision_failed)
+                self.request_pdu = what
+                self.calling_ae_title = what.calling_ae_title
+                self.called_ae_title = what.called_ae_title
+                self._tell(what.deviations)
+                self._opening.decide(what)
             case AAssociateAC():
-                self._confirm(what)
+                assert self.request_pdu is not None
+                self._tell(what.deviations(self.request_pdu))
+                self._opening.confirm(self.request_pdu, what)
             case AAssociateRJ(result, source, reason):
-                self._end(AssociationRejectedError(result, source, reason))
+                self._closing.end(AssociationRejectedError(result, source, reason))
             case AReleaseRQ():
                 self._closing.release_asked()
             case AReleaseRP():
                 self._closing.release_answered()
             case AAbort(source, reason):
-                self._end(AssociationAbortedError(source, reason))
+                self._closing.end(AssociationAbortedError(source, reason))
             case ProviderAbort(reason, detail):
                 self._log.warn(
                     "association with {peer}: aborted, {detail}",
                     peer=self.peer_title or self.peer_address,
                     detail=printable(detail, 200),
                 )
-                self._end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
+                self._closing.end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
             case TransportClosed(detail):  # pragma: no branch - there is no other
                 self._closing.transport_closed(detail)
 
     def stalled(self, seconds: float) -> None:
-        self._end(DCMTimeoutError("send", seconds))
+        self._closing.end(DCMTimeoutError("send", seconds))
         dul = self._channel.dul
         dul.abort()
         # The A-ABORT stands behind what the peer does not take.
         dul.abort_transport()
 
     def sending_failed(self, error: Exception) -> None:
-        self._end(LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}"))
+        self._closing.end(
+            LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}")
+        )
         self._channel.dul.abort()
 
     def disconnected(self, reason: Failure) -> None:
-        self._end(ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}"))
+        self._closing.end(
+            ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}")
+        )
         self._ae.association_closed(self)
         self._closing.disconnected()
 
@@ -351,103 +341,9 @@ class Association:
 
         Cancelling it aborts, and it fails with CancelledError.
         """
+        return self._opening.established()
 
-        def cancel(_: defer.Deferred[Association]) -> None:
-            self._established = None
-            self.abort()
-
-        self._established = defer.Deferred(cancel)
-        return self._established
-
-    def _confirm(self, answer: AAssociateAC) -> None:
-        assert self.request_pdu is not None
-        self._tell(answer.deviations(self.request_pdu))
-        self._stop(self._associate_timer)
-        try:
-            agreed = negotiation.confirmed(self.request_pdu, answer)
-        except PDUProcessingError as error:
-            self._channel.dul.invalid(error)
-            return
-        except AssociationError as error:
-            self._end(error)
-            self._channel.dul.abort()
-            return
-        self._open(agreed)
-        self._closing.established(watch_idle=False)
-        failure: Failure | None = None
-        try:
-            self._ae.on_association_response(answer)
-        except Exception:  # whatever a hook raises is for who asked for the association
-            failure = Failure()
-        waiting, self._established = self._established, None
-        if failure is not None:
-            self.abort()
-        if waiting is not None:
-            waiting.callback(failure or self)
-
-    async def _decide(self, request: AAssociateRQ) -> None:
-        """Answer an A-ASSOCIATE-RQ (Sta3)."""
-        self.request_pdu = request
-        self.calling_ae_title = request.calling_ae_title
-        self.called_ae_title = request.called_ae_title
-        self._tell(request.deviations)
-        dul = self._channel.dul
-        try:
-            negotiation.check_context_ids(request)
-        except PDUProcessingError as error:
-            dul.invalid(error)
-            return
-        rejection = self._ae.reject_reason(self, request)
-        if rejection is None:
-            try:
-                verdict = self._ae.on_association_request(self, request)
-                if verdict is not None:
-                    self._verdict = defer.ensureDeferred(verdict)  # type: ignore[arg-type]
-                    await self._verdict
-            except AssociationRejectedError as error:
-                rejection = AAssociateRJ(error.result, error.source, error.diagnostic)
-            if self.error is not None:
-                return  # the peer went away meanwhile
-        if rejection is not None:
-            self._reject(rejection)
-            return
-        agreed = negotiation.answer(
-            request,
-            offers=self._ae.offer,
-            window=self._ae.window,
-            receive_limit=dul.machine.receive_limit,
-            extended=partial(self._ae.answer_extended, self),
-        )
-        self._open(agreed)
-        self._log.info(
-            "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
-            peer=self.peer_title,
-            address=self.peer_address,
-            called=printable(self.called_ae_title),
-            accepted=len(agreed.contexts),
-            proposed=len(agreed.answer.presentation_contexts),
-        )
-        dul.accept(agreed.answer)
-        self._closing.established(watch_idle=True)
-
-    def _reject(self, rejection: AAssociateRJ) -> None:
-        error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
-        self._log.info(
-            "association from {peer} at {address} to {called}: {error}",
-            peer=self.peer_title,
-            address=self.peer_address,
-            called=printable(self.called_ae_title),
-            error=error,
-        )
-        self._end(error)
-        self._channel.dul.reject(rejection)
-
-    def _decision_failed(self, failure: Failure) -> None:
-        if self.error is None:
-            self._log.failure("on_association_request failed", failure)
-            self._reject(AAssociateRJ(2, 1, 1))
-
-    def _open(self, agreed: Agreed) -> None:
+    def _adopt(self, agreed: Agreed) -> None:
         self.response_pdu = agreed.answer
         self.accepted_contexts.update(agreed.contexts)
         self.window = agreed.window
@@ -455,12 +351,8 @@ class Association:
         self._performer.limit = agreed.window.performed
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
-        self._closing.opened()
 
     # -- the end -------------------------------------------------------------------------------------
-
-    def _end(self, error: NetDICOMError) -> None:
-        self._closing.end(error)
 
     def _settle(self) -> None:
         self._closing.settle()
@@ -470,22 +362,11 @@ class Association:
 
     def _ended(self, error: NetDICOMError) -> None:
         """The association is over, and its parts have been told."""
-        self._stop(self._associate_timer)
-        if self._verdict is not None:
-            # From a fresh turn: a coroutine can be cancelled only while it waits.
-            self.clock.callLater(0, self._verdict.cancel)
-        established, self._established = self._established, None
-        if established is not None:
-            established.errback(error)
+        self._opening.end(error)
         if self.response_pdu is not None:
             self._log.info(
                 "association with {peer} is over: {error}", peer=self.peer_title, error=error
             )
-
-    @staticmethod
-    def _stop(timer: IDelayedCall | None) -> None:
-        if timer is not None and timer.active():
-            timer.cancel()
 
     def abort(self) -> None:
         """End the association at once: A-ABORT, source service-user (PS3.8 7.3).

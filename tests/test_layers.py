@@ -44,6 +44,7 @@ ROWS = {
         "tls",
         "remoteae",
         "closing",
+        "opening",
         "asceprovider",
         "associations",
         "hooks",

@@ -1,0 +1,234 @@
+"""How an association begins: what the requestor waits for, and how the acceptor decides (PS3.8 7.1).
+
+What is agreed on is decided by :mod:`netdicom_tx.negotiation`. :class:`Opening` asks the application entity, waits
+for its verdict, and sends or awaits the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from . import negotiation
+from .channel import Channel
+from .closing import Closing
+from .dulprovider import Timeouts
+from .exceptions import (
+    AssociationError,
+    AssociationRejectedError,
+    NetDICOMError,
+    PDUProcessingError,
+    printable,
+)
+from .negotiation import Agreed, Offer, Window
+from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from .userdataitems import SOPClassExtendedNegotiation
+
+__all__ = ["Opening"]
+
+
+class Host(Protocol):
+    """What the opening of an association needs of its application entity; ``asce`` is the association."""
+
+    #: Operations outstanding at once that the AE grants.
+    window: Window
+
+    def reject_reason(self, asce: Any, request: AAssociateRQ) -> AAssociateRJ | None:
+        """Why a request is rejected before the hook is asked, or None."""
+
+    def offer(self, abstract_syntax: str) -> Offer | None:
+        """What the AE has for a proposed presentation context; None when it has nothing."""
+
+    def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Awaitable[None] | None:
+        """A peer asks for an association."""
+
+    def answer_extended(self, asce: Any, proposal: SOPClassExtendedNegotiation) -> bytes | None:
+        """What is answered to SOP class extended negotiation; None leaves it unanswered."""
+
+    def on_association_response(self, response: AAssociateAC) -> None:
+        """A peer has accepted our association."""
+
+
+class Party(Protocol):
+    """What its opening needs of an association."""
+
+    peer_address: IAddress | None
+    called_ae_title: str
+
+    @property
+    def peer_title(self) -> str:
+        """The AE title of the peer, safe for logs."""
+
+
+class Opening:
+    """The beginning of one association.
+
+    Args:
+        asce: The association.
+        ae: The application entity that it belongs to.
+        channel: The transport.
+        closing: Is told when the association is open, and why it is not.
+        adopt: Called with what has been agreed on, before an acceptance goes out.
+        clock: The time of all waits.
+        timeouts: Uses ``associate``.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        asce: Party,
+        ae: Host,
+        channel: Channel,
+        closing: Closing,
+        *,
+        adopt: Callable[[Agreed], None],
+        clock: IReactorTime,
+        timeouts: Timeouts,
+    ) -> None:
+        self._asce = asce
+        self._ae = ae
+        self._channel = channel
+        self._closing = closing
+        self._adopt = adopt
+        self._clock = clock
+        self._timeouts = timeouts
+        # Fires with the association; hence Any.
+        self._established: defer.Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+        self._verdict: defer.Deferred[None] | None = None  # of on_association_request
+
+    # -- requestor ---------------------------------------------------------------------------------
+
+    def established(self) -> defer.Deferred[Any]:
+        """See :meth:`Association.established`."""
+
+        def cancel(_: defer.Deferred[Any]) -> None:
+            self._established = None
+            self._closing.abort()
+
+        self._established = defer.Deferred(cancel)
+        return self._established
+
+    def await_answer(self) -> None:
+        """The request goes out now; its answer has ``timeouts.associate`` to come."""
+        seconds = self._timeouts.associate
+        self._timer = self._clock.callLater(seconds, self._closing.time_out, "associate", seconds)
+
+    def confirm(self, request: AAssociateRQ, answer: AAssociateAC) -> None:
+        """A-ASSOCIATE-AC came."""
+        self._stop_timer()
+        try:
+            agreed = negotiation.confirmed(request, answer)
+        except PDUProcessingError as error:
+            self._channel.dul.invalid(error)
+            return
+        except AssociationError as error:
+            self._closing.end(error)
+            self._channel.abort()
+            return
+        self._adopt(agreed)
+        self._closing.opened()
+        self._closing.established(watch_idle=False)
+        failure: Failure | None = None
+        try:
+            self._ae.on_association_response(answer)
+        except Exception:  # whatever a hook raises is for whoever asked for the association
+            failure = Failure()
+        waiting, self._established = self._established, None
+        if failure is not None:
+            self._closing.abort()
+        if waiting is not None:
+            waiting.callback(failure or self._asce)
+
+    # -- acceptor ----------------------------------------------------------------------------------
+
+    def decide(self, request: AAssociateRQ) -> None:
+        """A-ASSOCIATE-RQ came (Sta3): accept it, reject it, or abort."""
+        defer.Deferred.fromCoroutine(self._decide(request)).addErrback(self._decision_failed)
+
+    async def _decide(self, request: AAssociateRQ) -> None:
+        dul = self._channel.dul
+        try:
+            negotiation.check_context_ids(request)
+        except PDUProcessingError as error:
+            dul.invalid(error)
+            return
+        rejection = self._ae.reject_reason(self._asce, request)
+        if rejection is None:
+            rejection = await self._ask(request)
+            if self._closing.error is not None:
+                return  # the peer went away meanwhile
+        if rejection is not None:
+            self._reject(rejection)
+            return
+        agreed = negotiation.answer(
+            request,
+            offers=self._ae.offer,
+            window=self._ae.window,
+            receive_limit=dul.machine.receive_limit,
+            extended=partial(self._ae.answer_extended, self._asce),
+        )
+        self._adopt(agreed)
+        self._closing.opened()
+        self._log.info(
+            "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
+            peer=self._asce.peer_title,
+            address=self._asce.peer_address,
+            called=printable(self._asce.called_ae_title),
+            accepted=len(agreed.contexts),
+            proposed=len(agreed.answer.presentation_contexts),
+        )
+        dul.accept(agreed.answer)
+        self._closing.established(watch_idle=True)
+
+    async def _ask(self, request: AAssociateRQ) -> AAssociateRJ | None:
+        """The verdict of the AE: None, or why it rejects."""
+        try:
+            verdict = self._ae.on_association_request(self._asce, request)
+            if verdict is not None:
+                self._verdict = defer.ensureDeferred(verdict)  # type: ignore[arg-type]
+                await self._verdict
+        except AssociationRejectedError as error:
+            return AAssociateRJ(error.result, error.source, error.diagnostic)
+        return None
+
+    def _reject(self, rejection: AAssociateRJ) -> None:
+        error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
+        self._log.info(
+            "association from {peer} at {address} to {called}: {error}",
+            peer=self._asce.peer_title,
+            address=self._asce.peer_address,
+            called=printable(self._asce.called_ae_title),
+            error=error,
+        )
+        self._closing.end(error)
+        self._channel.dul.reject(rejection)
+
+    def _decision_failed(self, failure: Failure) -> None:
+        if self._closing.error is None:
+            self._log.failure("on_association_request failed", failure)
+            self._reject(AAssociateRJ(2, 1, 1))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def end(self, error: NetDICOMError) -> None:
+        """The association is over, perhaps before it was open."""
+        self._stop_timer()
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None:
+            # From a fresh turn: a coroutine can be cancelled only while it waits.
+            self._clock.callLater(0, verdict.cancel)
+        established, self._established = self._established, None
+        if established is not None:
+            established.errback(error)
