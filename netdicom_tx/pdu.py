@@ -42,6 +42,7 @@ from .userdataitems import (
 )
 
 __all__ = [
+    "MAXIMUM_CONTEXT_ITEMS",
     "MAXIMUM_CONTROL_PDU_LENGTH",
     "PDU",
     "AAbort",
@@ -58,9 +59,11 @@ __all__ = [
     "check_ae_title",
 ]
 
-# Octets in the variable field of any PDU but P-DATA-TF. 128 contexts with 4000 transfer syntaxes
-# each would be 30 MB; what real peers send is below 64 KiB.
-MAXIMUM_CONTROL_PDU_LENGTH = 1 << 20
+#: The default of the most octets in the variable field of an A-ASSOCIATE-RQ or -AC. A request with
+#: every transfer syntax of PS3.6 in each of 128 contexts, as a C-GET may send it, has 230 KiB.
+MAXIMUM_CONTROL_PDU_LENGTH = 1 << 18
+#: The most sub-items of all presentation contexts together: twice as many as such a request has.
+MAXIMUM_CONTEXT_ITEMS = 1 << 14
 
 _HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
@@ -143,7 +146,7 @@ class PresentationContextRQ:
         return encode_item(_CONTEXT_RQ, bytes((self.context_id, 0, 0, 0)) + body)
 
     @classmethod
-    def decode(cls, body: bytes) -> PresentationContextRQ:
+    def decode(cls, body: bytes, most: int = MAXIMUM_CONTEXT_ITEMS) -> PresentationContextRQ:
         if len(body) < 4:
             raise PDUProcessingError(
                 f"presentation context (20H): expected 4 octets or more, got {len(body)}"
@@ -151,7 +154,7 @@ class PresentationContextRQ:
         abstract: list[str] = []
         transfer: list[str] = []
         unknown: list[UnknownItem] = []
-        for kind, _, data in split_items(body[4:], "presentation context (20H)"):
+        for kind, _, data in split_items(body[4:], "presentation context (20H)", most):
             if kind == _ABSTRACT_SYNTAX:
                 abstract.append(decode_uid(data))
             elif kind == _TRANSFER_SYNTAX:
@@ -197,7 +200,9 @@ class PresentationContextAC:
             return cls(body[0], body[2])
         syntaxes = [
             decode_uid(data)
-            for kind, _, data in split_items(body[4:], "presentation context (21H)")
+            for kind, _, data in split_items(
+                body[4:], "presentation context (21H)", MAXIMUM_CONTEXT_ITEMS
+            )
             if kind == _TRANSFER_SYNTAX
         ]
         if len(syntaxes) != 1:
@@ -292,9 +297,7 @@ class AAssociateRQ(_Associate):
         return cls(
             called_ae_title=_unpad(titles[:16]),
             calling_ae_title=_unpad(titles[16:32]),
-            presentation_contexts=tuple(
-                PresentationContextRQ.decode(data) for data in items[_CONTEXT_RQ]
-            ),
+            presentation_contexts=_decode_contexts(items[_CONTEXT_RQ]),
             user_information=decode_user_data(b"".join(items[_USER_INFORMATION])),
             application_context=decode_uid(items[_APPLICATION_CONTEXT][0]),
             protocol_version=version,
@@ -371,6 +374,16 @@ def _encode_associate(
         )
     )
     return _HEADER.pack(pdu_type, len(body)) + body
+
+
+def _decode_contexts(bodies: list[bytes]) -> tuple[PresentationContextRQ, ...]:
+    contexts: list[PresentationContextRQ] = []
+    left = MAXIMUM_CONTEXT_ITEMS
+    for body in bodies:
+        context = PresentationContextRQ.decode(body, left)
+        contexts.append(context)
+        left -= 1 + len(context.transfer_syntaxes) + len(context.unknown_items)
+    return tuple(contexts)
 
 
 class _Items(dict[int, list[bytes]]):
@@ -495,10 +508,7 @@ _CONTROL_PDUS = {
     for pdu in (AAssociateRQ, AAssociateAC, AAssociateRJ, AReleaseRQ, AReleaseRP, AAbort)
 }
 _P_DATA_TF = 0x04
-# The least and the most octets in the variable field of each (PS3.8 Tables 9-11 to 9-26).
-_LENGTHS = dict.fromkeys(_CONTROL_PDUS, (4, 4)) | dict.fromkeys(
-    (AAssociateRQ.PDU_TYPE, AAssociateAC.PDU_TYPE), (_ASSOCIATE.size, MAXIMUM_CONTROL_PDU_LENGTH)
-)
+_ASSOCIATE_PDUS = (AAssociateRQ.PDU_TYPE, AAssociateAC.PDU_TYPE)
 
 
 class Fragment(NamedTuple):
@@ -521,13 +531,14 @@ class PDUReader:
     """Turns a byte stream, cut anywhere, into PDUs and fragments.
 
     P-DATA-TF is handed on while its bytes arrive and is never held whole. Any other PDU is
-    collected, up to :data:`MAXIMUM_CONTROL_PDU_LENGTH`; a longer one is refused from its six-octet
-    header. A peer's mistake raises :class:`PDUProcessingError` from the iterator, with the reason
-    for the A-ABORT. The reader is then finished and yields no more.
+    collected, up to a limit; a longer one is refused from its six-octet header. A peer's mistake
+    raises :class:`PDUProcessingError` from the iterator, with the reason for the A-ABORT. The reader
+    is then finished and yields no more.
 
     Args:
         receive_limit: The most octets that we admit in the variable field of a P-DATA-TF; 0 means
             no limit.
+        associate_limit: The most octets that we admit in the variable field of an A-ASSOCIATE PDU.
     """
 
     __slots__ = (
@@ -539,11 +550,15 @@ class PDUReader:
         "_pdu_left",
         "_pdu_type",
         "_pdv_left",
+        "associate_limit",
         "receive_limit",
     )
 
-    def __init__(self, receive_limit: int = 0) -> None:
+    def __init__(
+        self, receive_limit: int = 0, associate_limit: int = MAXIMUM_CONTROL_PDU_LENGTH
+    ) -> None:
         self.receive_limit = receive_limit
+        self.associate_limit = associate_limit
         self._held = bytearray()  # a header or a control PDU, incomplete
         self._need = 6  # octets until _held is complete
         self._pdu_type = 0  # 0: between PDUs
@@ -557,6 +572,18 @@ class PDUReader:
     def is_between_pdus(self) -> bool:
         """Whether the stream could end here without cutting a PDU off."""
         return not self._pdu_type and not self._held
+
+    @property
+    def titles(self) -> tuple[str, str] | None:
+        """The called and the calling AE title of an A-ASSOCIATE-RQ that has not come whole.
+
+        They are in the first 74 octets, so they are known long before the request is. None without
+        a request, and when the request has been handed on.
+        """
+        if self._pdu_type != AAssociateRQ.PDU_TYPE or len(self._held) < _ASSOCIATE.size:
+            return None
+        _, _, called, calling, _ = _ASSOCIATE.unpack_from(self._held)
+        return _unpad(called), _unpad(calling)
 
     def feed(self, data: bytes) -> Iterator[PDU | Fragment]:
         """Read the next bytes of the stream. This is lazy: take everything before feeding more.
@@ -624,8 +651,11 @@ class PDUReader:
                 )
             self._pdu_left = length
             self._need = 6
-        elif pdu_type in _LENGTHS:
-            least, most = _LENGTHS[pdu_type]
+        elif pdu_type in _CONTROL_PDUS:
+            # PS3.8 Tables 9-11 to 9-26.
+            least, most = 4, 4
+            if pdu_type in _ASSOCIATE_PDUS:
+                least, most = _ASSOCIATE.size, self.associate_limit
             if not least <= length <= most:
                 raise PDUProcessingError(
                     f"PDU type {pdu_type:02X}H of {length} octets; expected {least} to {most}"

@@ -21,6 +21,7 @@ from enum import Enum
 from .exceptions import AbortReason, AbortSource, LocalProtocolError, PDUProcessingError
 from .fsm import ACTIONS, TRANSITIONS, Event, State, Step
 from .pdu import (
+    MAXIMUM_CONTROL_PDU_LENGTH,
     AAbort,
     AAssociateAC,
     AAssociateRJ,
@@ -134,11 +135,18 @@ class UpperLayer:
         is_requestor: Whether this side is the requestor of the association, which decides about
             release collisions.
         receive_limit: The most octets that we admit in a P-DATA-TF; 0 means no limit.
+        associate_limit: The most octets that we admit in an A-ASSOCIATE PDU.
     """
 
-    def __init__(self, *, is_requestor: bool, receive_limit: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        is_requestor: bool,
+        receive_limit: int = 0,
+        associate_limit: int = MAXIMUM_CONTROL_PDU_LENGTH,
+    ) -> None:
         self.is_requestor = is_requestor
-        self._reader = PDUReader(receive_limit)
+        self._reader = PDUReader(receive_limit, associate_limit)
         self._state = State.Sta1
         # One side has closed the transport: whatever it still reports is ignored.
         self._is_over = False
@@ -153,6 +161,11 @@ class UpperLayer:
     def receive_limit(self) -> int:
         """The most octets that we admit in a P-DATA-TF; 0 means no limit."""
         return self._reader.receive_limit
+
+    @property
+    def titles(self) -> tuple[str, str] | None:
+        """The called and the calling AE title, while an A-ASSOCIATE-RQ is arriving."""
+        return self._reader.titles
 
     @property
     def is_established(self) -> bool:

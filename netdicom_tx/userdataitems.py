@@ -32,6 +32,7 @@ from typing import ClassVar
 from .exceptions import LocalProtocolError, PDUProcessingError, printable
 
 __all__ = [
+    "MAXIMUM_ITEMS",
     "AsynchronousOperationsWindow",
     "ImplementationClassUID",
     "ImplementationVersionName",
@@ -47,6 +48,10 @@ __all__ = [
     "decode_user_data",
     "split_items",
 ]
+
+#: Sub-items of user information, and items of an A-ASSOCIATE PDU, at most. A requestor that sends a
+#: role selection, an extended and a common extended negotiation for each of 128 SOP classes has 390.
+MAXIMUM_ITEMS = 1024
 
 _HEAD = struct.Struct(">BxH")
 _U16 = struct.Struct(">H")
@@ -78,14 +83,23 @@ def check_text(what: str, *texts: str) -> None:
             )
 
 
-def split_items(data: bytes, where: str) -> Iterator[tuple[int, int, bytes]]:
+def split_items(
+    data: bytes, where: str, most: int = MAXIMUM_ITEMS
+) -> Iterator[tuple[int, int, bytes]]:
     """Cut a run of items into (type, second byte, body).
 
+    Args:
+        where: The name of what holds the items, for error messages.
+        most: How many items the run may have, so that a flood of small ones costs little.
+
     Raises:
-        PDUProcessingError: An item is longer than what is left of the run.
+        PDUProcessingError: An item is longer than what is left of the run, or there are too many.
     """
-    offset, end = 0, len(data)
+    offset, end, count = 0, len(data), 0
     while offset < end:
+        if count == most:
+            raise PDUProcessingError(f"{where} has more than {most} items")
+        count += 1
         if end - offset < 4:
             raise PDUProcessingError(f"{end - offset} stray octets after the last item of {where}")
         item_type, length = _HEAD.unpack_from(data, offset)
@@ -294,8 +308,13 @@ class SOPClassCommonExtendedNegotiation:
         sop_class, end = _counted(body, 0, what)
         service, end = _counted(body, end, what)
         related, end = _counted(body, end, what)
-        uids, offset = [], 0
+        uids: list[str] = []
+        offset = 0
         while offset < len(related):
+            if len(uids) >= MAXIMUM_ITEMS:
+                raise PDUProcessingError(
+                    f"{what} has more than {MAXIMUM_ITEMS} related SOP classes"
+                )
             uid, offset = _counted(related, offset, what)
             uids.append(decode_uid(uid))
         return cls(decode_uid(sop_class), decode_uid(service), tuple(uids), version, body[end:])

@@ -32,6 +32,7 @@ from netdicom_tx.pdu import (
     PresentationContextRQ,
     check_ae_title,
 )
+from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
@@ -547,7 +548,7 @@ WRONG = {
     "type 0": (b"\0\0\0\0\0\4abcd", 1, "type 00H"),
     "HTTP": (b"GET / HTTP/1.1\r\n", 1, "looks like HTTP"),
     "TLS": (b"\x16\x03\x01\x02\0\x01\0\x01", 1, "TLS on a port without TLS"),
-    "huge associate": (b"\1\0\0\x10\0\1", 6, "1048577 octets; expected 68 to 1048576"),
+    "huge associate": (b"\1\0\0\x10\0\1", 6, "1048577 octets; expected 68 to 262144"),
     "huge abort": (b"\7\0\xff\xff\xff\xff", 6, "4294967295 octets"),
     "release of 0": (b"\5\0\0\0\0\0", 6, "0 octets; expected 4"),
     "release of 5": (b"\5\0\0\0\0\5", 6, "05H of 5 octets; expected 4 to 4"),
@@ -831,12 +832,98 @@ def test_a_control_pdu_that_comes_octet_by_octet_is_not_copied_again_and_again()
 
 
 def test_the_largest_control_pdu_is_read():
-    """Below the bound a request is served: 128 contexts with many transfer syntaxes."""
-    filler = UnknownItem(0xF0, bytes(0xFFFF - 4)).encode()
-    data = associate(APPLICATION_CONTEXT, filler * 15)
-    assert len(data) < MAXIMUM_CONTROL_PDU_LENGTH
+    """The bound is about the variable field, and another one can be given."""
+    for limit in (MAXIMUM_CONTROL_PDU_LENGTH, 1 << 20):
+        frame = len(associate(APPLICATION_CONTEXT)) - 6
+        fillers, rest = divmod(limit - frame, 0xF000)
+        items = [UnknownItem(0xF0, bytes(0xF000 - 4)).encode()] * fillers
+        items.append(UnknownItem(0xF0, bytes(rest - 4)).encode())
+        data = associate(APPLICATION_CONTEXT, *items)
+        assert len(data) == limit + 6
+        (request,) = PDUReader(associate_limit=limit).feed(data)
+        assert len(request.unknown_items) == fillers + 1
+        with pytest.raises(PDUProcessingError, match=f"expected 68 to {limit - 1}"):
+            list(PDUReader(associate_limit=limit - 1).feed(data))
+
+
+def item(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(body)) + body
+
+
+MANY = {
+    "transfer syntaxes": (
+        associate(
+            APPLICATION_CONTEXT,
+            *[item(0x20, b"\1\0\0\0" + ABSTRACT + item(0x40, b"") * 4000)] * 5,
+        ),
+        r"presentation context \(20H\) has more than 380 items",
+    ),
+    "unknown sub-items": (
+        associate(
+            APPLICATION_CONTEXT,
+            *[item(0x20, b"\1\0\0\0" + ABSTRACT + TRANSFER + item(0x99, b"") * 4000)] * 5,
+        ),
+        r"presentation context \(20H\) has more than 376 items",
+    ),
+    "items": (
+        associate(APPLICATION_CONTEXT, item(0x99, b"") * 1024),
+        "A-ASSOCIATE-RQ has more than 1024 items",
+    ),
+    "user items": (
+        associate(APPLICATION_CONTEXT, item(0x50, item(0x77, b"") * 1025)),
+        r"user information \(50H\) has more than 1024 items",
+    ),
+    "related SOP classes": (
+        associate(
+            APPLICATION_CONTEXT,
+            item(0x50, item(0x57, struct.pack(">HHH", 0, 0, 2050) + bytes(2050))),
+        ),
+        r"\(57H\) has more than 1024 related SOP classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_too_many_small_items_are_refused(what):
+    """1 MiB of items of 4 octets cost a second before anybody had looked at the AE titles."""
+    data, words = MANY[what]
+    with pytest.raises(PDUProcessingError, match=words) as caught:
+        read(data)
+    assert caught.value.abort_reason == 6
+
+
+def test_as_many_items_as_the_standard_has_room_for_are_read():
+    """PS3.8 9.3.2.2 and PS3.7 D.3.3: 128 contexts with every transfer syntax, each class with all its items."""
+    syntaxes = b"".join(item(0x40, each.encode()) for each in ALL_TRANSFER_SYNTAXES)
+    contexts = [item(0x20, bytes((2 * n + 1, 0, 0, 0)) + ABSTRACT + syntaxes) for n in range(128)]
+    classes = [uid.encode() for uid in STORAGE_SOP_CLASSES[:128]]
+    sized = [struct.pack(">H", len(uid)) + uid for uid in classes]
+    user = [
+        encoded
+        for uid in sized
+        for encoded in (
+            item(0x54, uid + b"\1\1"),
+            item(0x56, uid + b"\1"),
+            item(0x57, uid + uid + bytes(2)),
+        )
+    ]
+    data = associate(APPLICATION_CONTEXT, *contexts, item(0x50, b"".join(user)))
     (request,) = read(data)
-    assert len(request.unknown_items) == 15
+    assert len(request.presentation_contexts) == 128
+    assert len(request.user_information) == 3 * 128
+
+
+def test_the_titles_are_known_from_the_first_74_octets():
+    """PS3.8 Table 9-11: they stand before the items, so a caller may be refused for its title."""
+    reader = PDUReader()
+    data = REQUEST.encode()
+    assert reader.titles is None
+    assert list(reader.feed(data[:73])) == []
+    assert reader.titles is None
+    assert list(reader.feed(data[73:74])) == []
+    assert reader.titles == (REQUEST.called_ae_title, REQUEST.calling_ae_title)
+    assert len(list(reader.feed(data[74:]))) == 1
+    assert reader.titles is None
 
 
 def test_a_request_does_not_show_what_its_reserved_octets_hold():
