@@ -18,6 +18,7 @@ from .pdu import Fragment
 
 __all__ = [
     "COMMAND_SET_LIMIT",
+    "EMPTY_PDV_LIMIT",
     "LARGEST_PDU",
     "DataSetSink",
     "MessageReader",
@@ -28,6 +29,10 @@ __all__ = [
 
 # The most octets of a command set; the largest in use, with long UIDs and lists, are below 2 KiB.
 COMMAND_SET_LIMIT = 1 << 16
+
+#: The most PDVs without a value in a message. PS3.8 Annex E admits them, and each costs as much as a
+#: full one; a flood of them is an attack.
+EMPTY_PDV_LIMIT = 64
 
 # The most octets in the variable field of a P-DATA-TF that we send, whatever the peer admits.
 # 131072: the largest PDU that DCMTK handles (ASC_MAXIMUMPDUSIZE).
@@ -168,7 +173,15 @@ class MessageReader:
             and the message when the command set that announces the data set is complete.
     """
 
-    __slots__ = ("_command", "_context_id", "_contexts", "_message", "_open_sink", "_sink")
+    __slots__ = (
+        "_command",
+        "_context_id",
+        "_contexts",
+        "_empty",
+        "_message",
+        "_open_sink",
+        "_sink",
+    )
 
     def __init__(
         self, contexts: Container[int], open_sink: Callable[[int, Message], DataSetSink]
@@ -177,6 +190,7 @@ class MessageReader:
         self._open_sink = open_sink
         self._command = bytearray()
         self._context_id = _BETWEEN_MESSAGES
+        self._empty = 0  # PDVs of this message without a value
         self._message: Message | None = None  # its data set is arriving
         self._sink: DataSetSink | None = None
 
@@ -203,6 +217,8 @@ class MessageReader:
         context_id, is_command, is_last, data = piece
         if context_id != self._context_id:
             self._begin(context_id)
+        if not data and not is_last:
+            self._count_empty(context_id)
         if self._message is None:
             if not is_command:
                 raise DIMSEProcessingError(
@@ -251,3 +267,11 @@ class MessageReader:
                 AbortReason.UNEXPECTED_PARAMETER,
             )
         self._context_id = context_id
+        self._empty = 0
+
+    def _count_empty(self, context_id: int) -> None:
+        self._empty += 1
+        if self._empty > EMPTY_PDV_LIMIT:
+            raise DIMSEProcessingError(
+                f"more than {EMPTY_PDV_LIMIT} PDVs without a value in a message on context {context_id}"
+            )

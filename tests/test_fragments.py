@@ -25,6 +25,7 @@ from netdicom_tx.dimsemessages import (
 from netdicom_tx.exceptions import DIMSEProcessingError, LocalProtocolError
 from netdicom_tx.fragments import (
     COMMAND_SET_LIMIT,
+    EMPTY_PDV_LIMIT,
     LARGEST_PDU,
     MessageReader,
     fragment,
@@ -416,9 +417,9 @@ def test_a_command_set_may_fill_its_limit():
 
 
 def test_an_endless_command_set_does_not_fill_memory():
-    """Fragments without an end stop at the bound, empty ones cost nothing at all."""
+    """Fragments without an end stop at the bound."""
     under_test = reader()
-    for _ in range(1000):
+    for _ in range(EMPTY_PDV_LIMIT):
         assert under_test.receive(Fragment(1, True, False, b"")) is None
     endless = (Fragment(1, True, False, bytes(4096)) for _ in range(10_000))
     tracemalloc.start()
@@ -429,6 +430,30 @@ def test_an_endless_command_set_does_not_fill_memory():
     finally:
         tracemalloc.stop()
     assert peak < 4 * COMMAND_SET_LIMIT
+
+
+@pytest.mark.parametrize("part", ["command set", "data set"])
+def test_a_flood_of_pdvs_without_a_value_is_refused(part):
+    """PS3.8 Annex E admits some; each costs what a full one costs, and brings nothing."""
+    under_test = reader()
+    is_command = part == "command set"
+    if not is_command:
+        under_test.receive(Fragment(1, True, True, encode_command(store(b"ab"))))
+    empty = Fragment(1, is_command, False, b"")
+    for _ in range(EMPTY_PDV_LIMIT):
+        assert under_test.receive(empty) is None
+    with pytest.raises(DIMSEProcessingError, match="more than 64 PDVs without a value") as caught:
+        under_test.receive(empty)
+    assert caught.value.abort_reason == 6
+
+
+def test_each_message_may_have_pdvs_without_a_value():
+    """The bound is for a message; a long association is not punished for them."""
+    under_test = reader()
+    for _ in range(100):
+        for _ in range(EMPTY_PDV_LIMIT):
+            assert under_test.receive(Fragment(1, True, False, b"")) is None
+        assert under_test.receive(Fragment(1, True, True, encode_command(ECHO))) == (1, ECHO, None)
 
 
 @given(
