@@ -183,7 +183,7 @@ def procedure_step() -> str:
 
 def limits() -> str:
     """Bounds that are constants of the package."""
-    from netdicom_tx import asceprovider, dulprovider, fragments, requests
+    from netdicom_tx import asceprovider, dulprovider, fragments, pdu, requests, userdataitems
     from netdicom_tx.archive.encoded import walk as header
     from netdicom_tx.archive.index import record
     from netdicom_tx.archive.query import identifiers
@@ -195,6 +195,26 @@ def limits() -> str:
             (
                 "P-DATA-TF received",
                 f"{dulprovider.RECEIVE_LIMIT} octets by default, `max_pdu_length`",
+                "A-ABORT",
+            ),
+            (
+                "A-ASSOCIATE-RQ and -AC",
+                f"{pdu.MAXIMUM_CONTROL_PDU_LENGTH // kilo} KiB",
+                "A-ABORT",
+            ),
+            (
+                "items of an A-ASSOCIATE PDU, and of its user information",
+                str(userdataitems.MAXIMUM_ITEMS),
+                "A-ABORT",
+            ),
+            (
+                "sub-items of all presentation contexts together",
+                str(pdu.MAXIMUM_CONTEXT_ITEMS),
+                "A-ABORT",
+            ),
+            (
+                "PDVs without a value in a message",
+                str(fragments.EMPTY_PDV_LIMIT),
                 "A-ABORT",
             ),
             ("command set", f"{fragments.COMMAND_SET_LIMIT // kilo} KiB", "A-ABORT"),

@@ -37,10 +37,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .exceptions import LocalProtocolError
-from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
 from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare
 
 __all__ = [
+    "OUTPUTS_PER_TURN",
     "READ_BUFFER",
     "RECEIVE_LIMIT",
     "TURN",
@@ -66,6 +67,10 @@ del _warm_up
 #: The octets of PDUs that are written in one turn and in one system call. A CT image fits, so that
 #: its transfer costs one turn of the reactor.
 TURN = 3 << 18
+
+#: How many outputs of the machine are performed in one turn of the reactor. 1 MiB of large PDVs makes
+#: a hundred of them; 1 MiB of tiny ones would take a second, and hold up every other association.
+OUTPUTS_PER_TURN = 1000
 
 #: The default of the maximum length that we advertise, in octets. PDUs are not buffered, so a large
 #: one costs nothing, and peers that send as much as is admitted need fewer headers.
@@ -206,6 +211,14 @@ class DULProtocol(Protocol):
         self._artim: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._stall: IDelayedCall | None = None
+        # What was received and has not been performed: the rest of a segment, and later segments.
+        self._outputs: Iterator[Output] | None = None
+        self._segments: deque[bytes] = deque()
+        self._is_performing_input = False
+        self._next_turn: IDelayedCall | None = None
+        self._is_paused = False  # by the user
+        self._is_dropped = False
+        self._lost: Failure | None = None  # the transport, with input still to be performed
         self._queue: deque[_Outgoing] = deque()
         self._is_pumping = False
         self._is_congested = False
@@ -245,12 +258,62 @@ class DULProtocol(Protocol):
         # sender with Nagle's algorithm on (DCMTK's as shipped) would wait for our acknowledgement.
         if self._quickack is not None:
             self._quickack()
-        self._perform(self.machine.receive_data(data))
+        self._segments.append(data)
+        if self._next_turn is None and not self._is_performing_input:
+            self._perform_input()
+
+    def _perform_input(self) -> bool:
+        """Perform what was received, up to a turn's worth; the transport waits for the rest.
+
+        Returns:
+            Whether it was all.
+        """
+        left = OUTPUTS_PER_TURN
+        self._is_performing_input = True
+        try:
+            while left and (self._outputs is not None or self._segments):
+                if self._outputs is None:
+                    self._outputs = self.machine.receive_data(self._segments.popleft())
+                for output in self._outputs:
+                    self._perform_output(output)
+                    left -= 1
+                    if not left:
+                        break
+                else:
+                    self._outputs = None
+        finally:
+            self._is_performing_input = False
         if self._queue and not self.machine.may_send_data:
             self._drop_queue()
+        if left:
+            return True
+        assert self.transport is not None
+        self.transport.pauseProducing()  # type: ignore[attr-defined]  # an IPushProducer
+        self._next_turn = self._clock.callLater(0, self._perform_more_input)
+        return False
+
+    def _perform_more_input(self) -> None:
+        self._next_turn = None
+        try:
+            if not self._perform_input():
+                return
+        except Exception:  # as Twisted does it for an exception of dataReceived
+            self._log.failure("what the peer sent could not be handled; the connection is dropped")
+            self.abort_transport()
+        if self._lost is not None:
+            self._end(self._lost)
+        elif not (self._is_paused or self._is_dropped):
+            assert self.transport is not None
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        for call in (self._artim, self._closing, self._stall):
+        if self._next_turn is not None and (self._outputs is not None or self._segments):
+            self._lost = reason  # what came before counts
+        else:
+            self._end(reason)
+
+    def _end(self, reason: Failure) -> None:
+        for call in (self._artim, self._closing, self._stall, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
         self._perform(self.machine.transport_closed(reason.getErrorMessage()))
@@ -261,20 +324,23 @@ class DULProtocol(Protocol):
 
     def _perform(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
-            match output:
-                case Indicate(what):
-                    self._user.indicated(what)
-                case Send(data):
-                    assert self.transport is not None
-                    self.transport.write(b"".join(data))
-                case _Bare.StartARTIM:
-                    self._stop_artim()
-                    self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
-                case _Bare.StopARTIM:
-                    self._stop_artim()
-                # The endpoint has performed OpenTransport when there is a protocol.
-                case _Bare.CloseTransport:  # pragma: no branch
-                    self._close()
+            self._perform_output(output)
+
+    def _perform_output(self, output: Output) -> None:
+        match output:
+            case Indicate(what):
+                self._user.indicated(what)
+            case Send(data):
+                assert self.transport is not None
+                self.transport.write(b"".join(data))
+            case _Bare.StartARTIM:
+                self._stop_artim()
+                self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
+            case _Bare.StopARTIM:
+                self._stop_artim()
+            # The endpoint has performed OpenTransport when there is a protocol.
+            case _Bare.CloseTransport:  # pragma: no branch
+                self._close()
 
     def _stop_artim(self) -> None:
         if self._artim is not None and self._artim.active():
@@ -301,7 +367,10 @@ class DULProtocol(Protocol):
         self.transport.loseConnection()
 
     def abort_transport(self) -> None:
-        """Drop the connection, and whatever is still unsent."""
+        """Drop the connection, with whatever is unsent or received and not performed."""
+        self._outputs = None
+        self._segments.clear()
+        self._is_dropped = True
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # an ITCPTransport
 
@@ -337,14 +406,17 @@ class DULProtocol(Protocol):
 
     def pause_reading(self) -> None:
         """Read nothing more, so that the peer must wait."""
+        self._is_paused = True
         if self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]  # an IPushProducer
 
     def resume_reading(self) -> None:
         """Go on reading."""
+        self._is_paused = False
         if self.transport is not None and not self.machine.is_over:
             self.last_received = self._clock.seconds()
-            self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
+            if self._next_turn is None:
+                self.transport.resumeProducing()  # type: ignore[attr-defined]  # an IPushProducer
 
     # -- messages out --------------------------------------------------------------------------
 
@@ -504,6 +576,7 @@ class DULAcceptorFactory(Factory):
             association.
         clock: The clock of all waits.
         receive_limit: The most octets that we admit in a P-DATA-TF; 0 means no limit.
+        associate_limit: The most octets that we admit in an A-ASSOCIATE-RQ.
         timeouts: The timeouts of the connections to come.
     """
 
@@ -515,16 +588,22 @@ class DULAcceptorFactory(Factory):
         *,
         clock: IReactorTime,
         receive_limit: int = RECEIVE_LIMIT,
+        associate_limit: int = MAXIMUM_CONTROL_PDU_LENGTH,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._make_user = make_user
         self._clock = clock
         self.receive_limit = receive_limit
+        self.associate_limit = associate_limit
         self.timeouts = timeouts or Timeouts()
 
     def buildProtocol(self, addr: IAddress | None) -> DULProtocol:
         protocol = DULProtocol(
-            UpperLayer(is_requestor=False, receive_limit=self.receive_limit),
+            UpperLayer(
+                is_requestor=False,
+                receive_limit=self.receive_limit,
+                associate_limit=self.associate_limit,
+            ),
             self._make_user(),
             clock=self._clock,
             timeouts=self.timeouts,

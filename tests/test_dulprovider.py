@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import dulprovider
 from netdicom_tx.dulprovider import (
+    OUTPUTS_PER_TURN,
     READ_BUFFER,
     RECEIVE_LIMIT,
     TURN,
@@ -48,6 +49,7 @@ from support.doubles import (
     message,
     p_data,
     pdu,
+    pdv,
     request,
     store_rq,
 )
@@ -180,6 +182,148 @@ def conversation() -> tuple[DULProtocol, User, RawPeer, Clock]:
 def pdus(octets: int, count: int = 1) -> Iterator[bytes | bytearray]:
     """P-DATA-TF PDUs of a C-STORE-RQ with a data set of that size."""
     return fragment(store_rq(data=bytes(octets)), context_id=3, limit=16384 + 6)
+
+
+# -- more input than a turn is for ----------------------------------------------------------------------
+
+
+def flood(count: int) -> bytes:
+    """A segment of PDVs with one octet each; the last octet counts them up."""
+    return pdu(DATA, b"".join(pdv(3, 0, bytes((n % 251,))) for n in range(count)))
+
+
+def next_turn(side: Side) -> None:
+    """One turn of the reactor; ``Clock.advance`` runs what is due in it, too."""
+    (call,) = (each for each in side.clock.getDelayedCalls() if not each.getTime())
+    run, arguments = call.func, call.args
+    call.cancel()
+    run(*arguments)
+
+
+def octets_of(events: list[Any]) -> bytes:
+    return b"".join(bytes(each.data) for each in events)
+
+
+def test_a_flood_of_tiny_pdvs_is_performed_in_turns():
+    """1 MiB of them in one turn would hold up all other associations for a second."""
+    side = established()
+    side.dul.dataReceived(flood(2500))
+    seen = []
+    for expected in (OUTPUTS_PER_TURN, OUTPUTS_PER_TURN, 500):
+        seen += (now := side.user.take())
+        assert len(now) == expected
+        assert side.transport.producerState == ("producing" if expected == 500 else "paused")
+        if expected > 500:
+            next_turn(side)
+    assert octets_of(seen) == bytes(n % 251 for n in range(2500))
+    assert side.user.take() == []
+
+
+def test_what_comes_meanwhile_stands_behind_it():
+    """A transport may deliver what it had read when it was paused; TLS does."""
+    side = established()
+    side.dul.dataReceived(flood(OUTPUTS_PER_TURN + 1))
+    side.dul.dataReceived(pdu(DATA, pdv(3, 2, b"last")))
+    side.clock.advance(0)
+    events = side.user.take()
+    assert len(events) == OUTPUTS_PER_TURN + 2
+    assert bytes(events[-1].data) == b"last"
+    assert side.transport.producerState == "producing"
+
+
+def test_what_comes_while_an_output_is_performed_stands_behind_it():
+    """A transport in memory may answer at once."""
+    side = established(user := User())
+    echoes = iter([b"second"])
+
+    def answer(what: Indication) -> None:
+        for data in echoes:
+            side.dul.dataReceived(pdu(DATA, pdv(3, 0, data)))
+
+    user._on_indicated = answer
+    side.dul.dataReceived(pdu(DATA, pdv(3, 0, b"first") + pdv(3, 2, b"third")))
+    assert [bytes(each.data) for each in user.take()] == [b"first", b"third", b"second"]
+
+
+@pytest.mark.parametrize("when", ["before", "in the flood"])
+def test_a_user_that_has_paused_stays_paused_behind_a_flood(when):
+    """Only the user knows when its sink takes more."""
+    side = established()
+    if when == "before":
+        side.dul.pause_reading()
+    side.dul.dataReceived(flood(OUTPUTS_PER_TURN + 1))
+    if when == "in the flood":
+        side.dul.pause_reading()
+    side.clock.advance(0)
+    assert side.transport.producerState == "paused"
+    side.dul.resume_reading()
+    assert side.transport.producerState == "producing"
+
+
+def test_a_user_that_resumes_does_not_let_more_in_before_its_turn():
+    side = established()
+    side.dul.dataReceived(flood(OUTPUTS_PER_TURN + 1))
+    side.dul.pause_reading()
+    side.dul.resume_reading()
+    assert side.transport.producerState == "paused"
+    side.clock.advance(0)
+    assert side.transport.producerState == "producing"
+
+
+def test_what_came_before_the_connection_was_lost_counts():
+    """A final response may be in it."""
+    side = established()
+    side.dul.dataReceived(flood(OUTPUTS_PER_TURN + 1))
+    side.lose()
+    assert ConnectionDone not in side.user.take()
+    side.clock.advance(0)
+    fragment_, *rest = side.user.take()
+    assert bytes(fragment_.data) == bytes((OUTPUTS_PER_TURN % 251,))
+    assert [type(each) for each in rest[:-1]] == [TransportClosed]
+    assert rest[-1] is ConnectionDone
+    assert side.clock.getDelayedCalls() == []
+
+
+def test_a_flood_that_fills_the_turn_to_the_output_ends_like_any_other():
+    side = established()
+    side.dul.dataReceived(flood(OUTPUTS_PER_TURN))
+    assert len(side.user.take()) == OUTPUTS_PER_TURN
+    side.clock.advance(0)
+    assert side.transport.producerState == "producing"
+    side.lose()
+    assert side.user.take()[-1] is ConnectionDone
+
+
+def test_an_abort_ends_a_flood():
+    """AA-6: what the peer still says is ignored; and a connection that we drop has no more to say."""
+    side = established()
+    side.dul.dataReceived(flood(3 * OUTPUTS_PER_TURN))
+    side.user.take()
+    side.dul.abort()
+    next_turn(side)
+    assert side.user.take() == []
+    side.dul.abort_transport()
+    side.lose()
+    assert side.user.take()[-1] is ConnectionDone
+    assert side.clock.getDelayedCalls() == []
+
+
+def test_a_user_that_fails_in_a_later_turn_loses_the_connection(failures):
+    """As it does when dataReceived raises: nobody knows in which state the user is."""
+
+    def fail(what: Indication) -> None:
+        if len(user.events) == OUTPUTS_PER_TURN + 1:
+            raise RuntimeError("the user is broken")
+
+    side = established(user := User())
+    user._on_indicated = fail
+    side.dul.dataReceived(flood(3 * OUTPUTS_PER_TURN))
+    side.clock.advance(0)
+    assert failures.texts() == ["the user is broken"]
+    assert side.transport.disconnecting or side.transport.disconnected
+    side.lose()
+    assert user.events[-1] is ConnectionDone
+    assert side.clock.getDelayedCalls() == []
 
 
 # -- establishment and end -----------------------------------------------------------------------------

@@ -389,24 +389,32 @@ def test_case_11_a_length_that_cannot_be_is_aborted_from_the_header(
     assert fresh.abort() == (0, 0)
 
 
-def test_case_12_a_request_of_more_than_1_mib_is_aborted(node: Node):
+def test_case_12_a_request_of_more_than_256_kib_is_aborted(node: Node):
     peer = node.connect()
     with bounded(1 << 18):
         peer.send(pdu(RQ, b"", MAXIMUM_CONTROL_PDU_LENGTH + 1))
         assert peer.abort() == (0, 0)
 
 
-def test_case_12_a_request_of_less_than_1_mib_is_served(node: Node):
+@pytest.mark.parametrize("filler", [0x10, 0x21, 0x50, 0x99], ids="type {:02X}H".format)
+def test_case_12_a_request_of_many_small_items_is_aborted(node: Node, filler: int):
+    """Reading 16,000 items would cost as much as reading none that was wanted."""
+    peer = node.connect()
+    peer.send(associate_rq(*GOOD, *[item(filler, b"")] * 16_000))
+    assert peer.abort() == (0, 0)  # AA-1, because it is not established yet
+
+
+def test_case_12_a_request_of_less_than_256_kib_is_served(node: Node):
     contexts = [
         PresentationContextRQ(
-            2 * n + 1, VERIFICATION, (IMPLICIT, *(f"1.2.{k}" for k in range(800)))
+            2 * n + 1, VERIFICATION, (IMPLICIT, *(f"1.2.840.10008.1.2.4.{k}" for k in range(64)))
         )
-        for n in range(90)
+        for n in range(128)
     ]
     asked = AAssociateRQ(
         called_ae_title="NODE", calling_ae_title="PEER", presentation_contexts=tuple(contexts)
     )
-    assert len(asked.encode()) > 700_000
+    assert 200_000 < len(asked.encode()) < MAXIMUM_CONTROL_PDU_LENGTH
     peer = node.connect()
     peer.send(asked)
     assert peer.kinds() == [AC]
