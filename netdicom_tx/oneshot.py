@@ -333,4 +333,4 @@ def store(
         cast(Iterable[Source | Instance], sources),
         associations=associations,
     )
-    return StoreResults(cast(AsyncGenerator[StoreResult, None], results))
+    return StoreResults(results)

@@ -15,17 +15,13 @@ of failures, C-CANCEL, statuses.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from itertools import islice
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
 
 from pydicom.dataset import Dataset
-from twisted.internet import defer
-from twisted.logger import Logger
 
 from .. import dsutils, statuses
-from ..applicationentity import AE, RemoteAE
+from ..applicationentity import AE
 from ..asceprovider import Association, ResponseStream
 from ..dimsemessages import (
     CFindRQ,
@@ -34,7 +30,7 @@ from ..dimsemessages import (
     Request,
     Response,
 )
-from ..exceptions import ClassNotSupportedError, NetDICOMError, StatusError
+from ..exceptions import LocalProtocolError, StatusError
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
@@ -42,8 +38,8 @@ from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
 from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
-from .sending import StoreResult, store_all
-from .storage import Arrival, Instance, MoveOriginator, Storage, store_instance
+from .storage import Arrival, Instance, Storage
+from .suboperations import got, moved, told
 
 __all__ = [
     "GetStream",
@@ -59,15 +55,9 @@ __all__ = [
     "qr_move_scu",
 ]
 
-_T = TypeVar("_T")
 #: Answers extended negotiation of a SOP class; see :class:`QueryRetrieveFind`.
 Extended = Callable[[Association, SOPClassExtendedNegotiation], bytes | None]
-_Transcode = Callable[[RequestContext, Instance], Any]
-_log = Logger()
 
-# Seconds between Pending responses while a sub-operation takes its time, so that no SCU's timer
-# runs out.
-KEEP_ALIVE = 10.0
 # Instances of a C-GET that wait for their reader, each with an open file.
 _UNREAD_INSTANCES = 8
 
@@ -88,6 +78,21 @@ def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
         return dsutils.decode(msg.data_set, ctx.supported_ts)
     except dsutils.DataSetError as error:
         raise StatusError(0xC000, str(error)) from error
+
+
+def _parts(answer: Any, expected: str) -> Any:
+    """What a hook has returned, when it has as many parts as expected.
+
+    Raises:
+        LocalProtocolError: It is something else.
+    """
+    count = len(expected.split(", "))
+    is_whole = isinstance(answer, tuple | list) and len(answer) == count
+    if not is_whole or not isinstance(answer[-2], int):
+        raise LocalProtocolError(
+            f"a handler returned {type(answer).__name__}; expected ({expected})"
+        )
+    return answer
 
 
 # -- C-FIND -----------------------------------------------------------------------------------------
@@ -269,15 +274,14 @@ class QueryRetrieveMove(MessageDispatcherSCP):
         """Answer C-MOVE."""
         context = RequestContext.of(asce, ctx, msg)
         asked = self.on_move(context, _identifier(ctx, msg), msg.move_destination)
-        remote, number, instances = await settled(asked)
+        remote, number, instances = _parts(await settled(asked), "remote AE, number, instances")
         if remote is None:
             return Status(
                 statuses.C_MOVE_DESTINATION_UNKNOWN,
                 "C-MOVE",
                 f"move destination {msg.move_destination} is not known here",
             )
-        originator = MoveOriginator(asce.calling_ae_title, msg.message_id or 0)
-        return _move(asce, ctx, msg, remote, number, instances, originator)
+        return told(context, number, moved(context, remote, instances))
 
     def on_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
         """Find the destination and the instances; see :meth:`AE.on_receive_move`."""
@@ -289,140 +293,6 @@ class QueryRetrieveMove(MessageDispatcherSCP):
 
 #: Sends what ``AE.on_receive_move`` names to where it says.
 qr_move_scp = QueryRetrieveMove()
-
-
-async def _move(
-    asce: Association,
-    ctx: PContextDef,
-    msg: CMoveRQ,
-    remote: RemoteAE,
-    number: int,
-    instances: Any,
-    originator: MoveOriginator,
-) -> AsyncIterator[Response]:
-    count = _Counters(msg, ctx, number)
-    sources = await _all_of(instances)
-    results = store_all(
-        asce.ae,
-        remote,
-        sources,
-        associations=asce.ae.move_associations,
-        originator=originator,
-    )
-    try:
-        iterator = aiter(results)
-        while True:
-            upcoming = defer.Deferred.fromCoroutine(_next(iterator))
-            async for response in _meanwhile(asce, upcoming, count):
-                yield response
-            result = await upcoming
-            if result is None:
-                break
-            if result.error is not None:
-                _log.warn(
-                    "C-MOVE for {peer} to {destination}: {error}",
-                    peer=asce.peer_title,
-                    destination=remote.ae_title,
-                    error=result.error,
-                )
-            count.add(result)
-            if count.remaining:
-                yield count.pending()
-    finally:
-        await results.aclose()  # type: ignore[attr-defined]  # an async generator
-    yield count.final()
-
-
-async def _next(iterator: AsyncIterator[_T]) -> _T | None:
-    try:
-        return await anext(iterator)
-    except StopAsyncIteration:
-        return None
-
-
-async def _meanwhile(
-    asce: Association, upcoming: defer.Deferred[Any], count: _Counters
-) -> AsyncIterator[Response]:
-    """Pending responses for as long as something takes."""
-    try:
-        while not upcoming.called:
-            tick: defer.Deferred[None] = defer.Deferred()
-            call = asce.clock.callLater(KEEP_ALIVE, tick.callback, None)
-            waiting: defer.Deferred[None] = defer.Deferred()
-
-            def done(result: Any, waiting: defer.Deferred[None] = waiting) -> Any:
-                if not waiting.called:
-                    waiting.callback(None)
-                return result
-
-            upcoming.addBoth(done)
-            tick.addBoth(done)
-            try:
-                await waiting
-            finally:
-                if call.active():
-                    call.cancel()
-            if not upcoming.called:
-                yield count.pending()
-    except BaseException:
-        upcoming.addErrback(lambda _: None)
-        upcoming.cancel()
-        raise
-
-
-class _Counters:
-    """The counters of sub-operations, and the responses that carry them (PS3.4 C.4.2.1.6)."""
-
-    def __init__(self, msg: Request, ctx: PContextDef, number: int) -> None:
-        self._msg = msg
-        self._ctx = ctx
-        self._number = number
-        self.completed = self.failed = self.warning = 0
-        self._failures: list[str] = []
-
-    @property
-    def remaining(self) -> int:
-        return max(0, self._number - self.completed - self.failed - self.warning)
-
-    def add(self, result: StoreResult) -> None:
-        """Count a sub-operation."""
-        if result.status is None or result.status.is_failure:
-            self.failed += 1
-            if result.instance is not None:
-                self._failures.append(result.instance.sop_instance_uid)
-        elif result.status.is_warning:
-            self.warning += 1
-        else:
-            self.completed += 1
-
-    def _elements(self) -> dict[str, Any]:
-        # US: more than 65535 cannot be said.
-        return {
-            "number_of_completed_suboperations": min(self.completed, 0xFFFF),
-            "number_of_failed_suboperations": min(self.failed, 0xFFFF),
-            "number_of_warning_suboperations": min(self.warning, 0xFFFF),
-        }
-
-    def pending(self) -> Response:
-        return self._msg.response(
-            statuses.PENDING,
-            number_of_remaining_suboperations=min(self.remaining, 0xFFFF),
-            **self._elements(),
-        )
-
-    def final(self) -> Response:
-        """Success; B000 when some failed or were warned about; A702 when all failed."""
-        status = 0x0000
-        if self.failed and not self.completed and not self.warning:
-            status = 0xA702
-        elif self.failed or self.warning:
-            status = 0xB000
-        data_set = None
-        if self._failures:
-            identifier = Dataset()
-            identifier.FailedSOPInstanceUIDList = self._failures
-            data_set = _encoded(self._ctx, identifier)
-        return self._msg.response(status, data_set, **self._elements())
 
 
 # -- C-GET ------------------------------------------------------------------------------------------
@@ -559,8 +429,9 @@ class QueryRetrieveGet(MessageDispatcherSCP):
     ) -> AsyncIterator[Response]:
         """Answer C-GET."""
         context = RequestContext.of(asce, ctx, msg)
-        number, instances = await settled(self.on_get(context, _identifier(ctx, msg)))
-        return _get(context, number, instances, self.on_transcode)
+        asked = self.on_get(context, _identifier(ctx, msg))
+        number, instances = _parts(await settled(asked), "number, instances")
+        return told(context, number, got(context, instances, self.on_transcode))
 
     def on_get(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the instances; see :meth:`AE.on_receive_get`."""
@@ -589,64 +460,3 @@ class QueryRetrieveGet(MessageDispatcherSCP):
 
 #: Sends what ``AE.on_receive_get`` names, on the association of the request.
 qr_get_scp = QueryRetrieveGet()
-
-
-async def _get(
-    context: RequestContext, number: int, instances: Any, transcode: _Transcode
-) -> AsyncIterator[Response]:
-    asce = context.association
-    count = _Counters(context.request, context, number)
-    sources = iter(await _all_of(instances))
-    # Twice the window: the next instance is ready when an answer comes.
-    running = deque(
-        _begin_one(context, source, transcode)
-        for source in islice(sources, 2 * max(1, asce.window.invoked))
-    )
-    try:
-        while running:
-            async for response in _meanwhile(asce, running[0], count):
-                yield response
-            count.add(await running.popleft())
-            running.extend(_begin_one(context, source, transcode) for source in islice(sources, 1))
-            if count.remaining:
-                yield count.pending()
-    finally:
-        for each in running:
-            each.addErrback(lambda _: None)
-            each.cancel()
-    yield count.final()
-
-
-def _begin_one(
-    context: RequestContext, source: Any, transcode: _Transcode
-) -> defer.Deferred[StoreResult]:
-    return defer.Deferred.fromCoroutine(_get_one(context, source, transcode))
-
-
-async def _get_one(context: RequestContext, source: Any, transcode: _Transcode) -> StoreResult:
-    asce = context.association
-    instance: Instance | None = None
-    try:
-        source = await settled(source)
-        instance = source if isinstance(source, Instance) else Instance.of(source)
-        try:
-            status = await store_instance(asce, instance)
-        except ClassNotSupportedError as refused:
-            other = await settled(transcode(context, instance))
-            if other is None:
-                raise refused
-            status = await store_instance(asce, other)
-    except (OSError, NetDICOMError) as error:
-        _log.warn("C-GET for {peer}: {error}", peer=asce.peer_title, error=error)
-        return StoreResult(source, instance, None, error)
-    return StoreResult(source, instance, status, None)
-
-
-# -- what hooks return ------------------------------------------------------------------------------
-
-
-async def _all_of(instances: Any) -> Iterable[Any]:
-    """An iterable of the instances; an async iterable is read to its end."""
-    if isinstance(instances, AsyncIterable):
-        return [each async for each in instances]
-    return cast(Iterable[Any], instances)

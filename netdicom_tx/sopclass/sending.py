@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing
 from itertools import islice
 from typing import NamedTuple, cast
 
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .. import dsutils, negotiation
@@ -16,12 +25,15 @@ from ..asceprovider import Association
 from ..exceptions import ConnectionLostError, NetDICOMError
 from ..negotiation import MAXIMUM_CONTEXTS
 from ..statuses import Status
+from .readahead import ReadAhead
 from .storage import Instance, MoveOriginator, Source, store_instance
 
 __all__ = ["StoreResult", "store_all"]
 
 # Instances whose contexts are planned together; so many headers are read ahead.
 _PLANNED_TOGETHER = 1000
+# Instances of an asynchronous iterable that are at hand while others are sent; they may be data sets.
+_READ_AHEAD = 64
 
 
 class StoreResult(NamedTuple):
@@ -48,11 +60,11 @@ class StoreResult(NamedTuple):
 async def store_all(
     ae: AE,
     remote_ae: RemoteAE,
-    sources: Iterable[Source | Instance],
+    sources: Iterable[Source | Instance] | AsyncIterable[Source | Instance],
     *,
     associations: int = 1,
     originator: MoveOriginator | None = None,
-) -> AsyncIterator[StoreResult]:
+) -> AsyncGenerator[StoreResult, None]:
     """Store any number of instances, at constant memory.
 
     The contexts are derived from the instances, one for each SOP class and transfer syntax, and
@@ -60,10 +72,12 @@ async def store_all(
     stops the others; an association that ends is opened anew, unless nothing went through it.
 
     Args:
+        ae: The application entity that sends.
+        remote_ae: The application entity to send to.
         sources: What :func:`storage_scu` takes, or instances whose header has been read; consumed
-            as they are sent.
-        associations: Open at once.
-        originator: When this serves a C-MOVE.
+            as they are sent. The first item of an asynchronous iterable is sent while the next ones are awaited.
+        associations: How many associations are open at the same time.
+        originator: The C-MOVE that this serves, if any.
 
     Yields:
         A result for each source, in the order in which they are known.
@@ -71,14 +85,31 @@ async def store_all(
     Closing the generator early sends no more; the associations are released when what is outstanding
     has been answered.
     """
-    remaining = iter(sources)
     sender = _Sender(ae, remote_ae, max(1, associations), originator)
     try:
-        while chunk := list(islice(remaining, _PLANNED_TOGETHER)):
-            async for result in sender.send(chunk):
-                yield result
+        async with aclosing(_chunks(sources, ae.clock)) as chunks:
+            async for chunk in chunks:
+                async for result in sender.send(chunk):
+                    yield result
     finally:
         await sender.close()
+
+
+async def _chunks(
+    sources: Iterable[Source | Instance] | AsyncIterable[Source | Instance], clock: IReactorTime
+) -> AsyncGenerator[list[Source | Instance], None]:
+    """What can be sent now, so much at once that its contexts can be planned together."""
+    if not isinstance(sources, AsyncIterable):
+        remaining = iter(sources)
+        while chunk := list(islice(remaining, _PLANNED_TOGETHER)):
+            yield chunk
+        return
+    ahead = ReadAhead(sources, _READ_AHEAD, clock)
+    try:
+        while chunk := await ahead.take(_READ_AHEAD):
+            yield chunk
+    finally:
+        await ahead.close()
 
 
 _Work = deque[tuple[Source | Instance, Instance]]
@@ -135,7 +166,9 @@ class _Sender:
         for entries, group in _groups(ready):
             if not set(self._proposed).issuperset(entries):
                 await self.close()
-                self._proposed = entries
+                # With what was needed before, so that kinds that take turns do not take an association each.
+                both = list(dict.fromkeys([*self._proposed, *entries]))
+                self._proposed = both if len(both) <= MAXIMUM_CONTEXTS else entries
             work = deque(group)
             self._lanes = min(self._limit, len(work))
             lanes = [

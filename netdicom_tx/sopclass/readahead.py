@@ -1,0 +1,124 @@
+"""Items that are read before they are asked for, as many as a limit allows.
+
+A hook of C-GET or C-MOVE may give its instances by a generator that takes its time. :class:`ReadAhead` lets the first
+of them be sent while the next are being found, and holds the generator when the peer is slower.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any, Generic, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+__all__ = ["ReadAhead"]
+
+_T = TypeVar("_T")
+
+
+class ReadAhead(Generic[_T]):
+    """Reads an asynchronous iterable, from the start, up to a limit.
+
+    Args:
+        items: What is read; it is closed at the end.
+        limit: How many items that nobody has taken may wait.
+        clock: Lets the reactor have a turn between two items, each of which may take a while.
+    """
+
+    _log = Logger()
+
+    def __init__(self, items: AsyncIterable[_T], limit: int, clock: IReactorTime) -> None:
+        self._items = aiter(items)
+        self._clock = clock
+        self._limit = limit
+        self._ready: deque[_T] = deque()
+        self._is_over = False  # there will be no more items
+        self._failure: Failure | None = None  # why there are no more
+        self._coming: defer.Deferred[Any] | None = None  # what is awaited for the next item
+        self._changed: list[defer.Deferred[None]] = []
+        self._reading = defer.Deferred.fromCoroutine(self._read())
+        self._reading.addBoth(self._ended)
+
+    async def take(self, most: int) -> list[_T]:
+        """Take items, at least one unless there are no more.
+
+        Raises:
+            Exception: What the iterator raised, when all items before have been taken.
+        """
+        while not self._ready and not self._is_over:
+            await self._change()
+        taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        if not taken and self._failure is not None:
+            self._failure.raiseException()
+        self._tell()
+        return taken
+
+    async def close(self) -> list[_T]:
+        """Read no more.
+
+        Returns:
+            The items that nobody has taken, when the iterator is closed.
+        """
+        self._limit = 0
+        if self._coming is not None:
+            self._coming.cancel()
+        self._tell()
+        while not self._is_over:
+            await self._change()
+        left, self._ready = list(self._ready), deque()
+        return left
+
+    async def _read(self) -> None:
+        try:
+            while self._limit:
+                self._coming = defer.Deferred.fromCoroutine(_next(self._items))
+                item = await self._coming
+                self._coming = None
+                if not item:
+                    break
+                self._ready += item
+                self._tell()
+                while self._limit and len(self._ready) >= self._limit:
+                    await self._change()
+                if self._limit:
+                    self._coming = deferLater(self._clock, 0)
+                    await self._coming
+        finally:
+            self._coming = None
+            aclose = getattr(self._items, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    def _ended(self, result: object) -> None:
+        if isinstance(result, Failure):
+            if self._limit:
+                self._failure = result
+            elif not result.check(defer.CancelledError):
+                self._log.failure("the clean-up of a generator failed", result)
+        self._is_over = True
+        self._tell()
+
+    async def _change(self) -> None:
+        """Wait until somebody has put, taken or ended something."""
+        changed: defer.Deferred[None] = defer.Deferred()
+        self._changed.append(changed)
+        await changed
+
+    def _tell(self) -> None:
+        waiting, self._changed = self._changed, []
+        for each in waiting:
+            if not each.called:  # it was cancelled
+                each.callback(None)
+
+
+async def _next(items: AsyncIterator[_T]) -> list[_T]:
+    """The next item alone, or nothing at the end."""
+    try:
+        return [await anext(items)]
+    except StopAsyncIteration:
+        return []

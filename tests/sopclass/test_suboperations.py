@@ -1,0 +1,311 @@
+"""Sub-operations begin with the first instance that a hook gives, and hold the hook when the peer is slower."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, BinaryIO
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+
+from netdicom_tx import AE, PContextDef, RemoteAE, StatusError, Window, storage_scp
+from netdicom_tx.sopclass import qr_get_scp, qr_get_scu, qr_move_scp, qr_move_scu, store_all
+from netdicom_tx.sopclass.suboperations import KEEP_ALIVE
+from netdicom_tx.testing import Pair, connected, join, success_of
+from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
+from netdicom_tx.uids import STUDY_ROOT_MOVE_SOP_CLASS as MOVE
+from support.doubles import logged_failures as logged_failures
+
+FILES = [str(get_testdata_file(name)) for name in ("CT_small.dcm", "MR_small.dcm")]
+MANY = 300
+
+
+class Keeper(AE):
+    """Takes instances; answers when the test lets it."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.received: list[str] = []
+        self.answer: Callable[[], Any] = lambda: 0
+        self.add_scp(storage_scp)
+
+    def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> Any:
+        self.received.append(str(dcmread(ds, stop_before_pixels=True).SOPClassUID))
+        return self.answer()
+
+
+class Archive(AE):
+    """Gives what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__("ARCHIVE")
+        self.add_scp(qr_get_scp).add_scp(qr_move_scp)
+        self.remote: RemoteAE | None = None
+        self.number = MANY
+        self.instances: Any = ()
+
+    def on_receive_get(self, context: PContextDef, ds: Dataset) -> Any:
+        return self.number, self.instances
+
+    def on_receive_move(self, context: PContextDef, ds: Dataset, destination: str) -> Any:
+        return self.remote, self.number, self.instances
+
+
+class Near:
+    """An endpoint of an AE on the wire of a pair."""
+
+    def __init__(self, pair: Pair, ae: AE) -> None:
+        self.pair, self.ae = pair, ae
+        self.connections = 0
+        ae._reactor = pair.clock
+
+    def connect(self, factory: Any) -> defer.Deferred[Any]:
+        self.connections += 1
+        client = factory.buildProtocol(None)
+        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
+        return defer.succeed(client)
+
+
+class Retrieve:
+    """A retrieve of either kind, with its archive and whoever receives."""
+
+    def __init__(self, kind: str, pair: Pair, archive: Archive, keeper: Keeper) -> None:
+        self.kind, self.pair, self.archive, self.keeper = kind, pair, archive, keeper
+        self.near = Near(pair, keeper)
+        archive.remote = RemoteAE("KEEPER", self.near)  # type: ignore[arg-type]
+
+    def start(self, instances: Any) -> Any:
+        self.archive.instances = instances
+        ds = Dataset()
+        ds.QueryRetrieveLevel, ds.StudyInstanceUID = "STUDY", "1.2"
+        if self.kind == "get":
+            return self.pair.requestor.get_scu(GET)(ds)
+        return self.pair.requestor.get_scu(MOVE)(ds, "KEEPER")
+
+    def pending(self, stream: Any) -> tuple[int, int]:
+        """Remaining and completed, as the last Pending response has them."""
+        last = stream.progress if self.kind == "get" else read(stream)[-1][1]
+        return last.number_of_remaining_suboperations, last.number_of_completed_suboperations
+
+
+def final(stream: Any) -> Any:
+    """The final status, when all has been read."""
+
+    async def to_its_end() -> None:
+        async for _ in stream:
+            pass
+
+    success_of(defer.Deferred.fromCoroutine(to_its_end()))
+    return success_of(stream.done)
+
+
+def read(stream: Any) -> list[Any]:
+    """The items that a stream has now."""
+    items = list(stream._unread)
+    stream._unread.clear()
+    return [stream._convert(each) for each in items]
+
+
+@pytest.fixture(params=["get", "move"])
+def retrieve(request: pytest.FixtureRequest) -> Iterator[Retrieve]:
+    archive, keeper = Archive(), Keeper("KEEPER")
+    scu = keeper if request.param == "get" else AE("SCU")
+    scu.add_scu(qr_get_scu).add_scu(qr_move_scu)
+    with connected(scu, archive) as pair:
+        yield Retrieve(request.param, pair, archive, keeper)
+
+
+def test_an_async_generator_is_sent_from_its_first_item_on(retrieve: Retrieve) -> None:
+    """And Pending responses go out while it looks for the next."""
+    waits: list[defer.Deferred[None]] = [defer.Deferred() for _ in range(2)]
+
+    async def instances() -> AsyncIterator[str]:
+        yield FILES[0]
+        for each in waits:
+            await each
+            yield FILES[1]
+
+    retrieve.archive.number = 3
+    stream = retrieve.start(instances())
+    assert len(retrieve.keeper.received) == 1
+    assert retrieve.pending(stream) == (2, 1)
+    retrieve.pair.advance(KEEP_ALIVE)
+    assert retrieve.pending(stream) == (2, 1)
+    waits[0].callback(None)
+    assert len(retrieve.keeper.received) == 2
+    retrieve.pair.advance(KEEP_ALIVE)
+    assert retrieve.pending(stream) == (1, 2)
+    waits[1].callback(None)
+    retrieve.pair.advance(0)
+    assert final(stream) == 0x0000
+    assert len(retrieve.keeper.received) == 3
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_a_hook_is_not_read_further_than_the_peer_can_follow(retrieve: Retrieve, kind: str) -> None:
+    begun: list[int] = []
+    answers: list[defer.Deferred[int]] = []
+
+    def generator() -> Iterator[str]:
+        for number in range(MANY):
+            begun.append(number)
+            yield FILES[0]
+
+    async def async_generator() -> AsyncIterator[str]:
+        for each in generator():
+            yield each
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    retrieve.keeper.answer = later
+    stream = retrieve.start(generator() if kind == "generator" else async_generator())
+    retrieve.pair.advance(5)
+    assert len(answers) == 1
+    # Of C-GET the one on its way and the next; of C-MOVE what is read ahead besides.
+    assert len(begun) <= (2 if retrieve.kind == "get" else 65)
+    retrieve.keeper.answer = lambda: 0
+    answers[0].callback(0)
+    retrieve.pair.advance(0)
+    assert final(stream) == 0x0000
+    assert len(retrieve.keeper.received) == MANY
+
+
+def test_a_generator_that_blocks_is_sent_from_its_first_item_on(retrieve: Retrieve) -> None:
+    """The reactor has a turn between its items: the first is out before the second is found."""
+    seen: list[int] = []
+
+    def instances() -> Iterator[str]:
+        for _ in range(5):
+            seen.append(len(retrieve.keeper.received))
+            yield FILES[0]
+
+    retrieve.archive.number = 5
+    assert final(retrieve.start(instances())) == 0x0000
+    assert seen[:2] == [0, 1]
+
+
+def test_an_error_of_the_generator_comes_after_what_it_gave(retrieve: Retrieve) -> None:
+    async def instances() -> AsyncIterator[str]:
+        yield FILES[0]
+        yield FILES[1]
+        raise StatusError(0xC123, "the tape is torn")
+
+    status = final(retrieve.start(instances()))
+    assert (status, status.comment) == (0xC123, "the tape is torn")
+    assert len(retrieve.keeper.received) == 2
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_a_cancel_closes_the_generator(retrieve: Retrieve, kind: str) -> None:
+    closed: list[bool] = []
+    never: defer.Deferred[int] = defer.Deferred()
+
+    def generator() -> Iterator[str]:
+        try:
+            yield from FILES * 100
+        finally:
+            closed.append(True)
+
+    async def async_generator() -> AsyncIterator[str]:
+        try:
+            for each in FILES * 100:
+                yield each
+        finally:
+            closed.append(True)
+
+    retrieve.keeper.answer = lambda: never
+    stream = retrieve.start(generator() if kind == "generator" else async_generator())
+    retrieve.pair.advance(0)
+    stream.cancel()
+    retrieve.pair.advance(0)
+    assert final(stream) == 0xFE00
+    assert closed == [True]
+    never.callback(0)
+    retrieve.pair.advance(0)
+
+
+@pytest.mark.parametrize(
+    "given", ["/a/path.dcm", b"octets", Dataset(), 7, None, {"a": 1}], ids=repr
+)
+def test_one_thing_is_not_taken_for_instances(
+    retrieve: Retrieve, given: Any, failures: Any
+) -> None:
+    """A string would be taken for a list of paths of one character each."""
+    assert final(retrieve.start(given)) == 0x0110
+    (told,) = failures.texts()
+    assert f"a handler gave {type(given).__name__} for the instances" in told
+
+
+def test_a_hook_that_returns_something_else_is_told_what_is_expected(
+    retrieve: Retrieve, failures: Any
+) -> None:
+    retrieve.archive.on_receive_get = lambda context, ds: FILES  # type: ignore[method-assign]
+    retrieve.archive.on_receive_move = lambda context, ds, destination: None  # type: ignore[method-assign]
+    assert final(retrieve.start(())) == 0x0110
+    (told,) = failures.texts()
+    assert "expected (" in told
+    assert "number, instances)" in told
+
+
+def test_an_item_may_be_awaited(retrieve: Retrieve) -> None:
+    retrieve.archive.number = 2
+    items = (defer.succeed(each) for each in FILES)
+    assert final(retrieve.start(items)) == 0x0000
+    assert len(retrieve.keeper.received) == 2
+
+
+# -- store_all -------------------------------------------------------------------------------------------
+
+
+def test_store_all_takes_an_async_iterable_as_it_comes() -> None:
+    """Kinds that take turns share an association: what was proposed before is proposed again."""
+    keeper, pair = Keeper("KEEPER"), Pair(AE("SCU"), AE("X"))
+    near = Near(pair, keeper)
+    wait: defer.Deferred[None] = defer.Deferred()
+
+    async def sources() -> AsyncIterator[str]:
+        yield FILES[0]
+        await wait
+        for _ in range(20):
+            yield FILES[1]
+            yield FILES[0]
+
+    async def go() -> list[int]:
+        remote = RemoteAE("KEEPER", near)  # type: ignore[arg-type]
+        return [int(each.status or 0) async for each in store_all(pair.scu, remote, sources())]
+
+    done = defer.Deferred.fromCoroutine(go())
+    assert len(keeper.received) == 1
+    wait.callback(None)
+    pair.advance(0)
+    assert success_of(done) == [0] * 41
+    assert near.connections == 2
+
+
+def test_a_window_lets_several_instances_of_a_get_be_on_their_way() -> None:
+    archive, keeper = Archive(), Keeper("KEEPER").add_scu(qr_get_scu)
+    archive.window = keeper.window = Window(4, 4)
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    async def instances() -> AsyncIterator[str]:
+        for _ in range(20):
+            yield FILES[0]
+
+    keeper.answer = later
+    archive.number, archive.instances = 20, instances()
+    with connected(keeper, archive) as pair:
+        stream = pair.requestor.get_scu(GET)(Dataset())
+        assert len(answers) == 4
+        keeper.answer = lambda: 0
+        for each in answers:
+            each.callback(0)
+        assert final(stream) == 0x0000
