@@ -442,8 +442,16 @@ def part10_header(
     )
 
 
+# The elements that the header of a file must have.
+_FILE_META_UIDS = {0x0002: "SOP Class", 0x0003: "SOP Instance", 0x0010: "Transfer Syntax"}
+
+
 def read_file_meta(file: BinaryIO) -> FileMeta:
     """Read the Part 10 header, and leave the file at its data set.
+
+    The header ends where its group length (0002,0000) says, because some data sets begin with
+    elements of group 0002 as well. When the group length is absent, or does not lead to the end of
+    an element behind the three UIDs, the header ends at the first element of another group.
 
     Raises:
         DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
@@ -451,33 +459,44 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
     head = file.read(len(_PREAMBLE))
     if len(head) < len(_PREAMBLE) or head[128:] != b"DICM":
         raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
-    offset = len(head)
+    offset, end = len(head), -1
     values: dict[int, str] = {}
-    while True:
-        start = file.read(8)
-        if len(start) < 8 or start[:2] != b"\2\0":
+    while offset != end or not all(values.get(number) for number in _FILE_META_UIDS):
+        found = _file_meta_element(file)
+        if found is None:
             break
-        _, number, vr, length = _SHORT.unpack(start)
-        size = 8
-        if vr in _LONG_VRS:
-            (length,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
-            size = 12
-        if length > _FILE_META_LIMIT:
-            raise DataSetError(
-                f"element (0002,{number:04X}) of the file header has {length} octets; expected "
-                f"{_FILE_META_LIMIT} at most"
-            )
-        value = file.read(length)
-        if len(value) < length:
-            raise DataSetError("the file ends inside its header")
-        values[number] = value.decode("latin-1").rstrip("\0 ")
-        offset += size + length
+        number, value, size = found
+        offset += size
+        if number == 0 and len(value) == 4 and not values:
+            end = offset + int.from_bytes(value, "little")
+        values.setdefault(number, value.decode("latin-1").rstrip("\0 "))
     file.seek(offset)
-    for number, what in (
-        (0x0002, "SOP Class"),
-        (0x0003, "SOP Instance"),
-        (0x0010, "Transfer Syntax"),
-    ):
+    for number, what in _FILE_META_UIDS.items():
         if not values.get(number):
             raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
     return FileMeta(values[0x0002], values[0x0003], values[0x0010], offset)
+
+
+def _file_meta_element(file: BinaryIO) -> tuple[int, bytes, int] | None:
+    """Read an element of group 0002.
+
+    Returns:
+        Its number, its value and its octets; None when another group, or the end, is there.
+    """
+    start = file.read(8)
+    if len(start) < 8 or start[:2] != b"\2\0":
+        return None
+    _, number, vr, length = _SHORT.unpack(start)
+    size = 8
+    if vr in _LONG_VRS:
+        (length,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
+        size = 12
+    if length > _FILE_META_LIMIT:
+        raise DataSetError(
+            f"element (0002,{number:04X}) of the file header has {length} octets; expected "
+            f"{_FILE_META_LIMIT} at most"
+        )
+    value = file.read(length)
+    if len(value) < length:
+        raise DataSetError("the file ends inside its header")
+    return number, value, size + length

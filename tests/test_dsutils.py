@@ -675,9 +675,47 @@ def test_a_huge_element_of_a_header_is_refused_before_it_is_read():
 def test_private_information_in_the_header_is_passed_over():
     """PS3.10 7.1: (0002,0100) and (0002,0102), the latter with a long length."""
     private = struct.pack("<HH2sxxI", 2, 0x0102, b"OB", 1000) + bytes(1000)
-    file = BytesIO(HEADER + private + b"\x08\0")
+    file = BytesIO(header_of(META + private) + b"\x08\0")
     assert read_file_meta(file).offset == len(HEADER) + len(private)
     assert file.read() == b"\x08\0"
+
+
+#: The elements of group 0002 behind their group length.
+META = HEADER[144:]
+
+
+def header_of(meta: bytes, length: int | None = None) -> bytes:
+    """A header with these elements, and a group length that counts them or says something else."""
+    said = len(meta) if length is None else length
+    return PREAMBLE + struct.pack("<HH2sHI", 2, 0, b"UL", 4, said) + meta
+
+
+def test_a_header_ends_where_its_group_length_says():
+    """PS3.10 7.1: a router had sent its own file header along, as the beginning of the data set."""
+    for data_set in (META, META[14:], HEADER[132:], struct.pack("<HH2sH", 2, 0x10, b"UI", 0)):
+        file = BytesIO(HEADER + data_set + b"\x08\0")
+        assert read_file_meta(file) == (SC, "1.2.3", EXPLICIT_VR_LITTLE_ENDIAN, len(HEADER))
+        assert file.read() == data_set + b"\x08\0"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        PREAMBLE + META,
+        header_of(META, 0),
+        header_of(META, 14),
+        header_of(META, len(META) - 1),
+        header_of(META, len(META) + 2),
+        header_of(META, 0xFFFFFFFF),
+        PREAMBLE + struct.pack("<HH2sHH", 2, 0, b"US", 2, 7) + META,
+    ],
+    ids=["absent", "0", "before the UIDs", "in an element", "beyond", "huge", "of two octets"],
+)
+def test_a_header_without_a_right_group_length_ends_at_the_next_group(header):
+    """Old writers leave it out, and some count wrongly."""
+    file = BytesIO(header + b"\x08\0\x05\0")
+    assert read_file_meta(file) == (SC, "1.2.3", EXPLICIT_VR_LITTLE_ENDIAN, len(header))
+    assert file.read() == b"\x08\0\x05\0"
 
 
 def test_a_header_whose_long_length_is_missing_is_refused():
