@@ -1,16 +1,24 @@
 """An association as its users hold it: requests out, responses and requests in (PS3.7 7, PS3.8 7).
 
-:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It
-counts message IDs, records a request before it writes it, routes a response by *Message ID Being
-Responded To*, a C-CANCEL-RQ to the running operation and any other request to the AE's
-dispatcher. It keeps the asynchronous operations window in both directions (PS3.7 D.3.3.3). When
-the association ends, every Deferred that waits for it fails with one and the same reason.
+:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It decides nothing
+itself; it holds six parts together, hands each what concerns it, and is what services and programs see:
+
+===============  ==============================  ==========================================================
+part             module                          its concern
+===============  ==============================  ==========================================================
+``Channel``      :mod:`netdicom_tx.channel`      messages go out; reading is held while a part is behind
+``Opening``      :mod:`netdicom_tx.opening`      the request, the verdict on it and the answer to it
+``Reception``    :mod:`netdicom_tx.datasinks`    the message that is arriving, and where its data set goes
+``Invoker``      :mod:`netdicom_tx.requests`     what this side has asked and waits for
+``Performer``    :mod:`netdicom_tx.operations`   what this side performs for the peer
+``Closing``      :mod:`netdicom_tx.closing`      how the association ends; tells the others when it does
+===============  ==============================  ==========================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -29,12 +37,9 @@ from .dimsemessages import CCancelRQ, Message, Request, Response
 from .dispatch import Dispatcher, Registration
 from .dulprovider import DULProtocol, Timeouts
 from .exceptions import (
-    AssociationAbortedError,
     AssociationError,
-    AssociationRejectedError,
     ClassNotSupportedError,
     ConnectionLostError,
-    DCMTimeoutError,
     LocalProtocolError,
     NetDICOMError,
     RemoteProtocolError,
@@ -44,17 +49,13 @@ from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
 from .opening import Host, Opening
 from .operations import Performer
 from .pdu import (
-    AAbort,
     AAssociateAC,
-    AAssociateRJ,
     AAssociateRQ,
-    AReleaseRP,
-    AReleaseRQ,
     Fragment,
 )
 from .remoteae import RemoteAE
 from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
-from .upperlayer import Indication, ProviderAbort, TransportClosed
+from .upperlayer import Indication, ProviderAbort
 
 __all__ = [
     "IDENTIFIER_LIMIT",
@@ -91,11 +92,18 @@ class Association:
 
     Attributes:
         ae: The application entity that this side is.
-        is_requestor: Whether this side asked for the association.
-        accepted_contexts: Presentation contexts by ID.
-        calling_ae_title: Of the requestor.
-        called_ae_title: As the requestor called the acceptor.
-        window: Operations outstanding at once, from this side's view.
+        is_requestor: Whether this side asks for the association.
+        clock: The time of all waits.
+        timeouts: How long each wait may take.
+        remote_ae: The application entity that was called; None for an acceptor.
+        accepted_contexts: The presentation contexts by their IDs.
+        calling_ae_title: The AE title of the requestor.
+        called_ae_title: The AE title by which the requestor has called the acceptor.
+        window: How many operations may be outstanding at once, from this side's view.
+        extended: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
+        peer_address: The address of the peer; None before there is a transport.
+        request_pdu: The A-ASSOCIATE-RQ; None before it came.
+        response_pdu: The A-ASSOCIATE-AC; None before the association was accepted.
     """
 
     _log = Logger()
@@ -115,13 +123,11 @@ class Association:
         self.is_requestor = is_requestor
         self.clock = clock
         self.timeouts = timeouts
-        #: Whom we called; None for an acceptor.
         self.remote_ae = remote_ae
         self.accepted_contexts: dict[int, PContextDef] = {}
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self.window: Window = NO_WINDOW
-        #: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
         self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
         self.request_pdu: AAssociateRQ | None = None
@@ -133,8 +139,8 @@ class Association:
             self.accepted_contexts,
             clock=clock,
             timeouts=timeouts,
-            on_quiet=self._settle,
-            on_timeout=self._time_out,
+            on_quiet=lambda: self._closing.settle(),
+            on_timeout=lambda timer, seconds: self._closing.time_out(timer, seconds),
         )
         self._performer = Performer(
             self,
@@ -142,7 +148,7 @@ class Association:
             clock=clock,
             scu=ae.supported_scu,
             take_instance=self._invoker.take_instance,
-            on_quiet=self._settle,
+            on_quiet=lambda: self._closing.settle(),
         )
         self._closing = Closing(
             self._channel,
@@ -164,7 +170,7 @@ class Association:
         )
         self._deviations: set[str] = set()
 
-    # -- facts -----------------------------------------------------------------------------------
+    # -- facts -------------------------------------------------------------------------------------
 
     @property
     def send_limit(self) -> int:
@@ -177,7 +183,7 @@ class Association:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests can be made."""
+        """Whether the association is established and not over."""
         return self._closing.is_open
 
     @property
@@ -192,17 +198,17 @@ class Association:
 
     @property
     def operations(self) -> int:
-        """Requests that are being performed or wait for their responses."""
+        """How many requests of either side have no final response yet."""
         return len(self._performer) + len(self._invoker)
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
-        """The accepted contexts of an abstract syntax, in the order they were proposed."""
+        """The accepted contexts of an abstract syntax, in the order in which they were proposed."""
         return tuple(
             ctx for _, ctx in sorted(self.accepted_contexts.items()) if ctx.sop_class == sop_class
         )
 
     def refusals(self, sop_class: str) -> dict[str, str]:
-        """For each transfer syntax proposed with a SOP class, what the peer said."""
+        """What the peer said to each transfer syntax that was proposed with a SOP class."""
         if self.request_pdu is None or self.response_pdu is None:
             return {}
         return negotiation.refusals(self.request_pdu, self.response_pdu, sop_class)
@@ -214,7 +220,8 @@ class Association:
             A callable that takes what the service takes after ``asce`` and ``ctx``.
 
         Raises:
-            ClassNotSupportedError: The peer accepted no context for it, or no SCU is registered.
+            ClassNotSupportedError: The peer has accepted no context for the SOP class, or no SCU is registered
+                for it.
         """
         registration = self._ae.supported_scu.find(sop_class)
         if registration is None:
@@ -236,13 +243,13 @@ class Association:
         return self._invoker.is_retrieving
 
     def context_as_scp(self, sop_class: str) -> PContextDef:
-        """The context of a SOP class on which we report events, when it was we who asked for it.
+        """The context of a SOP class on which we report events over an association that we have requested.
 
-        Many SCUs accept such a context without answering the role selection; what they asked for by N-ACTION
-        they take nevertheless, so that counts as consent.
+        Many SCUs accept such a context without answering the role selection. They take the report that they asked
+        for by N-ACTION nevertheless, so accepting the context counts as consent.
 
         Raises:
-            ClassNotSupportedError: The peer accepted no context for it.
+            ClassNotSupportedError: The peer has accepted no context for the SOP class.
         """
         for ctx in self.contexts_for(sop_class):
             if not ctx.as_scp:
@@ -256,21 +263,21 @@ class Association:
         over.addTimeout(seconds, self.clock, lambda *_: None)
         await over
 
-    @contextmanager
-    def owing(self) -> Iterator[None]:
-        """While the block runs the peer waits for something of ours, and is not idle."""
-        with self._closing.owing():
-            yield
+    def owing(self) -> AbstractContextManager[None]:
+        """While the block runs, the peer waits for something of ours and is not idle."""
+        return self._closing.owing()
 
     def closed(self) -> defer.Deferred[AssociationError]:
-        """Fires when the connection is gone, with the reason as its result; new at each call.
+        """Wait until the connection is gone.
 
-        The reason is an :class:`~netdicom_tx.exceptions.AssociationReleasedError` after a release.
-        Cancelling it forgets the wait.
+        Returns:
+            A new Deferred at each call. It fires with the reason, which is an
+            :class:`~netdicom_tx.exceptions.AssociationReleasedError` after a release. Cancelling it forgets the
+            wait.
         """
         return self._closing.closed()
 
-    # -- the upper layer tells (UpperLayerUser) ------------------------------------------------------
+    # -- the user of the upper layer ---------------------------------------------------------------
 
     def connected(self, dul: DULProtocol) -> None:
         self._channel.attach(dul)
@@ -282,50 +289,30 @@ class Association:
     def indicated(self, what: Indication) -> None:
         if isinstance(what, Fragment):
             self._receive(what)
-            return
-        match what:
-            case AAssociateRQ() if self.error is not None:
-                self._channel.dul.abort()  # this side has ended it before it began
-            case AAssociateRQ():
-                self.request_pdu = what
-                self.calling_ae_title = what.calling_ae_title
-                self.called_ae_title = what.called_ae_title
-                self._tell(what.deviations)
-                self._opening.decide(what)
-            case AAssociateAC():
-                assert self.request_pdu is not None
-                self._tell(what.deviations(self.request_pdu))
-                self._opening.confirm(self.request_pdu, what)
-            case AAssociateRJ(result, source, reason):
-                self._closing.end(AssociationRejectedError(result, source, reason))
-            case AReleaseRQ():
-                self._closing.release_asked()
-            case AReleaseRP():
-                self._closing.release_answered()
-            case AAbort(source, reason):
-                self._closing.end(AssociationAbortedError(source, reason))
-            case ProviderAbort(reason, detail):
+        elif isinstance(what, AAssociateRQ):
+            self._requested(what)
+        elif isinstance(what, AAssociateAC):
+            assert self.request_pdu is not None
+            self._tell(what.deviations(self.request_pdu))
+            self._opening.confirm(self.request_pdu, what)
+        else:
+            if isinstance(what, ProviderAbort):
                 self._log.warn(
                     "association with {peer}: aborted, {detail}",
                     peer=self.peer_title or self.peer_address,
-                    detail=printable(detail, 200),
+                    detail=printable(what.detail, 200),
                 )
-                self._closing.end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
-            case TransportClosed(detail):  # pragma: no branch - there is no other
-                self._closing.transport_closed(detail)
+            self._closing.indicated(what)
 
     def stalled(self, seconds: float) -> None:
-        self._closing.end(DCMTimeoutError("send", seconds))
-        dul = self._channel.dul
-        dul.abort()
+        self._closing.time_out("send", seconds)
         # The A-ABORT stands behind what the peer does not take.
-        dul.abort_transport()
+        self._channel.drop()
 
     def sending_failed(self, error: Exception) -> None:
-        self._closing.end(
+        self._closing.fail(
             LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}")
         )
-        self._channel.dul.abort()
 
     def disconnected(self, reason: Failure) -> None:
         self._closing.end(
@@ -334,14 +321,26 @@ class Association:
         self._ae.association_closed(self)
         self._closing.disconnected()
 
-    # -- establishment -------------------------------------------------------------------------------
+    # -- establishment -----------------------------------------------------------------------------
 
     def established(self) -> defer.Deferred[Association]:
-        """Fires with this association when the peer has accepted it, for a requestor.
+        """Wait, as the requestor, until the peer has accepted the association.
 
-        Cancelling it aborts, and it fails with CancelledError.
+        Returns:
+            Fires with this association. Fails with what has ended it before. Cancelling it aborts the
+            association, and it fails with CancelledError.
         """
         return self._opening.established()
+
+    def _requested(self, request: AAssociateRQ) -> None:
+        if self.error is not None:
+            self._channel.abort()  # this side has ended the association before it began
+            return
+        self.request_pdu = request
+        self.calling_ae_title = request.calling_ae_title
+        self.called_ae_title = request.called_ae_title
+        self._tell(request.deviations)
+        self._opening.decide(request)
 
     def _adopt(self, agreed: Agreed) -> None:
         self.response_pdu = agreed.answer
@@ -352,13 +351,7 @@ class Association:
         self._channel.send_limit = agreed.send_limit
         self.extended = agreed.extended
 
-    # -- the end -------------------------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        self._closing.settle()
-
-    def _time_out(self, timer: str, seconds: float) -> None:
-        self._closing.time_out(timer, seconds)
+    # -- the end -----------------------------------------------------------------------------------
 
     def _ended(self, error: NetDICOMError) -> None:
         """The association is over, and its parts have been told."""
@@ -376,25 +369,25 @@ class Association:
         self._closing.abort()
 
     def drop(self) -> None:
-        """Close the connection without waiting for the peer; what it has not taken is lost."""
+        """Close the connection without waiting for the peer; what the peer has not taken is lost."""
         self._channel.drop()
 
     def finish(self) -> None:
-        """End it in order when nothing is under way any more; at once when it is not open."""
+        """Release the association as soon as nothing is under way; end it at once when it is not open."""
         self._closing.finish()
 
     def release(self) -> defer.Deferred[None]:
         """End the association in order, when what was requested has been answered (PS3.8 7.2).
 
-        That is what we asked for, and what the peer asks of us: who has asked for release may
-        send no response any more. Operations for the peer have ``timeouts.release`` for it; what
-        is not answered then is cancelled when the peer agrees. A handler that waits for the
-        release of its own association waits that long.
+        A release waits for the requests of both sides, because a side that has asked for it may send no
+        response any more. Operations for the peer have ``timeouts.release`` to end; what is not answered then is
+        cancelled when the peer agrees. A handler that waits for the release of its own association waits that
+        long.
 
         Returns:
-            A Deferred that fires when the peer has agreed; at once when the association is
-            released already. It fails with what else ended the association. Cancelling it aborts,
-            and it fails with CancelledError.
+            Fires when the peer has agreed; at once when the association has been released already. Fails with
+            whatever else has ended the association. Cancelling it aborts the association, and it fails with
+            CancelledError.
         """
         return self._closing.release()
 
@@ -407,20 +400,20 @@ class Association:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Release; abort when the block ends with an exception.
+        """Release the association; abort it when the block ends with an exception.
 
-        What ended the association before is raised only if nothing in the block has been told of it.
+        What has ended the association before is raised only if nothing in the block has been told of it.
         """
         if kind is GeneratorExit:
-            # The block was thrown away where it waited. What it waited for fails with the association,
-            # and must not wake it while it is being closed.
+            # The block was thrown away where it waited. What it waited for fails with the association, and
+            # must not wake the block while it is being closed.
             self.clock.callLater(0, self.abort)
         elif kind is not None:
             self.abort()
         elif not (self.error is not None and self._invoker.is_told):
             await self.release()
 
-    # -- messages in ---------------------------------------------------------------------------------
+    # -- messages in -------------------------------------------------------------------------------
 
     def _receive(self, piece: Fragment) -> None:
         try:
@@ -454,20 +447,20 @@ class Association:
         return self._ae.get_file(self, ctx, message)
 
     def _tell(self, deviations: Iterable[str]) -> None:
-        """Name what the peer does oddly but without harm, each kind once."""
+        """Log each kind of harmless deviation of the peer, once."""
         for each in deviations:
             if each not in self._deviations:
                 self._deviations.add(each)
                 self._log.debug("{peer}: {deviation}", peer=self.peer_title, deviation=each)
 
-    # -- messages out --------------------------------------------------------------------------------
+    # -- messages out ------------------------------------------------------------------------------
 
     def send(self, message: Message, ctx: PContextDef | int) -> None:
-        """Send a message without waiting for anything; services answer by what they return.
+        """Send a response without waiting for anything; most services answer by what they return.
 
         Args:
-            message: A response; requests go through :meth:`request`.
-            ctx: Presentation context, or its ID.
+            message: A response; use :meth:`request` for requests.
+            ctx: The presentation context, or its ID.
 
         Raises:
             AssociationError: The association is over, or about to be.
@@ -497,7 +490,11 @@ class Association:
         await self._channel.breathe()
 
     def next_message_id(self) -> int:
-        """A message ID that is not in use: 1 to 65535."""
+        """Count a message ID that is not in use, 1 to 65535.
+
+        Raises:
+            LocalProtocolError: All of them are in use.
+        """
         return self._invoker.next_message_id()
 
     def request(
@@ -506,15 +503,14 @@ class Association:
         """Send a request that has one response.
 
         Args:
-            message: Its message ID is counted here when it is None.
+            message: The request; the association counts its message ID when that is None.
             ctx: An accepted context of this association.
-            timeout: Seconds; None means ``timeouts.response``.
+            timeout: The seconds in which the response must come; None means ``timeouts.response``.
 
         Returns:
-            Fires with the response, whatever its status. Fails when the association ends
-            (AssociationError) or the response does not come in time (DCMTimeoutError, and the
-            association is aborted). Cancelling sends nothing, for DIMSE has no way to take such a
-            request back: the late answer is swallowed.
+            Fires with the response, whatever its status. Fails when the association ends (AssociationError) or
+            the response does not come in time (DCMTimeoutError, and the association is aborted). Cancelling it
+            sends nothing, because DIMSE cannot take such a request back; the late response is dropped.
         """
         return self._invoker.request(message, ctx, timeout)
 
@@ -531,20 +527,20 @@ class Association:
         """Send a request that has many responses.
 
         Args:
-            message: As for :meth:`request`.
-            ctx: As for :meth:`request`.
-            convert: What the stream makes of each response.
-            timeout: Seconds to each response, counted anew from the one before.
+            message: The request, as for :meth:`request`.
+            ctx: An accepted context of this association.
+            convert: Makes an item of the stream of each response.
+            timeout: The seconds in which each response must follow the one before.
             kind: The class of the stream.
-            high_water: Unread items above which the transport is paused.
+            high_water: The number of unread items above which the transport is paused.
         """
         return self._invoker.request_many(message, ctx, convert, timeout, kind, high_water)
 
     def cancel_request(self, one: Outstanding) -> None:
-        """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
+        """Send C-CANCEL-RQ for a request that has been sent; take back one that still waits for its turn."""
         self._invoker.cancel_request(one)
 
-    # -- pressure ------------------------------------------------------------------------------------
+    # -- pressure ----------------------------------------------------------------------------------
 
     def pause(self, holder: object) -> None:
         """Read nothing until every holder has called :meth:`resume`."""

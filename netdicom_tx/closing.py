@@ -23,12 +23,15 @@ from .exceptions import (
     AbortReason,
     AssociationAbortedError,
     AssociationError,
+    AssociationRejectedError,
     AssociationReleasedError,
     ConnectionLostError,
     DCMTimeoutError,
     DIMSEProcessingError,
     NetDICOMError,
 )
+from .pdu import AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ
+from .upperlayer import Indication, ProviderAbort, TransportClosed
 
 __all__ = ["TABLE", "TIMED", "TRANSITIONS", "WAITS", "Action", "Closing", "Event", "State", "Wait"]
 
@@ -277,14 +280,17 @@ class Closing:
 
     def abort(self) -> None:
         """See :meth:`Association.abort`."""
+        self.fail(AssociationAbortedError(0, 0, by_peer=False))
+
+    def fail(self, error: NetDICOMError) -> None:
+        """End the association with a reason that only this side knows: the peer gets an A-ABORT."""
         if self.error is None:
-            self.end(AssociationAbortedError(0, 0, by_peer=False))
+            self.end(error)
             self._channel.abort()
 
     def time_out(self, timer: str, seconds: float) -> None:
-        """A wait was longer than its timeout: end, and abort."""
-        self.end(DCMTimeoutError(timer, seconds))
-        self._channel.abort()
+        """A wait was longer than its timeout."""
+        self.fail(DCMTimeoutError(timer, seconds))
 
     def closed(self) -> defer.Deferred[AssociationError]:
         """See :meth:`Association.closed`."""
@@ -320,22 +326,26 @@ class Closing:
         if self._released:
             self._take(Event.RELEASE)
 
-    def release_asked(self) -> None:
-        """A-RELEASE-RQ came."""
-        self._take(Event.RELEASE_RQ)
-
-    def release_answered(self) -> None:
-        """A-RELEASE-RP came."""
-        self._take(Event.RELEASE_RP)
-
-    def transport_closed(self, detail: str) -> None:
-        """The peer closed the transport."""
-        # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
-        self._take(Event.CLOSED)
-        self.end(ConnectionLostError(f"the connection was lost: {detail}"))
+    def indicated(self, what: Indication) -> None:
+        """The upper layer indicates something that may end the association."""
+        match what:
+            case AReleaseRQ():
+                self._take(Event.RELEASE_RQ)
+            case AReleaseRP():
+                self._take(Event.RELEASE_RP)
+            case AAssociateRJ(result, source, reason):
+                self.end(AssociationRejectedError(result, source, reason))
+            case AAbort(source, reason):
+                self.end(AssociationAbortedError(source, reason))
+            case ProviderAbort(reason, detail):
+                self.end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
+            case TransportClosed(detail):
+                # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
+                self._take(Event.CLOSED)
+                self.end(ConnectionLostError(f"the connection was lost: {detail}"))
 
     def disconnected(self) -> None:
-        """The transport is gone; :meth:`end` has been called."""
+        """The transport is gone, and :meth:`end` has been called."""
         self._take(Event.DISCONNECTED)
         self._tell_closed()
 

@@ -130,8 +130,7 @@ class Opening:
             self._channel.dul.invalid(error)
             return
         except AssociationError as error:
-            self._closing.end(error)
-            self._channel.abort()
+            self._closing.fail(error)
             return
         self._adopt(agreed)
         self._closing.opened()

@@ -195,25 +195,9 @@ class Operation:
     # -- running the service -------------------------------------------------------------------
 
     async def _run(self) -> None:
+        """Serve the request, and turn what is raised into a status."""
         try:
-            operations = getattr(self._service, "operations", None)
-            if isinstance(self.msg, UnknownRQ) or (
-                operations is not None and self.msg.OPERATION not in operations
-            ):
-                self._respond(
-                    statuses.UNRECOGNIZED_OPERATION,
-                    comment=f"{self.msg.OPERATION} is no operation of this SOP class",
-                )
-                return
-            result = self._service(self._performer.asce, self.ctx, self.msg)
-            if inspect.isawaitable(result):
-                result = await result
-            if isinstance(result, AsyncIterable):
-                await self._stream_async(result)
-            elif _is_many(result):
-                await self._stream(iter(result))
-            else:
-                self._finish(result)
+            await self._serve()
         except defer.CancelledError:
             if self._is_cancelled:
                 self._respond_cancelled()
@@ -235,6 +219,26 @@ class Operation:
                 error is not self._performer.error
             ):  # else it waited for something on the association
                 self._failed(Failure())
+
+    async def _serve(self) -> None:
+        operations = getattr(self._service, "operations", None)
+        if isinstance(self.msg, UnknownRQ) or (
+            operations is not None and self.msg.OPERATION not in operations
+        ):
+            self._respond(
+                statuses.UNRECOGNIZED_OPERATION,
+                comment=f"{self.msg.OPERATION} is not an operation of this SOP class",
+            )
+            return
+        result = self._service(self._performer.asce, self.ctx, self.msg)
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, AsyncIterable):
+            await self._stream_async(result)
+        elif _is_many(result):
+            await self._stream(iter(result))
+        else:
+            self._finish(result)
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure(

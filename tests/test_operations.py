@@ -431,7 +431,7 @@ def test_an_operation_that_a_service_does_not_name_is_refused():
     peer.send(echo_rq(1), find_rq(2))
     refused, answered = peer.messages()
     assert (refused.status, answered.status) == (0x0211, 0)
-    assert refused.error_comment == "C-ECHO is no operation of this SOP class"
+    assert refused.error_comment == "C-ECHO is not an operation of this SOP class"
 
 
 def test_an_operation_that_nobody_knows_reaches_no_service():
