@@ -1,4 +1,4 @@
-"""An archive that tells what it has kept: python archive_hook.py DIRECTORY [ENDPOINT]."""
+"""An archive that prints what it keeps: python archive_hook.py DIRECTORY [ENDPOINT]."""
 
 import sys
 

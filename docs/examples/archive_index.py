@@ -1,4 +1,4 @@
-"""An archive with an index of one's own: python archive_index.py DIRECTORY [ENDPOINT]."""
+"""An archive with its own index: python archive_index.py DIRECTORY [ENDPOINT]."""
 
 import sys
 
@@ -17,8 +17,8 @@ TAGS = ["PatientID", "PatientName", "StudyInstanceUID"]
 
 class Known(ArchiveAE):
     def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)  # without an Index: files only
-        self.studies = {}  # here a dict; else your database
+        super().__init__(*arguments, **options)  # without an Index, it keeps files only
+        self.studies = {}  # a dict here, your database in practice
         self.add_scp(qr_find_scp, [STUDY_ROOT_FIND_SOP_CLASS])
         self.add_scp(qr_get_scp, [STUDY_ROOT_GET_SOP_CLASS])
 

@@ -1,4 +1,4 @@
-"""An archive with a second copy of each file: python archive_store.py DIRECTORY SECOND [ENDPOINT]."""
+"""An archive that keeps a second copy of each file: python archive_store.py DIRECTORY SECOND [ENDPOINT]."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ class Mirrored(FileStore):
         super().__init__(root)
         self.second = Path(second)
 
-    def keep(self, spool, **options):  # in a thread
+    def keep(self, spool, **options):  # runs in a thread
         kept = super().keep(spool, **options)
         copy = self.second / kept.path.name
-        part = copy.with_suffix(f".{spool.path.name}")  # of this spool alone
+        part = copy.with_suffix(f".{spool.path.name}")  # no other spool has this name
         with kept.path.open("rb") as source, part.open("wb") as target:
             shutil.copyfileobj(source, target)
             target.flush()

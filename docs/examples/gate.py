@@ -1,4 +1,4 @@
-"""A storage service that is a function: it lets in what a modality may send here."""
+"""A storage service as a function: it accepts CT images only."""
 
 from pydicom import dcmread
 

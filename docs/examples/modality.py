@@ -1,4 +1,4 @@
-"""Worklist, procedure step and commitment, as SCU: what a modality asks."""
+"""Worklist, procedure step and storage commitment as SCU: what a modality requests."""
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -7,40 +7,32 @@ from netdicom_tx import AE
 from netdicom_tx.sopclass import (
     StorageCommitment,
     modality_work_list_scu,
-    request_commitment,
+    procedure_step_scu,
     storage_commitment_scu,
 )
-from netdicom_tx.sopclass.procedure_step import (
-    MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
-    procedure_step_scu,
-)
-from netdicom_tx.uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS as WORKLIST
+from netdicom_tx.uids import ModalityPerformedProcedureStep
 
 
 def modality(title):
     ae = AE(title).add_scu(modality_work_list_scu).add_scu(procedure_step_scu)
-    return ae.add_scu(storage_commitment_scu).add_scp(StorageCommitment())  # the report comes to us
+    # The report of a commitment may come on an association that the peer opens.
+    return ae.add_scu(storage_commitment_scu).add_scp(StorageCommitment())
 
 
 async def scheduled(asce, station):
-    """The steps of a station."""
-    step, keys = Dataset(), Dataset()
-    step.ScheduledStationAETitle = station
-    step.Modality = step.ScheduledProcedureStepStartDate = step.ScheduledProcedureStepID = ""
-    keys.PatientName = keys.PatientID = keys.AccessionNumber = keys.StudyInstanceUID = ""
-    keys.ScheduledProcedureStepSequence = [step]
-    return [item async for item, _ in asce.get_scu(WORKLIST)(keys) if item is not None]
+    """Return the scheduled steps of a station."""
+    return await asce.worklist(ScheduledStationAETitle=station)
 
 
 async def perform(asce, item, series):
-    """Tell that a step begins, and that it has ended; the statuses of both."""
+    """Report that a step begins and that it has ended; return both statuses."""
     scheduled = item.ScheduledProcedureStepSequence[0]
-    what_for = Dataset()
-    what_for.StudyInstanceUID = item.StudyInstanceUID
-    what_for.AccessionNumber = item.AccessionNumber
-    what_for.ScheduledProcedureStepID = scheduled.ScheduledProcedureStepID
+    request = Dataset()
+    request.StudyInstanceUID = item.StudyInstanceUID
+    request.AccessionNumber = item.AccessionNumber
+    request.ScheduledProcedureStepID = scheduled.ScheduledProcedureStepID
     step = Dataset()
-    step.ScheduledStepAttributesSequence = [what_for]
+    step.ScheduledStepAttributesSequence = [request]
     step.PatientName, step.PatientID = item.PatientName, item.PatientID
     step.Modality = scheduled.Modality
     step.PerformedStationAETitle = scheduled.ScheduledStationAETitle
@@ -49,19 +41,18 @@ async def perform(asce, item, series):
     step.PerformedProcedureStepStartTime = "1017"
     step.PerformedProcedureStepStatus = "IN PROGRESS"
 
-    uid = generate_uid()
-    scu = asce.get_scu(MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS)()
-    begun = await scu.create(uid, step)
-
     end = Dataset()
     end.PerformedProcedureStepStatus = "COMPLETED"
     end.PerformedProcedureStepEndDate = "20261123"
     end.PerformedProcedureStepEndTime = "1031"
     end.PerformedSeriesSequence = [series]
-    return begun, await scu.set(uid, end)
+
+    uid = generate_uid()
+    created = await asce.n_create(ModalityPerformedProcedureStep, step, uid)
+    ended = await asce.n_set(ModalityPerformedProcedureStep, uid, end)
+    return created.status, ended.status
 
 
 async def may_be_deleted(asce, instances):
-    """Which of the instances, (SOP class, SOP instance) each, the peer has taken over."""
-    result = await request_commitment(asce, instances)
-    return result.committed
+    """Return those of the instances (SOP class, SOP instance) that the peer has committed to."""
+    return (await asce.commit(instances)).committed

@@ -1,4 +1,4 @@
-"""Two application entities in one process: twistd -n -y node.tac."""
+"""Run two application entities in one process: twistd -n -y node.tac."""
 
 from twisted.application.service import Application
 

@@ -1,4 +1,4 @@
-"""A service for a DIMSE-N SOP class of one's own, and who uses it."""
+"""A service for a private DIMSE-N SOP class, and an SCU that uses it."""
 
 from pydicom.dataset import Dataset
 
@@ -9,7 +9,7 @@ COUNTER = "2.25.329800735698586629295641978511506172918"  # a private SOP class
 
 
 class Counters(MessageDispatcherSCP):
-    """Counters that peers create, raise and read: (0020,0013) is the number."""
+    """Counters that peers create, increment and read; Instance Number (0020,0013) is the value."""
 
     sop_classes = (COUNTER,)
 
@@ -50,10 +50,9 @@ class Counters(MessageDispatcherSCP):
 
 
 async def count(asce, uid):
-    """The SCU: create a counter, raise it twice, read it."""
-    counter = asce.get_scu(COUNTER)()
-    await counter.n_create(uid)
-    await counter.n_action(uid, 1)
-    await counter.n_action(uid, 1)
-    response = await counter.n_get(uid)
-    return counter.data_set(response).InstanceNumber
+    """The SCU: create a counter, increment it twice, and read it."""
+    await asce.n_create(COUNTER, sop_instance=uid)
+    await asce.n_action(COUNTER, uid, 1)
+    await asce.n_action(COUNTER, uid, 1)
+    reply = await asce.n_get(COUNTER, uid)
+    return reply.data_set.InstanceNumber

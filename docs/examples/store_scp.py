@@ -1,4 +1,4 @@
-"""Take images and sort them by patient: python store_scp.py DIRECTORY [ENDPOINT]."""
+"""Receive images and sort them by patient: python store_scp.py DIRECTORY [ENDPOINT]."""
 
 import hashlib
 import shutil
@@ -23,7 +23,7 @@ class Sorter(AE):
 
     def keep(self, file):
         header = dcmread(file, stop_before_pixels=True)
-        # A peer's text never becomes a path: its digest does.
+        # Never use text from a peer as a path; use a digest of it.
         names = str(header.get("PatientID", "")), str(header.SOPInstanceUID)
         patient, instance = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in names)
         (self.directory / patient).mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,14 @@
-"""Send DICOM files to a node: python store_scu.py ENDPOINT FILE..."""
+"""Send DICOM files to a node: python store_scu.py PEER FILE..."""
 
 import sys
 
 from twisted.internet.task import react
 
-from netdicom_tx import AE, RemoteAE
-from netdicom_tx.sopclass import store_all
+from netdicom_tx import store
 
 
-async def main(reactor, endpoint, *paths):
-    ae = AE("STORESCU", reactor=reactor)
-    async for result in store_all(ae, RemoteAE("ARCHIVE", endpoint), paths):
+async def main(reactor, peer, *paths):
+    async for result in store(peer, paths):
         print(result.source, result.error or result.status)
 
 

@@ -8,7 +8,7 @@ from netdicom_tx.uids import CTImageStorage as CT
 
 
 def peers():
-    # No threads here: what blocks is done at once.
+    # Without a reactor there are no threads: run blocking calls at once.
     return connected(modality("CT1"), RIS("RIS", Schedule(), in_thread=maybeDeferred))
 
 
@@ -33,11 +33,11 @@ def test_another_station_has_nothing_to_do():
         assert success_of(ensureDeferred(scheduled(pair.requestor, "MR1"))) == []
 
 
-def test_only_what_is_kept_may_be_deleted():
+def test_only_committed_instances_may_be_deleted():
     with peers() as pair:
         pair.scp.kept.add("1.2.3.4.5")
         asked = ensureDeferred(
             may_be_deleted(pair.requestor, [(CT, "1.2.3.4.5"), (CT, "1.2.3.4.6")])
         )
-        pair.advance(1)  # the report follows the response
+        pair.advance(1)  # the report comes a second after the response
         assert success_of(asked) == ((CT, "1.2.3.4.5"),)

@@ -1,4 +1,4 @@
-"""Verification over TLS, for peers with a certificate that we trust: python tls_scp.py OURS CA [ENDPOINT]."""
+"""Verification over TLS, for peers whose certificate we trust: python tls_scp.py OURS CA [ENDPOINT]."""
 
 import sys
 
