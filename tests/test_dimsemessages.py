@@ -717,6 +717,14 @@ def test_an_odd_value_is_read_by_what_it_means(what):
     encode_command(message)
 
 
+def test_a_uid_without_a_value_that_must_be_there_is_an_empty_one():
+    """PS3.7 9.3.1.1: the service refuses it, with the status that it has for it."""
+    message, _ = decode_command(counted(**{**STORE_RQ, "x1000": b""}))
+    assert message.sop_instance_uid == ""
+    assert message.missing == ()
+    assert message.deviations == ("C-STORE request: AffectedSOPInstanceUID has no value",)
+
+
 def test_half_a_tag_is_left_out():
     """PS3.5 6.2 AT: 4 octets each."""
     data = command(

@@ -271,6 +271,16 @@ def test_a_request_without_version_one_is_rejected_by_the_provider(version):
     assert layer.state is State.Sta13
 
 
+def test_the_titles_are_known_before_the_request_has_come():
+    """PS3.8 Table 9-11: whoever admits peers by their titles need not wait for the rest."""
+    layer = in_state(State.Sta2)
+    assert list(layer.receive_data(REQUEST.encode()[:74])) == []
+    assert layer.titles == (REQUEST.called_ae_title, REQUEST.calling_ae_title)
+    list(layer.receive_data(REQUEST.encode()[74:]))
+    assert layer.titles is None
+    assert layer.state is State.Sta3
+
+
 @pytest.mark.parametrize("version", [1, 3, 0xFFFF])
 def test_other_bits_of_the_version_are_not_tested(version):
     """PS3.8 9.3.2: a receiver of version 1 tests bit 0 and nothing else."""
