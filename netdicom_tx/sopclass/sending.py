@@ -22,7 +22,12 @@ from twisted.python.failure import Failure
 from .. import dsutils, negotiation
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
-from ..exceptions import ConnectionLostError, NetDICOMError
+from ..exceptions import (
+    ClassNotSupportedError,
+    ConnectionLostError,
+    LocalProtocolError,
+    NetDICOMError,
+)
 from ..negotiation import MAXIMUM_CONTEXTS
 from ..statuses import Status
 from .readahead import ReadAhead
@@ -34,6 +39,11 @@ __all__ = ["StoreResult", "store_all"]
 _PLANNED_TOGETHER = 1000
 # Instances of an asynchronous iterable that are at hand while others are sent; they may be data sets.
 _READ_AHEAD = 64
+# New associations that may end without any answer, one after another, before the rest is given up: a peer that aborts
+# at every instance must not be called for each of ten thousand.
+_FRUITLESS = 5
+# Failures that say nothing about the association.
+_OF_THE_INSTANCE = (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError)
 
 
 class StoreResult(NamedTuple):
@@ -42,14 +52,17 @@ class StoreResult(NamedTuple):
     Attributes:
         source: As it was given.
         instance: None when its header could not be read.
-        status: Of the peer; None when it was not asked.
+        status: The peer's answer; None when there was none.
         error: Why there is no status; None when there is one.
+        is_given_up: The instance was not tried, because no association brought anything any more; ``error`` is why
+            the last one did not.
     """
 
     source: Source | Instance
     instance: Instance | None
     status: Status | None
     error: Exception | None
+    is_given_up: bool = False
 
     @property
     def is_stored(self) -> bool:
@@ -68,8 +81,12 @@ async def store_all(
     """Store any number of instances, at constant memory.
 
     The contexts are derived from the instances, one for each SOP class and transfer syntax, and
-    spread over several associations where one cannot hold them. A failure of one instance never
-    stops the others; an association that ends is opened anew, unless nothing went through it.
+    spread over several associations where one cannot hold them.
+
+    A failure of one instance never stops the others. When an association ends, the instance that was under way has
+    failed, and the others go on a new one; of several that were under way, each is tried once more by itself. The
+    rest is given up only when no association can be opened, or when five new ones in a row have ended without
+    any answer.
 
     Args:
         ae: The application entity that sends.
@@ -112,7 +129,84 @@ async def _chunks(
         await ahead.close()
 
 
-_Work = deque[tuple[Source | Instance, Instance]]
+class _Item(NamedTuple):
+    """An instance that is to be sent.
+
+    Attributes:
+        lost: How an earlier attempt ended, when the association ended under several instances; this one is sent
+            alone now.
+    """
+
+    source: Source | Instance
+    instance: Instance
+    lost: Exception | None = None
+
+
+_Results = defer.DeferredQueue[StoreResult | Failure | None]
+
+
+class _Turn:
+    """The instances that one association is given.
+
+    Attributes:
+        answers: How many the peer has answered.
+        lost: Those that were under way when the association ended, with what they failed with.
+    """
+
+    def __init__(
+        self,
+        asce: Association,
+        work: deque[_Item],
+        results: _Results,
+        originator: MoveOriginator | None,
+    ) -> None:
+        self.answers = 0
+        self.lost: list[tuple[_Item, Exception]] = []
+        self.is_stopped = False
+        self._asce = asce
+        self._work = work
+        self._results = results
+        self._originator = originator
+        self._running: set[defer.Deferred[None]] = set()
+
+    async def run(self) -> None:
+        """Send until there is no more work, or the association ends."""
+        work, asce = self._work, self._asce
+        while work and asce.is_open and not self.is_stopped:
+            # No more than are on their way: what waits here is not lost with the association.
+            window = max(1, asce.window.invoked)
+            if work[0].lost is None:
+                self._begin(work.popleft())
+            else:
+                await self._until_running(0)
+                if not asce.is_open or not work:
+                    continue
+                self._begin(work.popleft())
+                window = 1
+            await self._until_running(window - 1)
+        await self._until_running(0)
+
+    async def _until_running(self, most: int) -> None:
+        while len(self._running) > most:
+            await defer.DeferredList(list(self._running), fireOnOneCallback=True)
+
+    def _begin(self, item: _Item) -> None:
+        sent = store_instance(self._asce, item.instance, originator=self._originator)
+        done: defer.Deferred[None] = sent.addBoth(self._finish, item)
+        if not done.called:
+            self._running.add(done)
+            done.addCallback(lambda _: self._running.discard(done))
+
+    def _finish(self, outcome: Status | Failure, item: _Item) -> None:
+        if not isinstance(outcome, Failure):
+            self.answers += 1
+            self._results.put(StoreResult(item.source, item.instance, outcome, None))
+            return
+        error = cast(Exception, outcome.value)
+        if self._asce.is_open or isinstance(error, _OF_THE_INSTANCE):
+            self._results.put(StoreResult(item.source, item.instance, None, error))
+        else:
+            self.lost.append((item, error))
 
 
 class _Sender:
@@ -128,12 +222,14 @@ class _Sender:
         self._open: list[Association] = []
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
         self._lanes = 0  # that are running
+        self._fruitless = 0  # new associations in a row that ended without any answer
         self._connecting: set[defer.Deferred[Association]] = set()
+        self._turns: set[_Turn] = set()
         self._is_stopped = False
 
     async def send(self, chunk: Sequence[Source | Instance]) -> AsyncIterator[StoreResult]:
         """Send some instances; results come as they are known, at most one for each."""
-        results: defer.DeferredQueue[StoreResult | Failure | None] = defer.DeferredQueue()
+        results: _Results = defer.DeferredQueue()
         producing = defer.Deferred.fromCoroutine(self._produce(chunk, results))
         producing.addBoth(results.put)
         try:
@@ -146,23 +242,24 @@ class _Sender:
                 yield result
         finally:
             if not producing.called:
-                self._is_stopped = True
-                for connecting in list(self._connecting):
-                    connecting.cancel()
+                self._stop()
 
-    async def _produce(
-        self,
-        chunk: Sequence[Source | Instance],
-        results: defer.DeferredQueue[StoreResult | Failure | None],
-    ) -> None:
-        ready: list[tuple[Source | Instance, Instance]] = []
+    def _stop(self) -> None:
+        self._is_stopped = True
+        for turn in self._turns:
+            turn.is_stopped = True
+        for connecting in list(self._connecting):
+            connecting.cancel()
+
+    async def _produce(self, chunk: Sequence[Source | Instance], results: _Results) -> None:
+        ready: list[_Item] = []
         for source in chunk:
             try:
                 instance = source if isinstance(source, Instance) else Instance.of(source)
             except (OSError, dsutils.DataSetError) as error:
                 results.put(StoreResult(source, None, None, error))
             else:
-                ready.append((source, instance))
+                ready.append(_Item(source, instance))
         for entries, group in _groups(ready):
             if not set(self._proposed).issuperset(entries):
                 await self.close()
@@ -178,24 +275,30 @@ class _Sender:
             if self._is_stopped:
                 return
 
-    async def _lane(
-        self, work: _Work, results: defer.DeferredQueue[StoreResult | Failure | None]
-    ) -> None:
+    async def _lane(self, work: deque[_Item], results: _Results) -> None:
         """One association after the other, until there is no more work."""
         error: Exception | None = None
         while work and error is None and not self._is_stopped:
+            reused = self._take_open()
             try:
-                asce = self._take_open() or await self._connect()
+                asce = reused or await self._connect()
             except (NetDICOMError, defer.CancelledError) as refused:
                 error = refused
                 continue
-            went_through = False
+            turn = _Turn(asce, work, results, self._originator)
+            self._turns.add(turn)
             try:
-                went_through = await self._use(asce, work, results)
+                await turn.run()
             finally:
+                self._turns.discard(turn)
                 self._put_back(asce)
-            if not asce.is_open and not went_through:
-                error = asce.error or ConnectionLostError()
+            _settle(turn, work, results, is_new=reused is None)
+            if turn.answers:
+                self._fruitless = 0
+            elif not asce.is_open and reused is None:
+                self._fruitless += 1
+                if self._fruitless >= _FRUITLESS:
+                    error = asce.error or ConnectionLostError()
         self._lanes -= 1
         if error is not None and not self._lanes:
             # There is no other association that could do it.
@@ -223,40 +326,6 @@ class _Sender:
                 return asce
         return None
 
-    async def _use(
-        self,
-        asce: Association,
-        work: _Work,
-        results: defer.DeferredQueue[StoreResult | Failure | None],
-    ) -> bool:
-        """Send on one association; whether the peer has answered anything."""
-        answered = False
-        running: set[defer.Deferred[None]] = set()
-
-        def finish(
-            outcome: Status | Failure, source: Source | Instance, instance: Instance
-        ) -> None:
-            nonlocal answered
-            if isinstance(outcome, Failure):
-                results.put(StoreResult(source, instance, None, cast(Exception, outcome.value)))
-            else:
-                answered = True
-                results.put(StoreResult(source, instance, outcome, None))
-
-        while work and asce.is_open and not self._is_stopped:
-            source, instance = work.popleft()
-            sent = store_instance(asce, instance, originator=self._originator)
-            done: defer.Deferred[None] = sent.addBoth(finish, source, instance)
-            if not done.called:
-                running.add(done)
-                done.addCallback(lambda _, mine: running.discard(mine), done)
-            # Twice the window: the next request is ready when an answer comes.
-            while len(running) >= 2 * max(1, asce.window.invoked):
-                await defer.DeferredList(list(running), fireOnOneCallback=True)
-        while running:
-            await defer.DeferredList(list(running))
-        return answered
-
     async def close(self) -> None:
         """Release what is open."""
         opened, self._open = self._open, []
@@ -268,23 +337,35 @@ class _Sender:
                     asce.abort()
 
 
-def _give_up(
-    work: _Work,
-    error: Exception,
-    results: defer.DeferredQueue[StoreResult | Failure | None],
-) -> None:
+def _settle(turn: _Turn, work: deque[_Item], results: _Results, *, is_new: bool) -> None:
+    """Fail the instance that ended an association; put back those that may only have been lost with it."""
+    # An association that had been idle may have ended for that, whatever was sent last.
+    is_guilty = len(turn.lost) == 1 and (is_new or turn.answers > 0)
+    again = []
+    for item, error in turn.lost:
+        if is_guilty or item.lost is not None:
+            results.put(StoreResult(item.source, item.instance, None, error))
+        else:
+            again.append(item._replace(lost=error))
+    work.extendleft(reversed(again))
+
+
+def _give_up(work: deque[_Item], error: Exception, results: _Results) -> None:
     """The same result for all that is left."""
     while work:
-        source, instance = work.popleft()
-        results.put(StoreResult(source, instance, None, error))
+        item = work.popleft()
+        given_up = item.lost is None
+        results.put(
+            StoreResult(item.source, item.instance, None, item.lost or error, is_given_up=given_up)
+        )
 
 
 def _groups(
-    ready: Sequence[tuple[Source | Instance, Instance]],
-) -> Iterator[tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Source | Instance, Instance]]]]:
+    ready: Sequence[_Item],
+) -> Iterator[tuple[list[tuple[str, tuple[str, ...]]], list[_Item]]]:
     """Instances that fit one association, with its contexts."""
     entries = negotiation.contexts_for_instances(
-        (instance.sop_class_uid, instance.transfer_syntax) for _, instance in ready
+        (item.instance.sop_class_uid, item.instance.transfer_syntax) for item in ready
     )
     for start in range(0, len(entries), MAXIMUM_CONTEXTS):
         mine = entries[start : start + MAXIMUM_CONTEXTS]
@@ -292,8 +373,8 @@ def _groups(
         yield (
             mine,
             [
-                (source, instance)
-                for source, instance in ready
-                if (instance.sop_class_uid, instance.transfer_syntax) in keys
+                item
+                for item in ready
+                if (item.instance.sop_class_uid, item.instance.transfer_syntax) in keys
             ],
         )

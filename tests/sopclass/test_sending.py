@@ -264,8 +264,75 @@ def test_closing_the_generator_sends_no_more_and_releases_when_it_can() -> None:
 
     success_of(defer.Deferred.fromCoroutine(first()))
     assert not ends
-    while answers:  # the next one was waiting for its turn in the window
+    while answers:
         answers.pop().callback(0)
         pair.advance(0)
     assert {type(end) for end in ends} == {AssociationReleasedError}
-    assert len(sink.received) == 3 < len(FILES)
+    assert len(sink.received) == 2 < len(FILES)
+
+
+class Allergic(Sink):
+    """Aborts at each instance of some."""
+
+    def __init__(self, bad: Iterable[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.bad = {f"1.2.3.{number}" for number in bad}
+
+    def on_receive_store(self, context: Any, ds: BinaryIO) -> Any:
+        uid = str(dcmread(ds).SOPInstanceUID)
+        if uid in self.bad:
+            for each in self.associations:
+                if each.is_open:
+                    each.abort()
+            return 0
+        self.received.append((context.sop_class, context.supported_ts, uid))
+        return 0
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("associations", [1, 3])
+@pytest.mark.parametrize(
+    "bad", [[0], [4], [9], [0, 9], [3, 4], [0, 1, 2], [2, 4, 6, 8]], ids=lambda bad: f"bad {bad}"
+)
+def test_an_instance_that_ends_its_association_costs_no_other(
+    bad: list[int], associations: int, window: int
+) -> None:
+    """PS3.4 C.4.2: a sub-operation that fails is one that failed. All others arrive."""
+    sink = Allergic(bad, window=Window(window, window))
+    scu = AE("SCU", window=Window(window, window))
+    data_sets = [made(STORAGE_SOP_CLASSES[0], number) for number in range(10)]
+    results = send(sink, data_sets, scu, associations=associations)
+    assert len(results) == 10
+    failed = {each.instance.sop_instance_uid: each for each in results if not each.is_stored}
+    assert set(failed) == sink.bad
+    assert {uid for *_, uid in sink.received} == {
+        f"1.2.3.{number}" for number in range(10) if number not in bad
+    }
+    for each in failed.values():
+        assert "abort" in str(each.error)
+        assert not each.is_given_up
+
+
+def test_a_peer_that_ends_every_association_is_given_up() -> None:
+    """It is not called for each of a hundred instances; each of those that it had is told by itself."""
+    sink = Allergic(range(100))
+    results = send(sink, [made(STORAGE_SOP_CLASSES[0], number) for number in range(100)])
+    assert sink.opened == 5
+    assert [each.is_given_up for each in results] == [False] * 5 + [True] * 95
+    assert all("abort" in str(each.error) for each in results)
+
+
+def test_an_association_that_ended_while_it_was_idle_costs_nothing() -> None:
+    """Between two thousands it is kept open, and the peer may have had enough of waiting."""
+    sink = Sink()
+
+    def end_the_idle_one() -> int:
+        if len(sink.received) == 1001 and sink.opened == 1:
+            for asce in sink.associations:
+                asce.abort()
+        return 0
+
+    sink.then = end_the_idle_one
+    results = send(sink, (made(STORAGE_SOP_CLASSES[0], number) for number in range(1100)))
+    assert [each.error for each in results] == [None] * 1100
+    assert sink.opened == 2
