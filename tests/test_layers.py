@@ -42,6 +42,7 @@ ROWS = {
         "dispatch",
         "operations",
         "tls",
+        "endpoints",
         "remoteae",
         "closing",
         "opening",

@@ -16,10 +16,10 @@ from .common.session import Session, run
 
 if TYPE_CHECKING:
     from ..asceprovider import Association
-    from .common.receiving import Arrived, OutputDirectory
+    from .common.directory import Arrived, OutputDirectory
 
 _DEFAULT = "127.0.0.1:11112"
-# Seconds that running operations have after Ctrl-C.
+# Seconds that running operations have to end after Ctrl-C.
 _GRACE = 10.0
 _MAX_ASSOCIATIONS = 100
 
@@ -27,8 +27,8 @@ _MAX_ASSOCIATIONS = 100
 @click.command(
     epilog=examples(
         "netdicom receive -o inbox/",
-        "netdicom receive --listen 11112 -aet WORKSTATION1 -o inbox/ --layout flat",
-        "netdicom receive --listen 2762 --tls-cert our.pem -o inbox/",
+        "netdicom receive --listen 0.0.0.0:11112 -aet WORKSTATION1 -o inbox/ --layout flat",
+        "netdicom receive --listen 0.0.0.0:2762 --tls-cert our.pem -o inbox/",
     )
 )
 @click.option(
@@ -37,10 +37,15 @@ _MAX_ASSOCIATIONS = 100
     "endpoints",
     multiple=True,
     metavar="ENDPOINT",
-    help=f"A port, host:port, or a Twisted endpoint; repeatable. {_DEFAULT}",
+    help="Listen here: a port of 127.0.0.1, host:port (0.0.0.0:PORT for every interface), or a Twisted "
+    f"endpoint; repeatable (default: {_DEFAULT}).",
 )
 @output_options
-@click.option("--accept-all", is_flag=True, help="Also SOP classes that no registry knows.")
+@click.option(
+    "--accept-all",
+    is_flag=True,
+    help="Accept SOP classes that no registry knows, too.",
+)
 @common_options
 def command(
     common: Common,
@@ -51,12 +56,13 @@ def command(
 ) -> int:
     """Take what others send, into a directory, until Ctrl-C (C-STORE, C-ECHO).
 
-    Says one line for each association that ends: who it was, instances, failures, octets, and how it
-    ended. It answers to any AE title, and opens to the network only when --listen says so.
+    Each association that ends gets one line: the peer, the number of instances, how many were refused,
+    their size, and how the association ended. Any called AE title is accepted. Nothing is opened to the
+    network unless --listen names an interface.
     """
-    places = [endpoint_string(each) for each in endpoints or (_DEFAULT,)]
-    from .common.receiving import OutputDirectory
+    from .common.directory import OutputDirectory
 
+    places = [endpoint_string(each, interface="127.0.0.1") for each in endpoints or (_DEFAULT,)]
     output = OutputDirectory(directory, layout)
 
     async def perform(session: Session) -> int:
@@ -67,9 +73,12 @@ def command(
 
 @dataclass(slots=True)
 class _Count:
+    """What came on an association; ``disk`` is why our disk refused some of it."""
+
     kept: int = 0
     refused: int = 0
     octets: int = 0
+    disk: str = ""
 
 
 class _Receipts:
@@ -85,7 +94,10 @@ class _Receipts:
 
     def refused(self, asce: Association, error: Exception) -> None:
         if asce in self._counts:
-            self._counts[asce].refused += 1
+            count = self._counts[asce]
+            count.refused += 1
+            if isinstance(error, OSError):
+                count.disk = error.strerror or str(error)
 
     def kept(self, asce: Association, arrived: Arrived) -> None:
         count = self._counts.get(asce)
@@ -119,14 +131,16 @@ class _Receipts:
                         "refused": count.refused,
                         "octets": count.octets,
                         "end": how,
+                        **({"disk": count.disk} if count.disk else {}),
                     }
                 }
             )
         else:
             self._shown.line(
                 printable_line(
-                    f"{peer}: {counted(count.kept, 'instance')}, {count.refused} refused, "
-                    f"{count.octets / 1e6:.1f} MB; {how}"
+                    f"{peer}: {counted(count.kept, 'instance')}, {count.refused} refused"
+                    + (f" (our disk: {count.disk})" if count.disk else "")
+                    + f", {count.octets / 1e6:.1f} MB; {how}"
                 )
             )
 
@@ -150,7 +164,7 @@ async def _receive(
         if session.output.is_json:
             listening = {"host": getattr(host, "host", ""), "port": getattr(host, "port", 0)}
             session.output.json({"listening": {"ae_title": ae.ae_title, **listening}})
-        session.output.note(f"{ae.ae_title} listening on {where(port)}, writes to {output.path}")
+        session.output.note(f"{ae.ae_title} listening on {where(port)}, writing to {output.path}")
     forever: defer.Deferred[None] = defer.Deferred()
     await session.until_interrupted(forever)
     for port in ports:

@@ -16,26 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = ["endpoint_string", "listen", "listening", "where"]
 
-_ENDPOINT = re.compile(r"(tcp6?|unix|systemd|haproxy|fd):")
+_ENDPOINT = re.compile(r"(tcp6?|ssl|unix|systemd|haproxy|fd):")
+_FORMS = "write 11112, 127.0.0.1:11112, 0.0.0.0:11112, or tcp:11112:interface=127.0.0.1"
 
 
-def endpoint_string(text: str) -> str:
-    """A Twisted endpoint string for what was written.
+def endpoint_string(text: str, interface: str = "") -> str:
+    """The Twisted endpoint string for what was written.
 
-    ``11112`` is that port on every IPv4 interface, ``127.0.0.1:11112`` on one.
+    Args:
+        text: ``11112`` is that port of ``interface``, ``127.0.0.1:11112`` that of another.
+        interface: A numeric address; empty means every IPv4 interface.
 
     Raises:
-        CommandError: It is none of the forms.
+        CommandError: The text has none of the forms.
     """
     if _ENDPOINT.match(text):
         return text
     host, _, number = text.rpartition(":")
     if not (number.isascii() and number.isdecimal() and int(number) < 65536):
         raise bad_input(
-            f"{text!r} is no place to listen",
-            "expected a port, host:port, or a Twisted endpoint",
-            "write 11112, 127.0.0.1:11112, or tcp:11112:interface=127.0.0.1",
+            f"{text!r} is not a place to listen",
+            "expected a port from 0 to 65535, host:port, or a Twisted endpoint",
+            _FORMS,
         )
+    host = host or interface
     if not host:
         return f"tcp:{number}"
     if host.startswith("["):
@@ -45,36 +49,38 @@ def endpoint_string(text: str) -> str:
 
 
 async def listen(reactor: Any, ae: Any, text: str, tls: TLSFiles | None) -> Any:
-    """Listen there; the port.
+    """Listen at an endpoint string; returns the port.
 
     Raises:
-        CommandError: It is not possible.
+        CommandError: Listening there is not possible.
     """
-    from twisted.internet.endpoints import serverFromString
     from twisted.internet.error import CannotListenError
 
+    from ...endpoints import server_endpoint
+
     try:
-        endpoint = serverFromString(reactor, endpoint_string(text))
+        endpoint = server_endpoint(reactor, text)
         if tls is not None:
             endpoint = tls.options().wrap_server(endpoint)
         return await ae.listen(endpoint)
-    except CannotListenError as error:
+    except (CannotListenError, OSError) as error:
         raise CommandError(
             Problem(
                 ExitCode.USAGE,
                 f"cannot listen at {text}",
                 str(error),
-                "is another program there? ports below 1024 need root; name another with --listen",
+                "does another program listen there? ports below 1024 need root; name another place with "
+                "--listen",
             )
         ) from error
-    except (ValueError, LocalProtocolError, ImportError) as error:
-        raise bad_input(f"cannot listen at {text}", str(error), "see --help") from error
-
-
-def where(port: Any) -> str:
-    """``host:port`` of a listening port."""
-    host = port.getHost()
-    return f"{getattr(host, 'host', host)}:{getattr(host, 'port', '')}"
+    except LocalProtocolError as error:
+        raise bad_input(f"cannot listen at {text}", str(error), _FORMS) from error
+    except ImportError as error:
+        raise bad_input(
+            "TLS needs packages that are not installed",
+            str(error),
+            "pip install 'netdicom-tx[tls]'",
+        ) from error
 
 
 @asynccontextmanager
@@ -82,7 +88,7 @@ async def listening(session: Session, ae: Any, text: str | None) -> AsyncIterato
     """Listen while the block runs, and say where.
 
     Args:
-        text: Where, as for :func:`endpoint_string`; None means not at all.
+        text: An endpoint string; None means that nothing is opened.
 
     Raises:
         CommandError: Listening there is not possible.
@@ -96,3 +102,9 @@ async def listening(session: Session, ae: Any, text: str | None) -> AsyncIterato
         yield
     finally:
         await port.stopListening()
+
+
+def where(port: Any) -> str:
+    """``host:port`` of a listening port."""
+    host = port.getHost()
+    return f"{getattr(host, 'host', host)}:{getattr(host, 'port', '')}"

@@ -26,6 +26,19 @@ def test_a_place_has_three_forms(text: str, endpoint: str) -> None:
     assert endpoint_string(text) == endpoint
 
 
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("11112", "tcp:11112:interface=127.0.0.1"),
+        ("0.0.0.0:11112", "tcp:11112:interface=0.0.0.0"),
+        ("tcp:11112", "tcp:11112"),
+    ],
+)
+def test_a_port_alone_may_mean_an_interface(text: str, endpoint: str) -> None:
+    """``receive`` opens nothing to the network unless an interface is named."""
+    assert endpoint_string(text, interface="127.0.0.1") == endpoint
+
+
 @pytest.mark.parametrize("text", ["", "here", "host:", "host:dicom", "70000", "1:2:x"])
 def test_what_is_no_place_is_told(text: str) -> None:
     with pytest.raises(CommandError) as caught:

@@ -1,0 +1,77 @@
+r"""Endpoint strings of listeners, checked before anything is opened.
+
+``tcp:11112``, ``tcp6:11112:interface=\:\:1``, ``ssl:2762:privateKey=key.pem:certKey=cert.pem``, and whatever else
+Twisted's plugins add. Twisted reports a mistake in such a string with any of a dozen exceptions, or only when the port
+is opened; :func:`server_endpoint` reports it with one that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import VerifyError
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from .exceptions import LocalProtocolError
+
+__all__ = ["server_endpoint"]
+
+_EXAMPLE = "tcp:11112:interface=127.0.0.1"
+_SEPARATOR = re.compile(r"(?<!\\):")
+
+
+def server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+    """Make the endpoint that a string names.
+
+    Args:
+        reactor: The reactor to listen with later; to check a string, any object will do.
+
+    Raises:
+        LocalProtocolError: The string does not name an endpoint, or a file that it names cannot be used.
+    """
+    _check_port(text)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except ImportError as error:
+        raise LocalProtocolError(
+            f"{text!r} needs packages that are not installed ({error}); "
+            "pip install 'netdicom-tx[tls]'"
+        ) from error
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        raise LocalProtocolError(f"{text!r} cannot be used: {file}{error.strerror}") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise LocalProtocolError(
+            f"{text!r} is not a Twisted server endpoint such as {_EXAMPLE}: {error}"
+        ) from error
+    except Exception as error:  # what pyOpenSSL raises has no base class of its own
+        if not (isinstance(error, VerifyError) or type(error).__module__.startswith("OpenSSL")):
+            raise
+        raise LocalProtocolError(
+            f"{text!r} cannot be used: privateKey and certKey must name a private key and its "
+            f"certificate in PEM form{_reason(error)}"
+        ) from error
+    return endpoint
+
+
+def _check_port(text: str) -> None:
+    """Twisted takes any number, and fails when it opens the port."""
+    kind, *arguments = _SEPARATOR.split(text)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return
+    named = [each[5:] for each in arguments if each.startswith("port=")]
+    port = (named or arguments or [""])[0]
+    if not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise LocalProtocolError(
+            f"{text!r} has no port from 0 to 65535; expected an endpoint such as {_EXAMPLE}"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """The words of OpenSSL, the last of ``[(library, function, reason)]``; or those of Twisted."""
+    if isinstance(error, VerifyError):
+        return f" ({error})"
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return f" ({entries[-1][-1]})" if entries and entries[-1][-1] else ""
