@@ -12,7 +12,7 @@ import click
 from ..exceptions import DCMTimeoutError, StatusError
 from ..statuses import Status
 from .common.addresses import Address
-from .common.failures import CommandError, ExitCode, Problem, StatusFailure, bad_input
+from .common.failures import CommandError, ExitCode, Problem, StatusFailure
 from .common.listening import endpoint_string, listening
 from .common.options import Common, common_options, examples, parse_seconds, peer_argument
 from .common.output import Output, counted
@@ -73,11 +73,14 @@ def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeou
     place = None if endpoint is None else endpoint_string(endpoint)
     files = _Files(paths, common.output)
     if not files.references:
-        raise bad_input(
-            "there is nothing to ask for",
-            f"{counted(files.others, 'file')} that are no DICOM instances, "
-            f"{len(files.unreadable)} that cannot be read",
-            "name DICOM files (Part 10), or directories with such",
+        raise CommandError(
+            Problem(
+                ExitCode.NOTHING,
+                "there is nothing to ask for",
+                f"{counted(files.others, 'file')} looked at that are not DICOM instances, and "
+                f"{len(files.unreadable)} that cannot be read",
+                "name DICOM files (Part 10), or directories that hold some",
+            )
         )
 
     async def perform(session: Session) -> int:
@@ -288,7 +291,7 @@ def _report(session: Session, files: _Files, result: CommitmentResult) -> Report
             "keep these files; what the peer does not have, send: netdicom store",
         )
     committed = len(outcomes) - len(failures)
-    skipped = f", {files.others} skipped (no DICOM files)" if files.others else ""
+    skipped = f", {files.others} skipped (not DICOM)" if files.others else ""
     return Report(
         document={
             "peer": str(session.common.address),

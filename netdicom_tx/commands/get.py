@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,8 +22,13 @@ from .common.options import (
 from .common.session import Session, run
 
 if TYPE_CHECKING:
+    from .common.directory import OutputDirectory
     from .common.query import Query
-    from .common.receiving import OutputDirectory
+
+_EXAMPLES = {
+    "storage SOP class": "CTImageStorage",
+    "transfer syntax": "JPEG2000Lossless",
+}
 
 
 @click.command(
@@ -43,14 +49,16 @@ if TYPE_CHECKING:
     "syntaxes",
     multiple=True,
     metavar="SYNTAX",
-    help="Also take this one, by UID or keyword (JPEG2000Lossless), and rather; repeatable.",
+    help="Accept this transfer syntax too, and prefer it: a UID or a keyword such as JPEG2000Lossless; "
+    "repeatable (default: uncompressed ones only).",
 )
 @click.option(
     "--sop-class",
     "classes",
     multiple=True,
     metavar="CLASS",
-    help="Take only this storage class, by UID or keyword (CTImageStorage); repeatable.",
+    help="Accept only this storage class: a UID or a keyword such as CTImageStorage; repeatable "
+    "(default: all common ones).",
 )
 @common_options
 def command(
@@ -65,13 +73,15 @@ def command(
 ) -> int:
     """Retrieve on the same association (C-GET).
 
-    Says on stdout, when that is no terminal, the path of each file as soon as it is written, synced
-    and renamed. Without -x the peer is asked for uncompressed images.
+    When stdout is not a terminal, the path of each file is written to it as soon as the file is safe on
+    the disk. Without -x the peer is asked for uncompressed images.
+
+    Exits with 10 when the peer has nothing that matches, and with 11 when the local disk is full.
     """
     from pydicom.uid import AllTransferSyntaxes
 
+    from .common.directory import OutputDirectory
     from .common.query import retrieve_query
-    from .common.receiving import OutputDirectory
 
     query = retrieve_query(keys, root, level)
     identifier = query.identifier()
@@ -87,7 +97,11 @@ def command(
 
 
 def _named(text: str, uids: Any, what: str) -> str:
-    """A UID of some, by itself or by its keyword."""
+    """The UID that an argument names, by itself or by its keyword.
+
+    Raises:
+        CommandError: No UID of ``uids`` has this name.
+    """
     from pydicom.uid import UID
 
     by_name = {UID(uid).keyword.lower(): str(uid) for uid in uids}
@@ -95,10 +109,12 @@ def _named(text: str, uids: Any, what: str) -> str:
         return text
     found = by_name.get(text.lower())
     if found is None or not text:
+        near = difflib.get_close_matches(text.lower(), by_name, n=2)
+        known = " or ".join(UID(by_name[each]).keyword for each in near)
         raise bad_input(
-            f"{text!r} is no {what}",
-            "it is neither a UID nor a keyword of PS3.6",
-            "see the keywords of PS3.6 Table A-1, for instance CTImageStorage, JPEG2000Lossless",
+            f"{text!r} is not a {what}",
+            "expected a UID or a keyword of PS3.6 Table A-1",
+            f"did you mean {known}?" if near else f"for example {_EXAMPLES[what]}",
         )
     return found
 
@@ -106,17 +122,22 @@ def _named(text: str, uids: Any, what: str) -> str:
 def get_contexts(
     query: Query, classes: tuple[str, ...], syntaxes: tuple[str, ...]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """What to propose: the C-GET, and what it may bring.
+    """The presentation contexts to propose: one for the C-GET, and those for what it may bring.
 
-    A peer picks one transfer syntax of each context, so each that was asked for has a context of its
-    own where there is room; where there is not, common classes come first.
+    A peer accepts one transfer syntax of each context, and may be unable to convert what it has. So each
+    transfer syntax has a context of its own where there is room; else those that were asked for have one
+    each; else they share one, and rare classes are left out.
     """
     plain = tuple(ts for ts in DEFAULT_TRANSFER_SYNTAXES if ts not in syntaxes)
-    groups = [(ts,) for ts in syntaxes] + ([plain] if plain else [])
+    alone = [(ts,) for ts in syntaxes]
     room = MAXIMUM_CONTEXTS - 1
     ordered = sorted(classes, key=is_rare)
-    if len(ordered) * len(groups) > room:
-        groups = [(*syntaxes, *plain)]
+    ways = (
+        [*alone, *((ts,) for ts in plain)],
+        [*alone, *([plain] if plain else [])],
+        [(*syntaxes, *plain)],
+    )
+    groups = next((way for way in ways if len(ordered) * len(way) <= room), ways[-1])
     brought = [(uid, group) for uid in ordered for group in groups]
     return [(query.sop_class("C-GET"), DEFAULT_TRANSFER_SYNTAXES), *brought[:room]]
 

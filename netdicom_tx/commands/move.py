@@ -1,4 +1,4 @@
-"""``netdicom move``: have a peer send somewhere, or here (PS3.4 C.4.2)."""
+"""``netdicom move``: have a peer send instances to another AE, or here (PS3.4 C.4.2)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .common.session import Session, run
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from .common.directory import OutputDirectory
     from .common.query import Query
-    from .common.receiving import OutputDirectory
     from .common.retrieving import Receipt
 
 _HERE = "here"  # --receive without a value
 _PORT = 11112
-# Seconds that associations have to end once the C-MOVE is complete.
+# Seconds that open associations have to end once the C-MOVE is complete.
 _GRACE = 2.0
 
 
@@ -45,14 +45,21 @@ _GRACE = 2.0
 @peer_argument
 @key_option
 @model_options("PSO")
-@click.option("-aem", "--to", "destination", metavar="TITLE", help="AE title of the destination.")
+@click.option(
+    "-aem",
+    "--to",
+    "destination",
+    metavar="TITLE",
+    help="Send to the AE with this title, which the peer must know.",
+)
 @click.option(
     "--receive",
     "endpoint",
     is_flag=False,
     flag_value=_HERE,
     metavar="[ENDPOINT]",
-    help="Receive here: listen at a port (11112), host:port, or a Twisted endpoint meanwhile.",
+    help="Receive here: listen while the C-MOVE runs, at a port, host:port, or a Twisted endpoint "
+    "(default: port 11112).",
 )
 @output_options
 @common_options
@@ -66,22 +73,24 @@ def command(
     directory: str,
     layout: str,
 ) -> int:
-    """Have a peer send somewhere, or here (C-MOVE).
+    """Have a peer send instances to another AE, or here (C-MOVE).
 
     The peer must know the AE title of the destination, with its address. With --receive a Storage
-    SCP runs here for as long as it takes, under our own AE title (-aet) or that of --to; it
-    listens on every interface, on loopback only when the peer is there.
+    SCP runs here for as long as the C-MOVE takes, under our own AE title (-aet) or that of --to. It
+    listens on every interface, but without ENDPOINT only on 127.0.0.1 when the peer is on this machine.
+
+    Exits with 10 when the peer has nothing that matches, and with 11 when the local disk is full.
     """
+    from .common.directory import OutputDirectory
     from .common.query import retrieve_query
-    from .common.receiving import OutputDirectory
 
     query = retrieve_query(keys, root, level)
     identifier = query.identifier()
     if destination is None and endpoint is None:
         raise bad_input(
-            "the destination is not said",
-            "C-MOVE needs the AE title that the peer sends to",
-            "pass --to TITLE, or --receive to receive here",
+            "the destination is missing",
+            "C-MOVE needs the AE title that the peer is to send to",
+            "pass --to TITLE, or --receive to receive the instances here",
         )
     if destination is not None:
         destination = check_title(destination, "--to")
@@ -98,7 +107,7 @@ def command(
 
 
 def _listen_at(text: str, peer: Address) -> str:
-    """The endpoint for ``--receive``."""
+    """The endpoint for ``--receive``; without a value it is opened no further than the peer needs."""
     if text == _HERE:
         text = f"127.0.0.1:{_PORT}" if peer.is_loopback else str(_PORT)
     return endpoint_string(text)

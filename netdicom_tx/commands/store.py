@@ -15,7 +15,7 @@ from ..negotiation import NO_WINDOW, Window
 from ..uids import name
 from .common.failures import ExitCode, Problem, StatusFailure
 from .common.options import Common, common_options, examples, peer_argument
-from .common.output import Output, Progress
+from .common.output import Output, Progress, counted
 from .common.report import Report
 from .common.session import Session, run
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Failures that are named in the JSON document; all are counted.
 _NAMED = 1000
-# After one of these another association would end like this one.
-_HOPELESS = (ExitCode.NOT_CONNECTED, ExitCode.REJECTED, ExitCode.TIMEOUT, ExitCode.TLS)
 
 
 @click.command(
@@ -40,21 +38,28 @@ _HOPELESS = (ExitCode.NOT_CONNECTED, ExitCode.REJECTED, ExitCode.TIMEOUT, ExitCo
 @peer_argument
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1, 64), default=1, help="Associations at once; 1."
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="N",
+    help="Open N associations at the same time (default: 1).",
 )
 @click.option(
     "--window",
     type=click.IntRange(1, 64),
     default=1,
-    help="Operations outstanding on each association, if the peer grants it; 1.",
+    metavar="N",
+    help="Send up to N instances on each association before waiting for an answer, if the peer "
+    "grants it (default: 1).",
 )
 @click.option(
     "--resume",
     metavar="FILE",
-    help="Note there what the peer has acknowledged, and skip what is noted.",
+    help="Note in FILE what the peer has acknowledged, and skip what is noted there.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, and call nobody.")
 @common_options
 def command(
     common: Common,
@@ -67,8 +72,11 @@ def command(
 ) -> int:
     """Send files, and all DICOM files below directories (C-STORE).
 
-    What is no DICOM file in a directory is skipped and counted. A file goes out as it is; only
-    where the peer refuses its uncompressed transfer syntax is it re-encoded to another one.
+    Files in a directory that are not DICOM are skipped and counted. A file is sent as it is; it is
+    re-encoded only when the peer refuses its transfer syntax, is offered another one that is also
+    uncompressed, and accepts that.
+
+    Exits with 10 when there was nothing to send.
     """
     from .common.files import Journal, check_named
 
@@ -91,21 +99,30 @@ def command(
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of everything."""
+    """Counts what became of everything.
+
+    Attributes:
+        others: Files that are not DICOM.
+        before: Files that the peer acknowledged in an earlier run.
+        octets: The size of what was stored.
+        kinds: Instances and octets, by SOP class and outcome.
+        codes: The exit codes of all failures.
+        refusal: Why the first instance failed, when the peer or the association was the reason.
+        lost: Why the last association ended under an instance; None once the peer has answered again.
+        broken: Why nothing can be sent any more.
+    """
 
     output: Output
     stored: int = 0
     failed: int = 0
-    others: int = 0  # no DICOM files
-    before: int = 0  # acknowledged in an earlier run
+    others: int = 0
+    before: int = 0
     octets: int = 0
-    #: (SOP class, outcome) -> instances, octets
     kinds: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     codes: set[int] = field(default_factory=set)
-    #: Why the first instance failed that the peer refused.
     refusal: Problem | None = None
-    #: Why nothing can be sent any more.
+    lost: Problem | None = None
     broken: Problem | None = None
 
     def count(self, instance: Sending, outcome: str) -> None:
@@ -114,7 +131,7 @@ class _Tally:
         entry[1] += _file(instance).size
 
     def fail(self, path: str, reason: str, code: int) -> None:
-        """One that was not stored, told at once."""
+        """Count a file that was not stored, and say so at once."""
         self.failed += 1
         self.codes.add(code)
         if len(self.failures) < _NAMED:
@@ -122,11 +139,21 @@ class _Tally:
         self.output.note(f"failed: {path}: {reason}")
 
     def problem(self) -> Problem | None:
-        """The failure of the whole run, if it is one."""
+        """Why the whole run failed, if it did."""
         if self.broken is not None:
             return self.broken
-        if not self.failed:
+        if self.failed:
+            return self._some_failed()
+        if self.kinds or self.before:
             return None
+        return Problem(
+            ExitCode.NOTHING,
+            "there was nothing to send",
+            f"{counted(self.others, 'file')} looked at, none of them a DICOM instance",
+            "name DICOM files (Part 10), or directories that hold some",
+        )
+
+    def _some_failed(self) -> Problem:
         if self.refusal is not None and not self.stored and len(self.codes) == 1:
             return self.refusal
         first = self.failures[0]
@@ -134,7 +161,7 @@ class _Tally:
             ExitCode.SOME_FAILED,
             f"{self.failed} of {self.failed + self.stored} files could not be stored",
             f"the first is {first['file']}: {first['reason']}",
-            "what was stored is stored; with --resume only the others are sent again",
+            "the others are stored; with --resume only those that failed are sent again",
         )
 
 
@@ -146,7 +173,7 @@ def _file(instance: Sending) -> FoundFile:
 
 
 class _Found:
-    """The instances to be sent, one after the other; what is not sent is counted.
+    """The instances to be sent, one after another; what is not sent is counted.
 
     Attributes:
         is_stopped: No more are wanted.
@@ -162,7 +189,7 @@ class _Found:
         self.is_stopped = True
 
     def total(self) -> int:
-        """How many files there are, of whatever kind."""
+        """The number of files, DICOM or not."""
         from .common.files import walk
 
         return sum(1 for _ in walk(self._paths))
@@ -230,7 +257,7 @@ async def _send(
 def _take(
     result: StoreResult, session: Session, found: _Found, tally: _Tally, progress: Progress
 ) -> None:
-    """What became of one instance."""
+    """Count what became of one instance."""
     from ..dsutils import DataSetError
     from .common.files import HeldBackError, Sending
 
@@ -240,7 +267,7 @@ def _take(
     if isinstance(error, HeldBackError):
         return
     if status is not None:
-        tally.broken = None  # the peer answers
+        tally.lost = None
         tally.count(instance, str(status))
         if not result.is_stored:
             tally.refusal = tally.refusal or session.explain(StatusFailure("C-STORE", status))
@@ -250,30 +277,39 @@ def _take(
             tally.octets += file.size
             if found.journal is not None:
                 found.journal.add(file, instance)
-    elif isinstance(error, ClassNotSupportedError):
-        problem = session.explain(error)
-        tally.refusal = tally.refusal or problem
-        tally.count(instance, "no presentation context")
-        tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
     elif isinstance(error, OSError | DataSetError):
         tally.count(instance, "cannot be read")
         tally.fail(file.path, str(error), ExitCode.SOME_FAILED)
     else:
         assert error is not None
-        problem = session.explain(error)
-        tally.count(instance, "not sent")
-        if tally.broken is None:
-            tally.broken = problem
-            tally.fail(file.path, problem.what, problem.code)
-        else:
-            tally.failed += 1  # for the same reason, which has been told
-        if problem.code in _HOPELESS:
+        _take_failure(instance, session.explain(error), result, tally)
+        if result.is_given_up:
             found.stop()
     progress.advance(file.size, failed=not result.is_stored)
 
 
+def _take_failure(instance: Sending, problem: Problem, result: StoreResult, tally: _Tally) -> None:
+    """Count an instance that failed with its association, or for want of one."""
+    file = _file(instance)
+    tally.refusal = tally.refusal or problem
+    if isinstance(result.error, ClassNotSupportedError):
+        tally.count(instance, "no presentation context")
+        tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
+        return
+    tally.count(instance, "not sent")
+    if not result.is_given_up:
+        tally.lost = problem
+        tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
+    elif tally.broken is None:
+        # What ended the last association is the reason; a refusal of the next one follows from it.
+        tally.broken = tally.lost or problem
+        tally.fail(file.path, f"not tried: {problem.what}", problem.code)
+    else:
+        tally.failed += 1  # for the same reason
+
+
 def _report(tally: _Tally, seconds: float | None, peer: str, *, has_table: bool = True) -> Report:
-    """What became of everything.
+    """The end of a run.
 
     Args:
         seconds: How long it took; None when nothing was sent.
@@ -314,7 +350,7 @@ def _summary(tally: _Tally, seconds: float | None) -> str:
     reasons = [
         f"{number} {what}"
         for number, what in (
-            (tally.others, "no DICOM files"),
+            (tally.others, "not DICOM"),
             (tally.before, "acknowledged before"),
         )
         if number

@@ -24,7 +24,7 @@ def test_receive_takes_what_store_sends(
     listen = ("receive", "--listen", "127.0.0.1:0", "-o", "inbox", "-aet", "INBOX")
     with netdicom.start(*listen, *form) as run:
         said = run.stderr.readline()
-        port = re.search(r"INBOX listening on 127\.0\.0\.1:(\d+), writes to inbox", said)[1]
+        port = re.search(r"INBOX listening on 127\.0\.0\.1:(\d+), writing to inbox", said)[1]
         sent = netdicom("store", f"127.0.0.1:{port}", instances, "--jobs", 1)
         assert sent.returncode == 0, sent.stderr
         assert netdicom("echo", f"127.0.0.1:{port}").returncode == 0

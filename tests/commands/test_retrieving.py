@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from netdicom_tx.uids import DEFAULT_TRANSFER_SYNTAXES
 from support.commands.running import Netdicom, Peer, three_lines
 from support.processes import free_port
 
@@ -62,14 +63,43 @@ def test_get_with_one_class_proposes_little(
         *("get", peer.address(), "-k", STUDY, "-o", "out", "--sop-class", "CTImageStorage", "-v")
     )
     assert done.returncode == 0
-    assert "2 contexts accepted" in done.stderr
+    assert f"{1 + len(DEFAULT_TRANSFER_SYNTAXES)} contexts accepted" in done.stderr
     same(netdicom.directory / "out", instances)
 
 
-def test_get_of_nothing_is_no_failure(netdicom: Netdicom, peer: Peer) -> None:
-    done = netdicom("get", peer.address(), "-k", "StudyInstanceUID=1.9", "-o", "out")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "0 instances" in done.stderr
+@pytest.mark.parametrize("command", ["get", "move", "move elsewhere"])
+def test_an_unknown_study_is_not_a_success(
+    netdicom: Netdicom, peer: Peer, command: str, instances: Path
+) -> None:
+    """Exit code 10; a script that goes on with an empty directory does harm."""
+    port = free_port()
+    more = {
+        "get": ("-o", "out"),
+        "move": ("-aet", f"PORT-{port}", f"--receive=127.0.0.1:{port}", "-o", "out"),
+        "move elsewhere": ("--to", f"PORT-{port}"),
+    }[command]
+    done = netdicom(
+        command.split()[0], peer.address(), "-k", "StudyInstanceUID=1.9", *more, "--json"
+    )
+    assert done.returncode == 10
+    assert json.loads(done.stdout)["error"]["code"] == 10
+    assert "nothing that matches" in done.stderr
+    assert three_lines(done.stderr)
+
+
+@pytest.mark.parametrize("command", ["get", "move"])
+def test_a_full_disk_of_ours_is_not_said_to_be_the_peers(
+    netdicom: Netdicom, peer: Peer, command: str
+) -> None:
+    """Exit code 11; ``ulimit -f`` stands for a full disk. Each image has 39 KB."""
+    port = free_port()
+    there = ["-aet", f"PORT-{port}", f"--receive=127.0.0.1:{port}"] if command == "move" else []
+    done = netdicom(command, peer.address(), "-k", STUDY, "-o", "out", *there, file_limit=10_000)
+    assert done.returncode == 11, done.stderr
+    assert three_lines(done.stderr)
+    assert "6 instances could not be written to out on this machine" in done.stderr
+    assert "File too large" in done.stderr
+    assert [path for path in (netdicom.directory / "out").rglob("*") if path.is_file()] == []
 
 
 def test_get_that_is_refused_has_its_code(netdicom: Netdicom, peer: Peer) -> None:
@@ -152,20 +182,21 @@ def test_move_that_goes_elsewhere_is_told(netdicom: Netdicom, peer: Peer) -> Non
         *("--receive=127.0.0.1:0", "-o", "out", "--json"),
     )
     assert done.returncode == 1
-    assert "6 instances, 0 arrived" in done.stderr
+    assert "sent 6 instances, but 0 arrived here" in done.stderr
     assert json.loads(done.stdout)["error"]["code"] == 1
 
 
 def test_a_directory_that_turns_out_unusable_fails_the_instances(
     netdicom: Netdicom, peer: Peer
 ) -> None:
-    """A link that was planted: 0xA700 to the peer, and the log says why."""
+    """A link that was planted: 0xA700 to the peer; the log and the error say why."""
     (netdicom.directory / "out").mkdir()
     (netdicom.directory / "elsewhere").mkdir()
     (netdicom.directory / "out" / "1.2.3").symlink_to(netdicom.directory / "elsewhere")
     done = netdicom("get", peer.address(), "-k", STUDY, "-o", "out")
-    assert done.returncode == 8
-    assert "an instance cannot be kept" in done.stderr
+    assert done.returncode == 11
+    assert "cannot write to out: Not a directory" in done.stderr
+    assert "1.2.3: Not a directory; 0 were written" in done.stderr
     assert list((netdicom.directory / "elsewhere").iterdir()) == []
 
 

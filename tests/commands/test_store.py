@@ -28,7 +28,7 @@ def test_store_sends_a_directory_and_counts_the_rest(
     )
     done = netdicom("store", peer.address(), instances, ".")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("9 stored, 0 failed, 1 skipped (1 no DICOM files)")
+    assert done.stderr.startswith("9 stored, 0 failed, 1 skipped (1 not DICOM)")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert rows[0] == ["SOP class", "status", "files", "MB"]
     assert {row[0]: row[2] for row in rows[1:]} == {
@@ -53,6 +53,36 @@ def test_store_says_one_document(netdicom: Netdicom, peer: Peer, instances: Path
     }
     assert all("0xA700" in each["reason"] for each in document["failures"])
     assert document["error"]["code"] == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_file_that_ends_the_association_costs_no_other(
+    netdicom: Netdicom, peer: Peer, instances: Path, jobs: int
+) -> None:
+    """PS3.4 C.4.2: the first and the fourth are bad; each has its reason, and the others arrive."""
+    done = netdicom("store", peer.address("ALLERGIC"), instances, "--jobs", jobs, "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert (document["stored"], document["failed"]) == (6, 2)
+    failures = {Path(each["file"]).name: each for each in document["failures"]}
+    assert set(failures) == {"ct0.dcm", "ct3.dcm"}
+    for each in failures.values():
+        assert each["code"] == 6
+        assert "ended the association" in each["reason"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--json"]])
+def test_nothing_to_send_is_not_a_success(
+    netdicom: Netdicom, instances: Path, more: list[str]
+) -> None:
+    """Exit code 10: a directory without DICOM is a mistake more often than not."""
+    (netdicom.directory / "notes.txt").write_text("no DICOM")
+    done = netdicom("store", "NOBODY@127.0.0.1:1", ".", *more)
+    assert done.returncode == 10
+    assert three_lines(done.stderr)
+    assert "nothing to send" in done.stderr
+    if "--json" in more:
+        assert json.loads(done.stdout)["error"]["code"] == 10
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,11 @@ class Run:
         self.found = _Found((CT,), journal, self.tally)
         self.progress = output.progress("store", unit="files")
 
-    def take(self, status: int | None = None, error: Exception | None = None) -> None:
+    def take(
+        self, status: int | None = None, error: Exception | None = None, is_given_up: bool = False
+    ) -> None:
         said = None if status is None else Status(status, "C-STORE")
-        result = StoreResult(FILE, INSTANCE, said, error)
+        result = StoreResult(FILE, INSTANCE, said, error, is_given_up)
         _take(result, self.session, self.found, self.tally, self.progress)
 
     @property
@@ -79,13 +81,10 @@ LOST = ConnectionLostError()
         ([DataSetError("damaged")], 1),
         ([OSError(5, "I/O error")], 1),
         ([LOST], 6),
-        ([0x0000, LOST], 6),
-        # The peer came back, and took the rest.
-        ([LOST, 0x0000], 1),
-        # The first of what ended it is the reason; what follows follows from it.
-        ([LOST, AssociationRejectedError(1, 1, 7)], 6),
-        ([AssociationAbortedError(0), LOST], 6),
-        ([AssociationRejectedError(1, 1, 7)], 4),
+        ([LOST, LOST], 6),
+        ([AssociationAbortedError(0), 0x0000], 1),
+        ([0x0000, LOST], 1),
+        ([REFUSED, LOST], 1),
     ],
 )
 def test_the_exit_code_follows_from_all_outcomes(run: Run, outcomes: list[Any], code: int) -> None:
@@ -97,19 +96,45 @@ def test_the_exit_code_follows_from_all_outcomes(run: Run, outcomes: list[Any], 
     assert run.code == code
 
 
+REJECTED = AssociationRejectedError(1, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("before", "given_up", "code"),
+    [
+        ([], REJECTED, 4),
+        ([0x0000], REJECTED, 4),
+        # What ended the last association is the reason; what follows follows from it.
+        ([LOST], REJECTED, 6),
+        ([0x0000, LOST], REJECTED, 6),
+        ([AssociationAbortedError(0)], LOST, 6),
+        # The peer has answered since.
+        ([LOST, 0x0000], REJECTED, 4),
+    ],
+)
+def test_a_run_that_was_given_up_has_the_code_of_the_reason(
+    run: Run, before: list[Any], given_up: Exception, code: int
+) -> None:
+    """What is left is not called for again, is counted, and is told once."""
+    for outcome in before:
+        if isinstance(outcome, int):
+            run.take(status=outcome)
+        else:
+            run.take(error=outcome)
+    assert not run.found.is_stopped
+    told = len(run.tally.failures)
+    for _ in range(3):
+        run.take(error=given_up, is_given_up=True)
+    assert run.code == code
+    assert run.found.is_stopped
+    assert list(run.found) == []
+    assert run.tally.failed == 3 + sum(each != 0x0000 for each in before)
+    assert len(run.tally.failures) == told + 1
+
+
 def test_what_was_held_back_is_neither_stored_nor_failed(run: Run) -> None:
     run.take(error=HeldBackError("interrupted"))
     assert (run.tally.stored, run.tally.failed, run.tally.kinds) == (0, 0, {})
-
-
-def test_a_rejection_stops_the_run_and_a_lost_connection_does_not(run: Run) -> None:
-    """A lost one is opened anew; a rejection would come again."""
-    run.take(error=LOST)
-    assert not run.found.is_stopped
-    run.take(error=AssociationRejectedError(1, 1, 7))
-    assert run.found.is_stopped
-    assert list(run.found) == []
-    assert run.tally.failed == 2
 
 
 def test_failures_are_named_up_to_a_limit(run: Run) -> None:

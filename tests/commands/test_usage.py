@@ -116,7 +116,6 @@ BAD = {
     "a journal that cannot be": ["store", NOBODY, CT, "--resume", "absent/journal"],
     "no path to commit": ["commit", NOBODY],
     "a file that cannot be committed": ["commit", NOBODY, CT, __file__],
-    "nothing to commit": ["commit", NOBODY, "."],
     "no place for a report": ["commit", NOBODY, CT, "--listen", "here"],
     "no time for a report": ["commit", NOBODY, CT, "--timeout", "0"],
     "a worklist key": ["worklist", NOBODY, "-k", "Modalty=CT"],
@@ -137,6 +136,15 @@ def test_bad_input_is_told_in_three_lines(name: str, capsys: Captured, tmp_path:
     assert [line[:7] for line in lines] == ["error: ", "       ", "hint:  "], err
     assert all(line[7:].strip() for line in lines)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["store", "commit"])
+def test_nothing_to_send_has_its_own_code(command: str, capsys: Captured) -> None:
+    """Exit code 10, before anybody is called."""
+    arguments = [command, NOBODY, ".", *(["--dry-run"] if command == "store" else [])]
+    assert run(arguments) == 10
+    heads = [line[:7] for line in capsys.readouterr().err.splitlines()[-3:]]
+    assert heads == ["error: ", "       ", "hint:  "]
 
 
 @pytest.mark.parametrize("name", sorted(_LATE))

@@ -1,21 +1,23 @@
-"""What went wrong, in the words of an operator: three lines and an exit code.
+"""Why a command failed, in the words of an operator: three lines and an exit code.
 
-====  =========================================================================
+====  ==========================================================================
 code  meaning
-====  =========================================================================
-0     all well
-1     finished with some failures (some instances; Warning B000 of GET and MOVE)
-2     usage: an argument, a key, a file or an address that cannot be used
-3     could not connect
-4     association rejected
-5     no acceptable presentation context
+====  ==========================================================================
+0     success
+1     some instances failed (also: Warning B000 of C-GET and C-MOVE)
+2     usage: an argument, a key, a file or an address cannot be used
+3     the connection could not be made
+4     the peer rejected the association
+5     the peer accepted no presentation context
 6     the peer aborted, broke the protocol, or closed the connection
 7     timeout
-8     DIMSE failure status
-9     TLS failure
-78    configuration error
+8     the peer answered with a failure status
+9     TLS failed
+10    there was nothing to send, or nothing to retrieve
+11    the local disk is full or cannot be written
+78    the configuration file, or the directory of a node, cannot be used
 130   interrupted
-====  =========================================================================
+====  ==========================================================================
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ __all__ = ["CommandError", "ExitCode", "Problem", "StatusFailure", "bad_input", 
 
 
 class ExitCode(IntEnum):
-    """Of every command; the numbers are part of the interface."""
+    """The exit codes of every command; the numbers are part of the interface."""
 
     OK = 0
     SOME_FAILED = 1
@@ -44,6 +46,8 @@ class ExitCode(IntEnum):
     TIMEOUT = 7
     STATUS = 8
     TLS = 9
+    NOTHING = 10
+    LOCAL_DISK = 11
     CONFIGURATION = 78
     INTERRUPTED = 130
 
@@ -53,9 +57,10 @@ class Problem:
     """Why a command failed.
 
     Attributes:
-        what: What happened, one sentence without a full stop.
-        evidence: What that is known from; a line each.
-        hint: What to try.
+        code: The exit code.
+        what: What happened: one sentence without a full stop.
+        evidence: What shows that it happened; may have several lines.
+        hint: What to try next.
     """
 
     code: int
@@ -71,7 +76,7 @@ class Problem:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``: the value of ``"error"``."""
+        """The value of ``"error"`` in a document of ``--json``."""
         return {
             "code": int(self.code),
             "what": self.what,
@@ -81,7 +86,7 @@ class Problem:
 
 
 class CommandError(Exception):
-    """A command cannot go on, for this reason."""
+    """A command cannot go on, for the reason in ``problem``."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.what)
@@ -89,7 +94,7 @@ class CommandError(Exception):
 
 
 def bad_input(what: str, evidence: str = "", hint: str = "") -> CommandError:
-    """What the user gave cannot be used: exit code 2."""
+    """The error for input that cannot be used: exit code 2."""
     return CommandError(Problem(ExitCode.USAGE, what, evidence, hint))
 
 
@@ -104,42 +109,39 @@ class StatusFailure(Exception):
 
 # PS3.8 Table 9-21, by source and reason.
 _AFTER_REJECTION = {
-    (
-        1,
-        1,
-    ): "it gives no reason: look in its log; often it wants to know the calling AE title first",
-    (1, 3): "ask its administrator to add your AE title, or pass the one it knows with -aet TITLE",
-    (1, 7): "ask its administrator for its AE title, or pass it with -aec TITLE",
-    (3, 1): "it is busy: try again later",
-    (3, 2): "it has no association left: try again later, with fewer --jobs",
+    (1, 1): "it gives no reason; look in its log: it may not know our AE title (-aet TITLE)",
+    (1, 3): "ask its administrator to add our AE title, or pass one that it knows: -aet TITLE",
+    (1, 7): "ask its administrator for its AE title, or pass it: -aec TITLE",
+    (3, 1): "it is busy; try again later",
+    (3, 2): "it has too many associations open; try again later, or with fewer --jobs",
 }
 _AFTER_TIMEOUT = {
-    "connect": "is a firewall in the way? give it more time with -to SECONDS",
-    "associate": "does a DICOM application listen there? give it more time with -ta SECONDS",
-    "response": "it may be busy: give it more time with -td SECONDS",
+    "connect": "does a firewall block the port? allow it more time: -to SECONDS",
+    "associate": "does a DICOM application listen there? allow it more time: -ta SECONDS",
+    "response": "it may be busy; allow it more time: -td SECONDS",
 }
 _AFTER_STATUS = {
-    0xA700: "the peer is out of resources: look at its disk and its log",
-    0xA701: "the peer is out of resources: ask for less at once",
-    0xA702: "the peer could not send the instances: look in its log, and at what the receiver takes",
-    0xA801: "the peer does not know the move destination: have it added there, with its address",
-    0xA900: "the peer does not take these keys: check the level and its unique key",
-    0x0111: "the peer holds another instance with this UID, and keeps it: compare the two",
-    0x0122: "the peer does not do this operation for this SOP class",
-    0x0124: "the peer does not allow it: ask its administrator",
+    0xA700: "the peer is out of resources; look at its disk and its log",
+    0xA701: "the peer is out of resources; ask for less at once",
+    0xA702: "the peer could not send the instances; look in its log and in that of the receiver",
+    0xA801: "the peer does not know the move destination; have it added there, with its address",
+    0xA900: "the peer does not accept these keys; check the level and its unique key",
+    0x0111: "the peer keeps another instance with this UID; compare the two",
+    0x0122: "the peer does not perform this operation for this SOP class",
+    0x0124: "the peer does not allow this; ask its administrator",
 }
 
 
 def explain(error: BaseException, peer: str, calling: str, called: str) -> Problem:
-    """The problem that an error of the library is.
+    """Turn an error of the library into a problem.
 
     Args:
-        peer: As the user knows it, ``ARCHIVE@10.0.0.5:104``.
+        peer: The peer as the user knows it, such as ``ARCHIVE@10.0.0.5:104``.
         calling: Our AE title.
         called: The AE title that we called.
 
     Raises:
-        BaseException: The error itself, when it is none that a peer or a user can cause.
+        BaseException: The error itself, when neither a peer nor a user can cause it.
     """
     from ... import exceptions
 
@@ -163,7 +165,7 @@ def explain(error: BaseException, peer: str, calling: str, called: str) -> Probl
                 if getattr(error, "by_peer", True)
                 else f"the association with {peer} had to be aborted",
                 str(error),
-                "look in its log for the reason; -vv shows what went before",
+                "look in the peer's log for the reason; -vv shows what happened before",
             )
         case exceptions.RemoteProtocolError():
             return Problem(
@@ -200,7 +202,7 @@ def _not_supported(error: ClassNotSupportedError, peer: str) -> Problem:
         ExitCode.NO_CONTEXT,
         f"{peer} accepted no presentation context for {name(printable(error.sop_class))}",
         answers or "it was not proposed",
-        "the peer does not offer this service, or not in these transfer syntaxes: look at its "
+        "the peer does not offer this service, or not in these transfer syntaxes; see its "
         "conformance statement",
     )
 
@@ -210,7 +212,7 @@ def _timed_out(error: DCMTimeoutError, peer: str) -> Problem:
         ExitCode.TIMEOUT,
         f"{peer} did not answer in time",
         str(error),
-        _AFTER_TIMEOUT.get(error.timer, "look at the network and at the peer's log"),
+        _AFTER_TIMEOUT.get(error.timer, "check the network, and look in the peer's log"),
     )
 
 
@@ -226,11 +228,11 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
             ExitCode.ABORTED,
             f"the connection with {peer} was lost",
             detail,
-            "did the peer stop? does a DICOM application listen there? does it want TLS: --tls",
+            "did the peer stop? does a DICOM application listen there? does it expect TLS (--tls)?",
         )
     if type(cause).__module__.startswith("OpenSSL") or "SSL" in type(cause).__name__:
         return _no_tls(peer, repr(cause))
-    what, hint = "cannot be reached", "check host and port; is it running?"
+    what, hint = "cannot be reached", "check the host and the port; is the peer running?"
     match cause:
         case internet.ConnectionRefusedError():
             what = "refused the connection: nobody listens at this port"
@@ -247,11 +249,11 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
 
 
 def _no_tls(peer: str, detail: str) -> Problem:
-    hint = "does it want our certificate? --tls-cert FILE"
+    hint = "does the peer demand our certificate? pass it: --tls-cert FILE"
     if "wrong version number" in detail or "packet length" in detail:
-        hint = "it speaks no TLS at this port: call it without --tls, as AET@host:port"
+        hint = "the peer does not speak TLS at this port; call it without --tls, as AET@host:port"
     elif "verify failed" in detail:
-        hint = "whose certificate is it? --tls-ca FILE, or --tls-fingerprint SHA256"
+        hint = "trust the peer's certificate: --tls-ca FILE, or --tls-fingerprint SHA256"
     return Problem(ExitCode.TLS, f"no TLS connection with {peer}", detail, hint)
 
 

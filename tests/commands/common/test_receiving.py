@@ -1,320 +1,128 @@
-"""What is received is whole, and where it belongs; whatever the peer says."""
+"""What an AE that receives into a directory answers, and whom it tells."""
 
-import io
-import os
-import stat
-import zlib
+import errno
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydicom import dcmread
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from twisted.internet import defer
+from twisted.logger import capturedLogs
 
-from netdicom_tx import PContextDef
-from netdicom_tx.commands.common.failures import CommandError
-from netdicom_tx.commands.common.receiving import Arrived, OutputDirectory, is_safe_uid
-from netdicom_tx.dsutils import encode, read_file_meta
+from netdicom_tx import AE
+from netdicom_tx.commands.common.directory import Arrived, OutputDirectory
+from netdicom_tx.commands.common.receiving import ReceivingAE, serve
+from netdicom_tx.dimsemessages import CStoreRQ
+from netdicom_tx.dsutils import encode
 from netdicom_tx.exceptions import StatusError
-from netdicom_tx.uids import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from netdicom_tx.testing import Pair, success_of
+from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
-CLASS = "1.2.840.10008.5.1.4.1.1.7"
-UID, STUDY, SERIES = "1.2.3.4", "1.2.3", "1.2.3.1"
+CLASS, UID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3.4"
 
 
-class Receiver:
-    """An output directory, used as an association would."""
+def octets() -> bytes:
+    made = Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = CLASS, UID
+    made.StudyInstanceUID, made.SeriesInstanceUID = "1.2.3", "1.2.3.1"
+    made.PatientComments = "x" * 2000
+    return encode(made, EXPLICIT_VR_LITTLE_ENDIAN)
 
-    def __init__(self, directory: Path, layout: str = "study") -> None:
+
+class Watched:
+    """A receiving AE, and what it tells."""
+
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.output = OutputDirectory(str(directory), layout)
+        self.told: list[object] = []
+        self.output = OutputDirectory(str(directory))
+        self.ae = ReceivingAE("INBOX", self.output, self)
+        serve(self.ae, takes_all=False)
+        self.pair = Pair(AE("SCU"), self.ae)
 
-    def store(
-        self,
-        data_set: Dataset | bytes,
-        uid: str = UID,
-        syntax: str = EXPLICIT_VR_LITTLE_ENDIAN,
-        sop_class: str = CLASS,
-    ) -> Arrived:
-        octets = data_set if isinstance(data_set, bytes) else encode(data_set, syntax)
-        asce: Any = SimpleNamespace(
-            is_requestor=False, calling_ae_title="MODALITY", called_ae_title="US"
-        )
-        file = self.output.open(asce, PContextDef(1, CLASS, syntax), sop_class, uid)
-        try:
-            for start in range(0, len(octets), 10_000):
-                file.write(memoryview(octets)[start : start + 10_000])
-            return self.output.keep(file)
-        finally:
-            file.close()
+    def began(self, asce: Any) -> None:
+        self.told.append("began")
 
-    @property
-    def files(self) -> set[str]:
-        """All there is, directories without content too."""
-        return {
-            str(path.relative_to(self.directory))
-            for path in self.directory.rglob("*")
-            if not path.is_dir() or not any(path.iterdir())
-        }
+    def kept(self, asce: Any, arrived: Arrived) -> None:
+        self.told.append(Path(arrived.path).name)
+
+    def refused(self, asce: Any, error: Exception) -> None:
+        self.told.append(error)
+
+    def store(self, *data_sets: bytes) -> list[int]:
+        """The statuses of C-STOREs on one association."""
+
+        async def send() -> list[int]:
+            contexts = [(CLASS, (EXPLICIT_VR_LITTLE_ENDIAN,))]
+            async with await self.pair.scu.request_association(
+                self.pair.remote(), contexts
+            ) as asce:
+                statuses = []
+                for data_set in data_sets:
+                    request = CStoreRQ(
+                        affected_sop_class_uid=CLASS,
+                        affected_sop_instance_uid=UID,
+                        data_set=data_set,
+                    )
+                    answer = await asce.request(request, asce.contexts_for(CLASS)[0])
+                    statuses.append(int(answer.status or 0))
+                return statuses
+
+        return success_of(defer.Deferred.fromCoroutine(send()))
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Receiver]]:
-    made: list[Receiver] = []
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    def at_once(_: Any, __: Any, call: Callable[..., Any], *arguments: Any) -> Any:
+        return defer.maybeDeferred(call, *arguments)
 
-    def receiver(layout: str = "study") -> Receiver:
-        made.append(Receiver(tmp_path / "out", layout))
-        return made[-1]
-
-    yield receiver
-    for each in made:
-        each.output.close()
-
-
-def instance(**elements: Any) -> Dataset:
-    made = Dataset()
-    made.SOPClassUID = CLASS
-    made.SOPInstanceUID = UID
-    made.StudyInstanceUID = STUDY
-    made.SeriesInstanceUID = SERIES
-    made.PatientName = "DOE^JOHN"
-    for keyword, value in elements.items():
-        setattr(made, keyword, value)
+    monkeypatch.setattr("netdicom_tx.commands.common.receiving.deferToThreadPool", at_once)
+    made = Watched(tmp_path / "inbox")
+    monkeypatch.setattr(made.pair.clock, "getThreadPool", lambda: None, raising=False)
     return made
 
 
-# -- names ---------------------------------------------------------------------------------------------
+def test_an_instance_is_kept_and_told(watched: Watched) -> None:
+    assert watched.store(octets()) == [0x0000]
+    assert watched.told == ["began", f"{UID}.dcm"]
 
 
-@pytest.mark.parametrize("uid", ["1.2.3", "0", "1" * 64, "1.02.3", "2.25.123"])
-def test_digits_with_dots_between_them_are_a_name(uid: str) -> None:
-    """Some devices send components with leading zeros."""
-    assert is_safe_uid(uid)
-
-
-@pytest.mark.parametrize(
-    "uid",
-    [
-        "",
-        ".",
-        "..",
-        "1..2",
-        ".1",
-        "1.",
-        "../1",
-        "/1",
-        "1/2",
-        "1\0",
-        "1\n",
-        "1 ",
-        "1" * 65,
-        "x",
-        "¹",
-        None,
-        1,
-    ],
-)
-def test_nothing_else_is_one(uid: object) -> None:
-    """CVE-2026-50003 and its kind: a UID of a peer is no path."""
-    assert not is_safe_uid(uid)
-
-
-# -- keeping ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("layout", "path"), [("study", f"{STUDY}/{SERIES}/{UID}.dcm"), ("flat", f"{UID}.dcm")]
-)
-def test_an_instance_has_its_place(make: Callable[..., Receiver], layout: str, path: str) -> None:
-    receiver = make(layout)
-    arrived = receiver.store(instance())
-    assert receiver.files == {path}
-    assert arrived.path == str(receiver.directory / path)
-    assert arrived.size == (receiver.directory / path).stat().st_size
-
-
-@pytest.mark.parametrize(
-    "syntax",
-    [
-        EXPLICIT_VR_LITTLE_ENDIAN,
-        IMPLICIT_VR_LITTLE_ENDIAN,
-        EXPLICIT_VR_BIG_ENDIAN,
-        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    ],
-)
-def test_the_data_set_is_kept_as_it_came(make: Callable[..., Receiver], syntax: str) -> None:
-    receiver = make("study")
-    sent = encode(instance(), syntax)
-    path = Path(receiver.store(sent, syntax=syntax).path)
-    with path.open("rb") as file:
-        meta = read_file_meta(file)
-        assert file.read() == sent
-    assert meta[:3] == (CLASS, UID, syntax)
-    assert dcmread(path).file_meta.SourceApplicationEntityTitle == "MODALITY"
-    assert path.parts[-3:] == (STUDY, SERIES, f"{UID}.dcm")
-
-
-def test_a_real_image_is_kept(make: Callable[..., Receiver]) -> None:
-    receiver = make()
-    path = Path(str(get_testdata_file("CT_small.dcm")))
-    with path.open("rb") as file:
-        meta = read_file_meta(file)
-        octets = file.read()
-    kept = Path(
-        receiver.store(octets, meta.sop_instance_uid, meta.transfer_syntax, meta.sop_class_uid).path
-    )
-    assert dcmread(kept) == dcmread(path)
-
-
-def test_the_same_instance_again_takes_its_own_place(make: Callable[..., Receiver]) -> None:
-    receiver = make()
-    receiver.store(instance())
-    kept = receiver.store(instance(PatientName="NEW"))
-    assert dcmread(kept.path).PatientName == "NEW"
-    assert len(receiver.files) == 1
-
-
-def test_an_instance_without_a_study_stands_at_the_top(make: Callable[..., Receiver]) -> None:
-    """PS3.4 GG: color palettes and the like belong to no patient."""
-    receiver = make()
-    sent = instance()
-    del sent.StudyInstanceUID, sent.SeriesInstanceUID
-    receiver.store(sent)
-    assert receiver.files == {f"{UID}.dcm"}
-
-
-def test_the_umask_decides_who_may_read(make: Callable[..., Receiver]) -> None:
-    before = os.umask(0o027)
-    try:
-        mode = Path(make().store(instance()).path).stat().st_mode
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(mode) == 0o640
-
-
-# -- refusing --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("uid", ["../../etc/x", "/tmp/x", "", "..", "1" * 65, "1\0", "ü", "1/2"])
-def test_a_hostile_instance_uid_is_refused(make: Callable[..., Receiver], uid: str) -> None:
-    """RELIABILITY: nothing outside the directory, nothing left in it, and a status for the peer."""
-    receiver = make()
-    with pytest.raises(StatusError) as caught:
-        receiver.store(instance(SOPInstanceUID="1"), uid)
-    assert caught.value.status == 0xA900
-    assert receiver.files == set()
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("study", ["..", ".", "../..", "/tmp", "1/../../2", "", "1" * 70, "x"])
-def test_a_hostile_study_uid_leads_nowhere(make: Callable[..., Receiver], study: str) -> None:
-    receiver = make()
-    receiver.store(instance(StudyInstanceUID=study))
-    assert receiver.files == {f"{UID}.dcm"}
-
-
-@pytest.mark.parametrize("name", [STUDY, f"{STUDY}/{SERIES}"])
-def test_a_link_in_the_directory_is_not_followed(
-    make: Callable[..., Receiver], tmp_path: Path, name: str
+@pytest.mark.parametrize("cut", [2, 1000, 2000], ids=lambda cut: f"cut by {cut}")
+def test_a_data_set_that_is_cut_off_is_answered_as_the_node_does(
+    watched: Watched, cut: int
 ) -> None:
-    """RELIABILITY: a link that was planted points out of the directory."""
-    receiver = make()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    link = receiver.directory / name
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to(elsewhere, target_is_directory=True)
-    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
-        receiver.store(instance())
-    assert list(elsewhere.iterdir()) == []
-    assert not [name for name in receiver.files if name.endswith((".part", ".dcm"))]
+    """PS3.4 B.2.3: 0xC000. It was Success before, for what could not be read again."""
+    assert watched.store(octets()[:-cut], octets()) == [0xC000, 0x0000]
+    _, refusal, kept = watched.told
+    assert isinstance(refusal, StatusError)
+    assert refusal.status == 0xC000
+    assert kept == f"{UID}.dcm"
 
 
-def test_a_link_with_the_name_of_the_file_is_replaced(
-    make: Callable[..., Receiver], tmp_path: Path
-) -> None:
-    receiver = make("flat")
-    target = tmp_path / "target"
-    target.write_text("precious")
-    (receiver.directory / f"{UID}.dcm").symlink_to(target)
-    receiver.store(instance())
-    assert target.read_text() == "precious"
-    assert not (receiver.directory / f"{UID}.dcm").is_symlink()
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No file can have more than 1000 octets."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
-        encode(instance(SOPInstanceUID="1.9"), EXPLICIT_VR_LITTLE_ENDIAN),
-        encode(instance(SOPClassUID="1.9"), EXPLICIT_VR_LITTLE_ENDIAN),
-        encode(Dataset(), EXPLICIT_VR_LITTLE_ENDIAN),
-        b"",
-        b"\x08\x00\x16\x00UI\xff\xff" + b"1.2",
-        b"no data set at all, but some text",
-    ],
-)
-def test_another_data_set_than_announced_is_refused(
-    make: Callable[..., Receiver], octets: bytes
-) -> None:
-    """PS3.4 B.2.3: it does not match the SOP class, or cannot be understood."""
-    receiver = make()
-    with pytest.raises(StatusError) as caught:
-        receiver.store(octets)
-    assert caught.value.status in (0xA900, 0xC000)
-    assert receiver.files == set()
+@pytest.mark.usefixtures("no_room")
+def test_a_disk_that_is_full_is_told_for_each_instance_and_logged_once(watched: Watched) -> None:
+    """0xA700, whether the instance is still coming or is already complete."""
+    with capturedLogs() as events:
+        assert watched.store(octets() * 200, octets()) == [0xA700, 0xA700]
+    _, *refusals = watched.told
+    assert [getattr(each, "errno", None) for each in refusals] == [errno.EFBIG] * 2
+    ours = [each for each in events if "cannot write to" in each.get("log_format", "")]
+    assert [each["reason"] for each in ours] == ["File too large"]
+    assert list(watched.directory.iterdir()) == []
 
 
-def test_damaged_deflation_is_refused(make: Callable[..., Receiver]) -> None:
-    receiver = make()
-    with pytest.raises(StatusError) as caught:
-        receiver.store(b"\xff" * 100, syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert caught.value.status == 0xC000
-    assert receiver.files == set()
-
-
-def test_a_deflated_data_set_is_not_inflated_beyond_its_head(
-    make: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RELIABILITY: a megabyte that inflates to a gigabyte; what names the instance comes first."""
-    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    head = encode(instance(), EXPLICIT_VR_LITTLE_ENDIAN)
-    rest = b"\xe0\x7f\x10\x00OB\0\0" + (200 << 20).to_bytes(4, "little")
-    octets = stream.compress(head + rest)
-    octets += b"".join(stream.compress(bytes(1 << 20)) for _ in range(200)) + stream.flush()
-    read: list[int] = []
-    plain = io.BytesIO
-
-    def watched(data: bytes = b"") -> io.BytesIO:
-        read.append(len(data))
-        return plain(data)
-
-    monkeypatch.setattr("netdicom_tx.commands.common.receiving.io.BytesIO", watched)
-    make().store(octets, syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert max(read) <= 1 << 20
-
-
-def test_what_was_not_complete_leaves_nothing(make: Callable[..., Receiver]) -> None:
-    """The association ended in its middle: the file is closed and gone."""
-    receiver = make()
-    asce: Any = SimpleNamespace(is_requestor=True, calling_ae_title="US", called_ae_title="PEER")
-    file = receiver.output.open(asce, PContextDef(1, CLASS, EXPLICIT_VR_LITTLE_ENDIAN), CLASS, UID)
-    assert all(name.startswith(".") for name in receiver.files)
-    file.close()
-    file.close()
-    assert receiver.files == set()
-
-
-def test_an_output_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(CommandError) as caught:
-        OutputDirectory(str(tmp_path / "file"))
-    assert caught.value.problem.code == 2
-    assert "output directory" in caught.value.problem.what
+def test_a_directory_that_has_gone_is_the_disks_failure(watched: Watched) -> None:
+    watched.directory.rmdir()
+    assert watched.store(octets()) == [0xA700]
+    assert isinstance(watched.told[-1], FileNotFoundError)

@@ -16,6 +16,7 @@ called ``FULL``       answers C-STORE with 0xA700
 called ``PICKY``      answers every second C-STORE with 0xA700
 called ``DYING``      exits at its third C-STORE
 called ``ABORTING``   aborts at each C-STORE
+called ``ALLERGIC``   aborts at 1.2.3.0 and at 1.2.3.3
 called ``NOCOMMIT``   accepts no context for storage commitment
 called ``REFUSING``   answers a request for commitment with 0x0213
 called ``MUTE``       never reports on it
@@ -115,6 +116,9 @@ class Peer(AE):
         if self.called == "FULL" or (self.called == "PICKY" and self.stores % 2 == 0):
             return 0xA700
         uid = dcmread(ds, stop_before_pixels=True).SOPInstanceUID
+        if self.called == "ALLERGIC" and uid in ("1.2.3.0", "1.2.3.3"):
+            context.association.abort()
+            return 0
         ds.seek(0)
         (self.storage / uid).write_bytes(ds.read())
         return 0

@@ -55,10 +55,19 @@ class Netdicom:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def __call__(self, *arguments: object, within: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
+    def __call__(
+        self, *arguments: object, within: float = 60, file_limit: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end.
+
+        Args:
+            file_limit: The largest file in octets that it can write.
+        """
+        command = [sys.executable, "-m", "netdicom_tx", *map(str, arguments)]
+        if file_limit is not None:
+            command = ["prlimit", f"--fsize={file_limit}", *command]
         return subprocess.run(
-            [sys.executable, "-m", "netdicom_tx", *map(str, arguments)],
+            command,
             cwd=self.directory,
             env=environment(self.directory),
             stdin=subprocess.DEVNULL,

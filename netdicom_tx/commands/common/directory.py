@@ -1,0 +1,353 @@
+"""A directory that instances are received into: whole, durable, and nowhere else.
+
+An instance arrives under a hidden temporary name in the directory. When all of it is there, its structure is
+checked, it is synced to the disk and renamed to its place. There are two layouts:
+
+=========  ===============================================
+``study``  ``STUDY-UID/SERIES-UID/INSTANCE-UID.dcm``
+``flat``   ``INSTANCE-UID.dcm``
+=========  ===============================================
+
+Names are made of UIDs that have been checked: digits, with single dots between them. Directories
+are opened one by one without following links, so nothing that a peer says, and nothing planted in
+the directory, leads out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import mmap
+import os
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+
+from ... import dsutils, statuses
+from ...archive.encoded.walk import InvalidDataSetError, scan
+from ...exceptions import StatusError
+from .failures import bad_input
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from ...asceprovider import Association
+    from ...negotiation import PContextDef
+
+__all__ = ["Arrived", "Incoming", "OutputDirectory", "is_safe_uid"]
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+# Octets of a deflated data set that are looked at for the study; what names it stands at its beginning.
+_DEFLATED_HEAD = 1 << 20
+_STUDY, _SERIES = 0x0020000D, 0x0020000E
+_BUFFER = 1 << 18
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_safe_uid(uid: object) -> bool:
+    """Whether this is a UID that may be the name of a file; leading zeros are allowed."""
+    return isinstance(uid, str) and len(uid) <= 64 and _UID.fullmatch(uid) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An instance that was kept.
+
+    Attributes:
+        path: The path of the file, below the output directory.
+        size: The size of the file in octets.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    path: str
+    size: int
+
+
+class _File(io.FileIO):
+    """A file that remembers the first error of the disk."""
+
+    failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+class Incoming(io.BufferedRandom):
+    """A Part 10 file that is being received; closing it deletes it, unless it was kept.
+
+    Attributes:
+        temporary: Its name in the output directory, until it is kept.
+        start: Where the data set begins.
+        is_kept: It has its place.
+        is_told: Somebody has been told what became of it.
+    """
+
+    def __init__(
+        self,
+        raw: _File,
+        temporary: str,
+        asce: Association,
+        context: PContextDef,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        start: int,
+        on_closing: Callable[[Incoming], None],
+    ) -> None:
+        super().__init__(raw, _BUFFER)
+        self._disk = raw
+        self._on_closing = on_closing
+        self.temporary = temporary
+        self.asce = asce
+        self.context = context
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.start = start
+        self.is_kept = False
+        self.is_told = False
+        self._guard = threading.Lock()
+        self._is_in_use = False
+        self._is_given_up = False
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Put off what :meth:`close` does until the end of the block.
+
+        The connection may be lost, and the file closed, while a thread keeps the instance: its descriptor must not
+        become that of another file meanwhile.
+
+        Raises:
+            StatusError: 0x0110: the file is closed already.
+        """
+        with self._guard:
+            if self.closed:
+                raise StatusError(statuses.PROCESSING_FAILURE, "the association has ended")
+            self._is_in_use = True
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._is_in_use = False
+            if self._is_given_up:
+                self.close()
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why something could not be written."""
+        return self._disk.failure
+
+    def close(self) -> None:
+        with self._guard:
+            if self._is_in_use:
+                self._is_given_up = True
+                return
+        if not self.closed:
+            try:
+                super().close()
+            finally:
+                self._on_closing(self)
+
+
+class OutputDirectory:
+    """A directory that instances are received into.
+
+    Args:
+        path: The directory; it is made, with its parents, when absent.
+        layout: One of :data:`.options.LAYOUTS`.
+
+    Raises:
+        CommandError: The directory cannot be written.
+    """
+
+    def __init__(self, path: str, layout: str = "study") -> None:
+        self.path = path
+        self._layout = layout
+        self._count = itertools.count()
+        try:
+            os.makedirs(path, exist_ok=True)
+            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if not os.access(path, os.W_OK | os.X_OK):
+                os.close(self._root)
+                raise PermissionError(0, "Permission denied")
+        except OSError as error:
+            raise bad_input(
+                f"the output directory {path} cannot be used",
+                str(error.strerror),
+                "name a directory that can be written: -o DIR",
+            ) from error
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def open(
+        self,
+        asce: Association,
+        context: PContextDef,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        on_closing: Callable[[Incoming], None] = lambda _: None,
+    ) -> Incoming:
+        """A temporary file that begins with the Part 10 header.
+
+        Args:
+            on_closing: Called when the file is closed.
+
+        Raises:
+            StatusError: 0xA900: the SOP Instance UID is not a UID.
+            OSError: The disk refuses.
+        """
+        if not is_safe_uid(sop_instance_uid):
+            raise StatusError(
+                statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, "Affected SOP Instance UID is not a UID"
+            )
+        name = f".netdicom-{os.getpid()}-{next(self._count)}.part"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(name, flags, 0o666, dir_fd=self._root)
+        header = dsutils.part10_header(
+            sop_class_uid,
+            sop_instance_uid,
+            context.supported_ts,
+            source_ae_title=asce.calling_ae_title
+            if not asce.is_requestor
+            else asce.called_ae_title,
+        )
+
+        def closing(file: Incoming) -> None:
+            if not file.is_kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._root)
+            on_closing(file)
+
+        raw = _File(descriptor, "r+")
+        file = Incoming(
+            raw, name, asce, context, sop_class_uid, sop_instance_uid, len(header), closing
+        )
+        file.write(header)
+        return file
+
+    def keep(self, file: Incoming) -> Arrived:
+        """Give a complete file its name; when this returns it is on the disk. It blocks.
+
+        Raises:
+            StatusError: 0xC000: the data set is not whole; 0xA900: it is not the announced instance.
+            OSError: The disk refuses.
+        """
+        with file.in_use():
+            return self._keep(file)
+
+    def _keep(self, file: Incoming) -> Arrived:
+        file.flush()
+        _check(file)
+        folders: list[str] = []
+        if self._layout == "study":
+            folders = _study_and_series(file)
+            if not all(map(is_safe_uid, folders)):
+                folders = []  # objects without a patient have none
+        os.fsync(file.fileno())
+        name = f"{file.sop_instance_uid}.dcm"
+        folder = self._enter(folders)
+        try:
+            os.rename(file.temporary, name, src_dir_fd=self._root, dst_dir_fd=folder)
+            file.is_kept = True
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return Arrived(
+            file.sop_class_uid,
+            file.sop_instance_uid,
+            file.context.supported_ts,
+            os.path.join(self.path, *folders, name),
+            os.fstat(file.fileno()).st_size,
+        )
+
+    def _enter(self, folders: list[str]) -> int:
+        """The descriptor of a directory below ours, made when absent."""
+        here = os.dup(self._root)
+        try:
+            for name in folders:
+                try:
+                    os.mkdir(name, dir_fd=here)
+                except FileExistsError:
+                    pass
+                else:
+                    os.fsync(here)
+                inner = os.open(name, _DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = inner
+        except BaseException:
+            os.close(here)
+            raise
+        return here
+
+
+def _check(file: Incoming) -> None:
+    """See that a data set is whole, and is the instance that was announced.
+
+    Raises:
+        StatusError: 0xC000 or 0xA900.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets:
+        try:
+            found = scan(octets, file.context.supported_ts, file.start)
+        except InvalidDataSetError as error:
+            raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
+    for what, announced, said in (
+        ("SOP Class UID", file.sop_class_uid, found.sop_class_uid),
+        ("SOP Instance UID", file.sop_instance_uid, found.sop_instance_uid),
+    ):
+        if announced != said:
+            raise StatusError(
+                statuses.C_STORE_DATA_SET_DOES_NOT_MATCH,
+                f"{what} of the data set is not that of the command"
+                if said
+                else f"the data set has no {what}",
+            )
+
+
+def _study_and_series(file: Incoming) -> list[str]:
+    """The Study and Series Instance UIDs of a data set that is whole; empty where it has none."""
+    syntax = file.context.supported_ts
+    file.seek(file.start)
+    source: BinaryIO = cast(BinaryIO, file)
+
+    def beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
+        return int(tag) > _SERIES
+
+    try:
+        if dsutils.is_deflated(syntax):
+            head = file.read(_DEFLATED_HEAD)
+            source = io.BytesIO(
+                zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _DEFLATED_HEAD)
+            )
+        found = read_dataset(
+            source,
+            is_implicit_VR=dsutils.is_implicit_vr(syntax),
+            is_little_endian=dsutils.is_little_endian(syntax),
+            stop_when=beyond,
+            defer_size=1 << 16,
+        )
+        return [_uid(found.get_item(tag)) for tag in (_STUDY, _SERIES)]
+    except OSError:
+        raise
+    except (
+        Exception
+    ):  # pydicom documents no closed set of errors; an odd data set is kept at the top
+        return ["", ""]
+
+
+def _uid(element: object) -> str:
+    """A UID as it stands there; it is only compared, so it is not converted."""
+    value = getattr(element, "value", None)
+    return value.decode("latin-1").rstrip("\0 ") if isinstance(value, bytes) else ""
