@@ -1,4 +1,4 @@
-"""Two AEs joined in memory, without a port: for the tests of this package, and for yours.
+"""Application entities joined in memory, without a port: for the tests of this package, and for yours.
 
 The whole stack is real, from services to PDUs; only the transport is a pair of queues, and time
 is a :class:`twisted.internet.task.Clock`. Octets are delivered by themselves, unless the receiver
@@ -7,28 +7,52 @@ has paused, so most tests need no pumping::
     with connected(scu, scp) as pair:
         assert success_of(pair.requestor.get_scu(VERIFICATION_SOP_CLASS)()) == SUCCESS
 
+A :class:`Network` joins any number of application entities, for C-MOVE, a gateway or a pool::
+
+    with Network(workstation, archive, viewer) as network:
+        archive.destinations["VIEWER"] = network.remote(viewer)
+        asce = success_of(workstation.request_association(network.remote(archive)))
+
 What needs real threads or sockets (an archive, TLS) needs a real reactor.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from itertools import count
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    UserError,
+)
 from twisted.internet.interfaces import (
     IAddress,
+    IConnector,
     IConsumer,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IListeningPort,
     IProtocol,
-    IProtocolFactory,
     IPushProducer,
-    IStreamClientEndpoint,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IResolutionReceiver,
     ITransport,
 )
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,9 +60,21 @@ from zope.interface import implementer
 from .applicationentity import AE, RemoteAE
 from .asceprovider import Association
 
-__all__ = ["MemoryTransport", "Pair", "connected", "failure_of", "join", "success_of"]
+__all__ = [
+    "MemoryTransport",
+    "Network",
+    "Pair",
+    "connected",
+    "failure_of",
+    "join",
+    "success_of",
+]
 
 _T = TypeVar("_T")
+#: Cuts a written segment on its way.
+Cut = Callable[[bytes], Iterable[bytes]]
+# The port of each AE on a network in memory; then those that connections go out from.
+_PORT, _FIRST_FREE_PORT = 104, 49152
 
 
 class Wire:
@@ -49,7 +85,7 @@ class Wire:
         cut: How a written segment is cut on its way; None delivers it as it was written.
     """
 
-    def __init__(self, clock: Clock, cut: Callable[[bytes], Iterable[bytes]] | None = None) -> None:
+    def __init__(self, clock: Clock, cut: Cut | None = None) -> None:
         self.clock = clock
         self.cut = cut
         self._actions: deque[Callable[[], None]] = deque()
@@ -85,6 +121,11 @@ class Wire:
 class MemoryTransport:
     """One end of a connection in memory.
 
+    Args:
+        wire: Delivers what is written.
+        host: The name of the host at this end.
+        port: The port at this end.
+
     Attributes:
         written: All octets that were written at this end, for assertions.
         high_water: Octets on their way to a peer that has paused, above which the producer of this
@@ -93,9 +134,9 @@ class MemoryTransport:
 
     high_water = 1 << 16
 
-    def __init__(self, wire: Wire, name: str) -> None:
+    def __init__(self, wire: Wire, host: str, port: int = _PORT) -> None:
         self._wire = wire
-        self._name = name
+        self._address = IPv4Address("TCP", host, port)
         self.peer: MemoryTransport | None = None
         self.protocol: IProtocol | None = None
         self.written = bytearray()
@@ -183,7 +224,7 @@ class MemoryTransport:
             self._wire.do(peer._see_close)
 
     def _see_close(self) -> None:
-        """Who does not read does not see that the peer has closed."""
+        """A transport that is not read does not notice that the peer has closed."""
         if self._has_peer_closed and not self._is_paused:
             self._lost(ConnectionDone())
 
@@ -208,14 +249,19 @@ class MemoryTransport:
         return self.peer.getHost()
 
     def getHost(self) -> IAddress:
-        return IPv4Address("TCP", self._name, 104)
+        return self._address
 
 
 def join(
-    client: IProtocol, server: IProtocol, wire: Wire
+    client: IProtocol,
+    server: IProtocol,
+    wire: Wire,
+    *,
+    client_address: tuple[str, int] = ("requestor", _PORT),
+    server_address: tuple[str, int] = ("acceptor", _PORT),
 ) -> tuple[MemoryTransport, MemoryTransport]:
     """Connect two protocols; the server's connection is made first."""
-    one, other = MemoryTransport(wire, "requestor"), MemoryTransport(wire, "acceptor")
+    one, other = MemoryTransport(wire, *client_address), MemoryTransport(wire, *server_address)
     one.peer, other.peer = other, one
     one.protocol, other.protocol = client, server
     server.makeConnection(other)
@@ -224,20 +270,299 @@ def join(
     return one, other
 
 
-@implementer(IStreamClientEndpoint)
-class _MemoryEndpoint:
-    """Connects to the acceptor's factory."""
+@implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver)
+class Host:
+    """A host of a network in memory, as the reactor of its application entity.
 
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
+    It connects and listens by the same endpoint strings as a real one, so a program under test is configured as
+    usual. Its own name, ``localhost`` and ``127.0.0.1`` all mean this host.
+    """
 
-    def connect(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IProtocol]:
-        client = protocolFactory.buildProtocol(IPv4Address("TCP", "acceptor", 104))
-        server = self._pair.scp.acceptor_factory().buildProtocol(None)
-        if client is None:
-            return defer.fail(ConnectionLost())
-        self._pair.transports = join(client, server, self._pair.wire)
-        return defer.succeed(client)
+    def __init__(self, network: Network, name: str) -> None:
+        self.network = network
+        self.name = name
+        self.ports: dict[int, _Port] = {}
+        self.nameResolver: IHostnameResolver = _Resolver()
+
+    def seconds(self) -> float:
+        return float(self.network.clock.seconds())
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        return self.network.clock.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        return self.network.clock.getDelayedCalls()
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        old, self.nameResolver = self.nameResolver, resolver
+        return old
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        number = port or self.network.free_port()
+        if number in self.ports:
+            raise CannotListenError(interface, number, OSError("the port is in use"))
+        factory.doStart()
+        self.ports[number] = _Port(self, number, factory)
+        return self.ports[number]
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> IConnector:
+        connector = _Connector(self, host, port, factory)
+        connector.connect()
+        return connector
+
+
+@implementer(IHostnameResolver)
+class _Resolver:
+    """Takes each name for an address."""
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        resolutionReceiver.addressResolved(IPv4Address("TCP", hostName, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """The look-up of a name, which is over at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
+
+
+@implementer(IListeningPort)
+class _Port:
+    """A port of a host that listens."""
+
+    def __init__(self, host: Host, number: int, factory: Any) -> None:
+        self._host = host
+        self._number = number
+        self.factory = factory
+
+    def startListening(self) -> None:
+        """It does so from the beginning."""
+
+    def stopListening(self) -> defer.Deferred[None] | None:
+        if self._host.ports.pop(self._number, None) is not None:
+            self.factory.doStop()
+        return None
+
+    def getHost(self) -> IAddress:
+        return IPv4Address("TCP", self._host.name, self._number)
+
+
+@implementer(IConnector)
+class _Connector:
+    """An attempt to connect to a port of the network, for an endpoint."""
+
+    def __init__(self, host: Host, name: str, port: int, factory: ClientFactory) -> None:
+        self._host = host
+        self._where = (name, port)
+        self._factory = factory
+        self._is_pending = False
+        self._ends: tuple[MemoryTransport, MemoryTransport] | None = None
+
+    def getDestination(self) -> IAddress:
+        return IPv4Address("TCP", *self._where)
+
+    def connect(self) -> None:
+        self._is_pending = True
+        self._factory.doStart()
+        self._factory.startedConnecting(self)
+        self._host.network.wire.do(self._attempt)
+
+    def _attempt(self) -> None:
+        if self._is_pending:
+            self._is_pending = False
+            network = self._host.network
+            self._ends = network.connect(self._host, self._where, self._factory)
+            if self._ends is None:
+                self._factory.clientConnectionFailed(self, Failure(ConnectionRefusedError()))
+
+    def stopConnecting(self) -> None:
+        if self._is_pending:
+            self._is_pending = False
+            self._factory.clientConnectionFailed(self, Failure(UserError()))
+
+    def disconnect(self) -> None:
+        self.stopConnecting()
+        if self._ends is not None:
+            self._ends[0].loseConnection()
+
+
+class _Entities(Factory):
+    """Answers at the port of an AE, as the AE is at that moment."""
+
+    noisy = False
+
+    def __init__(self, ae: AE) -> None:
+        self._ae = ae
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._ae.acceptor_factory().buildProtocol(addr)
+
+
+class _Member(NamedTuple):
+    """An AE on a network."""
+
+    host: Host
+    remote: RemoteAE
+    reactor: Any  # the one that it had before
+
+
+class Network:
+    """Application entities joined in memory, with one clock.
+
+    Each has a host of its own, listens there, and can be called by what :meth:`remote` gives. It may listen at other
+    ports too, and be called by an endpoint string, ``"tcp:archive:104"``: the name of a host is the AE title in
+    lower case.
+
+    Use it in a ``with`` statement, or call :meth:`close`: that aborts what is still open, and gives the application
+    entities the reactor back that they had before.
+
+    Args:
+        entities: The application entities, which may be followed by more with :meth:`add`.
+        clock: The time of all; None makes one.
+        cut: How each written segment is cut on its way, such as octet by octet.
+
+    Attributes:
+        clock: The time of all.
+        connections: The ends of each connection that was made, the requestor's first.
+    """
+
+    def __init__(self, *entities: AE, clock: Clock | None = None, cut: Cut | None = None) -> None:
+        self.clock = Clock() if clock is None else clock
+        self.wire = Wire(self.clock, cut)
+        self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
+        self._members: dict[AE, _Member] = {}
+        self._last_port = _FIRST_FREE_PORT - 1
+        for ae in entities:
+            self.add(ae)
+
+    @staticmethod
+    def of(*entities: AE) -> Network | None:
+        """The network that application entities are on; None when they are on none.
+
+        Raises:
+            ValueError: They are on several.
+        """
+        found = {each._reactor.network for each in entities if isinstance(each._reactor, Host)}
+        if len(found) > 1:
+            raise ValueError("these application entities are on different networks; expected one")
+        return next(iter(found), None)
+
+    def __contains__(self, ae: AE) -> bool:
+        return ae in self._members
+
+    def add(self, ae: AE) -> RemoteAE:
+        """Let an application entity be on this network, and return its address.
+
+        Raises:
+            ValueError: It is on another one.
+        """
+        if ae in self._members:
+            return self._members[ae].remote
+        if isinstance(ae._reactor, Host):
+            raise ValueError(f"{ae.ae_title} is on another network; close that one before")
+        taken = {each.host.name for each in self._members.values()}
+        base = re.sub(r"[^a-z0-9]+", "-", ae.ae_title.lower()).strip("-") or "host"
+        name = next(each for each in _names(base) if each not in taken)
+        host = Host(self, name)
+        host.listenTCP(_PORT, _Entities(ae))
+        remote = RemoteAE(ae.ae_title, f"tcp:{name}:{_PORT}")
+        self._members[ae] = _Member(host, remote, ae._reactor)
+        ae._reactor = host
+        return remote
+
+    def remote(self, ae: AE) -> RemoteAE:
+        """An application entity of this network, as one to call."""
+        return self._members[ae].remote
+
+    def remove(self, ae: AE) -> None:
+        """Abort the associations of an application entity, and give it its own reactor back."""
+        for asce in ae.associations:
+            asce.abort()
+        self.wire.run()
+        ae._reactor = self._members.pop(ae).reactor
+
+    def close(self) -> None:
+        """Abort all associations, and give the application entities their own reactors back."""
+        for ae in list(self._members):
+            self.remove(ae)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for all, and deliver what that causes."""
+        self.clock.advance(seconds)
+        self.wire.run()
+
+    def free_port(self) -> int:
+        """The number of a port that nobody has on this network."""
+        self._last_port += 1
+        return self._last_port
+
+    def connect(
+        self, caller: Host, where: tuple[str, int], factory: ClientFactory
+    ) -> tuple[MemoryTransport, MemoryTransport] | None:
+        """Connect a host to a port; None when nobody listens there."""
+        name, number = where
+        hosts = {each.host.name: each.host for each in self._members.values()}
+        host = caller if name in ("localhost", "127.0.0.1") else hosts.get(name)
+        port = None if host is None else host.ports.get(number)
+        if host is None or port is None:
+            return None
+        address = (caller.name, self.free_port())
+        client = factory.buildProtocol(IPv4Address("TCP", *where))
+        server = port.factory.buildProtocol(IPv4Address("TCP", *address))
+        if client is None or server is None:
+            return None
+        ends = join(
+            client,
+            server,
+            self.wire,
+            client_address=address,
+            server_address=(host.name, number),
+        )
+        self.connections.append(ends)
+        return ends
+
+
+def _names(base: str) -> Iterator[str]:
+    """A name, and others for those who have the same."""
+    yield base
+    yield from (f"{base}-{number}" for number in count(2))
 
 
 class Pair:
@@ -246,6 +571,7 @@ class Pair:
     Attributes:
         scu: The AE that asked.
         scp: The AE that was asked.
+        network: The network that both are on.
         clock: The time of both; advance it to let timeouts pass.
         requestor: The association as ``scu`` holds it.
         acceptor: The same association as ``scp`` holds it.
@@ -256,18 +582,18 @@ class Pair:
     acceptor: Association
     transports: tuple[MemoryTransport, MemoryTransport]
 
-    def __init__(
-        self, scu: AE, scp: AE, cut: Callable[[bytes], Iterable[bytes]] | None = None
-    ) -> None:
-        self.clock = Clock()
-        self.wire = Wire(self.clock, cut)
+    def __init__(self, scu: AE, scp: AE, cut: Cut | None = None) -> None:
         self.scu, self.scp = scu, scp
-        for each in (scu, scp):
-            each._reactor = self.clock
+        self.network = Network.of(scu, scp) or Network()
+        self.clock, self.wire = self.network.clock, self.network.wire
+        self._whole, self.wire.cut = self.wire.cut, cut or self.wire.cut
+        self._added = [each for each in {scu, scp} if each not in self.network]
+        for each in self._added:
+            self.network.add(each)
 
     def remote(self) -> RemoteAE:
         """The acceptor, as an AE to call."""
-        return RemoteAE(self.scp.ae_title, _MemoryEndpoint(self))
+        return self.network.remote(self.scp)
 
     def request_association(
         self, contexts: Mapping[str, Sequence[str]] | None = None, **options: Any
@@ -275,10 +601,34 @@ class Pair:
         """As :meth:`AE.request_association`, to the acceptor."""
         return self.scu.request_association(self.remote(), contexts, **options)
 
+    def open(self, contexts: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
+        """Make the association between the two.
+
+        Raises:
+            AssociationError: It was refused.
+        """
+        before = len(self.network.connections)
+        self.requestor = success_of(self.request_association(contexts, **options))
+        self.transports = self.network.connections[before]
+        caller = self.transports[0].getHost()
+        (self.acceptor,) = (
+            each
+            for each in self.scp.associations
+            if not each.is_requestor and each.peer_address == caller
+        )
+
     def advance(self, seconds: float) -> None:
         """Let time pass at both ends, and deliver what that causes."""
-        self.clock.advance(seconds)
-        self.wire.run()
+        self.network.advance(seconds)
+
+    def close(self) -> None:
+        """Abort the association if it is open; give back the AEs that were on no network before."""
+        if hasattr(self, "requestor"):
+            self.requestor.abort()
+            self.wire.run()
+        for each in self._added:
+            self.network.remove(each)
+        self.wire.cut = self._whole
 
 
 @contextmanager
@@ -287,29 +637,30 @@ def connected(
     scp: AE,
     contexts: Mapping[str, Sequence[str]] | None = None,
     *,
-    cut: Callable[[bytes], Iterable[bytes]] | None = None,
+    cut: Cut | None = None,
     **options: Any,
 ) -> Iterator[Pair]:
     """An association between two AEs; it is aborted at the end of the block if it is still open.
+
+    When one of them is on a :class:`Network` already, as in the block of another ``connected``, both are on that
+    one, and have its clock.
 
     Args:
         scu: Requests it.
         scp: Accepts it.
         contexts: As for :meth:`AE.request_association`.
-        cut: How each written segment is cut on its way, such as octet by octet.
+        cut: How each written segment is cut on its way, such as octet by octet, on the whole network.
         options: Of :meth:`AE.request_association`.
 
     Raises:
         AssociationError: It was refused.
     """
     pair = Pair(scu, scp, cut)
-    pair.requestor = success_of(pair.request_association(contexts, **options))
-    pair.acceptor = next(iter(scp.associations - {pair.requestor}))
     try:
+        pair.open(contexts, **options)
         yield pair
     finally:
-        pair.requestor.abort()
-        pair.wire.run()
+        pair.close()
 
 
 def success_of(deferred: defer.Deferred[_T]) -> _T:

@@ -44,7 +44,7 @@ def test_a_hook_knows_who_asks_and_what_for() -> None:
         for context in (echo, store):
             assert context.association is pair.acceptor
             assert context.association.calling_ae_title == "CT1"
-            assert context.association.peer_address.host == "requestor"  # type: ignore[union-attr]
+            assert context.association.peer_address.host == "ct1"  # type: ignore[union-attr]
         assert (echo.request.message_id, store.request.message_id) == (7, 8)
         assert store.request.sop_class_uid == uids.CTImageStorage
         assert str(store.request.sop_instance_uid).startswith("1.3.6.1")

@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from netdicom_tx import AE, EventHandlingError, PContextDef, RemoteAE, Status, sopclass
+from netdicom_tx import AE, EventHandlingError, PContextDef, Status, sopclass
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import (
     CEchoRQ,
@@ -53,7 +53,7 @@ from netdicom_tx.sopclass import (
     verification_scu,
 )
 from netdicom_tx.statuses import SUCCESS
-from netdicom_tx.testing import Pair, connected, join, success_of
+from netdicom_tx.testing import connected, success_of
 from netdicom_tx.uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS as WORKLIST
 from netdicom_tx.uids import PATIENT_ROOT_FIND_SOP_CLASS as PATIENT_FIND
 from netdicom_tx.uids import PATIENT_ROOT_GET_SOP_CLASS as PATIENT_GET
@@ -654,25 +654,12 @@ def test_get_scu_answers_a_failure_and_yields_nothing_when_the_hook_cannot() -> 
 # -- C-MOVE ---------------------------------------------------------------------------------------------
 
 
-class Near:
-    """An endpoint of an AE on the wire of a pair."""
-
-    def __init__(self, pair: Pair, ae: AE) -> None:
-        self.pair, self.ae = pair, ae
-        ae._reactor = pair.clock
-
-    def connect(self, factory: Any) -> defer.Deferred[Any]:
-        client = factory.buildProtocol(None)
-        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
-        return defer.succeed(client)
-
-
 def moving(sources: list[str] = TWO, known: bool = True) -> tuple[Hooked, Hooked, list[Any]]:
     """The AE that was asked, the destination, and what the SCU yielded."""
     scp, destination = Hooked("SCP", qr_move_scp), Hooked("DEST", storage_scp)
     destination.does["store"] = lambda context, ds: SUCCESS
     with connected(AE("SCU").add_scu(qr_move_scu), scp) as pair:
-        remote = RemoteAE("DEST", Near(pair, destination)) if known else None  # type: ignore[arg-type]
+        remote = pair.network.add(destination) if known else None
         scp.does["move"] = lambda *_: (remote, len(sources), iter(sources))
         scu = pair.requestor.get_scu(STUDY_MOVE)
         return scp, destination, read(scu(data_set(StudyInstanceUID="1.2"), "DEST"))
@@ -859,7 +846,7 @@ def test_the_report_goes_to_the_remote_ae_of_the_hook_on_a_new_association() -> 
     """When the requestor has released; while it holds the association it comes on that (PS3.4 J.3.3)."""
     both = Commitments()
     with connected(both.scu, both.scp) as pair:
-        remote = RemoteAE("SCU", Near(pair, both.scu))  # type: ignore[arg-type]
+        remote = pair.network.remote(both.scu)
         both.scp.does["request"] = lambda *_: (remote, UIDS, [])
         assert success_of(pair.requestor.get_scu(COMMITMENT)("1.9", UIDS)) == SUCCESS
         success_of(pair.requestor.release())

@@ -7,22 +7,31 @@ from typing import Any
 
 import pytest
 from twisted.internet import defer
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    NoProtocol,
+)
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from netdicom_tx import (
     AE,
+    Association,
     AssociationRejectedError,
     ClassNotSupportedError,
+    ConnectionLostError,
     RemoteAE,
     verification_scp,
     verification_scu,
 )
 from netdicom_tx.testing import (
     MemoryTransport,
-    Pair,
+    Network,
     Wire,
     connected,
     failure_of,
@@ -292,15 +301,196 @@ def test_more_associations_can_be_made_between_a_pair():
         assert pair.requestor.is_open
 
 
-def test_a_factory_that_wants_no_connection_gets_none():
-    class Unwilling(Factory):
-        def buildProtocol(self, addr: object) -> None:
-            return None
+# -- several pairs, and networks -------------------------------------------------------------------------
 
-    remote = Pair(*entities()).remote()
-    assert isinstance(remote, RemoteAE)
-    assert not isinstance(remote.endpoint, str)
-    assert isinstance(failure_of(remote.endpoint.connect(Unwilling())), ConnectionLost)
+
+def echoes(asce: Association) -> bool:
+    return success_of(asce.get_scu(VERIFICATION)()) == 0
+
+
+def test_pairs_within_each_other_share_their_clock_and_keep_their_ends_apart():
+    scu, scp = entities()
+    other, _ = entities()
+    with connected(scu, scp) as outer, connected(other, scp) as inner, connected(scu, scp) as third:
+        assert outer.clock is inner.clock is third.clock
+        ends = [outer.acceptor, inner.acceptor, third.acceptor]
+        assert len(set(ends)) == 3
+        assert [outer.requestor.ae, inner.requestor.ae, third.requestor.ae] == [scu, other, scu]
+        for pair in (outer, inner, third):
+            pair.acceptor.abort()
+            assert not pair.requestor.is_open
+    assert not scp.associations
+
+
+def test_an_ae_has_its_own_reactor_back_when_its_pair_is_over():
+    clock = Clock()
+    scu, scp = AE("SCU", reactor=clock).add_scu(verification_scu), entities()[1]
+    for _ in range(2):
+        with connected(scu, scp) as pair:
+            assert scu.clock.seconds() == 0
+            pair.advance(1)
+            assert scu.clock.seconds() == 1
+        assert scu.reactor is clock
+        assert scp._reactor is None
+
+
+def test_an_ae_has_its_own_reactor_back_when_it_was_refused():
+    clock = Clock()
+    scu = AE("SCU", reactor=clock).add_scu(verification_scu)
+    with (
+        pytest.raises(AssociationRejectedError),
+        connected(scu, AE("SCP", called_ae_titles=["NO"])),
+    ):
+        raise AssertionError("there is no association")  # pragma: no cover
+    assert scu.reactor is clock
+
+
+def test_an_ae_may_call_itself():
+    ae = AE("ME").add_scu(verification_scu).add_scp(verification_scp)
+    with connected(ae, ae) as pair:
+        assert pair.requestor is not pair.acceptor
+        assert echoes(pair.requestor)
+        assert echoes(success_of(ae.request_association(RemoteAE("ME", "tcp:127.0.0.1:104"))))
+
+
+def test_a_network_joins_any_number():
+    scu, scp = entities()
+    third = AE("THIRD").add_scp(verification_scp)
+    with Network(scu, scp) as network:
+        assert third not in network
+        assert network.add(third) == network.remote(third) == network.add(third)
+        for each in (scp, third):
+            assert echoes(success_of(scu.request_association(network.remote(each))))
+        assert len(scu.associations) == len(network.connections) == 2
+        with connected(scu, third) as pair:
+            assert pair.network is network
+        assert third in network
+    assert not scu.associations | scp.associations | third.associations
+
+
+def test_entities_of_one_title_have_addresses_of_their_own():
+    odd, same, none = AE("A b?"), AE("A b?"), AE("?")
+    with Network(odd, same, none) as network:
+        addresses = [network.remote(each).endpoint for each in (odd, same, none)]
+        assert addresses == ["tcp:a-b:104", "tcp:a-b-2:104", "tcp:host:104"]
+
+
+def test_an_ae_is_on_one_network():
+    scu, scp = entities()
+    with Network(scu) as one, Network(scp) as other:
+        with pytest.raises(ValueError, match="on different networks"), connected(scu, scp):
+            raise AssertionError("there is no association")  # pragma: no cover
+        with pytest.raises(ValueError, match="SCU is on another network"):
+            other.add(scu)
+        one.remove(scu)
+        other.add(scu)
+
+
+def test_a_network_takes_the_clock_and_the_cut_of_the_test():
+    clock = Clock()
+    scu, scp = entities()
+    with Network(scu, scp, clock=clock, cut=octets) as network:
+        assert network.clock is scu.clock.network.clock is clock  # type: ignore[attr-defined]
+        assert echoes(success_of(scu.request_association(network.remote(scp))))
+
+
+def octets(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def test_entities_listen_and_call_by_endpoint_strings():
+    """A gateway that is configured as usual can be tested as it is."""
+    scu, scp = entities()
+    with Network(scu, scp) as network:
+        port = success_of(scp.listen("tcp:11112"))
+        assert (port.getHost().host, port.getHost().port) == ("scp", 11112)
+        asce = success_of(scu.request_association(RemoteAE("SCP", "scp:11112")))
+        assert echoes(asce)
+        assert asce.peer_address == port.getHost()
+        with pytest.raises(CannotListenError):
+            success_of(scp.listen("tcp:11112"))
+        port.stopListening()
+        port.stopListening()
+        assert echoes(asce)
+        for nobody in ("tcp:scp:11112", "tcp:elsewhere:104"):
+            failed = failure_of(scu.request_association(RemoteAE("SCP", nobody)))
+            assert isinstance(failed, ConnectionLostError)
+        free = success_of(scp.listen("tcp:0"))
+        remote = RemoteAE("SCP", f"tcp:scp:{free.getHost().port}")
+        assert echoes(success_of(scu.request_association(remote)))
+        assert len(network.connections) == 2
+
+
+def test_a_service_runs_in_memory():
+    scu, scp = entities()
+    with Network(scu, scp) as network:
+        service = scp.as_service("tcp:11112")
+        service.startService()
+        asce = success_of(scu.request_association(RemoteAE("SCP", "tcp:scp:11112")))
+        stopping = service.stopService()
+        success_of(stopping)
+        assert not asce.is_open
+        assert not network.clock.getDelayedCalls()
+
+
+def test_an_attempt_to_connect_can_be_given_up():
+    """Within a delivery nothing is connected yet."""
+    scu, scp = entities()
+    with Network(scu, scp) as network:
+        asked: list[defer.Deferred[Any]] = []
+
+        def ask_and_cancel() -> None:
+            asked.append(scu.request_association(network.remote(scp)))
+            asked[0].cancel()
+
+        network.wire.do(ask_and_cancel)
+        assert isinstance(failure_of(asked[0]), defer.CancelledError)
+        assert not network.connections
+        assert not network.clock.getDelayedCalls()
+
+
+class Unwilling(Factory):
+    def buildProtocol(self, addr: object) -> None:
+        return None
+
+
+def test_a_factory_that_wants_no_connection_gets_none():
+    scu, scp = entities()
+    with Network(scu, scp) as network:
+        wants = network.remote(scp).connector(scu.reactor)
+        assert isinstance(failure_of(wants.connect(Unwilling())), NoProtocol)
+        scp.reactor.listenTCP(11112, Unwilling())
+        refused = scu.request_association(RemoteAE("SCP", "tcp:scp:11112"))
+        assert isinstance(failure_of(refused), ConnectionLostError)
+
+
+def test_a_plain_connection_can_be_closed_by_its_connector():
+    scu, scp = entities()
+    with Network(scu, scp):
+        factory = ClientFactory()
+        factory.protocol = Listener
+        connector = scu.reactor.connectTCP("scp", 104, factory)
+        assert connector.getDestination().host == "scp"
+        (asce,) = scp.associations
+        assert scu.reactor.getDelayedCalls()  # the acceptor waits for a request
+        connector.disconnect()
+        assert asce.error is not None
+        assert not scp.associations
+        scu.reactor.connectTCP("nowhere", 104, factory).disconnect()  # it was refused already
+
+
+def test_names_can_be_resolved_in_another_way():
+    scu, scp = entities()
+    with Network(scu, scp):
+
+        class Elsewhere:
+            def resolveHostName(self, receiver: Any, name: str, portNumber: int = 0) -> None:
+                receiver.addressResolved(IPv4Address("TCP", "scp", portNumber))
+                receiver.resolutionComplete()
+
+        scu.reactor.installNameResolver(Elsewhere())
+        asce = success_of(scu.request_association(RemoteAE("SCP", "pacs.example:104")))
+        assert echoes(asce)
 
 
 # -- Deferreds -----------------------------------------------------------------------------------------

@@ -497,10 +497,8 @@ def test_move_counts(net: Net) -> None:
             return 0x0000
 
     keeper = Keeper("KEEPER").add_scp(storage_scp)
-    there = Pair(net.archive, keeper)
-    there.wire.clock = there.clock = net.pair.clock
-    net.archive._reactor = keeper._reactor = net.pair.clock
-    net.archive.on_receive_move = lambda *_: (there.remote(), len(FILES), FILES)  # type: ignore[method-assign]
+    there = net.pair.network.add(keeper)
+    net.archive.on_receive_move = lambda *_: (there, len(FILES), FILES)  # type: ignore[method-assign]
 
     async def work() -> list[Progress]:
         return [each async for each in net.associate().move(to="KEEPER", StudyInstanceUID="1.2.3")]

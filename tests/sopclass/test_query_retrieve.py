@@ -34,7 +34,7 @@ from netdicom_tx.sopclass import (
     qr_move_scp,
     qr_move_scu,
 )
-from netdicom_tx.testing import MemoryTransport, Pair, connected, failure_of, join, success_of
+from netdicom_tx.testing import Pair, connected, failure_of, success_of
 from netdicom_tx.uids import (
     ALL_TRANSFER_SYNTAXES,
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
@@ -263,26 +263,11 @@ def test_the_worklist_is_a_find_of_its_own_class(pair: Pair, archive: Archive) -
 # -- C-MOVE -----------------------------------------------------------------------------------------
 
 
-class Memory:
-    """An endpoint that joins to an AE, on the wire of a pair."""
-
-    def __init__(self, pair: Pair, ae: AE) -> None:
-        self.pair, self.ae = pair, ae
-        self.ends: list[tuple[MemoryTransport, MemoryTransport]] = []
-        ae._reactor = pair.clock
-
-    def connect(self, factory: Any) -> defer.Deferred[Any]:
-        client = factory.buildProtocol(None)
-        server = self.ae.acceptor_factory().buildProtocol(None)
-        self.ends.append(join(client, server, self.pair.wire))
-        return defer.succeed(client)
-
-
 @pytest.fixture
 def destination(pair: Pair, archive: Archive) -> Receiver:
     """An AE that the archive knows as DEST."""
     ae = Receiver("DEST")
-    archive.destinations["DEST"] = RemoteAE("DEST", Memory(pair, ae))  # type: ignore[arg-type]
+    archive.destinations["DEST"] = pair.network.add(ae)
     return ae
 
 
@@ -361,7 +346,7 @@ def test_a_file_that_is_gone_fails_alone(
 def test_move_to_an_ae_of_ours_tells_what_arrived(pair: Pair, archive: Archive) -> None:
     """PS3.7 9.3.1.1: by Move Originator AE title and message ID."""
     scu = pair.scu
-    archive.destinations["SCU"] = RemoteAE("SCU", Memory(pair, scu))  # type: ignore[arg-type]
+    archive.destinations["SCU"] = pair.network.remote(scu)
     stream = pair.requestor.get_scu(MOVE)(query(), scu)
     read(stream)
     assert {each.sop_instance_uid for each in stream.arrivals} == {

@@ -20,7 +20,7 @@ from netdicom_tx.sopclass import (
     storage_commitment_scu,
 )
 from netdicom_tx.sopclass.storage_commitment import Report
-from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
+from netdicom_tx.testing import Pair, connected, failure_of, success_of
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE as WELL_KNOWN
 
@@ -62,18 +62,6 @@ class Modality(AE):
             raise self.raises
 
 
-class Memory:
-    """An endpoint at which an AE of the pair can be called."""
-
-    def __init__(self, pair: Pair, ae: AE) -> None:
-        self.pair, self.ae = pair, ae
-
-    def connect(self, factory: Any) -> defer.Deferred[Any]:
-        client = factory.buildProtocol(None)
-        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
-        return defer.succeed(client)
-
-
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with connected(Modality(), Node()) as made:
@@ -97,7 +85,7 @@ def test_the_report_comes_on_the_same_association_while_it_is_held(pair: Pair) -
 
 def test_the_report_comes_on_another_association_when_it_was_released(pair: Pair) -> None:
     """PS3.4 J.3.3: the SCP opens it, as SCP by role selection."""
-    pair.scp.remote = RemoteAE("MODALITY", Memory(pair, pair.scu))  # type: ignore[attr-defined,arg-type]
+    pair.scp.remote = pair.network.remote(pair.scu)  # type: ignore[attr-defined]
     assert ask(pair) == 0x0000
     success_of(pair.requestor.release())
     pair.advance(1)
@@ -106,7 +94,7 @@ def test_the_report_comes_on_another_association_when_it_was_released(pair: Pair
 
 @pytest.mark.parametrize("held", [True, False])
 def test_one_call_has_the_result_whichever_way_it_comes(pair: Pair, held: bool) -> None:
-    pair.scp.remote = RemoteAE("MODALITY", Memory(pair, pair.scu))  # type: ignore[attr-defined,arg-type]
+    pair.scp.remote = pair.network.remote(pair.scu)  # type: ignore[attr-defined]
     done = defer.Deferred.fromCoroutine(
         request_commitment(pair.requestor, UIDS, transaction_uid="1.9")
     )
