@@ -720,7 +720,8 @@ def test_an_odd_value_is_read_by_what_it_means(what):
 def test_a_uid_without_a_value_that_must_be_there_is_an_empty_one():
     """PS3.7 9.3.1.1: the service refuses it, with the status that it has for it."""
     message, _ = decode_command(counted(**{**STORE_RQ, "x1000": b""}))
-    assert message.sop_instance_uid == ""
+    assert isinstance(message, CStoreRQ)
+    assert message.affected_sop_instance_uid == ""
     assert message.missing == ()
     assert message.deviations == ("C-STORE request: AffectedSOPInstanceUID has no value",)
 
