@@ -8,7 +8,7 @@ is in :mod:`netdicom_tx.hooks`, whom it calls in :mod:`netdicom_tx.remoteae`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
@@ -408,6 +408,11 @@ class AE(Hooks):
         self._live.add(asce)
         if asce in self._listeners:
             self._listeners[asce].add(asce)
+        self._tell(self.on_association_begun, asce)
+
+    def association_accepted(self, asce: Association) -> None:
+        """An association is established."""
+        self._tell(self.on_association_accepted, asce)
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
@@ -415,6 +420,15 @@ class AE(Hooks):
         listener = self._listeners.pop(asce, None)
         if listener is not None:
             listener.discard(asce)
+        self._tell(self.on_association_ended, asce, asce.summary)
+
+    def _tell(self, hook: Callable[..., Any], *arguments: object) -> None:
+        """Call a hook that has no say: what it raises is logged and changes nothing."""
+        defer.maybeDeferred(hook, *arguments).addErrback(
+            lambda failure: self._log.failure(
+                "{hook} failed", failure, hook=getattr(hook, "__name__", hook)
+            )
+        )
 
     def offer(self, abstract_syntax: str) -> Offer | None:
         """What this AE has for a presentation context that a peer proposes; None when nothing."""

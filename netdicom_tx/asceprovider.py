@@ -55,6 +55,7 @@ from .pdu import (
 )
 from .remoteae import RemoteAE
 from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
+from .summary import AssociationSummary
 from .upperlayer import Indication, ProviderAbort
 
 __all__ = [
@@ -169,6 +170,7 @@ class Association:
             timeouts=timeouts,
         )
         self._deviations: set[str] = set()
+        self._opened: float | None = None  # by the clock, when the transport was
 
     # -- facts -------------------------------------------------------------------------------------
 
@@ -200,6 +202,20 @@ class Association:
     def operations(self) -> int:
         """How many requests of either side have no final response yet."""
         return len(self._performer) + len(self._invoker)
+
+    @property
+    def summary(self) -> AssociationSummary:
+        """What has happened so far, in numbers."""
+        received, sent = self._channel.octets
+        return AssociationSummary(
+            reason=self.error,
+            is_accepted=self.response_pdu is not None,
+            duration=0.0 if self._opened is None else self.clock.seconds() - self._opened,
+            performed=dict(self._performer.counts),
+            requested=dict(self._invoker.counts),
+            octets_received=received,
+            octets_sent=sent,
+        )
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
         """The accepted contexts of an abstract syntax, in the order in which they were proposed."""
@@ -281,6 +297,7 @@ class Association:
 
     def connected(self, dul: DULProtocol) -> None:
         self._channel.attach(dul)
+        self._opened = self.clock.seconds()
         self.peer_address = dul.peer
         self._ae.association_opened(self)
         if self.is_requestor:

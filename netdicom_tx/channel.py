@@ -50,6 +50,13 @@ class Channel:
             raise LocalProtocolError("the association has no transport yet")
         return self._dul
 
+    @property
+    def octets(self) -> tuple[int, int]:
+        """How many octets have been received, and how many sent."""
+        if self._dul is None:
+            return 0, 0
+        return self._dul.octets_received, self._dul.octets_sent
+
     def abort(self) -> None:
         """Send A-ABORT, if there is a transport to send it on."""
         if self._dul is not None:

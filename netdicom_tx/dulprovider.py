@@ -226,6 +226,9 @@ class DULProtocol(Protocol):
         self._quickack: Callable[[], object] | None = None
         #: The clock's time of the last receipt.
         self.last_received = clock.seconds()
+        #: The octets that came and went on the transport.
+        self.octets_received = 0
+        self.octets_sent = 0
 
     # -- transport to machine ------------------------------------------------------------------
 
@@ -258,6 +261,7 @@ class DULProtocol(Protocol):
         # sender with Nagle's algorithm on (DCMTK's as shipped) would wait for our acknowledgement.
         if self._quickack is not None:
             self._quickack()
+        self.octets_received += len(data)
         self._segments.append(data)
         if self._next_turn is None and not self._is_performing_input:
             self._perform_input()
@@ -332,7 +336,9 @@ class DULProtocol(Protocol):
                 self._user.indicated(what)
             case Send(data):
                 assert self.transport is not None
-                self.transport.write(b"".join(data))
+                octets = b"".join(data)
+                self.octets_sent += len(octets)
+                self.transport.write(octets)
             case _Bare.StartARTIM:
                 self._stop_artim()
                 self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)

@@ -35,7 +35,9 @@ from .dimsemessages import Request
 from .dsutils import part10_header
 from .exceptions import EventHandlingError
 from .negotiation import PContextDef
+from .opening import Verdict
 from .pdu import AAssociateAC, AAssociateRQ
+from .summary import AssociationSummary
 
 __all__ = ["Hooks", "RequestContext"]
 
@@ -85,22 +87,63 @@ class Hooks:
 
     # -- associations ------------------------------------------------------------------------------
 
-    def on_association_request(
-        self, asce: Association, assoc: AAssociateRQ
-    ) -> Awaitable[None] | None:
-        """A peer asks for an association.
+    def on_association_begun(self, asce: Association) -> Awaitable[None] | None:
+        """The transport of an association is open, on either side.
+
+        The AE titles of an acceptor are not known yet. What this hook and the next two return is waited for by
+        nobody, and what they raise is logged and changes nothing.
+
+        Args:
+            asce: The association, with ``is_requestor`` and ``peer_address`` set.
+        """
+        return None
+
+    def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> Verdict:
+        """Decide on the association that a peer asks for.
 
         Args:
             asce: The association, with ``calling_ae_title``, ``called_ae_title`` and ``peer_address`` set.
             assoc: The whole request.
+
+        Returns:
+            None to accept, or a :class:`~netdicom_tx.userdataitems.UserIdentityResponse` to accept and to answer
+            the user identity of the request (PS3.7 D.3.3.7), where the peer has asked for an answer; or a Deferred
+            or coroutine of it, which has ``timeouts.associate`` seconds. Everything else is logged as an error,
+            and the association is rejected (transient, no reason given).
 
         Raises:
             AssociationRejectedError: The association is rejected with this reason.
         """
         return None
 
-    def on_association_response(self, response: AAssociateAC) -> None:
-        """A peer has accepted an association that we requested."""
+    def on_association_accepted(self, asce: Association) -> Awaitable[None] | None:
+        """An association is established, on either side.
+
+        Args:
+            asce: The association, with all that was agreed on.
+        """
+        return None
+
+    def on_association_ended(
+        self, asce: Association, summary: AssociationSummary
+    ) -> Awaitable[None] | None:
+        """The transport of an association is gone, on either side.
+
+        It is called once for each :meth:`on_association_begun`, whether the association was ever accepted or not.
+
+        Args:
+            asce: The association, which is over.
+            summary: Why it ended, and what has happened on it.
+        """
+        return None
+
+    def on_association_response(self, response: AAssociateAC) -> Awaitable[None] | None:
+        """A peer has accepted an association that we requested.
+
+        What it raises fails :meth:`AE.request_association`, and so does a Deferred or coroutine that takes longer
+        than ``timeouts.associate``; the association is aborted.
+        """
+        return None
 
     def get_file(
         self, asce: Association, context: PContextDef, command_set: Request

@@ -488,6 +488,7 @@ def answer(
     window: Window,
     receive_limit: int,
     extended: Callable[[SOPClassExtendedNegotiation], bytes | None],
+    identity: UserIdentityResponse | None = None,
 ) -> Agreed:
     """How an acceptor accepts a request, when there is no reason to reject it.
 
@@ -496,7 +497,12 @@ def answer(
         window: The operations at once that we would do.
         receive_limit: The largest P-DATA-TF that we admit, in octets; 0 means no limit.
         extended: Our answer to SOP class extended negotiation; None leaves it unanswered.
+        identity: Our answer to the user identity, sent when the peer has asked for one.
     """
+    # PS3.7 D.3.3.7.2: only where a positive response was requested.
+    asked = request.user_item(UserIdentity)
+    if asked is None or not asked.positive_response_requested:
+        identity = None
     contexts, accepted = answer_contexts(request, offers)
     window_item, agreed_window = answer_window(
         request.user_item(AsynchronousOperationsWindow), window
@@ -514,6 +520,7 @@ def answer(
                 *((window_item,) if window_item is not None else ()),
                 *answer_roles(request, offers),
                 *(SOPClassExtendedNegotiation(*each) for each in extensions.items()),
+                *((identity,) if identity is not None else ()),
             ),
             reserved=request.reserved,
         ),

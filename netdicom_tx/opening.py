@@ -6,6 +6,7 @@ for its verdict, and sends or awaits the answer.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -22,15 +23,21 @@ from .dulprovider import Timeouts
 from .exceptions import (
     AssociationError,
     AssociationRejectedError,
+    DCMTimeoutError,
+    LocalProtocolError,
     NetDICOMError,
     PDUProcessingError,
     printable,
 )
 from .negotiation import Agreed, Offer, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
-from .userdataitems import SOPClassExtendedNegotiation
+from .userdataitems import SOPClassExtendedNegotiation, UserIdentityResponse
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "Verdict"]
+
+#: What ``on_association_request`` returns: None to accept, with a user identity response where the peer has asked
+#: for one.
+Verdict = UserIdentityResponse | None | Awaitable[UserIdentityResponse | None]
 
 
 class Host(Protocol):
@@ -45,14 +52,17 @@ class Host(Protocol):
     def offer(self, abstract_syntax: str) -> Offer | None:
         """What the AE has for a proposed presentation context; None when it has nothing."""
 
-    def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Awaitable[None] | None:
-        """A peer asks for an association."""
+    def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Verdict:
+        """Decide on the association that a peer asks for."""
 
     def answer_extended(self, asce: Any, proposal: SOPClassExtendedNegotiation) -> bytes | None:
         """What is answered to SOP class extended negotiation; None leaves it unanswered."""
 
-    def on_association_response(self, response: AAssociateAC) -> None:
+    def on_association_response(self, response: AAssociateAC) -> Awaitable[None] | None:
         """A peer has accepted our association."""
+
+    def association_accepted(self, asce: Any) -> None:
+        """The association is established, on either side."""
 
 
 class Party(Protocol):
@@ -102,7 +112,7 @@ class Opening:
         # Fires with the association; hence Any.
         self._established: defer.Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
-        self._verdict: defer.Deferred[None] | None = None  # of on_association_request
+        self._asked: defer.Deferred[Any] | None = None  # a hook that has not answered yet
 
     # -- requestor ---------------------------------------------------------------------------------
 
@@ -135,16 +145,18 @@ class Opening:
         self._adopt(agreed)
         self._closing.opened()
         self._closing.established(watch_idle=False)
-        failure: Failure | None = None
-        try:
-            self._ae.on_association_response(answer)
-        except Exception:  # whatever a hook raises is for whoever asked for the association
-            failure = Failure()
+        self._ae.association_accepted(self._asce)
+        told = defer.Deferred.fromCoroutine(self._settled(self._ae.on_association_response, answer))
+        told.addBoth(self._confirmed)
+
+    def _confirmed(self, outcome: object) -> None:
+        """The hook has heard of the acceptance."""
         waiting, self._established = self._established, None
-        if failure is not None:
+        if isinstance(outcome, Failure):
+            # Whatever a hook raises is for whoever asked for the association.
             self._closing.abort()
         if waiting is not None:
-            waiting.callback(failure or self._asce)
+            waiting.callback(outcome if isinstance(outcome, Failure) else self._asce)
 
     # -- acceptor ----------------------------------------------------------------------------------
 
@@ -160,19 +172,24 @@ class Opening:
             dul.invalid(error)
             return
         rejection = self._ae.reject_reason(self._asce, request)
-        if rejection is None:
-            rejection = await self._ask(request)
-            if self._closing.error is not None:
-                return  # the peer went away meanwhile
         if rejection is not None:
             self._reject(rejection)
             return
+        try:
+            identity = await self._ask(request)
+        except AssociationRejectedError as error:
+            if self._closing.error is None:
+                self._reject(AAssociateRJ(error.result, error.source, error.diagnostic))
+            return
+        if self._closing.error is not None:
+            return  # the peer went away meanwhile
         agreed = negotiation.answer(
             request,
             offers=self._ae.offer,
             window=self._ae.window,
             receive_limit=dul.machine.receive_limit,
             extended=partial(self._ae.answer_extended, self._asce),
+            identity=identity,
         )
         self._adopt(agreed)
         self._closing.opened()
@@ -186,17 +203,38 @@ class Opening:
         )
         dul.accept(agreed.answer)
         self._closing.established(watch_idle=True)
+        if self._closing.error is None:
+            self._ae.association_accepted(self._asce)
 
-    async def _ask(self, request: AAssociateRQ) -> AAssociateRJ | None:
-        """The verdict of the AE: None, or why it rejects."""
+    async def _ask(self, request: AAssociateRQ) -> UserIdentityResponse | None:
+        """The verdict of the AE.
+
+        Raises:
+            AssociationRejectedError: The AE rejects the association.
+        """
+        verdict = await self._settled(self._ae.on_association_request, self._asce, request)
+        if verdict is None or isinstance(verdict, UserIdentityResponse):
+            return verdict
+        raise LocalProtocolError(
+            f"on_association_request returned {verdict!r:.80}; expected None or a UserIdentityResponse, or "
+            "AssociationRejectedError to be raised"
+        )
+
+    async def _settled(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        """What a hook returns, or what its Deferred or coroutine gives within ``timeouts.associate``."""
+        result = hook(*arguments)
+        if not inspect.isawaitable(result):
+            return result
+        asked: defer.Deferred[Any] = defer.ensureDeferred(result)  # type: ignore[arg-type]  # or a Deferred
+        self._asked = asked
+        seconds = self._timeouts.associate
+        asked.addTimeout(seconds, self._clock)
         try:
-            verdict = self._ae.on_association_request(self._asce, request)
-            if verdict is not None:
-                self._verdict = defer.ensureDeferred(verdict)  # type: ignore[arg-type]
-                await self._verdict
-        except AssociationRejectedError as error:
-            return AAssociateRJ(error.result, error.source, error.diagnostic)
-        return None
+            return await asked
+        except defer.TimeoutError as error:
+            raise DCMTimeoutError("associate", seconds) from error
+        finally:
+            self._asked = None
 
     def _reject(self, rejection: AAssociateRJ) -> None:
         error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
@@ -224,10 +262,9 @@ class Opening:
     def end(self, error: NetDICOMError) -> None:
         """The association is over, perhaps before it was open."""
         self._stop_timer()
-        verdict, self._verdict = self._verdict, None
-        if verdict is not None:
+        if self._asked is not None:
             # From a fresh turn: a coroutine can be cancelled only while it waits.
-            self._clock.callLater(0, verdict.cancel)
+            self._clock.callLater(0, self._asked.cancel)
         established, self._established = self._established, None
         if established is not None:
             established.errback(error)

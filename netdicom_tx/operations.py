@@ -23,7 +23,7 @@ has nothing for this operation            0x0211 Unrecognized operation
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeGuard
 
@@ -387,6 +387,7 @@ class Performer:
     Attributes:
         limit: Operations that may run at once; 0 means no limit.
         error: Why the association is over; None while it is not.
+        counts: How many requests have come, by operation.
     """
 
     _log = Logger()
@@ -406,6 +407,7 @@ class Performer:
         self.clock = clock
         self.limit = NO_WINDOW.performed
         self.error: NetDICOMError | None = None
+        self.counts: Counter[str] = Counter()
         self._scu = scu
         self._take_instance = take_instance
         self._on_quiet = on_quiet
@@ -436,6 +438,7 @@ class Performer:
             failure: Why its data set could not be kept; the request is answered with it.
         """
         assert message.message_id is not None
+        self.counts[message.OPERATION] += 1
         if message.message_id in self._running or message.message_id in self._backlog:
             # PS3.7 C.5.9; the first operation is not touched by it.
             self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)

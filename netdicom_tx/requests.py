@@ -7,7 +7,7 @@ it, keeps to the window, and routes each response by *Message ID Being Responded
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -323,6 +323,7 @@ class Invoker:
     Attributes:
         limit: Requests that may be outstanding at once; 0 means no limit.
         is_told: Whether some caller knows why the association is over.
+        counts: How many requests have gone out, by operation.
     """
 
     def __init__(
@@ -337,6 +338,7 @@ class Invoker:
     ) -> None:
         self.limit = NO_WINDOW.invoked
         self.is_told = False
+        self.counts: Counter[str] = Counter()
         self._channel = channel
         self._contexts = contexts
         self._clock = clock
@@ -446,11 +448,13 @@ class Invoker:
         assert message_id is not None
         # Recorded before it is written, so that an immediate answer finds it.
         self._outstanding[message_id] = one
+        self.counts[one.message.OPERATION] += 1
         pdus, one.pdus = one.pdus or self._channel.pdus(one.message, one.ctx.id), None
         try:
             self._channel.dul.send_message(pdus, partial(self._sent, one))
         except NetDICOMError as error:
             del self._outstanding[message_id]
+            self.counts[one.message.OPERATION] -= 1
             one.fail(error)
 
     def cancel_request(self, one: Outstanding) -> None:

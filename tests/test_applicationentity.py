@@ -357,8 +357,8 @@ class Doorkeeper(AE):
         return self.verdict()
 
 
-def guarded(verdict: Callable[[], Any]) -> tuple[Node, RawPeer]:
-    ae = Doorkeeper("NODE").add_scp(verification_scp)
+def guarded(verdict: Callable[[], Any], **options: Any) -> tuple[Node, RawPeer]:
+    ae = Doorkeeper("NODE", **options).add_scp(verification_scp)
     ae.verdict = verdict
     node = Node(ae)
     peer = node.connect()
@@ -388,10 +388,10 @@ def test_a_hook_may_reject(verdict):
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_hook_may_let_in(waits):
     verdict: defer.Deferred[None] = defer.Deferred()
-    node, peer = guarded(lambda: verdict if waits else None)
+    node, peer = guarded(lambda: verdict if waits else None, timeouts=Timeouts(artim=2))
     if waits:
         assert peer.take() == []
-        node.advance(10 * TIMEOUTS.artim)
+        node.advance(TIMEOUTS.associate - 1)  # ARTIM does not run in Sta3
         verdict.callback(None)
     assert peer.kinds() == [AC]
     assert node.association().is_open

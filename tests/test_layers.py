@@ -46,6 +46,7 @@ ROWS = {
         "remoteae",
         "closing",
         "opening",
+        "summary",
         "asceprovider",
         "associations",
         "hooks",

@@ -38,8 +38,8 @@ from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
 from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
+from .retrieving import got, moved, told
 from .storage import Arrival, Instance, Storage
-from .suboperations import got, moved, told
 
 __all__ = [
     "GetStream",

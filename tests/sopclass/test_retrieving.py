@@ -13,7 +13,7 @@ from twisted.internet import defer
 
 from netdicom_tx import AE, PContextDef, RemoteAE, StatusError, Window, storage_scp
 from netdicom_tx.sopclass import qr_get_scp, qr_get_scu, qr_move_scp, qr_move_scu, store_all
-from netdicom_tx.sopclass.suboperations import KEEP_ALIVE
+from netdicom_tx.sopclass.retrieving import KEEP_ALIVE
 from netdicom_tx.testing import Pair, connected, join, success_of
 from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.uids import STUDY_ROOT_MOVE_SOP_CLASS as MOVE
