@@ -25,10 +25,19 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
-from .exceptions import NetDICOMError
+from .encoding import (
+    EXPLICIT,
+    LONG_VRS,
+    UNDEFINED,
+    DataSetError,
+    coding_of,
+    heads,
+    inflate_part,
+    is_deflated,
+    is_implicit_vr,
+    is_little_endian,
+)
 from .uids import (
-    DEFLATED_TRANSFER_SYNTAXES,
-    EXPLICIT_VR_BIG_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -42,6 +51,9 @@ __all__ = [
     "failed_instances",
     "file_meta",
     "inflate",
+    "is_deflated",
+    "is_implicit_vr",
+    "is_little_endian",
     "part10_header",
     "read_file_meta",
 ]
@@ -49,46 +61,18 @@ __all__ = [
 _PREAMBLE = bytes(128) + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
-_LONG_VRS = {
-    b"OB",
-    b"OW",
-    b"OF",
-    b"OD",
-    b"OL",
-    b"OV",
-    b"SQ",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"SV",
-    b"UV",
-}
 # The most octets of one element of File Meta Information; a real one has about 200 in all, and
 # private information can make it longer.
 _FILE_META_LIMIT = 1 << 20
+# Octets of a file that are read at first.
+_FILE_META_OCTETS = 1 << 10
 # The most octets of a data set that the flat reader tries.
 _FLAT_LIMIT = 1 << 16
 _IDENTITY_OCTETS = 1 << 14
 _NO_CHARSET = b""
 _CHARACTER_SET = 0x00080005
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-
-
-class DataSetError(NetDICOMError):
-    """A data set or its Part 10 header cannot be read or written."""
-
-
-def is_implicit_vr(transfer_syntax: str) -> bool:
-    return transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.20")
-
-
-def is_little_endian(transfer_syntax: str) -> bool:
-    return transfer_syntax != EXPLICIT_VR_BIG_ENDIAN
-
-
-def is_deflated(transfer_syntax: str) -> bool:
-    return transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
+_DELIMITERS = 0xFFFE0000
 
 
 def inflate(data: bytes, limit: int) -> bytes:
@@ -100,14 +84,10 @@ def inflate(data: bytes, limit: int) -> bytes:
     Raises:
         DataSetError: The stream is damaged, or its result is longer than the limit.
     """
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = stream.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise DataSetError(f"the deflated data set is damaged: {error}") from error
+    plain, is_whole = inflate_part(data, limit + 1)
     if len(plain) > limit:
         raise DataSetError(f"the deflated data set has more than {limit} octets when inflated")
-    if not stream.eof:
+    if not is_whole:
         raise DataSetError("the deflated data set is damaged: it ends before its stream does")
     return plain
 
@@ -145,7 +125,7 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
     if source.last.strip(b"\0") or (raw.strip(b"\0") and not data_set):
         raise DataSetError("the data set is damaged: it ends inside an element")
     for element in data_set.values():
-        if isinstance(element, RawDataElement) and element.length != _UNDEFINED_LENGTH:
+        if isinstance(element, RawDataElement) and element.length != UNDEFINED:
             missing = element.value_tell + element.length - len(raw)
             if missing > 0:
                 raise DataSetError(
@@ -160,35 +140,24 @@ def _decode_flat(raw: bytes, transfer_syntax: str) -> Dataset | None:
     Returns:
         The data set that pydicom would return; None when it has a sequence or is not whole.
     """
-    little, implicit = is_little_endian(transfer_syntax), is_implicit_vr(transfer_syntax)
-    order = "<" if little else ">"
-    head = struct.Struct(order + ("HHI" if implicit else "HH2sH"))
+    coding = coding_of(transfer_syntax)
+    implicit, little = coding
     elements: dict[BaseTag, RawDataElement] = {}
-    offset, end = 0, len(raw)
-    charset = _NO_CHARSET
-    while offset < end:
-        if end - offset < 8:
+    charset, position, end = _NO_CHARSET, 0, len(raw)
+    for number, vr, value, length, behind in heads(raw, coding, 0, end):
+        if behind > end or number >= _DELIMITERS:
             return None
-        if implicit:
-            group, number, length = head.unpack_from(raw, offset)
-            vr = None
-        else:
-            group, number, vr, length = head.unpack_from(raw, offset)
-            if vr in _LONG_VRS or not vr.isalpha():
-                return None
-            vr = vr.decode("ascii")
-        offset += 8
-        behind = offset + length
-        if behind > end or group == 0xFFFE:
+        if _is_sequence(number) if implicit else vr in LONG_VRS or not vr.isalpha():
             return None
-        tag = BaseTag(group << 16 | number)
-        if implicit and _is_sequence(tag):
-            return None
-        value = raw[offset:behind]
-        elements[tag] = RawDataElement(tag, vr, length, value, offset, implicit, little)
-        if tag == _CHARACTER_SET:
-            charset = value
-        offset = behind
+        tag = BaseTag(number)
+        octets = raw[value:behind]
+        name = None if implicit else vr.decode("ascii")
+        elements[tag] = RawDataElement(tag, name, length, octets, value, implicit, little)
+        if number == _CHARACTER_SET:
+            charset = octets
+        position = behind
+    if position < end:
+        return None
     data_set = Dataset(elements)  # type: ignore[arg-type]  # it takes raw elements too
     try:
         data_set.set_original_encoding(implicit, little, _encodings(charset))
@@ -232,34 +201,17 @@ def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
     raw = file.read(_IDENTITY_OCTETS)
     if is_deflated(transfer_syntax):
         try:
-            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, _IDENTITY_OCTETS)
-        except zlib.error:
+            raw, _ = inflate_part(raw, _IDENTITY_OCTETS)
+        except DataSetError:
             return None
-    little, implicit = is_little_endian(transfer_syntax), is_implicit_vr(transfer_syntax)
-    order = "<" if little else ">"
-    head, long_length = (
-        struct.Struct(order + ("HHI" if implicit else "HH2sH")),
-        struct.Struct(order + "I"),
-    )
-    found = {0x00080016: "", 0x00080018: ""}
-    offset, end = 0, len(raw)
-    while end - offset >= 12:
-        if implicit:
-            group, number, length = head.unpack_from(raw, offset)
-        else:
-            group, number, vr, length = head.unpack_from(raw, offset)
-            if vr in _LONG_VRS:
-                (length,) = long_length.unpack_from(raw, offset + 8)
-                offset += 4
-        tag = group << 16 | number
-        offset += 8
-        if tag > 0x00080018:
-            return found[0x00080016], found[0x00080018]
-        if length > end - offset:
+    found = {_SOP_CLASS: "", _SOP_INSTANCE: ""}
+    for tag, _, value, _, behind in heads(raw, coding_of(transfer_syntax), 0, len(raw)):
+        if tag > _SOP_INSTANCE:
+            return found[_SOP_CLASS], found[_SOP_INSTANCE]
+        if behind > len(raw):
             return None
         if tag in found:
-            found[tag] = raw[offset : offset + length].decode("latin-1").rstrip("\0 ")
-        offset += length
+            found[tag] = raw[value:behind].decode("latin-1").rstrip("\0 ")
     return None
 
 
@@ -456,20 +408,17 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
     Raises:
         DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
     """
-    head = file.read(len(_PREAMBLE))
-    if len(head) < len(_PREAMBLE) or head[128:] != b"DICM":
+    raw = file.read(_FILE_META_OCTETS)
+    if raw[128 : len(_PREAMBLE)] != b"DICM":
         raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
-    offset, end = len(head), -1
-    values: dict[int, str] = {}
-    while offset != end or not all(values.get(number) for number in _FILE_META_UIDS):
-        found = _file_meta_element(file)
-        if found is None:
-            break
-        number, value, size = found
-        offset += size
-        if number == 0 and len(value) == 4 and not values:
-            end = offset + int.from_bytes(value, "little")
-        values.setdefault(number, value.decode("latin-1").rstrip("\0 "))
+    values, offset, is_over = _file_meta_values(raw)
+    while not is_over and (more := file.read(_FILE_META_LIMIT)):
+        if len(raw) > 2 * _FILE_META_LIMIT:
+            raise DataSetError(f"the file header has more than {2 * _FILE_META_LIMIT} octets")
+        raw += more
+        values, offset, is_over = _file_meta_values(raw)
+    if not is_over and raw[offset : offset + 2] == b"\2\0" and len(raw) - offset >= _SHORT.size:
+        raise DataSetError("the file ends inside its header")
     file.seek(offset)
     for number, what in _FILE_META_UIDS.items():
         if not values.get(number):
@@ -477,26 +426,26 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
     return FileMeta(values[0x0002], values[0x0003], values[0x0010], offset)
 
 
-def _file_meta_element(file: BinaryIO) -> tuple[int, bytes, int] | None:
-    """Read an element of group 0002.
-
-    Returns:
-        Its number, its value and its octets; None when another group, or the end, is there.
-    """
-    start = file.read(8)
-    if len(start) < 8 or start[:2] != b"\2\0":
-        return None
-    _, number, vr, length = _SHORT.unpack(start)
-    size = 8
-    if vr in _LONG_VRS:
-        (length,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
-        size = 12
-    if length > _FILE_META_LIMIT:
-        raise DataSetError(
-            f"element (0002,{number:04X}) of the file header has {length} octets; expected "
-            f"{_FILE_META_LIMIT} at most"
-        )
-    value = file.read(length)
-    if len(value) < length:
-        raise DataSetError("the file ends inside its header")
-    return number, value, size + length
+def _file_meta_values(raw: bytes) -> tuple[dict[int, str], int, bool]:
+    """The values of group 0002 by element number, the offset behind them, and whether those are all."""
+    values: dict[int, str] = {}
+    offset, end = len(_PREAMBLE), -1
+    for tag, _, value, length, behind in heads(raw, EXPLICIT, offset, len(raw)):
+        number = tag & 0xFFFF
+        if tag >> 16 != 2:
+            return values, offset, True
+        if length > _FILE_META_LIMIT:
+            raise DataSetError(
+                f"element (0002,{number:04X}) of the file header has {length} octets; expected "
+                f"{_FILE_META_LIMIT} at most"
+            )
+        if behind > len(raw):
+            break
+        octets = raw[value:behind]
+        if number == 0 and length == 4 and not values:
+            end = behind + int.from_bytes(octets, "little")
+        values.setdefault(number, octets.decode("latin-1").rstrip("\0 "))
+        offset = behind
+        if offset == end and all(values.get(each) for each in _FILE_META_UIDS):
+            return values, offset, True
+    return values, offset, False

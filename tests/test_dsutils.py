@@ -718,6 +718,15 @@ def test_a_header_without_a_right_group_length_ends_at_the_next_group(header):
     assert file.read() == b"\x08\0\x05\0"
 
 
+def test_a_header_without_end_is_refused_before_memory_is_full():
+    """Each element is short; a real header has about 200 octets in all."""
+    endless = struct.pack("<HH2sH", 2, 0x0102, b"CS", 8) + bytes(8)
+    file = BytesIO(PREAMBLE + endless * (1 << 18))
+    with pytest.raises(DataSetError, match="the file header has more than"):
+        read_file_meta(file)
+    assert file.tell() < 1 << 22
+
+
 def test_a_header_whose_long_length_is_missing_is_refused():
     """The file ends between the VR and the length of (0002,0001)."""
     with pytest.raises(DataSetError):

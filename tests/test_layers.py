@@ -25,6 +25,7 @@ ROWS = {
         "_registry",
         "uids",
         "statuses",
+        "encoding",
         "dsutils",
         "userdataitems",
         "pdu",

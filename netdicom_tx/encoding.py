@@ -1,0 +1,185 @@
+"""How data sets are encoded: transfer syntaxes, the heads of elements, deflation (PS3.5 7.1, A.1 to A.5).
+
+:func:`heads` is the one walk over encoded elements. It goes from head to head and decodes no value; what a caller
+wants to know about the elements, the caller looks at. Data sets as objects are in :mod:`netdicom_tx.dsutils`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from .exceptions import NetDICOMError
+from .uids import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+__all__ = [
+    "EXPLICIT",
+    "IMPLICIT",
+    "LONG_VRS",
+    "UNDEFINED",
+    "VRS",
+    "Buffer",
+    "Coding",
+    "DataSetError",
+    "coding_of",
+    "heads",
+    "inflate_part",
+    "is_deflated",
+    "is_implicit_vr",
+    "is_little_endian",
+]
+
+Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+#: VRs whose length has 32 bits in explicit VR (PS3.5 7.1.2), as they are encoded.
+LONG_VRS: Final = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
+#: All VRs of PS3.5 6.2, as they are encoded.
+VRS: Final = LONG_VRS | {
+    *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO"),
+    *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+}
+#: The length of a value that ends with a delimiter (PS3.5 7.5).
+UNDEFINED: Final = 0xFFFFFFFF
+# Octets of a deflated data set that zlib is given at once; it copies what it does not take.
+_PIECE: Final = 1 << 16
+_DELIMITERS: Final = 0xFFFE
+
+
+class DataSetError(NetDICOMError):
+    """A data set or its Part 10 header cannot be read or written."""
+
+
+class Coding(NamedTuple):
+    """How elements are written: with a VR or without one, and in which order of octets."""
+
+    implicit: bool
+    little: bool
+
+    @property
+    def order(self) -> str:
+        """The character that :mod:`struct` has for the order of octets."""
+        return "<" if self.little else ">"
+
+
+EXPLICIT: Final = Coding(implicit=False, little=True)
+IMPLICIT: Final = Coding(implicit=True, little=True)
+
+# Group, element and length; the same with a VR and 16 bits of length; a length of 32 bits.
+_STRUCTS: Final = {
+    coding: tuple(struct.Struct(coding.order + form).unpack_from for form in ("HHI", "HH2sH", "I"))
+    for coding in (Coding(*pair) for pair in itertools.product((True, False), repeat=2))
+}
+
+
+def is_implicit_vr(transfer_syntax: str) -> bool:
+    """Whether elements are written without a VR (PS3.5 A.1)."""
+    return transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.20")
+
+
+def is_little_endian(transfer_syntax: str) -> bool:
+    """Whether the lowest octet of a number comes first; in all transfer syntaxes but one (PS3.5 A.3)."""
+    return transfer_syntax != EXPLICIT_VR_BIG_ENDIAN
+
+
+def is_deflated(transfer_syntax: str) -> bool:
+    """Whether the data set is deflated as a whole (PS3.5 A.5)."""
+    return transfer_syntax in DEFLATED_TRANSFER_SYNTAXES
+
+
+def coding_of(transfer_syntax: str) -> Coding:
+    """The coding of a transfer syntax; that of a deflated one is the coding of the inflated octets."""
+    return Coding(is_implicit_vr(transfer_syntax), is_little_endian(transfer_syntax))
+
+
+_ENDLESS: Final[Iterator[object]] = itertools.repeat(None)
+#: Given the tag, the VR and the offset of a value of undefined length: the offset behind its delimiter.
+Behind = Callable[[int, bytes, int], int]
+
+
+def heads(
+    data: Buffer,
+    coding: Coding,
+    start: int,
+    end: int,
+    behind_undefined: Behind | None = None,
+    count: Iterator[object] = _ENDLESS,
+) -> Iterator[tuple[int, bytes, int, int, int]]:
+    """Go from the head of one element to the head of the next, without a look at the values.
+
+    Items and delimiters (PS3.5 7.5) have heads as well, so that the value of a sequence can be gone through in the
+    same way. Nothing is checked: a value may reach beyond ``end``, and a VR may be any two octets. The walk ends where
+    less than a head is left.
+
+    This stands on the receive path: each element costs a tuple and no other object.
+
+    Args:
+        start: The offset of the first head in ``data``.
+        end: The offset where the elements end.
+        behind_undefined: Says where a value of undefined length ends. Without it such a value reaches beyond ``end``.
+        count: Ends the walk when it is exhausted, or raises then; one element takes one value of it.
+
+    Yields:
+        The tag, the VR (empty in implicit VR, and of an item or a delimiter), the offset of the value, its length,
+        which may be :data:`UNDEFINED`, and the offset of the next head.
+    """
+    implicit_head, explicit_head, long_length = _STRUCTS[coding]
+    is_explicit = not coding.implicit
+    position, last, vr = start, end - 8, b""
+    for _ in count:
+        if position > last:
+            return
+        value = position + 8
+        if is_explicit:
+            group, element, vr, length = explicit_head(data, position)
+            if group == _DELIMITERS:
+                vr = b""
+                (length,) = long_length(data, position + 4)
+            elif vr in LONG_VRS:
+                value += 4
+                # A head that is cut has a value that begins beyond the end.
+                length = long_length(data, position + 8)[0] if value <= end else 0
+        else:
+            group, element, length = implicit_head(data, position)
+        tag = group << 16 | element
+        if length == UNDEFINED and behind_undefined is not None:
+            position = behind_undefined(tag, vr, value)
+        else:
+            position = value + length
+        yield tag, vr, value, length, position
+
+
+def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]:
+    """Undo the deflation of a data set (PS3.5 A.5), up to a limit.
+
+    Args:
+        limit: Octets of the result, so that a small message cannot fill memory.
+        start: The offset of the stream in ``data``.
+
+    Returns:
+        The octets, and whether the stream ends with them.
+
+    Raises:
+        DataSetError: The stream is damaged.
+    """
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts = []
+    with memoryview(data) as view:
+        while limit > 0 and start < len(view) and not stream.eof:
+            try:
+                part = stream.decompress(view[start : start + _PIECE], limit)
+            except zlib.error as error:
+                raise DataSetError(f"the deflated data set is damaged: {error}") from error
+            parts.append(part)
+            limit -= len(part)
+            start += _PIECE
+    return b"".join(parts), stream.eof
