@@ -184,8 +184,7 @@ def procedure_step() -> str:
 def limits() -> str:
     """Bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, pdu, requests, userdataitems
-    from netdicom_tx.archive.encoded import walk as header
-    from netdicom_tx.archive.index import record
+    from netdicom_tx.archive.encoded import walk
     from netdicom_tx.archive.query import identifiers
 
     mega, kilo = 1 << 20, 1 << 10
@@ -234,21 +233,21 @@ def limits() -> str:
                 str(requests.HIGH_WATER),
                 "the transport pauses; nothing is lost",
             ),
-            ("nesting of sequences in an instance", str(header.NESTING_LIMIT), "0xC000"),
-            ("elements, items and fragments of an instance", str(header.ELEMENT_LIMIT), "0xC000"),
+            ("nesting of sequences in an instance", str(walk.NESTING_LIMIT), "0xC000"),
+            ("elements, items and fragments of an instance", str(walk.ELEMENT_LIMIT), "0xC000"),
             (
                 "what is inflated of a deflated data set for the index",
-                f"{header.INFLATED_LIMIT // mega} MiB",
+                f"{walk.INFLATED_LIMIT // mega} MiB",
                 "the rest is kept in the file, and not indexed",
             ),
             (
                 "a value in the index",
-                f"{record.VALUE_LIMIT} octets",
+                f"{walk.VALUE_LIMIT} octets",
                 "it is kept in the file, and answered empty",
             ),
             (
                 "header of an instance in the index",
-                f"{record.HEADER_LIMIT // kilo} KiB, {record.ELEMENT_LIMIT} elements",
+                f"{walk.HEADER_LIMIT // kilo} KiB",
                 "the rest is kept in the file, and answered empty",
             ),
             ("keys of an identifier", str(identifiers.KEY_LIMIT), "0xC000"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import socket
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
@@ -18,6 +17,7 @@ from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import Request
 from ..dispatch import UNKNOWN_SOP_CLASSES
+from ..encoding import Buffer, DataSetError
 from ..exceptions import StatusError
 from ..negotiation import PContextDef
 from ..sopclass import (
@@ -39,9 +39,9 @@ from ..uids import (
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
 from ..userdataitems import SOPClassExtendedNegotiation
-from .encoded.walk import InvalidDataSetError
+from .encoded.walk import Walked
 from .index.index import Index, IndexUnavailableError
-from .index.record import InstanceRecord, digest_of, record_of
+from .index.record import WANTED, InstanceRecord, digest_of, record_of
 from .query.retrieval import Retrieval
 from .query.search import Search
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
@@ -221,7 +221,7 @@ class ArchiveAE(AE):
         spool = cast(Spool, ds)
         try:
             kept = await self._writers.run_then(self._keep, spool)
-        except InvalidDataSetError as error:
+        except DataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
         except MismatchError as error:
             raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
@@ -242,34 +242,32 @@ class ArchiveAE(AE):
         if self.index is None:
             return self.store.keep(spool), None
         index = self.index
-        record = self._record(spool)
+        records: list[InstanceRecord] = []
         rows: list[Future[Any]] = []
+
+        def read(octets: Buffer, walked: Walked) -> None:
+            records.append(
+                InstanceRecord.of(
+                    walked,
+                    spool.transfer_syntax,
+                    path=self.store.path(spool.sop_instance_uid),
+                    size=len(octets),
+                    digest=digest_of(octets),
+                )
+            )
+
         kept = self.store.keep(
             spool,
+            wanted=WANTED,
+            when_walked=read,
             before_replacing=lambda: index.remove(spool.sop_instance_uid).result(),
-            when_named=lambda: rows.append(index.add(record)),
+            when_named=lambda: rows.append(index.add(records[0])),
         )
         if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:
             # The one who brought the file has not come so far, or its row failed. The row is that of
             # the file that is here: its header may be another.
             rows.append(index.add(record_of(kept.path)))
         return kept, rows[0] if rows else None
-
-    def _record(self, spool: Spool) -> InstanceRecord:
-        with spool.in_use():
-            view = spool.view()
-            try:
-                return record_of(
-                    view,
-                    spool.transfer_syntax,
-                    offset=spool.header_size,
-                    path=self.store.path(spool.sop_instance_uid),
-                    size=len(view),
-                    digest=digest_of(view),
-                )
-            finally:
-                if isinstance(view, mmap.mmap):
-                    view.close()
 
     def stored(self, kept: Kept) -> int:
         """The status for what became of an instance."""

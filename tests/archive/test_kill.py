@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
-from netdicom_tx.archive.encoded.walk import scan
+from netdicom_tx.archive.encoded.walk import walk
 from netdicom_tx.archive.store.filestore import SPOOL_MEMORY
 from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.exceptions import AssociationError
@@ -92,7 +92,7 @@ class KillTests(TestCase):
                 data = file.read()
             assert meta.sop_instance_uid in self.sent
             assert data == made(meta.sop_instance_uid), f"{path} is not what was sent"
-            assert scan(data, meta.transfer_syntax).is_whole
+            assert walk(data, meta.transfer_syntax).is_whole
             found.add(meta.sop_instance_uid)
         assert self.acknowledged <= found, f"lost: {self.acknowledged - found}"
         with closing(sqlite3.connect(f"file:{self.store}/index.db?mode=ro", uri=True)) as index:

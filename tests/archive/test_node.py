@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,8 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
-from netdicom_tx.archive.encoded import walk as header
+from netdicom_tx.archive.encoded import walk as walking
+from netdicom_tx.archive.index import record
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store.reconcile import verify
@@ -124,6 +125,28 @@ def test_success_means_kept(node: Archive, monkeypatch: pytest.MonkeyPatch, limi
     path = node.store.path("1.2.3")
     assert node.files() == {str(path.relative_to(node.store.root))}
     assert pydicom.dcmread(path).file_meta.SourceApplicationEntityTitle == "PEER"
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT.transfer_syntax, DEFLATED])
+def test_a_data_set_is_walked_and_inflated_once(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
+    """For the file and for its row."""
+    calls: list[str] = []
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any) -> Any:
+            calls.append(name)
+            return call(*arguments)
+
+        return counting
+
+    for module, name in ((filestore, "walk"), (record, "walk"), (walking, "inflate_part")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    data = deflated(ct("1.2.3")) if syntax == DEFLATED else ct("1.2.3")
+    assert stored(node.sender(EXPLICIT._replace(transfer_syntax=syntax)), data) == 0x0000
+    assert node.kept("1.2.3") == data
+    assert calls == ["walk", "inflate_part"][: 1 + (syntax == DEFLATED)]
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.name)
@@ -272,7 +295,7 @@ def test_what_no_program_could_read_is_refused(
     node: Archive, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """0xC000, and nothing is kept; the association lives on."""
-    monkeypatch.setattr(header, "ELEMENT_LIMIT", 10_000)
+    monkeypatch.setattr(walking, "ELEMENT_LIMIT", 10_000)
     data = b""
     for _ in range(1000):
         data = EXPLICIT.sequence(0x00081140, data, defined=True)

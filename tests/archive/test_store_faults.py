@@ -443,7 +443,7 @@ class StartedTests(TestCase):
         """The connection is lost behind the last PDV, while a thread is keeping the instance."""
         ae = await self.start()
         assert ae.index is not None
-        waiting, may_go_on = self.hold(filestore, "scan")
+        waiting, may_go_on = self.hold(filestore, "walk")
         sent = {f"1.2.{n}": ct(f"1.2.{n}", pixels=pixels) for n, pixels in ((1, 512), (2, 3 << 20))}
         for number, (uid, data) in enumerate(sent.items()):
             asce = await self.associate()

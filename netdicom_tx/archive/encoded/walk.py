@@ -1,382 +1,433 @@
-"""Look through an encoded data set without decoding it: is it whole, and what does it say it is (PS3.5 7).
+"""The walk through an encoded data set: is it whole, which instance is it, what does its header say (PS3.5 7).
 
-A data set that a node has promised to keep must be readable tomorrow, so its structure is walked
-once, to its end, before Success is sent: every length fits, every sequence is closed. Values of a
-few elements are picked up on the way. The walk is iterative and allocates nothing that the data
-announces, so neither nesting nor a length of 4 GiB can hurt. Who reads the data set later may do
-otherwise: what has more elements than an instance can need, or nests deeper, is refused.
+A data set that a node has promised to keep must be readable tomorrow, so its structure is walked once, to its end,
+before Success is sent: every length fits, every sequence is closed. The same walk finds the elements that the index
+wants and puts together the header that it keeps, so that nobody has to read the data set again. No value is decoded,
+and nothing is allocated that the data announces, so a length of 4 GiB cannot hurt. Programs that read the data set
+later may recurse or count: more elements than an instance can need, and sequences that are nested deeper, are
+refused.
+
+:func:`elements` and :func:`items` go through one level of what has been walked.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-import zlib
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Final, NamedTuple
 
-from ...dsutils import is_deflated, is_implicit_vr, is_little_endian
-from ...exceptions import NetDICOMError
+from ...encoding import (
+    IMPLICIT,
+    UNDEFINED,
+    VRS,
+    Buffer,
+    Coding,
+    DataSetError,
+    coding_of,
+    heads,
+    inflate_part,
+    is_deflated,
+)
+from .elements import Element, element_of
 
-__all__ = ["InvalidDataSetError", "Scanned", "scan"]
+__all__ = [
+    "ELEMENT_LIMIT",
+    "HEADER_LIMIT",
+    "INFLATED_LIMIT",
+    "NESTING_LIMIT",
+    "VALUE_LIMIT",
+    "InvalidDataSetError",
+    "Walked",
+    "elements",
+    "find",
+    "items",
+    "walk",
+]
 
-#: Sequences within sequences; what is in use has less than 10.
+#: Sequences within sequences; those in use are nested less than 10 deep.
 NESTING_LIMIT = 64
-#: Elements, items and fragments. Enhanced multi-frame instances and whole slides have some 15 for
-#: each of up to 100000 frames.
+#: Elements, items and fragments of a data set. Enhanced multi-frame instances and whole slide images have about 15
+#: for each of up to 100,000 frames.
 ELEMENT_LIMIT = 1 << 21
-#: Octets of a deflated data set that are inflated for the walk, and how many for one that came.
+#: Octets of an element that are kept in the header; longer ones are bulk data, and nobody asks for them.
+VALUE_LIMIT: Final = 8192
+#: Octets of a header that are kept; that of an image has some 3000.
+HEADER_LIMIT: Final = 1 << 18
+#: How many octets of a deflated data set are inflated for the walk, and how many for each octet that came.
 INFLATED_LIMIT = 1 << 24
 INFLATION_RATIO = 200
 
-# PS3.5 7.1.2: the VRs with 16 bits of length, and those with 32.
-_SHORT_VRS = frozenset(
-    (
-        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO"),
-        *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
-    )
-)
-_LONG_VRS = frozenset(
-    (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV")
-)
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_TAG = b"\xfe\xff\x00\xe0"
-_SEQUENCE_END_TAG = b"\xfe\xff\xdd\xe0"
-# Octets of the heads of a sequence and of its item, at the least.
-_SMALLEST_LEVEL = 16
-# The groups that the walk looks at: identification, pixel data, delimiters.
-_IDENTITY, _PIXELS, _DELIMITERS = 0x0008, 0x7FE0, 0xFFFE
-_SOP_CLASS, _SOP_INSTANCE, _PIXEL_DATA = 0x0016, 0x0018, 0x0010
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
+_IDENTITY: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE))
+_UID_LENGTH = 64
+# The group of pixel data, and that of items and delimiters.
+_PIXELS, _DELIMITERS = 0x7FE00000, 0xFFFE0000
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-# No tag: the data set is over.
-_END = -1
-# Octets of a deflated data set that zlib is given at once; what it does not take, it copies.
-_PIECE = 1 << 16
-
-# Group, element and length, and the same with a VR of 16 bits of length; a length of 32 bits.
-_IMPLICIT = struct.Struct("<HHI")
-_LITTLE = (_IMPLICIT, struct.Struct("<HH2sH"), struct.Struct("<I"))
-_BIG = (struct.Struct(">HHI"), struct.Struct(">HH2sH"), struct.Struct(">I"))
-
-_Buffer = bytes | bytearray | memoryview | mmap.mmap
+_ITEM_TAG = b"\xfe\xff\x00\xe0"
+# Elements of implicit VR have none.
+_KNOWN_VRS = VRS | {b""}
+# Octets of the head of an item; and, at the least, of the head of a sequence with that of its item.
+_HEAD, _SMALLEST_LEVEL = 8, 16
 
 
-class InvalidDataSetError(NetDICOMError):
-    """The octets are no whole data set in their transfer syntax."""
+class InvalidDataSetError(DataSetError):
+    """The octets are not a whole data set in their transfer syntax."""
 
 
-class Scanned(NamedTuple):
-    """What was found.
+class _CutError(InvalidDataSetError):
+    """The octets end too early, which is no fault of a data set that was inflated in part."""
+
+
+class _LimitError(InvalidDataSetError):
+    """There is more than an instance can need, in whatever place."""
+
+
+class Walked(NamedTuple):
+    """What a walk has found.
 
     Attributes:
-        pixel_data: Offset of the first element from (7FE0,0010) on, or of the end.
-        is_whole: False when the walk of a deflated data set stopped at its limit.
+        sop_class_uid: The SOP Class UID (0008,0016); empty when the data set has none of at most 64 characters.
+        sop_instance_uid: The SOP Instance UID (0008,0018), likewise.
+        header: The elements before group 7FE0 as they are encoded, inflated, without those of more than
+            :data:`VALUE_LIMIT` octets, and at most :data:`HEADER_LIMIT` octets.
+        elements: The wanted elements of the header that have a value, by tag; their offsets are in ``header``.
+        header_end: The offset of the first element of group 7FE0 or a higher one, or of the end.
+        is_whole: False when the walk of a deflated data set ended at the limit of what is inflated.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
-    pixel_data: int
+    header: bytes
+    elements: dict[int, Element]
+    header_end: int
     is_whole: bool
 
 
-def scan(data: _Buffer, transfer_syntax: str, offset: int = 0) -> Scanned:
-    """Walk a data set.
+def walk(
+    data: Buffer, transfer_syntax: str, offset: int = 0, wanted: Collection[int] = ()
+) -> Walked:
+    """Walk through a data set.
 
     Args:
         data: Octets that hold it, a memory map for a large file.
         offset: Where it begins in them; it ends with them.
+        wanted: Tags whose elements are returned.
 
     Raises:
-        InvalidDataSetError: It is cut off, or is none in this transfer syntax.
+        InvalidDataSetError: The data set is cut off, or is not one in this transfer syntax.
     """
-    is_cut = False
+    is_whole = True
     if is_deflated(transfer_syntax):
-        data, is_cut = _inflate(data, offset)
+        data, is_whole = _inflated(data, offset)
         offset = 0
-    walk = _Walk(data, offset, transfer_syntax)
+    count = itertools.chain(itertools.repeat(None, ELEMENT_LIMIT), _Refusal())
+    header = _Header(data, coding_of(transfer_syntax), offset, _IDENTITY.union(wanted))
     try:
-        walk.run()
-    except _BeyondTheEndError as error:
-        if not is_cut:
-            raise InvalidDataSetError(str(error)) from None
-    return Scanned(walk.sop_class_uid, walk.sop_instance_uid, walk.pixel_data, not is_cut)
+        header.run(count)
+    except _CutError:
+        if is_whole:
+            raise
+    return header.walked(is_whole)
 
 
-def _inflate(data: _Buffer, offset: int) -> tuple[bytearray, bool]:
-    """What a deflated data set holds, up to the limit; and whether it holds more."""
+def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
+    """What a deflated data set holds, up to the limit; and whether that is all of it."""
     limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = bytearray()
-    with memoryview(data) as view:
-        while offset < len(view) and not stream.eof:
-            try:
-                plain += stream.decompress(view[offset : offset + _PIECE], limit - len(plain))
-            except zlib.error as error:
-                raise InvalidDataSetError(f"the deflated data set is damaged: {error}") from error
-            if len(plain) == limit:
-                return plain, not stream.eof
-            offset += _PIECE
-    if not stream.eof:
+    try:
+        plain, is_whole = inflate_part(data, limit, offset)
+    except DataSetError as error:
+        raise InvalidDataSetError(str(error)) from error
+    if not is_whole and len(plain) < limit:
         raise InvalidDataSetError("the deflated data set ends in its middle")
-    return plain, False
+    return plain, is_whole
 
 
-class _BeyondTheEndError(Exception):
-    """The octets end too early, which is no fault of what was inflated in part."""
+class _Refusal(Iterator[object]):
+    """What follows the last element that is admitted."""
+
+    def __next__(self) -> object:
+        raise _LimitError(f"the data set has more than {ELEMENT_LIMIT} elements")
 
 
-class _Walk:
-    """One walk, and what it has found so far.
+class _Header:
+    """The top level of a data set, and what it keeps of it."""
 
-    This stands on the receive path and most data sets have hundreds of elements: the loops step
-    over a run of elements without a call for each.
-    """
-
-    def __init__(self, data: _Buffer, offset: int, transfer_syntax: str) -> None:
+    def __init__(self, data: Buffer, coding: Coding, offset: int, wanted: frozenset[int]) -> None:
         self._data = data
-        self._begin = offset
+        self._coding = coding
+        self._offset = offset
+        self._wanted = wanted
         self._end = len(data)
-        self._is_implicit = is_implicit_vr(transfer_syntax)
-        self._structs = _LITTLE if is_little_endian(transfer_syntax) else _BIG
-        self._left = self._left_inside = ELEMENT_LIMIT
-        self.sop_class_uid = ""
-        self.sop_instance_uid = ""
-        self.pixel_data = self._end
+        self._left_out: list[tuple[int, int]] = []
+        self.found: dict[int, Element] = {}
+        self.header_end = self._end
 
-    def run(self) -> None:
-        # The sequences with an open item around the current place, each with whether it has
-        # implicit VR inside. Only undefined length opens anything: of the rest the end is known.
-        around: list[tuple[int, bool]] = []
-        is_implicit = self._is_implicit
-        position = self._begin
-        while True:
-            # Among the elements of the data set, or of an item.
-            elements = self._implicit_elements if is_implicit else self._explicit_elements
-            tag, position, is_implicit = elements(position, NESTING_LIMIT - len(around))
-            if tag == _END and not around:
-                return
-            if tag == _END:
-                raise _BeyondTheEndError(f"sequence {_show(around[-1][0])} is not ended")
-            if tag == _ITEM_END and around:
-                tag, is_implicit = around.pop()
-            elif tag >> 16 == _DELIMITERS:
-                where = "inside an item" if around else "outside a sequence"
-                raise InvalidDataSetError(f"delimiter {_show(tag)} {where}")
-            # Between the items of a sequence, or the fragments of pixel data.
-            room = NESTING_LIMIT - len(around)
-            position, has_item = self._items(position, tag, is_implicit, room)
-            if has_item:
-                if len(around) == NESTING_LIMIT:
-                    raise _too_deep()
-                around.append((tag, is_implicit))
-            else:
-                is_implicit = around[-1][1] if around else self._is_implicit
+    def run(self, count: Iterator[object]) -> None:
+        """Go through all elements; this stands on the receive path."""
+        data, coding, end, known_vrs = self._data, self._coding, self._end, _KNOWN_VRS
+        inside = _Inside(data, count)
+        behind_undefined = partial(inside.value, coding, end, 0)
+        wanted: Collection[int] = self._wanted
+        # No smaller value holds a sequence that is nested too deep, or is too long for the header.
+        large = NESTING_LIMIT * _SMALLEST_LEVEL + _HEAD
+        position = self._offset
+        shift = -position
+        bound = min(position + HEADER_LIMIT, end)
+        try:
+            for tag, vr, value, length, behind in heads(
+                data, coding, position, end, behind_undefined, count
+            ):
+                if tag >= _PIXELS and position < self.header_end:
+                    self.header_end = position
+                    wanted, bound = (), end
+                if tag >= _DELIMITERS:
+                    raise _stray(tag, 0)
+                if vr not in known_vrs:
+                    _check_vr(tag, vr)
+                if length >= large or behind > bound:
+                    if length != UNDEFINED:
+                        inside.look(tag, vr, coding, value, min(behind, end), 0)
+                    if behind > end:
+                        raise _cut(tag, length, value, end)
+                    if wanted and (behind > bound or behind - position > VALUE_LIMIT):
+                        self._leave_out(position, behind)
+                        shift -= behind - position
+                        bound = min(bound + behind - position, end)
+                        position = behind
+                        continue
+                if length and tag in wanted:
+                    found = element_of(tag, vr, value, length, behind, coding, shift)
+                    if found.end > found.start:
+                        self.found[tag] = found
+                position = behind
+        finally:
+            self.header_end = min(self.header_end, position)
+        left = end - position
+        # A sender of an odd last value may add a NUL to have an even fragment (PS3.8 Annex E).
+        is_padding = left == 1 and (position - self._offset) % 2 and not data[position]
+        if left and not is_padding:
+            raise _CutError(f"{left} stray octets where an element is expected")
 
-    def _explicit_elements(self, position: int, room: int) -> tuple[int, int, bool]:
-        """Step over elements.
+    def _leave_out(self, start: int, end: int) -> None:
+        if self._left_out and self._left_out[-1][1] == start:
+            start, _ = self._left_out.pop()
+        self._left_out.append((start, end))
 
-        Args:
-            room: Sequences that may be opened here, one in the other.
-
-        Returns:
-            The tag of the first that is a delimiter or of undefined length, the offset behind its
-            head, and whether there is implicit VR inside.
-        """
-        data, end, last = self._data, self._end, self._end - 8
-        _, head, long_length = self._structs
-        unpack, unpack_length = head.unpack_from, long_length.unpack_from
-        is_top, large = room == NESTING_LIMIT, room * _SMALLEST_LEVEL
-        group = element = value = length = 0
-        for left in range(self._left - 1, -1, -1):
-            if position > last:
-                break
-            group, element, vr, length = unpack(data, position)
-            if group >= _PIXELS:
-                if group == _DELIMITERS:
-                    self._left = left
-                    return group << 16 | element, position + 8, False
-                self._from_pixel_data(group, element, position, is_top)
-            if vr in _SHORT_VRS:
-                value = position + 8
-            elif vr in _LONG_VRS:
-                value = position + 12
-                if value > end:
-                    raise self._cut(group, element, 0, value)
-                (length,) = unpack_length(data, position + 8)
-                if length == _UNDEFINED:
-                    self._left = left
-                    # PS3.5 6.2.2: UN of undefined length has implicit VR little endian inside.
-                    return group << 16 | element, value, vr == b"UN"
-                if length >= large and (
-                    vr == b"SQ" or (vr == b"UN" and data[value : value + 4] == _ITEM_TAG)
-                ):
-                    self._look_inside(value, value + length, room, vr == b"UN")
-            elif vr.isalpha() and vr.isupper():
-                value = position + 8  # a VR that is newer than this code
-            else:
-                raise InvalidDataSetError(
-                    f"element {_show(group << 16 | element)} has no value representation: {vr!r}"
-                )
-            if group == _IDENTITY and is_top:
-                self._identify(element, value, length)
-            position = value + length
-        else:
-            raise _too_many()
-        self._left = left
-        if position > end:
-            raise self._cut(group, element, length, value)
-        return self._over(position, is_top)
-
-    def _implicit_elements(self, position: int, room: int) -> tuple[int, int, bool]:
-        """The same for implicit VR, which is always little endian."""
-        data, end, last, unpack = self._data, self._end, self._end - 8, _IMPLICIT.unpack_from
-        is_top, large = room == NESTING_LIMIT, room * _SMALLEST_LEVEL
-        group = element = value = length = 0
-        for left in range(self._left - 1, -1, -1):
-            if position > last:
-                break
-            group, element, length = unpack(data, position)
-            value = position + 8
-            if group >= _PIXELS:
-                if group == _DELIMITERS:
-                    self._left = left
-                    return group << 16 | element, value, True
-                self._from_pixel_data(group, element, position, is_top)
-            if length >= large:
-                if length == _UNDEFINED:
-                    self._left = left
-                    return group << 16 | element, value, True
-                if data[value : value + 4] == _ITEM_TAG:
-                    self._look_inside(value, value + length, room, True)
-            if group == _IDENTITY and is_top:
-                self._identify(element, value, length)
-            position = value + length
-        else:
-            raise _too_many()
-        self._left = left
-        if position > end:
-            raise self._cut(group, element, length, value)
-        return self._over(position, is_top)
-
-    def _items(self, position: int, tag: int, is_implicit: bool, room: int) -> tuple[int, bool]:
-        """Step over items; the offset behind the head of one of undefined length, or of the end."""
-        head = _IMPLICIT if is_implicit else self._structs[0]
-        data, last, unpack = self._data, self._end - 8, head.unpack_from
-        length = 0
-        for left in range(self._left - 1, -1, -1):
-            if position > last:
-                break
-            group, element, length = unpack(data, position)
-            position += 8
-            inner = group << 16 | element
-            if inner == _SEQUENCE_END:
-                self._left = left
-                return position, False
-            if inner != _ITEM:
-                raise InvalidDataSetError(
-                    f"{_show(inner)} in sequence {_show(tag)}, where an item is expected"
-                )
-            if length == _UNDEFINED:
-                self._left = left
-                return position, True
-            if length >= room * _SMALLEST_LEVEL and tag >> 16 < _PIXELS:
-                self._look_inside(position, position + length, room, is_implicit)
-            position += length
-        else:
-            raise _too_many()
-        if position > self._end:
-            raise self._cut(_ITEM >> 16, _ITEM & 0xFFFF, length, position - length)
-        raise _BeyondTheEndError(f"sequence {_show(tag)} is not ended")
-
-    def _look_inside(self, position: int, end: int, room: int, is_implicit: bool) -> None:
-        """Refuse what nests too deep in a value of defined length, and let be what is no data set.
-
-        Nothing in there can make the data set end early; but who reads it may recurse.
-        """
-        data, end = self._data, min(end, self._end)
-        if not room and position < end:
-            raise _too_deep()
-        # What is open: its end, whether there is implicit VR inside, and whether there are items,
-        # which may hold sequences, or fragments.
-        around = [(end, is_implicit, True)]
-        for left in range(self._left_inside - 1, -1, -1):
-            end, is_implicit, has_items = around[-1]
-            while position > end - 8:
-                position = end
-                around.pop()
-                if not around:
-                    self._left_inside = left
-                    return
-                end, is_implicit, has_items = around[-1]
-            head, explicit_head, long_length = _LITTLE if is_implicit else self._structs
-            group, element, length = head.unpack_from(data, position)
-            value = position + 8
-            if group == _DELIMITERS:
-                if element == _SEQUENCE_END & 0xFFFF and len(around) > 1:
-                    around.pop()
-                elif has_items and len(around) > room:
-                    raise _too_deep()
-                position = value if has_items else value + length
-                continue
-            has_items = False
-            if not is_implicit:
-                _, _, vr, length = explicit_head.unpack_from(data, position)
-                if vr in _LONG_VRS and value <= end - 4:
-                    (length,) = long_length.unpack_from(data, value)
-                    value += 4
-                    is_implicit, has_items = vr == b"UN", vr == b"SQ"
-                elif not (vr.isalpha() and vr.isupper()):
-                    value = end
-            if is_implicit:
-                # No VR tells, so what follows must.
-                following = data[value : value + 4]
-                has_items = following == _ITEM_TAG
-                if length == _UNDEFINED and not has_items:
-                    value, length = (value + 8 if following == _SEQUENCE_END_TAG else end), 0
-            if length == _UNDEFINED or (has_items and length):
-                behind = end if length == _UNDEFINED else min(value + length, end)
-                around.append((behind, is_implicit, has_items))
-                position = value
-            else:
-                position = value + length
-        raise _too_many()
-
-    def _identify(self, element: int, value: int, length: int) -> None:
-        if element not in (_SOP_CLASS, _SOP_INSTANCE):
-            return
-        uid = ""
-        if length <= 64 and value + length <= self._end:
-            uid = bytes(self._data[value : value + length]).decode("latin-1").rstrip("\0 ")
-        if element == _SOP_CLASS:
-            self.sop_class_uid = uid
-        else:
-            self.sop_instance_uid = uid
-
-    def _from_pixel_data(self, group: int, element: int, position: int, is_top: bool) -> None:
-        if is_top and (group > _PIXELS or element >= _PIXEL_DATA):
-            self.pixel_data = min(self.pixel_data, position)
-
-    def _over(self, position: int, is_top: bool) -> tuple[int, int, bool]:
-        """The end of the octets, if it is one of elements too."""
-        left = self._end - position
-        # Who sends a last value of odd length may add a NUL to have an even fragment (PS3.8 Annex E).
-        is_padding = left == 1 and (position - self._begin) % 2 and not self._data[position]
-        if left and not (is_padding and is_top):
-            raise _BeyondTheEndError(f"{left} stray octets where an element is expected")
-        return _END, self._end, False
-
-    def _cut(self, group: int, element: int, length: int, value: int) -> Exception:
-        left = max(self._end - value, 0)
-        return _BeyondTheEndError(
-            f"element {_show(group << 16 | element)} says {length} octets, {left} are left"
+    def walked(self, is_whole: bool) -> Walked:
+        """What has been found."""
+        parts = []
+        position = self._offset
+        for start, end in self._left_out:
+            parts.append(bytes(self._data[position:start]))
+            position = end
+        parts.append(bytes(self._data[position : self.header_end]))
+        header = b"".join(parts)
+        return Walked(
+            self._uid(header, _SOP_CLASS),
+            self._uid(header, _SOP_INSTANCE),
+            header,
+            self.found,
+            self.header_end,
+            is_whole,
         )
 
+    def _uid(self, header: bytes, tag: int) -> str:
+        element = self.found.get(tag)
+        if element is None or element.end - element.start > _UID_LENGTH:
+            return ""
+        return header[element.start : element.end].decode("latin-1").rstrip("\0 ")
 
-def _too_deep() -> InvalidDataSetError:
-    return InvalidDataSetError(f"sequences are nested more than {NESTING_LIMIT} deep")
+
+class _Inside:
+    """Goes through what is inside sequences.
+
+    Values of undefined length must be well-formed, for their end is found only so. Of the others the end is known:
+    nothing inside can make the data set end early, so what is not a data set there is let be, and only the limits
+    are kept, for programs that read it may recurse. The calls here nest as the sequences do, no deeper than the
+    limit.
+    """
+
+    def __init__(self, data: Buffer, count: Iterator[object]) -> None:
+        self._data = data
+        self._count = count
+
+    def value(self, coding: Coding, end: int, depth: int, tag: int, vr: bytes, start: int) -> int:
+        """Go through a value of undefined length, and return the offset behind its delimiter.
+
+        Args:
+            depth: Sequences around it.
+        """
+        if tag >= _DELIMITERS:
+            raise _stray(tag, depth)
+        # PS3.5 6.2.2: UN of undefined length has implicit VR little endian inside.
+        return self._items(tag, IMPLICIT if vr == b"UN" else coding, start, end, depth + 1)
+
+    def _items(self, tag: int, coding: Coding, start: int, end: int, depth: int) -> int:
+        """Go through the items of a sequence, or the fragments of pixel data, up to their delimiter."""
+        item = partial(self.item, tag, coding, end, depth)
+        # No smaller item holds a sequence that is nested too deep.
+        large = (NESTING_LIMIT - depth + 1) * _SMALLEST_LEVEL if tag < _PIXELS else UNDEFINED
+        for found, _, value, length, behind in heads(
+            self._data, coding, start, end, item, self._count
+        ):
+            if found == _SEQUENCE_END:
+                return value
+            _check_item(found, tag, depth)
+            if large <= length < UNDEFINED:
+                self._let_be(self._elements, tag, coding, value, min(behind, end), depth)
+            if behind > end:
+                raise _cut(found, length, value, end)
+        raise _CutError(f"sequence {_show(tag)} is not ended")
+
+    def item(
+        self, sequence: int, coding: Coding, end: int, depth: int, tag: int, _: bytes, start: int
+    ) -> int:
+        """Go through an item of undefined length, and return the offset behind its delimiter.
+
+        Args:
+            depth: Sequences around it, its own included.
+        """
+        _check_item(tag, sequence, depth)
+        return self._elements(sequence, coding, start, end, depth)
+
+    def _elements(self, sequence: int, coding: Coding, start: int, end: int, depth: int) -> int:
+        """Go through the elements of an item up to its delimiter."""
+        large = (NESTING_LIMIT - depth) * _SMALLEST_LEVEL + _HEAD
+        behind_undefined = partial(self.value, coding, end, depth)
+        for tag, vr, value, length, behind in heads(
+            self._data, coding, start, end, behind_undefined, self._count
+        ):
+            if tag == _ITEM_END:
+                return value
+            if tag >= _DELIMITERS:
+                raise _stray(tag, depth)
+            if vr not in _KNOWN_VRS:
+                _check_vr(tag, vr)
+            if large <= length < UNDEFINED:
+                self.look(tag, vr, coding, value, min(behind, end), depth)
+            if behind > end:
+                raise _cut(tag, length, value, end)
+        raise _CutError(f"sequence {_show(sequence)} is not ended")
+
+    def look(self, tag: int, vr: bytes, coding: Coding, start: int, end: int, depth: int) -> None:
+        """Look into a value of defined length, if it is a sequence, for what nests too deep.
+
+        Args:
+            depth: Sequences around it.
+        """
+        if vr in (b"", b"UN"):
+            # Nobody says whether it is a sequence but what it begins with.
+            if self._data[start : start + 4] != _ITEM_TAG:
+                return
+            coding = IMPLICIT
+        elif vr != b"SQ":
+            return
+        self._let_be(self._items, tag, coding, start, end, depth + 1)
+
+    @staticmethod
+    def _let_be(
+        go_through: Callable[[int, Coding, int, int, int], int],
+        tag: int,
+        coding: Coding,
+        start: int,
+        end: int,
+        depth: int,
+    ) -> None:
+        try:
+            go_through(tag, coding, start, end, depth)
+        except _LimitError:
+            raise
+        except InvalidDataSetError:
+            pass
 
 
-def _too_many() -> InvalidDataSetError:
-    return InvalidDataSetError(f"the data set has more than {ELEMENT_LIMIT} elements")
+# -- one level of a data set ----------------------------------------------------------------------------
+
+
+def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Element]:
+    """The elements of a data set or of an item, one after the other.
+
+    Raises:
+        InvalidDataSetError: The octets are not elements.
+    """
+    inside = partial(_Inside(data, itertools.repeat(None)).value, coding, end, 0)
+    position = start
+    for tag, vr, value, length, behind in heads(data, coding, start, end, inside):
+        if tag >= _DELIMITERS:
+            raise _stray(tag, 0)
+        if behind > end:
+            raise _cut(tag, length, value, end)
+        yield element_of(tag, vr, value, length, behind, coding)
+        position = behind
+    if position != end:
+        raise _CutError(f"{end - position} stray octets where an element is expected")
+
+
+def items(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the items of a sequence's value begin and end.
+
+    Raises:
+        InvalidDataSetError: The octets are not items.
+    """
+    inside = partial(_Inside(data, itertools.repeat(None)).item, 0, coding, end, 1)
+    position = start
+    for tag, _, value, length, behind in heads(data, coding, start, end, inside):
+        if tag == _SEQUENCE_END:
+            return
+        _check_item(tag, 0, 1)
+        if behind > end:
+            raise _cut(tag, length, value, end)
+        yield value, behind - _HEAD if length == UNDEFINED else behind
+        position = behind
+    if position != end:
+        raise _CutError(f"{end - position} stray octets where an item is expected")
+
+
+def find(data: Buffer, coding: Coding, wanted: Collection[int]) -> dict[int, Element]:
+    """The elements with some tags that have a value, of a header that a walk has made.
+
+    What stands behind the highest of the tags is not looked at.
+    """
+    end, last = len(data), max(wanted)
+    inside = partial(_Inside(data, itertools.repeat(None)).value, coding, end, 0)
+    found = {}
+    for tag, vr, value, length, behind in heads(data, coding, 0, end, inside):
+        if tag > last or behind > end:
+            break
+        if length and tag in wanted:
+            element = element_of(tag, vr, value, length, behind, coding)
+            if element.end > element.start:
+                found[tag] = element
+    return found
+
+
+# -- what is wrong --------------------------------------------------------------------------------------
+
+
+def _check_vr(tag: int, vr: bytes) -> None:
+    # Two capital letters are a VR that is newer than this code.
+    if not (vr.isalpha() and vr.isupper()):
+        raise InvalidDataSetError(f"element {_show(tag)} has no value representation: {vr!r}")
+
+
+def _check_item(tag: int, sequence: int, depth: int) -> None:
+    if tag != _ITEM:
+        raise InvalidDataSetError(
+            f"{_show(tag)} in sequence {_show(sequence)}, where an item is expected"
+        )
+    if depth > NESTING_LIMIT:
+        raise _LimitError(f"sequences are nested more than {NESTING_LIMIT} deep")
+
+
+def _stray(tag: int, depth: int) -> InvalidDataSetError:
+    where = "inside an item" if depth else "outside a sequence"
+    return InvalidDataSetError(f"delimiter {_show(tag)} {where}")
+
+
+def _cut(tag: int, length: int, value: int, end: int) -> InvalidDataSetError:
+    left = max(end - value, 0)
+    return _CutError(f"element {_show(tag)} says {length} octets, {left} are left")
 
 
 def _show(tag: int) -> str:

@@ -3,55 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import mmap
 import os
-import struct
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ...dsutils import is_deflated, read_file_meta
-from ..encoded.elements import (
-    CANONICAL,
-    LONG_VRS,
-    Buffer,
-    Coding,
-    Element,
-    coding_of,
-    elements,
-    items,
-    recode,
-    vr_of,
-)
+from ...dsutils import read_file_meta
+from ...encoding import Buffer, Coding, DataSetError, coding_of
+from ..encoded.elements import CANONICAL, Element
+from ..encoded.recode import recode
 from ..encoded.values import codecs_of, keys_of, text_of
-from ..encoded.walk import INFLATED_LIMIT, INFLATION_RATIO, InvalidDataSetError, scan
+from ..encoded.walk import InvalidDataSetError, Walked, elements, find, items, walk
 from .schema import ATTRIBUTES, Level, attributes_of
 
-__all__ = ["NO_HEADER", "Header", "InstanceRecord", "digest_of", "record_of"]
+__all__ = ["NO_HEADER", "WANTED", "Header", "InstanceRecord", "digest_of", "record_of"]
 
-#: Octets of a value that is kept; longer ones are bulk, and no key.
-VALUE_LIMIT: Final = 8192
-#: Octets and elements of a header that are kept; an image has some 3000 and 100.
-HEADER_LIMIT: Final = 1 << 18
 # Octets of a file that are hashed at a time; a multiple of the page size.
 _PIECE: Final = 1 << 22
-ELEMENT_LIMIT: Final = 20_000
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
 _UNIVERSAL_ENTITY_ID, _UNIVERSAL_ENTITY_ID_TYPE = 0x00400032, 0x00400033
-#: What an instance's record is made of.
-_WANTED: Final = frozenset((_CHARACTER_SET, _TIMEZONE, *ATTRIBUTES))
+#: The tags of the elements that an instance's record is made of.
+WANTED: Final = frozenset((_CHARACTER_SET, _TIMEZONE, *ATTRIBUTES))
 _BY_LEVEL: Final = {level: attributes_of(level) for level in Level}
-_HEADS: Final = {
-    coding: (
-        struct.Struct(coding.order + ("HHI" if coding.implicit else "HH2sH")).unpack_from,
-        struct.Struct(coding.order + "I").unpack_from,
-    )
-    for coding in (Coding(*pair) for pair in itertools.product((True, False), repeat=2))
-}
 #: The columns of attributes that are not there.
 _EMPTY: Final[Mapping[Level, Mapping[str, Any]]] = {
     level: {
@@ -91,7 +68,8 @@ class Header:
         """
         data = zlib.decompress(packed, -zlib.MAX_WBITS)
         tags = {_CHARACTER_SET, *wanted}
-        return _header(data, coding_of(transfer_syntax), 0, tags, max(tags))
+        coding = coding_of(transfer_syntax)
+        return cls(data, find(data, coding, tags), coding)
 
     def text(self, tag: int, vr: str) -> str:
         """The text of an attribute that is no sequence; empty when it is not there."""
@@ -110,8 +88,8 @@ class Header:
         if element is None or element.vr != "SQ":
             return b""
         try:
-            return recode(self.data, element, self.coding.little, self.codecs, CANONICAL)
-        except InvalidDataSetError:
+            return recode(self.data, element, self.codecs, CANONICAL)
+        except DataSetError:
             return b""
 
 
@@ -141,6 +119,32 @@ class InstanceRecord:
     digest: str
     header: Header = field(repr=False, compare=False)
     packed: bytes = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, walked: Walked, transfer_syntax: str, *, path: Path, size: int, digest: str
+    ) -> InstanceRecord:
+        """The record of an instance that has been walked through with the tags :data:`WANTED`.
+
+        Raises:
+            InvalidDataSetError: The data set has no SOP Class UID or no SOP Instance UID.
+        """
+        if not walked.sop_class_uid or not walked.sop_instance_uid:
+            raise InvalidDataSetError("the data set has no SOP Class UID or no SOP Instance UID")
+        header = Header(walked.header, walked.elements, coding_of(transfer_syntax))
+        return cls(
+            sop_class_uid=walked.sop_class_uid,
+            sop_instance_uid=walked.sop_instance_uid,
+            transfer_syntax=transfer_syntax,
+            patient_id=header.text(0x00100020, "LO"),
+            study_instance_uid=header.text(0x0020000D, "UI"),
+            series_instance_uid=header.text(0x0020000E, "UI"),
+            path=path,
+            size=size,
+            digest=digest,
+            header=header,
+            packed=zlib.compress(header.data, 1, -zlib.MAX_WBITS),
+        )
 
     @property
     def identity(self) -> str:
@@ -207,8 +211,7 @@ def record_of(
 ) -> InstanceRecord:
     """What the index keeps of an instance.
 
-    Keeps no pixel data, no value longer than :data:`VALUE_LIMIT`, and no more than
-    :data:`HEADER_LIMIT` octets. A file is looked through to its end, to see that it is whole.
+    All of it is walked through, to see that it is whole.
 
     Args:
         source: A Part 10 file; or octets of a data set, which may end where its pixel data begins.
@@ -223,23 +226,25 @@ def record_of(
         DataSetError: The file is no Part 10 file.
         OSError: The file cannot be read.
     """
-    if isinstance(source, (bytes, memoryview, mmap.mmap)):
+    if isinstance(source, (bytes, bytearray, memoryview, mmap.mmap)):
         if transfer_syntax is None:
             raise TypeError("octets need their transfer syntax")
-        where = Path(path or "")
-        octets = len(source) if size is None else size
-        return _record(source, transfer_syntax, offset, where, octets, digest or "")
+        return InstanceRecord.of(
+            walk(source, transfer_syntax, offset, WANTED),
+            transfer_syntax,
+            path=Path(path or ""),
+            size=len(source) if size is None else size,
+            digest=digest or "",
+        )
     with open(source, "rb") as file:
         meta = read_file_meta(file)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            scan(view, meta.transfer_syntax, meta.offset)
-            return _record(
-                view,
+            return InstanceRecord.of(
+                walk(view, meta.transfer_syntax, meta.offset, WANTED),
                 meta.transfer_syntax,
-                meta.offset,
-                Path(path or source),
-                len(view),
-                digest_of(view) if digest is None else digest,
+                path=Path(path or source),
+                size=len(view),
+                digest=digest_of(view) if digest is None else digest,
             )
 
 
@@ -256,103 +261,3 @@ def digest_of(data: Buffer) -> str:
             digest.update(view[start : start + _PIECE])
             data.madvise(mmap.MADV_DONTNEED, start, min(_PIECE, len(view) - start))
     return "sha256:" + digest.hexdigest()
-
-
-def _record(
-    data: Buffer, transfer_syntax: str, offset: int, path: Path, size: int, digest: str
-) -> InstanceRecord:
-    is_cut = False
-    if is_deflated(transfer_syntax):
-        data, is_cut = _inflated(data, offset)
-        offset = 0
-    header = _header(data, coding_of(transfer_syntax), offset, _WANTED, is_cut=is_cut)
-    record = InstanceRecord(
-        sop_class_uid=header.text(0x00080016, "UI"),
-        sop_instance_uid=header.text(0x00080018, "UI"),
-        transfer_syntax=transfer_syntax,
-        patient_id=header.text(0x00100020, "LO"),
-        study_instance_uid=header.text(0x0020000D, "UI"),
-        series_instance_uid=header.text(0x0020000E, "UI"),
-        path=path,
-        size=size,
-        digest=digest,
-        header=header,
-        packed=zlib.compress(header.data, 1, -zlib.MAX_WBITS),
-    )
-    if not record.sop_class_uid or not record.sop_instance_uid:
-        raise InvalidDataSetError("the data set has no SOP Class UID or no SOP Instance UID")
-    return record
-
-
-def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
-    """The beginning of a deflated data set, and whether there is more."""
-    limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        return stream.decompress(memoryview(data)[offset:], limit), not stream.eof
-    except zlib.error as error:
-        raise InvalidDataSetError(f"the deflated data set is damaged: {error}") from error
-
-
-def _header(
-    data: Buffer,
-    coding: Coding,
-    offset: int,
-    wanted: Collection[int],
-    last: int = 0x7FDFFFFF,
-    *,
-    is_cut: bool = False,
-) -> Header:
-    """Put together what is kept, and find the elements that are wanted.
-
-    Every instance comes through here, so the plain elements are taken in this one loop; what has an
-    undefined length is left to :func:`elements`.
-
-    Args:
-        last: The tag to end with; pixel data has higher ones.
-    """
-    found: dict[int, Element] = {}
-    parts: list[bytes] = []
-    size = 0  # of parts
-    begin = position = offset  # of what goes into the next part, of the element
-    end, count, vr = len(data), 0, b""
-    implicit = coding.implicit
-    head, long = _HEADS[coding]
-    try:
-        while position < end - 7 and count < ELEMENT_LIMIT:
-            count += 1
-            value = position + 8
-            if implicit:
-                group, number, length = head(data, position)
-            else:
-                group, number, vr, length = head(data, position)
-                if vr in LONG_VRS and position < end - 11:
-                    (length,) = long(data, value)
-                    value += 4
-            tag = group << 16 | number
-            if tag > last:
-                break
-            behind = value + length
-            element = None
-            if behind > end or vr == b"UN":
-                # Of undefined length, or of unknown VR, or cut off.
-                element = next(elements(data, coding, position, end))
-                behind = element.behind
-            if behind - position > VALUE_LIMIT or size + behind - begin > HEADER_LIMIT:
-                parts.append(bytes(data[begin:position]))
-                size += position - begin
-                begin = behind
-            elif tag in wanted and (length or element):
-                shift = size - begin
-                if element is None:
-                    name = vr_of(tag) if implicit else vr.decode("latin-1")
-                    stop = behind + shift
-                    found[tag] = Element(tag, name, value + shift, stop, stop, coding)
-                elif element.end > element.start:
-                    found[tag] = element.moved(shift)
-            position = behind
-    except InvalidDataSetError:
-        if not is_cut:
-            raise
-    parts.append(bytes(data[begin:position]))
-    return Header(b"".join(parts), found, coding)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from pydicom.charset import encode_string, python_encoding
 
-from ..encoded.elements import coding_of, encode_element, is_binary, swapped
+from ...encoding import coding_of
+from ..encoded.elements import encode_element, is_binary, swapped
 from ..encoded.values import decode
 from ..index.record import NO_HEADER, Header
 from ..index.schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..encoded.elements import (
-    CANONICAL,
-    Coding,
-    Element,
-    elements,
-    encode_element,
-    encode_item,
-    items,
-    recode,
-)
+from ...encoding import Coding
+from ..encoded.elements import CANONICAL, Element, encode_element, encode_item
+from ..encoded.recode import recode
 from ..encoded.values import text_of
+from ..encoded.walk import elements, items
 from .criteria import Criterion
 from .identifiers import Key, SequenceKey
 
@@ -85,4 +79,4 @@ def in_coding(data: bytes, coding: Coding) -> bytes:
     if coding == CANONICAL:
         return data
     whole = Element(0, "SQ", 0, len(data), len(data), CANONICAL)
-    return recode(data, whole, True, _UTF8, coding)
+    return recode(data, whole, _UTF8, coding)

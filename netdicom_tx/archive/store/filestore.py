@@ -23,15 +23,16 @@ import itertools
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...dsutils import DataSetError, part10_header, read_file_meta
+from ...dsutils import part10_header, read_file_meta
+from ...encoding import Buffer, DataSetError
 from ...exceptions import NetDICOMError
-from ..encoded.walk import Scanned, scan
+from ..encoded.walk import Walked, walk
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -88,7 +89,7 @@ class Kept(NamedTuple):
 
     outcome: Outcome
     path: Path
-    scanned: Scanned
+    walked: Walked
 
 
 class Spool(io.RawIOBase):
@@ -178,14 +179,17 @@ class Spool(io.RawIOBase):
             os.posix_fadvise(self._descriptor, start, self._advised - start, os.POSIX_FADV_DONTNEED)
         return self._descriptor
 
-    def view(self) -> bytes | mmap.mmap:
-        """All of it, as octets: joined when in memory, else a memory map."""
+    @contextmanager
+    def octets(self) -> Iterator[bytes | mmap.mmap]:
+        """All of the file: joined when it is in memory, else a memory map that is closed after the block."""
         if self._descriptor is None:
             whole = b"".join(self._held)
             self._held = [whole]
-            return whole
-        self.flush_to_file()
-        return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+            yield whole
+        else:
+            self.flush_to_file()
+            with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as view:
+                yield view
 
     # -- the file interface ----------------------------------------------------------------------
 
@@ -200,10 +204,8 @@ class Spool(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         room = memoryview(buffer).cast("B")
-        view = self.view()
-        data = view[self._position : self._position + len(room)]
-        if isinstance(view, mmap.mmap):
-            view.close()
+        with self.octets() as octets:
+            data = octets[self._position : self._position + len(room)]
         room[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -344,12 +346,17 @@ class FileStore:
         self,
         spool: Spool,
         *,
+        wanted: Collection[int] = (),
+        when_walked: Callable[[Buffer, Walked], object] | None = None,
         before_replacing: Callable[[], object] | None = None,
         when_named: Callable[[], object] | None = None,
     ) -> Kept:
         """Make a complete instance durable; when this returns, it is on the disk for good.
 
         Args:
+            wanted: Tags whose elements the walk through the data set returns.
+            when_walked: Called when the data set is known to be whole, with the octets of the file, which are
+                gone after the call, and with what the walk has found. What it raises refuses the instance.
             before_replacing: Called before another data set gives way, to have what says otherwise
                 taken back; what it raises leaves all as it was.
             when_named: Called when the instance got its name, but its folder has not been synced:
@@ -364,7 +371,11 @@ class FileStore:
             ValueError: The spool is closed.
         """
         with spool.in_use():
-            scanned = self._check(spool)
+            with spool.octets() as octets:
+                walked = walk(octets, spool.transfer_syntax, spool.header_size, wanted)
+                if when_walked is not None:
+                    when_walked(octets, walked)
+            _check(spool, walked)
             target = self.path(spool.sop_instance_uid)
             descriptor = spool.flush_to_file()
             if self._fsync:
@@ -387,26 +398,7 @@ class FileStore:
                     os.fsync(folder)
             finally:
                 os.close(folder)
-        return Kept(outcome, target, scanned)
-
-    def _check(self, spool: Spool) -> Scanned:
-        view = spool.view()
-        try:
-            scanned = scan(view, spool.transfer_syntax, spool.header_size)
-        finally:
-            if isinstance(view, mmap.mmap):
-                view.close()
-        for what, announced, found in (
-            ("SOP Class UID (0008,0016)", spool.sop_class_uid, scanned.sop_class_uid),
-            ("SOP Instance UID (0008,0018)", spool.sop_instance_uid, scanned.sop_instance_uid),
-        ):
-            if announced != found:
-                raise MismatchError(
-                    f"{what} of the data set is not the one of the command"
-                    if found
-                    else f"the data set has no {what}"
-                )
-        return scanned
+        return Kept(outcome, target, walked)
 
     def _compare(self, spool: Spool, name: str, folder: int) -> Outcome:
         """What an instance is to the one of the same name that is here, if one is."""
@@ -436,6 +428,19 @@ class FileStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _check(spool: Spool, walked: Walked) -> None:
+    for what, announced, found in (
+        ("SOP Class UID (0008,0016)", spool.sop_class_uid, walked.sop_class_uid),
+        ("SOP Instance UID (0008,0018)", spool.sop_instance_uid, walked.sop_instance_uid),
+    ):
+        if announced != found:
+            raise MismatchError(
+                f"{what} of the data set is not the one of the command"
+                if found
+                else f"the data set has no {what}"
+            )
 
 
 def _make_folder(path: Path) -> None:

@@ -29,23 +29,14 @@ from twisted.logger import Logger
 from zope.interface import Interface
 
 from ... import dsutils, statuses
+from ...encoding import Coding, coding_of
 from ...exceptions import StatusError
 from ...negotiation import PContextDef
 from ...uids import EXPLICIT_VR_LITTLE_ENDIAN
-from ..encoded.elements import (
-    CANONICAL,
-    Coding,
-    Element,
-    coding_of,
-    elements,
-    encode_element,
-    encode_item,
-    items,
-    recode,
-    swapped,
-)
+from ..encoded.elements import CANONICAL, Element, encode_element, encode_item, swapped
+from ..encoded.recode import recode
 from ..encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
-from ..encoded.walk import InvalidDataSetError
+from ..encoded.walk import InvalidDataSetError, elements, items
 from ..index.schema import Level
 from ..query.answers import Encode, encoder_of
 from ..query.criteria import Between, Criterion
@@ -134,7 +125,7 @@ class WorklistItem:
             terms = tuple(said.split("\\")) if said else ()
         item = encode_item(data[offset:], coding)
         whole = Element(0, "SQ", 0, len(item), len(item), coding)
-        plain = recode(item, whole, coding.little, codecs_of(()), CANONICAL)
+        plain = recode(item, whole, codecs_of(()), CANONICAL)
         ((start, end),) = items(plain, CANONICAL, 0, len(plain))
         attributes = _parsed(plain, start, end)
         steps = attributes.get(_STEPS, _NONE).items

@@ -37,9 +37,9 @@ from ...uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from ..encoded.elements import CANONICAL, elements
+from ..encoded.elements import CANONICAL
 from ..encoded.values import NUMBERS, codecs_of, text_of
-from ..encoded.walk import INFLATED_LIMIT, InvalidDataSetError
+from ..encoded.walk import INFLATED_LIMIT, InvalidDataSetError, elements
 from ..index.database import Database
 from ..index.schema import big_integer, metadata
 from .worklist import IWorklistSource, StepKey, WorklistItem

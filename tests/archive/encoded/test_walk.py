@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import pydicom
@@ -17,15 +18,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from netdicom_tx.archive.encoded import walk as header
+from netdicom_tx.archive.encoded import walk as walking
 from netdicom_tx.archive.encoded.walk import (
     ELEMENT_LIMIT,
+    HEADER_LIMIT,
     INFLATED_LIMIT,
     NESTING_LIMIT,
+    VALUE_LIMIT,
     InvalidDataSetError,
-    Scanned,
-    scan,
+    find,
+    walk,
 )
+from netdicom_tx.encoding import Buffer, coding_of
 from netdicom_tx.uids import (
     COMPRESSED_TRANSFER_SYNTAXES,
     DEFLATED_TRANSFER_SYNTAXES,
@@ -48,6 +52,21 @@ from support.archive.data_sets import (
     deflated,
 )
 from support.interop.samples import BROKEN, quiet
+
+
+class Scanned(NamedTuple):
+    """What a walk finds, but for the header."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    header_end: int
+    is_whole: bool
+
+
+def scan(data: Buffer, transfer_syntax: str, offset: int = 0) -> Scanned:
+    found = walk(data, transfer_syntax, offset)
+    return Scanned(found.sop_class_uid, found.sop_instance_uid, found.header_end, found.is_whole)
+
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 DATA = Path(pydicom.__file__).parent / "data"
@@ -111,9 +130,35 @@ def test_what_pydicom_reads_is_found(path: Path) -> None:
         assert found.sop_class_uid == str(ds.get("SOPClassUID", ""))
         assert found.sop_instance_uid == str(ds.get("SOPInstanceUID", ""))
     if "PixelData" in ds:
-        raw = ds.get_item("PixelData")
-        head = 8 if syntax == IMPLICIT_VR_LITTLE_ENDIAN else 12
-        assert found.pixel_data == raw.value_tell - head  # type: ignore[union-attr]
+        # Some have a group length before it.
+        raw = ds.get_item(next(tag for tag in sorted(ds.keys()) if tag.group == 0x7FE0))
+        head = 8 if syntax == IMPLICIT_VR_LITTLE_ENDIAN or raw.VR == "UL" else 12
+        assert found.header_end == raw.value_tell - head  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("path", part10_files(), ids=lambda path: str(path.relative_to(DATA)))
+def test_values_are_found_where_pydicom_finds_them(path: Path) -> None:
+    """Every element of the header that is wanted and not too long, in what is kept of the header."""
+    if path.name in BROKEN:
+        return
+    octets = path.read_bytes()
+    with quiet():
+        ds = pydicom.dcmread(path)
+        file = io.BytesIO(octets)
+        read_preamble(file, False)
+        _read_file_meta_info(file)
+    syntax = str(ds.file_meta.TransferSyntaxUID)
+    raw = {int(tag): ds.get_item(tag) for tag in ds.keys()}  # noqa: SIM118 - raw, not converted
+    found = walk(octets, syntax, file.tell(), raw)
+    plain = {tag: each for tag, each in raw.items() if isinstance(each.value, bytes)}
+    for tag, each in plain.items():
+        if tag < 0x7FE00000 and each.value and len(each.value) < VALUE_LIMIT - 12:
+            element = found.elements[tag]
+            assert found.header[element.start : element.end] == each.value
+            assert each.VR in (None, "UN", element.vr)
+    sequences = {tag for tag, each in raw.items() if each.VR == "SQ"}
+    assert all(found.elements[tag].vr == "SQ" for tag in sequences.intersection(found.elements))
+    assert all(tag < 0x7FE00000 for tag in found.elements)
 
 
 # -- encodings -----------------------------------------------------------------------------------------
@@ -127,9 +172,58 @@ def test_the_instance_is_found_in_every_uncompressed_transfer_syntax(encoding: E
     assert scan(data, encoding.transfer_syntax) == Scanned(CT_IMAGE_STORAGE, "1.2.3.4", place, True)
 
 
+@each_encoding
+def test_the_header_is_kept_without_long_values(encoding: Encoding) -> None:
+    """What stands before pixel data; offsets of wanted elements are offsets in it."""
+    kept = encoding.element(0x00100020, "LO", b"4711")
+    sequence = encoding.sequence(0x00081140, encoding.identity("1.2.9"))
+    long = encoding.element(0x00091001, "OB", bytes(VALUE_LIMIT))
+    last = encoding.element(0x00280010, "US", b"ab")
+    parts = [encoding.identity(), sequence, long, long, kept, long, last]
+    pixels = encoding.element(0x7FE00010, "OW", bytes(64)) + encoding.element(0xFFFCFFFC, "OB")
+    wanted = (0x00081140, 0x00091001, 0x00100020, 0x00100010, 0x00280010, 0xFFFCFFFC)
+    found = walk(b"before" + b"".join(parts) + pixels, encoding.transfer_syntax, 6, wanted)
+    assert found.header == encoding.identity() + sequence + kept + last
+    assert set(found.elements) == {0x00080016, 0x00080018, 0x00081140, 0x00100020, 0x00280010}
+    values = {tag: found.header[each.start : each.end] for tag, each in found.elements.items()}
+    assert values[0x00100020] == b"4711"
+    assert values[0x00280010] == b"ab"
+    delimiter = encoding.element(0xFFFEE0DD, "")
+    assert values[0x00081140] + delimiter == encoding.items(encoding.identity("1.2.9"))
+    coding = coding_of(encoding.transfer_syntax)
+    assert find(found.header, coding, wanted) == {
+        tag: each for tag, each in found.elements.items() if tag in wanted
+    }
+
+
+@each_encoding
+def test_an_element_without_a_value_is_not_found(encoding: Encoding) -> None:
+    """Nor is a sequence without items, however its length is written."""
+    data = b"".join(
+        (
+            encoding.element(0x00080050, "SH"),
+            encoding.sequence(0x00081032, defined=True),
+            encoding.sequence(0x00081140),
+        )
+    )
+    wanted = (0x00080050, 0x00081032, 0x00081140)
+    assert walk(data, encoding.transfer_syntax, 0, wanted).elements == {}
+    assert find(data, coding_of(encoding.transfer_syntax), wanted) == {}
+
+
+def test_a_header_is_kept_up_to_its_limit() -> None:
+    """Small elements beyond it are left out like long ones; those that fit are kept."""
+    one = EXPLICIT.element(0x00091001, "OB", bytes(8000))
+    last = EXPLICIT.element(0x00280010, "US", b"ab")
+    found = walk(EXPLICIT.identity() + one * 100 + last, EXPLICIT.transfer_syntax, 0, [0x00280010])
+    assert HEADER_LIMIT - len(one) < len(found.header) <= HEADER_LIMIT
+    element = found.elements[0x00280010]
+    assert found.header[element.start : element.end] == b"ab"
+
+
 @pytest.mark.parametrize("transfer_syntax", DEFLATED_TRANSFER_SYNTAXES)
 def test_a_deflated_data_set_is_walked_inflated(transfer_syntax: str) -> None:
-    """PS3.5 A.5; pixel_data counts inflated octets."""
+    """PS3.5 A.5; header_end counts inflated octets."""
     plain = ct("1.2.3.4")
     found = scan(deflated(plain), transfer_syntax)
     assert found == scan(plain, EXPLICIT.transfer_syntax)
@@ -139,14 +233,14 @@ def test_a_deflated_data_set_is_walked_inflated(transfer_syntax: str) -> None:
 @pytest.mark.parametrize(
     "transfer_syntax", sorted(set(COMPRESSED_TRANSFER_SYNTAXES) - set(DEFLATED_TRANSFER_SYNTAXES))
 )
-def test_encapsulated_pixel_data_is_walked_to_its_delimiter(transfer_syntax: str) -> None:
+def test_encapsulated_header_end_is_walked_to_its_delimiter(transfer_syntax: str) -> None:
     """PS3.5 A.4: an offset table, fragments, the sequence delimiter."""
     fragments = EXPLICIT.items(b"", b"\xff\xd8" * 8, b"\xfe\xff\xdd\xe0", defined=True)
     pixels = EXPLICIT.element(0x7FE00010, "OB", fragments, UNDEFINED)
     data = EXPLICIT.identity() + pixels + EXPLICIT.element(0xFFFEE0DD, "")
     found = scan(data, transfer_syntax)
     assert (found.sop_instance_uid, found.is_whole) == ("1.2.3", True)
-    assert found.pixel_data == len(EXPLICIT.identity())
+    assert found.header_end == len(EXPLICIT.identity())
     with pytest.raises(InvalidDataSetError, match=r"\(7FE0,0010\)"):
         scan(data[:-8], transfer_syntax)
 
@@ -175,7 +269,7 @@ def test_sequences_nest(encoding: Encoding, defined: bool) -> None:
     data = encoding.identity("1.2.3") + inner + encoding.element(0x7FE00010, "OW", b"ab")
     found = scan(data, encoding.transfer_syntax)
     assert found.sop_instance_uid == "1.2.3"
-    assert found.pixel_data == len(data) - (10 if encoding.is_implicit else 14)
+    assert found.header_end == len(data) - (10 if encoding.is_implicit else 14)
 
 
 @each_encoding
@@ -217,7 +311,7 @@ def test_an_item_whose_length_looks_like_a_value_representation_is_an_item() -> 
 def test_trailing_padding_is_an_element() -> None:
     """PS3.10 7.2: Data Set Trailing Padding (FFFC,FFFC)."""
     data = EXPLICIT.identity() + EXPLICIT.element(0xFFFCFFFC, "OB", bytes(16))
-    assert scan(data, EXPLICIT.transfer_syntax).pixel_data == len(EXPLICIT.identity())
+    assert scan(data, EXPLICIT.transfer_syntax).header_end == len(EXPLICIT.identity())
 
 
 @each_encoding
@@ -245,7 +339,7 @@ def test_the_octets_may_be_in_memory_or_mapped(
                 scan(view, encoding.transfer_syntax, len(header) + 1)
     else:
         found = scan(kind(buffer), encoding.transfer_syntax, len(header))
-    assert found == expected._replace(pixel_data=expected.pixel_data + len(header))
+    assert found == expected._replace(header_end=expected.header_end + len(header))
 
 
 def test_a_map_can_be_closed_after_a_refusal(tmp_path: Path) -> None:
@@ -507,6 +601,19 @@ def test_empty_sequences_hide_no_depth(encoding: Encoding) -> None:
 
 
 @each_encoding
+@pytest.mark.parametrize("length", [1 << 20, 0xFFFFFFFE])
+def test_a_length_that_is_too_large_hides_no_depth(encoding: Encoding, length: int) -> None:
+    """Of an item or a sequence in a sequence of defined length; a reader may take it to the end."""
+    inner = nested(encoding, [True] * NESTING_LIMIT)
+    item = encoding.element(0xFFFEE000, "", inner, length)
+    data = encoding.element(0x00081140, "SQ", item)
+    assert refused(data, encoding.transfer_syntax) == TOO_DEEP
+    sequence = encoding.element(0x00081140, "SQ", encoding.items(inner, defined=True), length)
+    data = encoding.sequence(0x00081140, sequence, defined=True)
+    assert refused(data, encoding.transfer_syntax) == TOO_DEEP
+
+
+@each_encoding
 @pytest.mark.parametrize("item", [b"x" * 5000, b"\0" * 5000, b"\xff" * 5001, b"AA" * 2500])
 def test_what_is_no_data_set_in_a_sequence_of_defined_length_is_let_be(
     encoding: Encoding, item: bytes
@@ -528,7 +635,7 @@ def many(encoding: Encoding, kind: str, count: int) -> bytes:
         return encoding.element(0x00081140, "SQ", item * (count // 2), UNDEFINED)
     if kind == "fragments":
         return encoding.element(0x7FE00010, "OB", item * count, UNDEFINED)
-    return encoding.element(0x00081140, "SQ", item + empty * (count - 1))
+    return encoding.sequence(0x00081140, empty * (count - 1), defined=True)
 
 
 KINDS = ["elements", "items", "items of undefined length", "fragments", "elements of an item"]
@@ -540,7 +647,7 @@ def test_more_elements_than_an_instance_can_need_are_refused(
     monkeypatch: pytest.MonkeyPatch, encoding: Encoding, kind: str
 ) -> None:
     """Whatever they are, and without memory; a gigabyte of them would keep a thread for minutes."""
-    monkeypatch.setattr(header, "ELEMENT_LIMIT", 1000)
+    monkeypatch.setattr(walking, "ELEMENT_LIMIT", 1000)
     says = "the data set has more than 1000 elements"
     data = many(encoding, kind, 2100)
     tracemalloc.start()
@@ -550,7 +657,7 @@ def test_more_elements_than_an_instance_can_need_are_refused(
     finally:
         tracemalloc.stop()
     assert peak < 1 << 15
-    monkeypatch.setattr(header, "ELEMENT_LIMIT", 5000)
+    monkeypatch.setattr(walking, "ELEMENT_LIMIT", 5000)
     assert says not in refused(data + b"x", encoding.transfer_syntax), "it goes on to the end"
 
 
@@ -698,7 +805,7 @@ def test_a_look_inside_never_changes_what_is_found(made: Made, octets: bytes) ->
     inside = made.encoding.sequence(0x00091001, octets, defined=True)
     data, syntax = made.octets + inside, made.encoding.transfer_syntax
     expected = scan(data, syntax)
-    with patch.object(header, "_SMALLEST_LEVEL", 0):
+    with patch.object(walking, "_SMALLEST_LEVEL", 0):
         assert scan(data, syntax) == expected
 
 
