@@ -570,7 +570,8 @@ class Invoker:
         self._refusal = reason
 
     def fail_all(self, reason: NetDICOMError) -> None:
-        """Fail all requests that have no final response: none will come."""
+        """Refuse further requests, and fail those that have no final response: none will come."""
+        self._refusal = reason
         _stop(self._preparing)
         self._preparing = None
         taken = [*self._outstanding.values(), *self._waiting.values()]
@@ -582,7 +583,6 @@ class Invoker:
 
     def end(self, reason: NetDICOMError) -> None:
         """The association is over."""
-        self._refusal = reason
         self._is_over = True
         self.is_told = self.is_told or self.is_busy
         self.fail_all(reason)

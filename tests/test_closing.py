@@ -36,6 +36,7 @@ from support.doubles import (
     IMPLICIT,
     RELEASE_RP,
     RELEASE_RQ,
+    VERIFICATION,
     File,
     Node,
     Slow,
@@ -328,6 +329,22 @@ def test_an_operation_that_runs_is_answered_before_a_release():
     assert (kind, then) == (DATA, RELEASE_RP)
     node.advance(1)
     assert peer.take() == []
+
+
+def test_nothing_is_requested_of_a_peer_that_wants_to_release():
+    """PS3.8 7.2.1: it would not answer. An operation that still runs may keep the association open."""
+    slow = Slow()
+    node = Node(AE("NODE").add_scp(slow, [FIND]).add_scu(verification_scu))
+    peer = node.associate(
+        {FIND: [IMPLICIT], VERIFICATION: [IMPLICIT]},
+        MaximumLength(0),
+        RoleSelection(VERIFICATION, False, True),
+    )
+    peer.send(find_rq(1), pdu(RELEASE_RQ))
+    asce = node.association()
+    assert isinstance(failure_of(echo(asce)), AssociationReleasedError)
+    slow.answer(1)
+    assert peer.kinds() == [DATA, RELEASE_RP]
 
 
 def test_an_operation_that_takes_too_long_is_cancelled_by_a_release():
