@@ -339,7 +339,7 @@ class Closing:
                 self.end(AssociationAbortedError(source, reason))
             case ProviderAbort(reason, detail):
                 self.end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
-            case TransportClosed(detail):
+            case TransportClosed(detail):  # pragma: no branch - the others concern the opening
                 # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
                 self._take(Event.CLOSED)
                 self.end(ConnectionLostError(f"the connection was lost: {detail}"))

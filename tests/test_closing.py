@@ -20,6 +20,7 @@ from netdicom_tx import (
     verification_scu,
 )
 from netdicom_tx.asceprovider import PContextDef
+from netdicom_tx.closing import TIMED, TRANSITIONS, WAITS, Action, Event, State, Wait
 from netdicom_tx.pdu import (
     AAbort,
 )
@@ -30,6 +31,7 @@ from netdicom_tx.userdataitems import (
 )
 from support.doubles import (
     ABORT,
+    AC,
     CT,
     DATA,
     FIND,
@@ -37,9 +39,11 @@ from support.doubles import (
     RELEASE_RP,
     RELEASE_RQ,
     VERIFICATION,
+    Caller,
     File,
     Node,
     Slow,
+    acceptance,
     calling,
     context,
     echo,
@@ -58,6 +62,45 @@ from support.doubles import logged_failures as logged_failures
 TIMEOUTS = Timeouts()
 
 
+# -- the table -------------------------------------------------------------------------------------
+
+
+def reachable(start: State) -> set[State]:
+    """The states to which some row leads, from here on."""
+    found = {start}
+    while (
+        more := {after for (state, _), (after, _) in TRANSITIONS.items() if state in found} - found
+    ):
+        found |= more
+    return found
+
+
+def test_every_state_can_be_reached_and_can_end():
+    assert reachable(State.OPENING) == set(State)
+    for state in set(State) - {State.OVER, State.GONE}:
+        assert TRANSITIONS[state, Event.ENDED] == (State.OVER, None)
+
+
+def test_what_a_state_waits_for_settles_and_what_has_a_time_expires():
+    """And nothing else does: no wait is without an end."""
+    assert {state for state, event in TRANSITIONS if event is Event.SETTLED} == set(WAITS)
+    assert {state for state, event in TRANSITIONS if event is Event.EXPIRED} == TIMED
+    # Requests have timers of their own, and so has a transport without room.
+    assert not any(
+        Wait.OPERATIONS in WAITS[state] for state in set(WAITS) - TIMED - {State.FINISHING}
+    )
+
+
+def test_every_event_and_every_action_has_a_row():
+    assert {event for _, event in TRANSITIONS} == set(Event)
+    assert {action for _, action in TRANSITIONS.values()} == {None, *Action}
+
+
+def test_once_over_it_is_over():
+    assert reachable(State.OVER) == {State.OVER, State.GONE}
+    assert not [state for state, _ in TRANSITIONS if state is State.GONE]
+
+
 # -- release ---------------------------------------------------------------------------------------
 
 
@@ -71,6 +114,32 @@ def test_a_release_is_asked_and_answered():
     assert isinstance(asce.error, AssociationReleasedError)
     assert caller.peer.is_lost
     assert caller.clock.getDelayedCalls() == []
+
+
+def test_a_requestor_may_want_to_release_before_it_is_accepted():
+    caller = Caller()
+    (asce,) = caller.ae.associations
+    released = asce.release()
+    assert caller.peer.kinds() == []
+    caller.peer.send(acceptance(caller.asked))
+    assert caller.peer.kinds() == [RELEASE_RQ]
+    caller.peer.send(pdu(RELEASE_RP))
+    assert success_of(released) is None
+    assert success_of(caller.opening) is asce
+
+
+def test_an_acceptor_may_want_to_release_before_it_has_accepted():
+    class Hasty(AE):
+        def on_association_request(self, asce: Association, assoc: Any) -> None:
+            released.append(asce.release())
+
+    released: list[defer.Deferred[None]] = []
+    node = Node(Hasty("NODE").add_scp(verification_scp))
+    peer = node.connect()
+    peer.send(request())
+    assert peer.kinds() == [AC, RELEASE_RQ]
+    peer.send(pdu(RELEASE_RP))
+    assert success_of(released[0]) is None
 
 
 def test_everybody_who_releases_is_told():

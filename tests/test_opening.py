@@ -220,6 +220,15 @@ def test_an_acceptor_that_was_left_decides_nothing():
     assert cancelled == [True]
 
 
+def test_an_acceptor_that_is_left_at_once_waits_for_nothing():
+    """The abort is here before the acceptance has been sent to its end."""
+    verdict: defer.Deferred[None] = defer.Deferred()
+    node, peer = asking(lambda: verdict)
+    peer.dataReceived = lambda data: peer.send(AAbort(0, 0))  # type: ignore[method-assign]
+    verdict.callback(None)
+    assert node.clock.getDelayedCalls() == []
+
+
 def test_an_acceptor_has_its_own_view_of_the_window():
     node = serving(verification_scp, window=Window(4, 5))
     node.associate(None, MaximumLength(0), AsynchronousOperationsWindow(2, 9))
