@@ -31,7 +31,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from ... import dsutils, statuses
-from ...archive.encoded.walk import InvalidDataSetError, scan
+from ...archive.encoded.walk import InvalidDataSetError, walk
 from ...exceptions import StatusError
 from .failures import bad_input
 
@@ -300,7 +300,7 @@ def _check(file: Incoming) -> None:
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets:
         try:
-            found = scan(octets, file.context.supported_ts, file.start)
+            found = walk(octets, file.context.supported_ts, file.start)
         except InvalidDataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
     for what, announced, said in (
