@@ -53,9 +53,8 @@ __all__ = ["ArchiveAE"]
 
 _T = TypeVar("_T")
 
-# Threads that write and sync, and threads that read; more than the disk's queue needs do not help.
-_WRITERS = 4
-_READERS = 4
+# More threads than the queue of a disk needs do not help.
+_THREADS = 4
 
 
 class ArchiveAE(AE):
@@ -73,6 +72,8 @@ class ArchiveAE(AE):
         match_unknown: Whether an attribute without a value matches every key (PS3.4 C.2.2.1.2). By default it
             matches none, as with other archives: a wrong patient on the screen is worse than a missing one.
         workflow: What is said of worklist, performed steps and storage commitment; those need an index.
+        threads: How many threads write, and how many read. With 0 all work is done on the reactor thread, even
+            before :meth:`start`, which suits a test without a reactor.
         options: Of :class:`~netdicom_tx.AE`.
     """
 
@@ -88,6 +89,7 @@ class ArchiveAE(AE):
         unknown_sop_classes: bool = False,
         match_unknown: bool = False,
         workflow: WorkflowOptions | None = None,
+        threads: int = _THREADS,
         **options: Any,
     ) -> None:
         super().__init__(ae_title, **options)
@@ -95,8 +97,8 @@ class ArchiveAE(AE):
         self.index = index
         self.peers = dict(peers or {})
         self._queue_starts: IDelayedCall | None = None
-        self._writers = Workers("netdicom-writer", _WRITERS)
-        self._readers = Workers("netdicom-reader", _READERS)
+        self._writers = Workers("netdicom-writer", threads)
+        self._readers = Workers("netdicom-reader", threads)
         self.add_scp(verification_scp)
         sop_classes = STORAGE_SOP_CLASSES
         if unknown_sop_classes:

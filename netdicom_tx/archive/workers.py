@@ -1,4 +1,7 @@
-"""Threads for what blocks: disks and databases, never the reactor's own pool (DNS lives there)."""
+"""Threads for work that blocks: disks and databases.
+
+The reactor's own threads are left alone: host names are looked up there, and must not wait behind a disk.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ _T = TypeVar("_T")
 
 
 class Workers:
-    """A few threads; until they are started, work is done where it is asked for.
+    """A few threads of one name, from :meth:`start` to :meth:`stop`.
 
     Args:
-        name: Of the threads.
-        threads: How many at the most.
+        name: The name of the threads.
+        threads: How many there are at most. With 0 there are none, and work is done at once by the caller, which
+            suits a test without a reactor.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -33,38 +37,44 @@ class Workers:
 
     def start(self, reactor: IReactorFromThreads) -> None:
         """Start the threads; results come back on this reactor."""
-        self._reactor = reactor
-        self._pool = ThreadPool(1, self._threads, self._name)
-        self._pool.start()
+        if self._threads:
+            self._reactor = reactor
+            self._pool = ThreadPool(1, self._threads, self._name)
+            self._pool.start()
 
     def stop(self) -> None:
-        """Finish what was begun, and end the threads."""
+        """Finish the work that has begun, and end the threads."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()
 
     def run(self, call: Callable[..., _T], *arguments: Any) -> defer.Deferred[_T]:
-        """Do something in a thread.
+        """Call a function in a thread.
 
-        Cancelling the Deferred forgets the result; the work itself goes on.
+        Returns:
+            Fires with what the function returns. Fails with RuntimeError when the threads are not running.
+            Cancelling it forgets the result; the work itself goes on.
         """
-        if self._pool is None or self._reactor is None:
+        if not self._threads:
             return defer.maybeDeferred(call, *arguments)
+        if self._pool is None or self._reactor is None:
+            return defer.fail(self._not_running())
         return deferToThreadPool(self._reactor, self._pool, call, *arguments)
 
     def run_then(
         self, call: Callable[..., tuple[_T, Future[Any] | None]], *arguments: Any
     ) -> defer.Deferred[_T]:
-        """Do something in a thread that leaves work to somebody else.
+        """Call a function in a thread that leaves part of the work to another thread.
 
         Args:
-            call: Returns a result, and the future of what must also be done before it counts.
+            call: Returns a result, and the future of what must also be done before the result counts.
 
         Returns:
-            Fires with the result when both are done. One hop to the reactor, not two. Cancelling it
-            forgets the result; the work itself goes on.
+            Fires with the result when both are done, after one hop to the reactor instead of two. Fails with
+            RuntimeError when the threads are not running. Cancelling it forgets the result; the work itself
+            goes on.
         """
-        if self._pool is None or self._reactor is None:
+        if not self._threads:
 
             def both() -> _T:
                 result, future = call(*arguments)
@@ -73,6 +83,8 @@ class Workers:
                 return result
 
             return defer.maybeDeferred(both)
+        if self._pool is None or self._reactor is None:
+            return defer.fail(self._not_running())
         reactor = self._reactor
         done: defer.Deferred[_T] = defer.Deferred(lambda _: None)
 
@@ -90,12 +102,15 @@ class Workers:
                 reactor.callFromThread(fire, result)
                 return
 
-            def committed(finished: Future[Any]) -> None:
-                error = finished.exception()
+            def finished(future: Future[Any]) -> None:
+                error = future.exception()
                 outcome = result if error is None else Failure(error)
                 reactor.callFromThread(fire, outcome)
 
-            future.add_done_callback(committed)
+            future.add_done_callback(finished)
 
         self._pool.callInThread(work)
         return done
+
+    def _not_running(self) -> RuntimeError:
+        return RuntimeError(f"the {self._name} threads are not running: start the node first")

@@ -83,7 +83,7 @@ class Archive(Node):
         super()._open()
         self.table = WorklistTable(self.index, at_once)
         # Not started: work is done where it is asked for.
-        workers = Workers("test", 1)
+        workers = Workers("test", 0)
         options = WorkflowOptions(worklist=self.files)
         self.workflow = Workflow(self.ae, self.index, workers, self.peers, options, "here")
         self.ae.workflow = self.workflow  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ class Archive(doubles.Node):
     ae: ArchiveAE
 
     def __init__(self, directory: Path, **options: Any) -> None:
-        super().__init__(archive(directory, **options))
+        super().__init__(archive(directory, threads=0, **options))
         assert self.ae.index is not None
         self.store, self.index = self.ae.store, self.ae.index
         self.open()
