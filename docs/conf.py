@@ -71,6 +71,38 @@ def state_table() -> str:
     )
 
 
+def closing_states() -> str:
+    """The states of the end of an association, as the code has them."""
+    from netdicom_tx.closing import TIMED, WAITS, State
+
+    return table(
+        ["state", "meaning", "waits for", "has a time"],
+        [
+            [
+                state.name,
+                state.value,
+                ", ".join(wait.name.lower() for wait in WAITS.get(state, ()) if wait.name),
+                "yes" if state in TIMED else "",
+            ]
+            for state in State
+        ],
+    )
+
+
+def closing_table() -> str:
+    """The transitions of the end of an association, as the code has them."""
+    from netdicom_tx.closing import TRANSITIONS, Event
+
+    return table(
+        ["state", "event", "next state", "action"],
+        [
+            [state.name, event.value, after.name, action.value if action else ""]
+            for (state, event), (after, action) in TRANSITIONS.items()
+            if event is not Event.ENDED
+        ],
+    )
+
+
 def sop_classes() -> str:
     from netdicom_tx.uids import STORAGE_SOP_CLASSES, name
 
@@ -280,6 +312,8 @@ def generate(_: Sphinx) -> None:
     for page in (
         options,
         state_table,
+        closing_states,
+        closing_table,
         implementation,
         services,
         sop_classes,
