@@ -1,7 +1,7 @@
-"""How Sphinx builds these pages: Markdown by MyST, the API by autodoc.
+"""The Sphinx configuration of these pages: Markdown with MyST, the API with autodoc.
 
-What the package can tell by itself (options, the state table, SOP classes) is printed from the
-package when the pages are built, into ``_generated/``, so that it cannot become untrue.
+The build writes tables of options, states and SOP classes from the package itself to ``_generated/``, so
+that they are always up to date.
 """
 
 import ast
@@ -27,9 +27,9 @@ exclude_patterns = ["_build", "_generated"]
 html_theme = "furo"
 html_title = "netdicom_tx"
 myst_heading_anchors = 3
-# As fields of the class: as objects of their own they would clash with the members themselves.
+# Document attributes as fields of the class; as objects, they would duplicate the members.
 napoleon_use_ivar = True
-# Google style has no types in "Returns:"; what stands before its first colon is a sentence, no link.
+# "Returns:" sections have no types in Google style; the text before the first colon is not a link.
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -42,8 +42,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def options() -> str:
-    """What ``twist dicom --help`` says."""
-    said = subprocess.run(
+    """Return the output of ``twist dicom --help``."""
+    output = subprocess.run(
         [sys.executable, "-m", "twisted", "dicom", "--help"],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "96"},
@@ -51,12 +51,12 @@ def options() -> str:
         stdout=subprocess.PIPE,
         encoding="utf-8",
     ).stdout
-    # The first line has the path of the interpreter in it.
-    return f"```text\nUsage: twist dicom [options]\n{said.partition(chr(10))[2].rstrip()}\n```\n"
+    # The first line contains the path of the interpreter.
+    return f"```text\nUsage: twist dicom [options]\n{output.partition(chr(10))[2].rstrip()}\n```\n"
 
 
 def state_table() -> str:
-    """Table 9-10 as the code has it."""
+    """Return Table 9-10 as the code implements it."""
     from netdicom_tx.fsm import TRANSITIONS, Event, State
 
     return table(
@@ -130,7 +130,7 @@ def implementation() -> str:
 
 
 def matching(vr: str, is_counted: bool) -> str:
-    """Which kinds of matching a key of this VR takes (PS3.4 C.2.2.2)."""
+    """Return the kinds of matching for a key of this VR (PS3.4 C.2.2.2)."""
     from netdicom_tx.archive.query.criteria import WILD_CARD_VRS
 
     if vr == "SQ":
@@ -145,7 +145,7 @@ def matching(vr: str, is_counted: bool) -> str:
 
 
 def query_keys() -> str:
-    """The attributes of each level that the index has columns for, or counts."""
+    """Return the attributes of each level that the index has a column for or counts."""
     from netdicom_tx.archive.index.schema import ATTRIBUTES, COMPUTED, LEVELS
 
     parts = []
@@ -169,7 +169,7 @@ def query_keys() -> str:
 
 
 def query_options() -> str:
-    """What the node answers to extended negotiation that asks for everything (PS3.4 C.5.1.1.1)."""
+    """Return the node's answer when extended negotiation proposes every option (PS3.4 C.5.1.1.1)."""
     from netdicom_tx.archive.query.identifiers import QueryOptions
 
     options = (
@@ -192,7 +192,7 @@ def query_options() -> str:
 
 
 def procedure_step() -> str:
-    """What a performed procedure step needs (PS3.4 Table F.7.2-1)."""
+    """Return the requirements for a performed procedure step (PS3.4 Table F.7.2-1)."""
     from pydicom.datadict import keyword_for_tag
 
     from netdicom_tx.sopclass.procedure_step import RULES, Rule
@@ -214,14 +214,14 @@ def procedure_step() -> str:
 
 
 def limits() -> str:
-    """Bounds that are constants of the package."""
+    """Return the bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, pdu, requests, userdataitems
     from netdicom_tx.archive.encoded import walk
     from netdicom_tx.archive.query import identifiers
 
     mega, kilo = 1 << 20, 1 << 10
     return table(
-        ["what", "limit", "above it"],
+        ["bound", "limit", "above the limit"],
         [
             (
                 "P-DATA-TF received",
@@ -251,7 +251,7 @@ def limits() -> str:
             ("command set", f"{fragments.COMMAND_SET_LIMIT // kilo} KiB", "A-ABORT"),
             ("data set in a file (C-STORE)", "none", "0xA700 when the disk is full"),
             (
-                "data set of a C-STORE whose service takes it in memory",
+                "data set of a C-STORE whose service receives it in memory",
                 f"{asceprovider.MEMORY_LIMIT // mega} MiB",
                 "A-ABORT",
             ),
@@ -263,36 +263,36 @@ def limits() -> str:
             (
                 "unread responses of a stream",
                 str(requests.HIGH_WATER),
-                "the transport pauses; nothing is lost",
+                "reading pauses; nothing is lost",
             ),
             ("nesting of sequences in an instance", str(walk.NESTING_LIMIT), "0xC000"),
             ("elements, items and fragments of an instance", str(walk.ELEMENT_LIMIT), "0xC000"),
             (
-                "what is inflated of a deflated data set for the index",
+                "bytes inflated from a deflated data set for the index",
                 f"{walk.INFLATED_LIMIT // mega} MiB",
-                "the rest is kept in the file, and not indexed",
+                "the rest is kept in the file but not indexed",
             ),
             (
                 "a value in the index",
                 f"{walk.VALUE_LIMIT} octets",
-                "it is kept in the file, and answered empty",
+                "it is kept in the file but returned empty",
             ),
             (
                 "header of an instance in the index",
                 f"{walk.HEADER_LIMIT // kilo} KiB",
-                "the rest is kept in the file, and answered empty",
+                "the rest is kept in the file but returned empty",
             ),
             ("keys of an identifier", str(identifiers.KEY_LIMIT), "0xC000"),
-            ("values of all keys together", str(identifiers.VALUE_LIMIT), "0xC000"),
+            ("values of all keys in total", str(identifiers.VALUE_LIMIT), "0xC000"),
             ("keys with wild cards", str(identifiers.PATTERNS_LIMIT), "0xC000"),
-            ("characters of such a key", str(identifiers.PATTERN_LIMIT), "0xC000"),
+            ("characters of a key with wild cards", str(identifiers.PATTERN_LIMIT), "0xC000"),
             ("nesting of sequences in keys", str(identifiers.DEPTH_LIMIT), "0xC000"),
         ],
     )
 
 
 def services() -> str:
-    """A section for each module of the service classes."""
+    """Return a section for each module of service classes."""
     pages = []
     for path in sorted((ROOT / "netdicom_tx" / "sopclass").glob("[!_]*.py")):
         summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or path.stem).partition(
@@ -327,16 +327,16 @@ def generate(_: Sphinx) -> None:
 
 
 def check_claims(_: Sphinx) -> None:
-    """A claim of conformance names the test that shows it; the test must be there."""
+    """Warn if the conformance statement names a test that does not exist."""
     for name in re.findall(
         r"`((?:\w+/)*test_\w+\.py)`", (HERE / "conformance.md").read_text("utf-8")
     ):
         if not (ROOT / "tests" / name).exists():
-            getLogger(__name__).warning("conformance.md names tests/%s, which is not there", name)
+            getLogger(__name__).warning("conformance.md names tests/%s, which does not exist", name)
 
 
-def said() -> str:
-    """All string constants of the package, a line each; an f-string is what stands between its braces."""
+def strings() -> str:
+    """Return all string constants of the package, one on each line; an f-string yields its literal parts."""
     constants = (
         node.value.replace("\n", " ")
         for path in (ROOT / "netdicom_tx").rglob("*.py")
@@ -347,12 +347,14 @@ def said() -> str:
 
 
 def check_messages(_: Sphinx) -> None:
-    """The page of error messages quotes what the package says."""
+    """Warn if the troubleshooting page quotes a message that the package does not contain."""
     page = (HERE / "howto" / "troubleshooting.md").read_text("utf-8")
-    everything = said()
+    everything = strings()
     for quoted in re.findall(r"^### `(.+)`$", page, re.MULTILINE):
         if quoted not in everything:
-            getLogger(__name__).warning("troubleshooting.md quotes %r: nobody says that", quoted)
+            getLogger(__name__).warning(
+                "troubleshooting.md quotes %r, which the package does not contain", quoted
+            )
 
 
 def setup(app: Sphinx) -> None:
