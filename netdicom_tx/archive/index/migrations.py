@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from .record import Header, InstanceRecord
-from .schema import Level, attributes_of, header, instance, patient, series, study
+from .record import InstanceRecord, KeptHeader
+from .schema import Level, attributes_of, instance, kept_header, patient, series, study
 
 __all__ = ["STEPS"]
 
@@ -91,18 +91,18 @@ def _instances(
             study.c.id,
             study.c.study_instance_uid,
             instance.c.available_transfer_syntax_uid,
-            header.c.data,
+            kept_header.c.data,
         )
         .select_from(
             instance.join(series, instance.c.parent_id == series.c.id)
             .join(study, series.c.parent_id == study.c.id)
-            .join(header, header.c.instance_id == instance.c.id)
+            .join(kept_header, kept_header.c.instance_id == instance.c.id)
         )
         .where(study.c.id.in_(ids))
         .order_by(study.c.id, instance.c.id)
     ).all()
     for row_id, study_uid, syntax, data in rows:
-        kept = Header.of(data, syntax, _TAGS)
+        kept = KeptHeader.of(data, syntax, _TAGS)
         yield (
             row_id,
             InstanceRecord(

@@ -19,7 +19,7 @@ from ..encoded.values import codecs_of, keys_of, text_of
 from ..encoded.walk import InvalidDataSetError, Walked, elements, find, items, walk
 from .schema import ATTRIBUTES, Level, attributes_of
 
-__all__ = ["NO_HEADER", "WANTED", "Header", "InstanceRecord", "digest_of", "record_of"]
+__all__ = ["NO_HEADER", "WANTED", "InstanceRecord", "KeptHeader", "digest_of", "record_of"]
 
 # Octets of a file that are hashed at a time; a multiple of the page size.
 _PIECE: Final = 1 << 22
@@ -40,7 +40,7 @@ _EMPTY: Final[Mapping[Level, Mapping[str, Any]]] = {
 }
 
 
-class Header:
+class KeptHeader:
     """A data set up to its pixel data, without long values.
 
     Attributes:
@@ -60,7 +60,7 @@ class Header:
         self.codecs = codecs_of(tuple(terms.split("\\")) if terms else ())
 
     @classmethod
-    def of(cls, packed: bytes, transfer_syntax: str, wanted: Collection[int]) -> Header:
+    def of(cls, packed: bytes, transfer_syntax: str, wanted: Collection[int]) -> KeptHeader:
         """Of what stands in the index.
 
         Args:
@@ -94,7 +94,7 @@ class Header:
 
 
 #: Of an instance of which nothing is known.
-NO_HEADER: Final = Header(b"", {}, CANONICAL)
+NO_HEADER: Final = KeptHeader(b"", {}, CANONICAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class InstanceRecord:
     path: Path
     size: int
     digest: str
-    header: Header = field(repr=False, compare=False)
+    header: KeptHeader = field(repr=False, compare=False)
     packed: bytes = field(repr=False)
 
     @classmethod
@@ -131,7 +131,7 @@ class InstanceRecord:
         """
         if not walked.sop_class_uid or not walked.sop_instance_uid:
             raise InvalidDataSetError("the data set has no SOP Class UID or no SOP Instance UID")
-        header = Header(walked.header, walked.elements, coding_of(transfer_syntax))
+        header = KeptHeader(walked.header, walked.elements, coding_of(transfer_syntax))
         return cls(
             sop_class_uid=walked.sop_class_uid,
             sop_instance_uid=walked.sop_instance_uid,

@@ -32,8 +32,8 @@ __all__ = [
     "Level",
     "attributes_of",
     "big_integer",
-    "header",
     "instance",
+    "kept_header",
     "metadata",
     "patient",
     "series",
@@ -292,7 +292,7 @@ instance = sa.Table(
     # "sha256:" and hexadecimal digits, of the file; empty when it was never computed.
     _text("digest"),
 )
-header = sa.Table(
+kept_header = sa.Table(
     "header",
     metadata,
     sa.Column("instance_id", big_integer, sa.ForeignKey(instance.c.id), primary_key=True),

@@ -14,7 +14,16 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from .record import InstanceRecord
-from .schema import ATTRIBUTES, LEVELS, TABLES, Attribute, Level, attributes_of, header, instance
+from .schema import (
+    ATTRIBUTES,
+    LEVELS,
+    TABLES,
+    Attribute,
+    Level,
+    attributes_of,
+    instance,
+    kept_header,
+)
 
 __all__ = ["Writer"]
 
@@ -81,12 +90,12 @@ class Writer:
             (packed,) = headers.values()
             key = connection.execute(instance.insert(), rows[0]).inserted_primary_key
             assert key is not None  # of one row it is known
-            connection.execute(header.insert(), {"instance_id": key[0], "data": packed})
+            connection.execute(kept_header.insert(), {"instance_id": key[0], "data": packed})
         elif rows:
             # They come back in any order, so that they can go in one statement.
             made = connection.execute(_INSERT, rows)
             connection.execute(
-                header.insert(),
+                kept_header.insert(),
                 [{"instance_id": row_id, "data": headers[uid]} for row_id, uid in made],
             )
 
@@ -101,7 +110,7 @@ class Writer:
         own = instance.c.id == row_id
         connection.execute(instance.update().where(own).values(values))
         connection.execute(
-            header.update().where(header.c.instance_id == row_id).values(data=packed)
+            kept_header.update().where(kept_header.c.instance_id == row_id).values(data=packed)
         )
         if parent is not None and parent != values["parent_id"]:
             self._prune(connection, Level.SERIES, parent)
@@ -117,7 +126,7 @@ class Writer:
         if found is None:
             return False
         _, row_id, parent = found
-        connection.execute(header.delete().where(header.c.instance_id == row_id))
+        connection.execute(kept_header.delete().where(kept_header.c.instance_id == row_id))
         connection.execute(instance.delete().where(instance.c.id == row_id))
         if parent is not None:
             self._prune(connection, Level.SERIES, parent)

@@ -22,7 +22,7 @@ from pydicom.charset import encode_string, python_encoding
 from ...encoding import coding_of
 from ..encoded.elements import encode_element, is_binary, swapped
 from ..encoded.values import decode
-from ..index.record import NO_HEADER, Header
+from ..index.record import NO_HEADER, KeptHeader
 from ..index.schema import ATTRIBUTES, COMPUTED, TABLES, Attribute, Level
 from .identifiers import Key, SequenceKey
 from .items import accepts_items, in_coding, selected_items
@@ -107,7 +107,7 @@ def _holds(codec: str, character: str) -> bool:
 # -- one answer after the other ---------------------------------------------------------------------------
 
 
-_Call = Callable[[Sequence[Any], Header, Encode], bytes]
+_Call = Callable[[Sequence[Any], KeptHeader, Encode], bytes]
 
 
 class _Step(NamedTuple):
@@ -316,7 +316,7 @@ class Answers:
         found: int | None = row[self._representative] if self.wanted else None
         return found
 
-    def accepts(self, row: Sequence[Any], header: Header) -> bool:
+    def accepts(self, row: Sequence[Any], header: KeptHeader) -> bool:
         """Whether a row passes what no clause could say."""
         for place, criterion in self._residual:
             if isinstance(criterion, SequenceKey):
@@ -330,7 +330,7 @@ class Answers:
                 return False
         return all(_accepts_header(header, key) for key in self.query.in_header)
 
-    def encode(self, row: Sequence[Any], header: Header = NO_HEADER) -> bytes:
+    def encode(self, row: Sequence[Any], header: KeptHeader = NO_HEADER) -> bytes:
         """The identifier for a row."""
         if self.wanted:
             return self._encode_all(row, header)
@@ -341,7 +341,7 @@ class Answers:
             pass  # text in the items of a sequence
         return self._encode_all(row, header)
 
-    def _encode_all(self, row: Sequence[Any], header: Header) -> bytes:
+    def _encode_all(self, row: Sequence[Any], header: KeptHeader) -> bytes:
         try:
             return self._written(row, header, *self._asked)
         except UnicodeEncodeError:
@@ -350,7 +350,7 @@ class Answers:
     def _written(
         self,
         row: Sequence[Any],
-        header: Header,
+        header: KeptHeader,
         element: bytes,
         encode_text: Encode,
         encode: Encode,
@@ -376,7 +376,7 @@ class Answers:
             raise UnicodeEncodeError("ascii", "", 0, 0, "text of an item")
         return encode_element(tag, "SQ", in_coding(items, self._coding), self._coding)
 
-    def _from_header(self, key: Key, header: Header, encode: Encode) -> bytes:
+    def _from_header(self, key: Key, header: KeptHeader, encode: Encode) -> bytes:
         if isinstance(key.criterion, SequenceKey):
             items = selected_items(header.items(key.tag), key.criterion)
             return self._sequence(key.tag, items, encode)
@@ -392,7 +392,7 @@ class Answers:
         return encode_element(key.tag, element.vr, value, self._coding)
 
 
-def _accepts_header(header: Header, key: Key) -> bool:
+def _accepts_header(header: KeptHeader, key: Key) -> bool:
     if isinstance(key.criterion, SequenceKey):
         return accepts_items(header.items(key.tag), key.criterion)
     return key.criterion is None or key.criterion.accepts(header.text(key.tag, key.vr))

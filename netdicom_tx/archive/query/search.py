@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 
 from ..encoded.values import offset_minutes
 from ..index.index import Index, InstanceRef
-from ..index.record import NO_HEADER, Header
-from ..index.schema import header, instance
+from ..index.record import NO_HEADER, KeptHeader
+from ..index.schema import instance, kept_header
 from .answers import Answers
 from .matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
 
@@ -28,8 +28,8 @@ PAGE: Final = 500
 # Sets of answers that are put in order; a larger one comes as the database has it.
 _SORTED: Final = 100_000
 _HEADERS: Final = (
-    sa.select(instance.c.id, instance.c.available_transfer_syntax_uid, header.c.data)
-    .select_from(instance.join(header, header.c.instance_id == instance.c.id))
+    sa.select(instance.c.id, instance.c.available_transfer_syntax_uid, kept_header.c.data)
+    .select_from(instance.join(kept_header, kept_header.c.instance_id == instance.c.id))
     .where(instance.c.id.in_(sa.bindparam("ids", expanding=True)))
 )
 
@@ -154,17 +154,17 @@ class Search:
             found = array("q", sorted(found))
         return found
 
-    def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], Header]]:
+    def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], KeptHeader]]:
         """The rows of a page that pass, each with the header of an instance where needed."""
         with self._index.reading() as connection:
             rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
             by_id = {row[0]: row for row in rows}
             ordered = [by_id[row_id] for row_id in ids if row_id in by_id]
-            headers: dict[int | None, Header] = {}
+            headers: dict[int | None, KeptHeader] = {}
             if answers.wanted:
                 instances = [answers.representative(row) for row in ordered]
                 headers = self._headers(connection, instances, answers.wanted)
-        pairs: list[tuple[Sequence[Any], Header]] = [
+        pairs: list[tuple[Sequence[Any], KeptHeader]] = [
             (row, headers.get(answers.representative(row), NO_HEADER)) for row in ordered
         ]
         if not answers.query.has_residual:
@@ -174,10 +174,10 @@ class Search:
     @staticmethod
     def _headers(
         connection: sa.Connection, instances: Sequence[int | None], wanted: frozenset[int]
-    ) -> dict[int | None, Header]:
+    ) -> dict[int | None, KeptHeader]:
         ids = [each for each in instances if each is not None]
         rows = connection.execute(_HEADERS, {"ids": ids})
-        return {row_id: Header.of(data, syntax, wanted) for row_id, syntax, data in rows}
+        return {row_id: KeptHeader.of(data, syntax, wanted) for row_id, syntax, data in rows}
 
     def _minutes(self, text: str, day: str, time: str) -> int:
         """The offset from UTC of an instance: its own, or that of this node at its date."""

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx.archive.encoded.elements import CANONICAL, encode_element
 from netdicom_tx.archive.encoded.walk import HEADER_LIMIT, VALUE_LIMIT, InvalidDataSetError
-from netdicom_tx.archive.index.record import Header, record_of
+from netdicom_tx.archive.index.record import KeptHeader, record_of
 from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.archive.query.items import in_coding
 from netdicom_tx.dsutils import DataSetError, decode, encode, part10_header
@@ -124,7 +124,7 @@ def test_the_header_is_kept_without_pixel_data(syntax: str) -> None:
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_a_header_is_found_again_in_what_stands_in_the_index(syntax: str) -> None:
     record = record_of(encode(image(), syntax), syntax)
-    header = Header.of(record.packed, syntax, {0x00280010, 0x00081032, 0x00100010})
+    header = KeptHeader.of(record.packed, syntax, {0x00280010, 0x00081032, 0x00100010})
     assert header.text(0x00280010, "US") == "512"
     assert header.text(0x00100010, "PN") == "Yamada^Tarou=山田^太郎"
     assert header.items(0x00081032) == _items("1 ", "胸部")
@@ -135,7 +135,7 @@ def test_a_header_is_found_again_in_what_stands_in_the_index(syntax: str) -> Non
 def test_the_walk_of_a_stored_header_ends_with_what_is_wanted() -> None:
     """Most return keys stand near the beginning."""
     octets = EXPLICIT.element(0x00080020, "DA", b"20240101") + b"no element at all"
-    header = Header.of(zlib.compress(octets, wbits=-15), EXPLICIT.transfer_syntax, [0x00080005])
+    header = KeptHeader.of(zlib.compress(octets, wbits=-15), EXPLICIT.transfer_syntax, [0x00080005])
     assert header.elements == {}
 
 
@@ -183,7 +183,7 @@ def test_long_values_are_left_out(encoding: Encoding) -> None:
     assert record.values(Level.STUDY)["study_description"] == "short"
     assert record.values(Level.STUDY)["procedure_code_sequence"] is None
     assert len(record.header.data) < 200
-    again = Header.of(record.packed, encoding.transfer_syntax, [0x00100020, 0x00091001])
+    again = KeptHeader.of(record.packed, encoding.transfer_syntax, [0x00100020, 0x00091001])
     assert again.text(0x00100020, "LO") == "behind"
     assert 0x00091001 not in again.elements
 
