@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.testing import MemoryReactor
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .archive.workflow.workflow import WorkflowOptions
+from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 from .service import AEService
@@ -23,12 +23,16 @@ from .service import AEService
 __all__ = ["NodeService", "Options", "StartError", "makeService"]
 
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
-# Seconds that running operations have when the node stops.
+# Seconds that running operations have to end when the node stops.
 GRACE = 10.0
 
 
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
+# Options that are whole numbers from 1 on.
+_NUMBERS = ("max-associations", "move-associations")
+# What a value in a configuration file is called there.
+_KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 
 
 class Options(usage.Options):
@@ -41,50 +45,59 @@ class Options(usage.Options):
         "--listen tcp:11112"
     )
     optParameters: ClassVar[list[list[Any]]] = [
-        ["aet", "a", "NETDICOM", "AE title of the node, 1 to 16 characters."],
-        ["storage", "s", "netdicom-archive", "Directory for what is received; made when absent."],
+        ["aet", "a", "NETDICOM", "The node's own AE title, 1 to 16 characters."],
+        [
+            "storage",
+            "s",
+            "netdicom-archive",
+            "Keep what is received in this directory; it is made when absent.",
+        ],
         [
             "database",
             None,
             None,
-            "SQLAlchemy URL of the index. [default: SQLite, index.db in the storage directory]",
+            "The SQLAlchemy URL of the index. [default: SQLite, index.db in the storage directory]",
         ],
-        ["worklist", "w", None, "Directory of worklist files (.wl); changes are seen at once."],
+        [
+            "worklist",
+            "w",
+            None,
+            "Serve the worklist files (.wl) in this directory; changes are seen at once.",
+        ],
         [
             "max-associations",
             "m",
             100,
-            "Associations at once; more are rejected as transient.",
-            int,
+            "How many associations may be open at the same time; more are rejected as transient.",
         ],
         [
             "move-associations",
             None,
             1,
-            "Associations that a C-MOVE opens to its destination at once.",
-            int,
+            "How many associations a C-MOVE opens to its destination at the same time.",
         ],
         [
             "duplicates",
             "d",
             "keep",
-            "When an instance comes with a data set that differs from the one that is here: keep "
-            "the first and answer 0x0111 (keep), or replace it (replace).",
+            "What to do with an instance that is here already with another data set: keep the first "
+            "and answer 0x0111 (keep), or replace it (replace).",
         ],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
-        ["unknown-sop-classes", "u", "Also keep instances of private and unknown SOP classes."],
+        ["unknown-sop-classes", "u", "Keep instances of private and unknown SOP classes, too."],
         [
             "match-unknown",
             None,
             "Let attributes without a value match every key of a query (PS3.4 C.2.2.1.2).",
         ],
         ["no-fsync", None, "Give up durability over a power cut, for speed."],
-        ["strict-peers", None, "Serve only the peers named by --peer, and only as --aet."],
+        ["strict-peers", None, "Serve only the peers named by --peer, and only under --aet."],
     ]
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        self._is_wrong = False
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         self["peer"] = []
@@ -93,9 +106,23 @@ class Options(usage.Options):
         self._given.clear()
 
     def __setitem__(self, name: str, value: object) -> None:
-        # What is set while options are parsed was given, also when it is the default.
+        # What is set while options are parsed was given, even if it equals the default.
         self._given.add(name)
         super().__setitem__(name, value)
+
+    def parseOptions(self, options: Any = None) -> None:
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError:
+            self._is_wrong = True
+            raise
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help text; after a mistake one line, because twistd prints this before the error."""
+        if self._is_wrong:
+            return "twistd dicom --help shows the options.\n"
+        text: str = super().getUsage(width)
+        return text
 
     def opt_listen(self, endpoint: str) -> None:
         """Serve at this Twisted endpoint; repeatable. Default: tcp:11112:interface=127.0.0.1."""
@@ -104,25 +131,25 @@ class Options(usage.Options):
     opt_l = opt_listen
 
     def opt_peer(self, peer: str) -> None:
-        """AET@host:port of a peer, to which C-MOVE may send; repeatable."""
+        """A peer that C-MOVE may send to, as AET@host:port; repeatable."""
         self["peer"] = [*self["peer"], peer]
 
     opt_p = opt_peer
 
     def opt_forward_mpps(self, title: str) -> None:
-        """AE title of a --peer that has each performed procedure step sent on; repeatable."""
+        """Send each performed procedure step on to the --peer with this AE title; repeatable."""
         self["forward-mpps"].append(title)
 
     def opt_notify_mpps(self, title: str) -> None:
-        """AE title of a --peer that is told of its events; repeatable."""
+        """Tell the --peer with this AE title of each change of a performed procedure step; repeatable."""
         self["notify-mpps"].append(title)
 
     def opt_notify_availability(self, title: str) -> None:
-        """AE title of a --peer that is told when its instances are here; repeatable."""
+        """Tell the --peer with this AE title when the instances of a step are here; repeatable."""
         self["notify-availability"].append(title)
 
     def opt_config(self, path: str) -> None:
-        """A TOML file with these options as keys; an option that is given too wins over the file."""
+        """Read these options, as keys, from a TOML file; an option that is given too wins."""
         self["config"] = path
 
     opt_c = opt_config
@@ -136,12 +163,12 @@ class Options(usage.Options):
         except tomllib.TOMLDecodeError as error:
             raise usage.UsageError(f"--config {path}: {error}") from error
         kinds: dict[str, type] = dict.fromkeys(("listen", "peer", *_TITLES), list)
-        kinds |= dict.fromkeys(("max-associations", "move-associations"), int)
+        kinds |= dict.fromkeys(_NUMBERS, int)
         kinds |= {name: bool for name, *_ in self.optFlags}
         kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
-        problems = [f"{key}: no such option" for key in found if key not in kinds]
+        problems = [f"{key}: there is no such option" for key in found if key not in kinds]
         problems += [
-            f"{key}: expected {kinds[key].__name__}, got {type(value).__name__}"
+            f"{key}: expected {_KINDS[kinds[key]]}, got {value!r}"
             for key, value in found.items()
             if key in kinds and type(value) is not kinds[key]
         ]
@@ -157,16 +184,19 @@ class Options(usage.Options):
             self["aet"] = check_ae_title(self["aet"])
         except LocalProtocolError as error:
             raise usage.UsageError(f"--aet: {error}") from error
-        for name in ("max-associations", "move-associations"):
-            if self[name] < 1:
-                raise usage.UsageError(f"--{name}: expected 1 or more")
-        self["peers"] = dict(_peer(each) for each in self["peer"])
+        for name in _NUMBERS:
+            self[name] = _number(name, self[name])
+        self["peers"] = _peers(self["peer"])
         for name in _TITLES:
             for title in self[name]:
                 if title not in self["peers"]:
                     raise usage.UsageError(f"--{name} {title}: add --peer {title}@host:port")
         if self["strict-peers"] and not self["peers"]:
             raise usage.UsageError("--strict-peers without any --peer would serve nobody")
+        if self["worklist"] is not None and not Path(self["worklist"]).is_dir():
+            raise usage.UsageError(
+                f"--worklist: {self['worklist']} is not a directory; make it first"
+            )
         try:
             self["duplicates"] = Duplicates(self["duplicates"])
         except ValueError as error:
@@ -176,16 +206,34 @@ class Options(usage.Options):
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         for endpoint in self["listen"]:
             try:
-                serverFromString(MemoryReactor(), endpoint)
-            except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
-                raise usage.UsageError(
-                    f"--listen: expected a Twisted server endpoint such as {DEFAULT_LISTEN}, "
-                    f"not {endpoint!r}: {error}"
-                ) from error
+                server_endpoint(None, endpoint)
+            except LocalProtocolError as error:
+                raise usage.UsageError(f"--listen: {error}") from error
+
+
+def _number(name: str, value: object) -> int:
+    text = str(value).strip()
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise usage.UsageError(f"--{name}: expected a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def _peers(texts: list[str]) -> dict[str, RemoteAE]:
+    """The peers by their AE titles."""
+    peers: dict[str, RemoteAE] = {}
+    for text in texts:
+        title, remote = _peer(text)
+        if title in peers:
+            raise usage.UsageError(
+                f"--peer {text}: there is another --peer with the AE title {title}; a C-MOVE to it "
+                "could go to either"
+            )
+        peers[title] = remote
+    return peers
 
 
 def _peer(text: str) -> tuple[str, RemoteAE]:
-    """``AET@host:port``, the host in brackets when it is an IPv6 address."""
+    """Read ``AET@host:port``; an IPv6 address stands in brackets."""
     title, at, address = text.partition("@")
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -210,8 +258,11 @@ class StartError(SystemExit, Exception):
 class _Listener(AEService):
     """Ends the process when a port fails after the start: a node must not run deaf."""
 
+    # A log names what an operator can look up in the reference.
+    _log = Logger(namespace=f"{AEService.__module__}.{AEService.__qualname__}")
+
     def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
-        super().__init__(ae, [serverFromString(ae.reactor, each) for each in listen], GRACE)
+        super().__init__(ae, [server_endpoint(ae.reactor, each) for each in listen], GRACE)
         self._reactor = ae.reactor
 
     def listening_failed(self, failure: Failure) -> None:
