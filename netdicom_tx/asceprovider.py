@@ -250,12 +250,12 @@ class Association:
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
     def scp_for(self, sop_class: str) -> Registration | None:
-        """The service that answers requests of a SOP class on this association; None when there is none."""
+        """The service that answers requests of a SOP class on this association; None when no service does."""
         return self._ae.supported_scp.find(sop_class)
 
     @property
     def is_retrieving(self) -> bool:
-        """Whether somebody reads the instances that a C-GET of ours brings."""
+        """Whether a C-GET of ours is outstanding whose instances are read."""
         return self._invoker.is_retrieving
 
     def context_as_scp(self, sop_class: str) -> PContextDef:

@@ -42,7 +42,7 @@ class State(Enum):
     __hash__ = object.__hash__
 
     OPENING = "the request is not answered yet"
-    OPEN = "established; nobody wants to end it"
+    OPEN = "established; neither side wants to end it"
     FINISHING = "to be released as soon as nothing is under way"
     DRAINING = "we want to release; our requests still get their responses"
     YIELDING = "we want to release; operations for the peer have their time to end"
@@ -220,7 +220,7 @@ class Closing:
         on_end: Called once, with the reason, when the association is over and its parts have been told.
 
     Attributes:
-        state: For logs and tests; behaviour is asked for by the properties.
+        state: How far the association is from its end; for logs and tests. Programs ask :attr:`is_open`.
         error: Why the association is over; None while it is not.
     """
 

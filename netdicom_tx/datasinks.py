@@ -39,7 +39,7 @@ _log = Logger()
 
 
 def give_up(data_set: object) -> None:
-    """Close the file of a data set that nobody needs any more; a failure to close it is logged."""
+    """Close the file of a data set that is no longer needed; a failure to close it is logged."""
     close = getattr(data_set, "close", None)
     if close is not None:
         try:
@@ -72,7 +72,7 @@ class MemorySink:
 
 
 class FileSink:
-    """Passes a data set on to a file of the AE; remembers why it could not.
+    """Passes a data set on to a file of the AE, and remembers why it cannot.
 
     Whatever the hook or the file raises does not end the association: the rest of the data set is
     read and dropped, and the request is answered with the failure.
@@ -111,7 +111,7 @@ class FileSink:
             self._fail(error)
 
     def finish(self) -> BinaryIO | None:
-        """The file, positioned where the AE said; None when it failed."""
+        """The file, at the position that the AE has named; None when it has failed."""
         if self._file is not None:
             try:
                 self._file.seek(self._start)

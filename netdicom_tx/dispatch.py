@@ -1,4 +1,4 @@
-"""Who answers a request.
+"""Which service answers a request.
 
 A :class:`Dispatcher` maps abstract syntaxes to services, one for each AE and role. It serves negotiation and
 dispatch alike, so an accepted context always has a service that answers. What a service may give back, and what
@@ -27,10 +27,11 @@ class Registration:
     """A service, with what negotiation and reception must know of it.
 
     Attributes:
-        transfer_syntaxes: That it takes, in the order of our preference.
-        store_in_file: Its data sets are received into a file.
-        suboperations: Abstract syntaxes of the sub-operations that the SCP performs on the same association, in
-            the other direction: C-GET stores at its requestor.
+        service: The service itself.
+        transfer_syntaxes: The transfer syntaxes that it takes, in the order of our preference.
+        store_in_file: Whether the data sets of its requests are received into a file.
+        suboperations: The abstract syntaxes of the sub-operations that the SCP performs on the same association,
+            in the other direction: C-GET stores at its requestor.
     """
 
     service: Service
@@ -40,7 +41,11 @@ class Registration:
 
 
 class Dispatcher:
-    """Abstract syntax -> service, for one AE in one role."""
+    """Finds the service for an abstract syntax, for one AE in one role.
+
+    Args:
+        is_known: Whether the registry of PS3.6 names a SOP class; :data:`UNKNOWN_SOP_CLASSES` serves the others.
+    """
 
     def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
@@ -53,10 +58,12 @@ class Dispatcher:
         """Let a service answer for SOP classes.
 
         Args:
-            sop_classes: None means the service's own ``sop_classes``.
+            service: The service.
+            sop_classes: The SOP classes; None means the service's own ``sop_classes``.
+            transfer_syntaxes: The transfer syntaxes that the service takes, in the order of preference.
 
         Raises:
-            ValueError: There is no SOP class, or one has a service already.
+            ValueError: There is no SOP class, or one of them has a service already.
         """
         own: Iterable[str] = getattr(service, "sop_classes", ())
         uids = tuple(own if sop_classes is None else sop_classes)
@@ -77,7 +84,7 @@ class Dispatcher:
         self._suboperations |= frozenset(registration.suboperations)
 
     def find(self, abstract_syntax: str) -> Registration | None:
-        """The service for the abstract syntax of a presentation context."""
+        """The service for the abstract syntax of a presentation context; None when there is no service."""
         found = self._services.get(abstract_syntax)
         if found is None and not self._is_known(abstract_syntax):
             found = self._services.get(UNKNOWN_SOP_CLASSES)

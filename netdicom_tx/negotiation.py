@@ -2,8 +2,7 @@
 
 Presentation contexts (PS3.8 9.3.2.2, 9.3.3.2), transfer syntaxes, SCU and SCP roles (PS3.7
 D.3.3.4), maximum length (PS3.8 D.1), the asynchronous operations window (PS3.7 D.3.3.3), and the
-reasons to reject (PS3.8 9.3.4). Who is asked and what is sent is
-:mod:`netdicom_tx.asceprovider`'s part.
+reasons to reject (PS3.8 9.3.4). :mod:`netdicom_tx.opening` asks for these decisions and sends the answers.
 """
 
 from __future__ import annotations
@@ -72,11 +71,11 @@ class PContextDef:
     """An accepted presentation context, as services receive it.
 
     Attributes:
-        id: 1 to 255, odd.
+        id: The presentation context ID, 1 to 255.
         sop_class: The abstract syntax.
         supported_ts: The transfer syntax that was agreed on.
-        as_scu: This side may be the SCU.
-        as_scp: This side may be the SCP.
+        as_scu: Whether this side may be the SCU.
+        as_scp: Whether this side may be the SCP.
     """
 
     id: int
@@ -99,9 +98,9 @@ class Offer:
     """What an acceptor has for an abstract syntax.
 
     Attributes:
-        transfer_syntaxes: That it can take.
-        as_scp: It has a service that answers requests.
-        as_scu: It has a service that makes them.
+        transfer_syntaxes: The transfer syntaxes that it can take.
+        as_scp: Whether it has a service that answers requests.
+        as_scu: Whether it has a service that makes requests.
     """
 
     transfer_syntaxes: Sequence[str]
@@ -111,7 +110,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Operations outstanding at once, from one side's own view; 0 means unlimited."""
+    """How many operations may be outstanding at once, from one side's own view; 0 means no limit.
+
+    Attributes:
+        invoked: The requests of this side.
+        performed: The requests of the peer.
+    """
 
     invoked: int = 1
     performed: int = 1
@@ -141,7 +145,7 @@ class Agreed:
 
 
 def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
-    """The user items that every request and answer of ours begins with."""
+    """The user items with which every request and answer of this side begins."""
     return (
         MaximumLength(receive_limit),
         ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
@@ -155,17 +159,18 @@ def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
 def plan_contexts(
     needs: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]],
 ) -> tuple[PresentationContextRQ, ...]:
-    """Presentation contexts for what is to be sent or asked.
+    """Plan the presentation contexts for what is to be sent or asked.
 
     Args:
-        needs: Abstract syntax -> transfer syntaxes in the order of preference. An acceptor picks one
-            of those that stand together in a context; so for storage, where instances should go out as
-            they are, each has a context of its own while there is room, and for other services the
-            uncompressed ones share one. Or pairs of the two, each of which becomes one context as it is.
+        needs: The transfer syntaxes of each abstract syntax, in the order of preference. An acceptor picks one of
+            the transfer syntaxes of a context. Instances should be stored as they are, so each transfer syntax of
+            a storage class has a context of its own while there is room; for other services the uncompressed
+            ones share a context. Pairs of an abstract syntax and its transfer syntaxes become one context each,
+            as they are.
 
     Raises:
-        LocalProtocolError: Nothing is needed, or more than one association can hold, or a SOP
-            class has no transfer syntax.
+        LocalProtocolError: There are no needs, or they exceed what one association can hold, or a SOP class has
+            no transfer syntax.
     """
     if isinstance(needs, Mapping):
         wanted = _by_syntax(needs, _STORAGE)
@@ -193,7 +198,7 @@ def plan_contexts(
 def _by_syntax(
     needs: Mapping[str, Sequence[str]], apart: frozenset[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """One entry for each transfer syntax; the default ones share one, but for the classes apart."""
+    """One entry for each transfer syntax; the default ones share an entry, except for the classes in ``apart``."""
     wanted: list[tuple[str, tuple[str, ...]]] = []
     for abstract_syntax, transfer_syntaxes in needs.items():
         if not transfer_syntaxes:
@@ -211,17 +216,17 @@ def _by_syntax(
 def contexts_for_instances(
     instances: Iterable[tuple[str, str]],
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """One context for each SOP class and transfer syntax of what is to be stored.
+    """Plan one context for each SOP class and transfer syntax of the instances that are to be stored.
 
     A default transfer syntax stands first in its context, with the other behind it: the acceptor
     may then ask for a re-encoded data set instead of refusing the instance.
 
     Args:
-        instances: SOP class and transfer syntax of each.
+        instances: The SOP class and the transfer syntax of each instance.
 
     Returns:
-        For :func:`plan_contexts`, in the order of first appearance; perhaps more than one
-        association holds.
+        Pairs for :func:`plan_contexts`, in the order of first appearance. They may be more than one association
+        can hold.
     """
     entries: list[tuple[str, tuple[str, ...]]] = []
     for sop_class, transfer_syntax in dict.fromkeys(instances):
@@ -345,11 +350,12 @@ def reject_reason(
 ) -> AAssociateRJ | None:
     """Why this request must be rejected, or None (PS3.8 9.3.4).
 
-    The protocol version is the upper layer's affair (AE-6).
+    The upper layer has checked the protocol version before (AE-6).
 
     Args:
-        called_ae_titles: Under which we serve; None means under any.
-        calling_ae_titles: Whom we serve; None means anybody.
+        request: The request.
+        called_ae_titles: The AE titles under which this side serves; None means any.
+        calling_ae_titles: The AE titles of the peers that are served; None means any.
     """
     if request.application_context != APPLICATION_CONTEXT_NAME:
         return AAssociateRJ(1, 1, 2)
@@ -362,7 +368,7 @@ def reject_reason(
     ):
         return AAssociateRJ(1, 1, 3)
     if 0 < request.maximum_length < _SMALLEST_USABLE_LENGTH:
-        # No fragment of a message fits; no reason of Table 9-21 says so.
+        # No fragment of a message fits into such a PDU. Table 9-21 has no reason for that.
         return AAssociateRJ(1, 1, 1)
     return None
 
@@ -393,7 +399,7 @@ def check_context_ids(request: AAssociateRQ) -> None:
 def answer_roles(
     request: AAssociateRQ, offers: Callable[[str], Offer | None]
 ) -> tuple[RoleSelection, ...]:
-    """The answers to role selection: what was proposed, and we can complement (PS3.7 D.3.3.4).
+    """The answers to role selection: each role that was proposed and that we can complement (PS3.7 D.3.3.4).
 
     Proposals for a SOP class that no context proposes, or that we do not have, stay unanswered.
     """
@@ -417,7 +423,8 @@ def answer_contexts(
     which one its data sets are.
 
     Args:
-        offers: What we have for an abstract syntax; None when nothing.
+        request: The request.
+        offers: Gives what we have for an abstract syntax; None when we have nothing.
 
     Returns:
         The answers, in the order of the proposals; and the accepted contexts with our roles.
@@ -462,12 +469,12 @@ def answer_window(
     """What an acceptor answers to a proposed window, and the window it then has itself.
 
     Args:
-        offered: From the requestor's view; None when it was not proposed.
-        ours: What this side would do.
+        offered: The proposal, from the requestor's view; None when there was no proposal.
+        ours: The window that this side would take.
 
     Returns:
-        The item for the answer, never larger than the offer (None when nothing was proposed: then
-        nothing is answered); and the acceptor's own view of it.
+        The item for the answer, which is never larger than the offer, or None when there was no proposal; and the
+        acceptor's own view of the window.
     """
     if offered is None:
         return None, NO_WINDOW
@@ -477,7 +484,7 @@ def answer_window(
 
 
 def _smaller(a: int, b: int) -> int:
-    """The smaller of two limits, of which 0 is none."""
+    """The smaller of two limits, where 0 means no limit."""
     return min(a, b) if a and b else a or b
 
 

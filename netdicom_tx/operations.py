@@ -56,7 +56,7 @@ from .statuses import Status
 
 __all__ = ["Operation", "Performer"]
 
-# Operations that run at once, and answers that the peer has not taken, when the window has no limit.
+# How many operations run at once, with the answers that the peer has not taken, when the window has no limit.
 _MOST_OPERATIONS = 1024
 # Requests that never have a data set (PS3.7 Tables 9.3-12, 10.3-3 and 10.3-11).
 _WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
@@ -111,9 +111,9 @@ class Operation:
 
     Args:
         performer: The part of the association that the request came to.
-        ctx: Its presentation context.
-        msg: The request; a data set in a file is closed at the end of the operation.
-        service: Who answers.
+        ctx: The presentation context of the request.
+        msg: The request. A data set in a file is closed at the end of the operation.
+        service: The service that answers.
     """
 
     _log = Logger()
@@ -126,7 +126,7 @@ class Operation:
         self.msg = msg
         self._service = service
         self._is_answered = False  # the final response has been sent
-        self._last: Response | None = None  # the last one that was sent
+        self._last: Response | None = None  # the last response that was sent
         self._emitted = 0
         self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
@@ -136,25 +136,25 @@ class Operation:
 
     @property
     def status(self) -> Status | None:
-        """The final status; None while there is none."""
+        """The final status; None before the final response has been sent."""
         return Status(self._last.status) if self._is_answered and self._last else None
 
     def start(self) -> None:
-        """Run the service; the association is told when all is over."""
+        """Run the service; the performer is told when the operation has ended."""
         running = defer.Deferred.fromCoroutine(self._run())
         self._running = running
         running.addBoth(self._ended)
-        if self._is_stopped:  # by the service itself, before it first waited
+        if self._is_stopped:  # the service itself has ended the association, before it first waited
             self._interrupt_soon()
 
     def cancel(self) -> None:
-        """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, answer FE00."""
+        """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, and answer FE00."""
         if self.msg.OPERATION in _CANCELLABLE:
             self._is_cancelled = True
             self._interrupt_soon()
 
     def stop(self) -> None:
-        """The association ended: nobody waits for an answer."""
+        """The association has ended, and the peer no longer waits for an answer."""
         self._interrupt_soon()
 
     @property
@@ -176,7 +176,7 @@ class Operation:
         if self._interrupt is not None:
             self._interrupt.cancel()
         if isinstance(result, Failure):
-            self._failed(result)  # what it said of its failure could not be sent either
+            self._failed(result)  # the status of its first failure could not be sent either
         if (
             not self._is_answered
             and not self._is_stopped
@@ -214,10 +214,9 @@ class Operation:
                 status = _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE)
             self._respond(status, comment=error.comment)
         except Exception as error:
-            # Whatever a handler raises must not end the association of its peer, nor others.
-            if (
-                error is not self._performer.error
-            ):  # else it waited for something on the association
+            # Whatever a handler raises must not end an association. A handler that waited for something on its
+            # own association is raised the reason why that has ended: this is not a failure of the handler.
+            if error is not self._performer.error:
                 self._failed(Failure())
 
     async def _serve(self) -> None:
@@ -252,7 +251,7 @@ class Operation:
 
     def _finish(self, result: object) -> None:
         if result is None:
-            pass  # it has answered itself, or _ended sees that it has not
+            pass  # the service has sent the response itself, or _ended notices that it has not
         elif isinstance(result, Response):
             self._send(result)
         elif _is_status(result):
@@ -305,7 +304,7 @@ class Operation:
             self._respond(statuses.SUCCESS)
 
     async def _emit(self, item: object) -> bool:
-        """Send one item of a generator; True when it was the last, or nobody wants more."""
+        """Send one item of a generator; True when it was the last one, or the peer wants no more."""
         if self._is_cancelled or self._is_stopped:
             return True
         if isinstance(item, Response):
@@ -333,7 +332,7 @@ class Operation:
     # -- answering -----------------------------------------------------------------------------
 
     def _send_match(self, status: int, data_set: bytes) -> None:
-        """A Pending response; all of an operation have the same command set, encoded once."""
+        """Send a Pending response; all those of an operation have the same command set, which is encoded once."""
         command = self._match_commands.get(status)
         try:
             if command is None:
@@ -364,7 +363,7 @@ class Operation:
         try:
             self._performer.send(response, self.ctx.id)
         except AssociationError as error:
-            # It is about to be released: nobody can be told.
+            # The association is about to be released: the peer cannot be told any more.
             self._log.debug("a response could not be sent: {error}", error=error)
         self._last = response
         self._is_answered = is_final
@@ -376,10 +375,10 @@ class Performer:
     A request that may not run yet waits in order, and so does the peer: the transport is not read meanwhile.
 
     Args:
-        asce: Handed to the services.
-        channel: Where responses go out.
+        asce: The association, which is handed to the services.
+        channel: Sends the responses.
         clock: The time of all waits.
-        scu: Services that make requests; they answer the event reports that come for them.
+        scu: The services that make requests; they answer the event reports that come for them.
         take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it; True when it was
             taken, and then its file stays open.
         on_quiet: Called when no operation is left, and when a request was refused.
@@ -569,7 +568,7 @@ class Performer:
         return self._take_instance(operation.ctx, operation.msg)
 
     def ended(self, operation: Operation) -> None:
-        """An operation has sent its final response, or nobody waits for it any more."""
+        """An operation has sent its final response, or the peer no longer waits for it."""
         assert operation.msg.message_id is not None
         self._running.pop(operation.msg.message_id, None)
         self._answered.discard(operation.msg.message_id)
@@ -586,7 +585,7 @@ class Performer:
         self._refusal = reason
 
     def end(self, error: NetDICOMError) -> None:
-        """The association is over: nobody waits for an answer."""
+        """The association is over, and the peer no longer waits for answers."""
         self.error = self._refusal = error
         for _, message, _ in self._backlog.values():
             give_up(message.data_set)

@@ -46,18 +46,19 @@ def status_of(response: Response) -> Status:
     return _status(response.status, response.OPERATION, response.error_comment or "")
 
 
-# The same for each of ten thousand Pending responses.
+# A long search gets the same status with each of its ten thousand Pending responses.
 @lru_cache(maxsize=256)
 def _status(value: int, command: str, comment: str) -> Status:
     return Status(value, command, comment)
 
 
 class Outstanding:
-    """A request that was made, or waits for its turn.
+    """A request that has been sent, or waits for its turn.
 
     Args:
-        message: With its message ID.
-        timeout: Seconds to a response.
+        message: The request, with its message ID.
+        ctx: The presentation context.
+        timeout: The seconds in which a response must come.
     """
 
     __slots__ = ("ctx", "deadline", "is_forgotten", "message", "pdus", "timeout", "timer")
@@ -70,10 +71,10 @@ class Outstanding:
         self.ctx = ctx
         self.timeout = timeout
         self.timer: IDelayedCall | None = None
-        #: By the clock, when even Pending responses do not help any more.
+        #: The time, by the clock, after which not even Pending responses renew the wait.
         self.deadline = float("inf")
-        self.is_forgotten = False  # the caller does not want the answer any more
-        #: When they were made before its turn.
+        self.is_forgotten = False  # the caller no longer wants the response
+        #: The PDUs of the request, if they were made before its turn.
         self.pdus: Iterator[bytes | bytearray] | None = None
 
     def respond(self, response: Response) -> None:
@@ -85,7 +86,7 @@ class Outstanding:
         raise NotImplementedError
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
-        """An instance was stored by a sub-operation of this request; True to keep its file open."""
+        """Take an instance that a sub-operation of this request has stored; True keeps its file open."""
         return False
 
 
@@ -126,11 +127,11 @@ class Sender(Protocol):
 class ResponseStream(Outstanding, Generic[_T]):
     """The responses to one C-FIND, C-GET or C-MOVE.
 
-    Iterate with ``async for``; inside ``async with``, leaving early sends C-CANCEL-RQ. The final
-    response is the last item, so a failure is seen by whoever reads to the end. Above a high-water
-    mark of unread items the transport is paused, and the peer waits; no timeout runs meanwhile.
+    Iterate with ``async for``. Inside ``async with``, leaving early sends C-CANCEL-RQ. The final response is the
+    last item, so a program that reads to the end sees a failure. Above a high-water mark of unread items the
+    transport is paused, and the peer waits; no timeout runs meanwhile.
 
-    Iterating raises what ended the association, if that came before the final response.
+    Iterating raises whatever has ended the association before the final response came.
     """
 
     __slots__ = (
@@ -160,7 +161,7 @@ class ResponseStream(Outstanding, Generic[_T]):
         self._asce = asce
         self._convert = convert
         self._high_water = high_water
-        # Responses, or what else a subclass puts in: what _convert takes.
+        # Responses, or whatever else a subclass puts in for _convert to take.
         self._unread: deque[Any] = deque()
         self._next: defer.Deferred[Any] | None = None
         self._watchers: list[defer.Deferred[Status]] = []
@@ -168,7 +169,7 @@ class ResponseStream(Outstanding, Generic[_T]):
         self._error: Exception | None = None
         self._is_cancelled = False
         self._is_holding = False  # the transport is paused for us
-        self._is_read = False  # somebody iterates
+        self._is_read = False  # the program iterates over it
 
     # -- what the association tells --------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class ResponseStream(Outstanding, Generic[_T]):
         self._tell_watchers()
 
     def _put(self, item: Any) -> None:
-        """Something to read."""
+        """Hand an item to the reader, or keep it until it is read."""
         if self._next is not None:
             waiting, self._next = self._next, None
             waiting.callback(item)
@@ -199,7 +200,7 @@ class ResponseStream(Outstanding, Generic[_T]):
                 self._hold()
 
     def _drop(self, item: Any) -> None:
-        """Nobody will read this."""
+        """Free what an item holds that will not be read."""
 
     def _drop_all(self) -> None:
         self.is_forgotten = True
@@ -209,7 +210,7 @@ class ResponseStream(Outstanding, Generic[_T]):
 
     def _hold(self) -> None:
         if self._watchers and not self._is_read:
-            # Somebody waits for the end and nobody reads: holding would wait for ever.
+            # The program waits for the end and does not read: a hold would last for ever.
             self._drop_all()
             return
         self._is_holding = True
@@ -235,15 +236,15 @@ class ResponseStream(Outstanding, Generic[_T]):
 
     @property
     def final(self) -> Response | None:
-        """The final response, with its counters; None while there is none."""
+        """The final response, with its counters; None before it has come."""
         return self._final
 
     @property
     def done(self) -> defer.Deferred[Status]:
         """Fires with the final status; a new Deferred at each access.
 
-        Who waits for this and never iterates has the responses dropped. Cancelling it forgets the
-        wait and does not cancel the operation.
+        When a program waits for this and never iterates, the responses are dropped. Cancelling it forgets the wait
+        and does not cancel the operation.
         """
         watcher: defer.Deferred[Status] = defer.Deferred(self._watchers.remove)
         if self._final is not None or self._error is not None:
@@ -256,11 +257,11 @@ class ResponseStream(Outstanding, Generic[_T]):
         return watcher
 
     def cancel(self) -> None:
-        """Send C-CANCEL-RQ, once; the peer answers with a final response, FE00 if it obeys."""
+        """Send C-CANCEL-RQ, once. The peer sends a final response, with status FE00 if it has cancelled."""
         if not self._is_cancelled and self._final is None and self._error is None:
             self._is_cancelled = True
             self._asce.cancel_request(self)
-            # Its final response must be read, whatever the reader does.
+            # The final response must be read, whatever the reader does.
             self._release()
 
     def __aiter__(self) -> Self:
@@ -303,7 +304,7 @@ class ResponseStream(Outstanding, Generic[_T]):
             self._drop_all()
 
     def _leave(self) -> None:
-        """The reader is gone: cancel, and read on to the final response."""
+        """The reader has left: cancel the operation, and read on to the final response."""
         self._drop_all()
         self.cancel()
         self._release()
