@@ -75,6 +75,16 @@ def test_a_file_that_is_no_instance_is_said_and_the_others_go_out(tmp_path: Path
     assert f"{image} Success (0x0000)" in told
 
 
+def test_an_scp_that_watches_its_associations_tells_of_them() -> None:
+    with serving("watch.py") as (endpoint, output):
+        run("echo_scu.py", endpoint)
+        accepted, ended = output.readline(), output.readline()
+    assert accepted.endswith(" at 127.0.0.1\n")
+    assert accepted.startswith("accepted ")
+    assert "{'C-ECHO': 1}" in ended
+    assert " bytes in, " in ended
+
+
 def test_the_application_file_has_both_entities() -> None:
     program = """
 import runpy

@@ -40,7 +40,7 @@ class Known(ArchiveAE):
             await self.in_thread(self.note, path)
         return status
 
-    def find_for(self, asce, context, ds):
+    def on_receive_find(self, context, ds):
         wanted = ds.get("PatientID")
         for header, paths in list(self.studies.values()):
             if wanted in (None, "", "*", header.PatientID):
@@ -51,7 +51,7 @@ class Known(ArchiveAE):
                 match.NumberOfStudyRelatedInstances = len(paths)
                 yield match
 
-    def get_for(self, asce, context, ds):
+    def on_receive_get(self, context, ds):
         _, paths = self.studies.get(ds.get("StudyInstanceUID"), (None, []))
         return len(paths), list(paths)
 

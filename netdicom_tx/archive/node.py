@@ -19,12 +19,13 @@ from ..dimsemessages import Request
 from ..dispatch import UNKNOWN_SOP_CLASSES
 from ..encoding import Buffer, DataSetError
 from ..exceptions import StatusError
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..sopclass import (
     Instance,
-    qr_find_scp,
-    qr_get_scp,
-    qr_move_scp,
+    QueryRetrieveFind,
+    QueryRetrieveGet,
+    QueryRetrieveMove,
     storage_scp,
     verification_scp,
 )
@@ -33,12 +34,10 @@ from ..uids import (
     COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
     COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS,
     GET_SOP_CLASSES,
-    MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
     MOVE_SOP_CLASSES,
     STORAGE_SOP_CLASSES,
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
-from ..userdataitems import SOPClassExtendedNegotiation
 from .encoded.walk import Walked
 from .index.index import Index, IndexUnavailableError
 from .index.record import WANTED, InstanceRecord, digest_of, record_of
@@ -55,6 +54,12 @@ _T = TypeVar("_T")
 
 # More threads than the queue of a disk needs do not help.
 _THREADS = 4
+_MOVE_SOP_CLASSES = (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS)
+_GET_SOP_CLASSES = (
+    *GET_SOP_CLASSES,
+    COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
+    WITHOUT_BULK_DATA_GET_SOP_CLASS,
+)
 
 
 class ArchiveAE(AE):
@@ -108,16 +113,10 @@ class ArchiveAE(AE):
             self.retrieval = Retrieval(
                 Search(index, match_unknown=match_unknown), self._readers, self.peers, self.ae_title
             )
-            self.add_scp(qr_find_scp)
-            self.add_scp(qr_move_scp, (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS))
-            self.add_scp(
-                qr_get_scp,
-                (
-                    *GET_SOP_CLASSES,
-                    COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
-                    WITHOUT_BULK_DATA_GET_SOP_CLASS,
-                ),
-            )
+            extended = self.retrieval.answer_extended
+            self.add_scp(QueryRetrieveFind(on_extended=extended))
+            self.add_scp(QueryRetrieveMove(on_extended=extended), _MOVE_SOP_CLASSES)
+            self.add_scp(QueryRetrieveGet(on_extended=extended), _GET_SOP_CLASSES)
             self.workflow = Workflow(
                 self,
                 index,
@@ -212,7 +211,7 @@ class ArchiveAE(AE):
         )
         return cast(BinaryIO, spool), 0
 
-    async def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> int:
+    async def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int:
         """Keep an instance.
 
         Returns:
@@ -283,37 +282,45 @@ class ArchiveAE(AE):
 
     # -- query and retrieve --------------------------------------------------------------------------
 
-    def answer_extended(
-        self, asce: Association, proposal: SOPClassExtendedNegotiation
-    ) -> bytes | None:
-        return None if self.index is None else self.retrieval.answer_extended(proposal)
+    def on_receive_find(self, context: RequestContext, ds: Dataset) -> Any:
+        """Answer a query from the index; a worklist query does not come here."""
+        return self.retrieval.find(context, ds)
 
-    def find_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
-        if context.sop_class == MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS:
-            return self.workflow.worklist.find(context, ds)
-        return self.retrieval.find(asce, context, ds)
+    def on_receive_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
+        """Find what a C-MOVE asks for, and the peer that it is to be sent to."""
+        return self.retrieval.move(context, ds, destination)
+
+    def on_receive_get(self, context: RequestContext, ds: Dataset) -> Any:
+        """Find what a C-GET asks for."""
+        return self.retrieval.get(context, ds)
+
+    def transcode(self, asce: Association, instance: Instance) -> Any:
+        """Give another form of an instance that the requestor of a C-GET does not take as it is."""
+        return None if self.index is None else self.retrieval.transcode(asce, instance)
+
+    # The names that these hooks had in 0.1, when on_receive_find and the others did not know who asks.
+
+    def find_for(self, asce: Association, context: RequestContext, ds: Dataset) -> Any:
+        return self.on_receive_find(context, ds)
 
     def move_for(
-        self, asce: Association, context: PContextDef, ds: Dataset, destination: str
+        self, asce: Association, context: RequestContext, ds: Dataset, destination: str
     ) -> Any:
-        return self.retrieval.move(asce, context, ds, destination)
+        return self.on_receive_move(context, ds, destination)
 
-    def get_for(self, asce: Association, context: PContextDef, ds: Dataset) -> Any:
-        return self.retrieval.get(asce, context, ds)
+    def get_for(self, asce: Association, context: RequestContext, ds: Dataset) -> Any:
+        return self.on_receive_get(context, ds)
 
     # -- performed procedure steps -------------------------------------------------------------------
 
     def on_mpps_create(self, uid: str, ds: Dataset) -> Any:
-        """A performed step begins (PS3.4 F.7.2.1)."""
+        """Keep a step that begins (PS3.4 F.7.2.1)."""
         return self.workflow.steps.create(uid, ds)
 
     def on_mpps_set(self, uid: str, modifications: Dataset) -> Any:
-        """A performed step changes (PS3.4 F.7.2.2)."""
+        """Change a step (PS3.4 F.7.2.2)."""
         return self.workflow.steps.change(uid, modifications)
 
     def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Any:
-        """Somebody asks for a performed step (PS3.4 F.8)."""
+        """Give a step to a peer that asks for it (PS3.4 F.8)."""
         return self.workflow.steps.get(uid, tags)
-
-    def transcode(self, asce: Association, instance: Instance) -> Any:
-        return None if self.index is None else self.retrieval.transcode(asce, instance)

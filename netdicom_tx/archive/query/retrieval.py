@@ -18,7 +18,7 @@ from ... import statuses, uids
 from ...applicationentity import RemoteAE
 from ...asceprovider import Association
 from ...exceptions import StatusError
-from ...negotiation import PContextDef
+from ...hooks import RequestContext
 from ...sopclass import Instance
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
@@ -58,8 +58,8 @@ class Retrieval:
         self._ae_title = ae_title
 
     @staticmethod
-    def answer_extended(proposal: SOPClassExtendedNegotiation) -> bytes | None:
-        """The options that we can too, for the classes that have any (PS3.4 C.5)."""
+    def answer_extended(asce: Association, proposal: SOPClassExtendedNegotiation) -> bytes | None:
+        """Answer with those proposed options that the node supports too, for classes that have any (PS3.4 C.5)."""
         try:
             InformationModel.of(proposal.sop_class_uid)
         except KeyError:
@@ -67,22 +67,22 @@ class Retrieval:
         return QueryOptions.answer(proposal.application_information)
 
     @staticmethod
-    def _options(asce: Association, ctx: PContextDef) -> QueryOptions:
-        return QueryOptions.of(asce.extended.get(ctx.sop_class, b""))
+    def _options(context: RequestContext) -> QueryOptions:
+        return QueryOptions.of(context.association.extended.get(context.sop_class, b""))
 
     # -- C-FIND --------------------------------------------------------------------------------------
 
     async def find(
-        self, asce: Association, ctx: PContextDef, identifier: Dataset
+        self, context: RequestContext, identifier: Dataset
     ) -> AsyncIterator[tuple[bytes, int]]:
         """The matches, encoded, with their Pending status; a page is read while the last one goes out."""
         try:
             pages = await self._readers.run(
                 lambda: self._search.find_pages(
                     identifier,
-                    model=InformationModel.of(ctx.sop_class),
-                    options=self._options(asce, ctx),
-                    transfer_syntax=ctx.supported_ts,
+                    model=InformationModel.of(context.sop_class),
+                    options=self._options(context),
+                    transfer_syntax=context.supported_ts,
                     retrieve_ae_title=self._ae_title,
                 )
             )
@@ -102,39 +102,35 @@ class Retrieval:
     # -- C-MOVE and C-GET ------------------------------------------------------------------------------
 
     async def move(
-        self, asce: Association, ctx: PContextDef, identifier: Dataset, destination: str
+        self, context: RequestContext, identifier: Dataset, destination: str
     ) -> tuple[RemoteAE | None, int, Any]:
-        """Where to, how many, and what (PS3.4 C.4.2.3.1)."""
+        """The destination, and how many instances and which match (PS3.4 C.4.2.3.1)."""
         remote = self._peers.get(destination)
         if remote is None:
             _log.warn(
                 "C-MOVE from {peer} to {destination!r}, which is no peer of this node: add it with "
                 "--peer",
-                peer=asce.peer_title,
+                peer=context.association.peer_title,
                 destination=destination,
             )
             return None, 0, ()
-        found = await self._matches(asce, ctx, identifier)
+        found = await self._matches(context, identifier)
         return remote, len(found), [_instance(each) for each in found]
 
-    async def get(
-        self, asce: Association, ctx: PContextDef, identifier: Dataset
-    ) -> tuple[int, Iterator[Any]]:
-        """How many, and what (PS3.4 C.4.3.3.1)."""
-        found = await self._matches(asce, ctx, identifier)
-        if ctx.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
+    async def get(self, context: RequestContext, identifier: Dataset) -> tuple[int, Iterator[Any]]:
+        """How many instances match, and which (PS3.4 C.4.3.3.1)."""
+        found = await self._matches(context, identifier)
+        if context.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
             return len(found), (self._readers.run(_without_bulk_data, each) for each in found)
         return len(found), (_instance(each) for each in found)
 
-    async def _matches(
-        self, asce: Association, ctx: PContextDef, identifier: Dataset
-    ) -> list[InstanceRef]:
+    async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
         try:
             found = await self._readers.run(
                 self._search.matches,
                 identifier,
-                InformationModel.of(ctx.sop_class),
-                self._options(asce, ctx),
+                InformationModel.of(context.sop_class),
+                self._options(context),
             )
         except IndexUnavailableError as error:
             raise _out_of_resources(0xA701, error) from error

@@ -14,7 +14,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
 from ...applicationentity import AE, RemoteAE
-from ...sopclass import modality_work_list_scp
+from ...sopclass import ModalityWorklist
 from ...sopclass.procedure_step import ModalityPerformedProcedureStep
 from ..index.index import Index
 from ..workers import Workers
@@ -90,7 +90,7 @@ class Workflow:
         )
         ae.add_scp(ArchiveCommitment(ae, index, self._runner, workers.run, peers))
         ae.add_scp(ModalityPerformedProcedureStep())
-        ae.add_scp(modality_work_list_scp)
+        ae.add_scp(ModalityWorklist(on_find=self.worklist.find))
 
     def start(self, clock: IReactorTime) -> None:
         """Perform what the queue holds, from now on."""
