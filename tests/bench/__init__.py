@@ -1,1 +1,1 @@
-"""Measurements run by hand: ``python -m tests.bench.NAME``. Nothing here is collected by pytest."""
+"""Benchmarks, run by hand with ``python -m tests.bench.NAME``; pytest does not collect them."""

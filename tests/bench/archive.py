@@ -1,9 +1,9 @@
-"""The archive: the node against Orthanc and ``dcmqrscp``, storing and retrieving.
+"""Compare the node with Orthanc and ``dcmqrscp`` as archives, for storing and retrieving.
 
-*small*, *ct*, *big*: a plain socket stores a set into an empty archive, each instance after the answer
-to the one before. The node and Orthanc have each on the disk and in the index before they answer;
-``dcmqrscp`` syncs nothing. *get*: a CT study by C-GET to a plain socket that drops it. *move*: the same by
-C-MOVE to ``storescp --ignore``.
+*small*, *ct*, *big*: a plain socket stores a set into an empty archive, each instance after the response to
+the previous one. The node and Orthanc have each instance on disk and in the index before they answer;
+``dcmqrscp`` flushes nothing. *get*: the archive sends a CT study by C-GET to a plain socket that discards it.
+*move*: the archive sends the study by C-MOVE to ``storescp --ignore``.
 
     python -m tests.bench.archive [--rounds N] [--sets small,ct,big,get,move] [--peers ...]
 """
@@ -35,7 +35,7 @@ _Start = Callable[[Path], AbstractContextManager[Peer]]
 
 
 class Measured:
-    """Archives that are started, and what each has cost."""
+    """Starts archives and records what each of them costs."""
 
     def __init__(self, folder: Path, receiver: Peer) -> None:
         self._folder = folder
@@ -50,12 +50,12 @@ class Measured:
         self.peaks: dict[str, int] = {}
 
     def storage(self, name: str) -> Path:
-        """A folder that nobody has used."""
+        """Return a new directory."""
         self._number += 1
         return self._folder / f"{name}-{self._number}"
 
     def store(self, name: str, sender: RawSender, count: int) -> float:
-        """Instances per second into an empty archive."""
+        """Store a set into an empty archive; return the instances per second."""
         with self.start[name](self.storage(name)) as peer:
             os.sync()
             began = time.perf_counter()
@@ -64,17 +64,17 @@ class Measured:
             self.note(peer)
             folder = peer.storage
         for path in folder.rglob("*"):
-            # Emptied, not deleted, as in store_scp.
+            # Truncate instead of delete, as in store_scp.
             if path.is_file():
                 os.truncate(path, 0)
         return count / seconds
 
     def note(self, peer: Peer) -> None:
-        """Remember the peak of its memory."""
+        """Record the peak of an archive's memory."""
         self.peaks[peer.name] = max(self.peaks.get(peer.name, 0), peer.peak_octets())
 
     def retrieve(self, peer: Peer, operation: str, sender: RawSender, octets: int) -> float:
-        """MB per second of a study, to here or to the receiver."""
+        """Retrieve a study, to this process or to the receiver; return the MB per second."""
         storage = sender.sop_class if operation == GET else ""
         with RawSCU(peer, storage=storage) as scu:
             began = time.perf_counter()
@@ -91,7 +91,7 @@ class Measured:
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure, and print the results."""
     sets = (*STORED, "get", "move")
     parser = argparse.ArgumentParser(description="Compare the node with other archives.")
     parser.add_argument("--rounds", type=int, default=3)
@@ -99,8 +99,12 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=names, default=["node", "orthanc", "dcmqrscp"], help=",".join(PEERS)
     )
-    parser.add_argument("--cache", type=Path, help="where the instances are kept between runs")
-    parser.add_argument("--directory", type=Path, help="where the peers store; default: temporary")
+    parser.add_argument(
+        "--cache", type=Path, help="where to keep the generated instances for the next run"
+    )
+    parser.add_argument(
+        "--directory", type=Path, help="where the peers store (default: a temporary directory)"
+    )
     arguments = parser.parse_args()
     wanted, peers = chosen(arguments.sets, sets), chosen(arguments.peers, PEERS)
 

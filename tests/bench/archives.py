@@ -1,7 +1,7 @@
 """The archives that the node is compared with: Orthanc, ``dcmqrscp``, pynetdicom's ``qrscp``.
 
-Orthanc and ``dcmqrscp`` cannot be bound to loopback; they are told to answer known callers of this
-machine only.
+Orthanc and ``dcmqrscp`` cannot be bound to the loopback interface, so they are configured to answer only known
+AE titles on this machine.
 """
 
 import json
@@ -22,16 +22,16 @@ from tests.bench.peers import (
     until,
 )
 
-#: The AE titles that call, each from this machine.
+#: The AE titles that call the archives, all from this machine.
 CALLERS = ("RAW", "BENCH", "PYNETDICOM", "STORESCU", "FINDSCU")
 
 
 @contextmanager
 def orthanc(storage: Path, sink: Peer | None = None) -> Iterator[Peer]:
-    """Run Orthanc as it comes: SQLite, and every file synced (``SyncStorageArea``).
+    """Run Orthanc with its defaults: SQLite, and every file flushed to disk (``SyncStorageArea``).
 
     Args:
-        sink: Where C-MOVE may send to.
+        sink: The destination of C-MOVE.
     """
     storage.mkdir(parents=True)
     dicom, http = free_port(), free_port()
@@ -66,7 +66,7 @@ def orthanc(storage: Path, sink: Peer | None = None) -> Iterator[Peer]:
 
 @contextmanager
 def dcmqrscp(storage: Path, sink: Peer | None = None) -> Iterator[Peer]:
-    """Run DCMTK's ``dcmqrscp``; it never syncs."""
+    """Run DCMTK's ``dcmqrscp``, which never flushes to disk."""
     storage.mkdir(parents=True)
     port = free_port()
     hosts = [(title, 104) for title in CALLERS]
@@ -119,7 +119,7 @@ def qrscp(storage: Path) -> Iterator[Peer]:
 
 @contextmanager
 def program(name: str, storage: Path, *words: str) -> Iterator[Peer]:
-    """Run ``tests.bench.scus`` as an SCP of its own: a port is its last argument."""
+    """Run ``tests.bench.scus`` as an SCP; its last argument is the port."""
     storage.mkdir(parents=True)
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.scus", *words, str(port)]
@@ -131,7 +131,7 @@ def program(name: str, storage: Path, *words: str) -> Iterator[Peer]:
 
 @contextmanager
 def sink(storage: Path) -> Iterator[Peer]:
-    """Run ``storescp --ignore``, which takes all and keeps nothing, a process for each association."""
+    """Run ``storescp --ignore``, which accepts everything and keeps nothing, with a process for each association."""
     storage.mkdir(parents=True)
     port = free_port()
     command = [tool("storescp"), "--ignore", "--fork", "--max-pdu", str(LARGEST_PDU), str(port)]

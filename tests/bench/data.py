@@ -1,4 +1,4 @@
-"""The sets of instances that the measurements send: the same bytes on every machine.
+"""Generate the sets of instances that the benchmarks send: the same bytes on every machine.
 
 =======  ==========================================  ===========
 set      one instance                                data set
@@ -9,9 +9,8 @@ big      Enhanced CT, 256 frames of 512 x 512        about 134 MB
 huge     Enhanced CT, 2048 frames of 512 x 512       over 1 GiB
 =======  ==========================================  ===========
 
-All are Explicit VR Little Endian. Headers are written by pydicom, pixels are appended in chunks, so
-that making the last one needs no gibibyte of memory. Nobody's data: names are invented, pixels are
-noise.
+All are Explicit VR Little Endian. pydicom writes the headers, and the pixels are appended in chunks, so that
+the last set does not need a gibibyte of memory. No real data is used: names are invented and pixels are noise.
 
     python -m tests.bench.data DIRECTORY [SET ...]
 """
@@ -41,7 +40,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetKind:
-    """What every instance of a set looks like."""
+    """The properties that all instances of a set share."""
 
     sop_class: UID
     modality: str
@@ -51,7 +50,7 @@ class SetKind:
 
     @property
     def pixel_octets(self) -> int:
-        """Octets of the Pixel Data value."""
+        """The length of the Pixel Data value in bytes."""
         return self.side * self.side * self.bits // 8 * self.frames
 
 
@@ -66,12 +65,12 @@ SETS: Mapping[str, SetKind] = {
 
 
 def make_set(directory: Path, name: str, count: int) -> list[Path]:
-    """Make the first ``count`` instances of a set, or find those an earlier call made.
+    """Generate the first ``count`` instances of a set, or find those of an earlier call.
 
     Args:
-        directory: A cache that the caller owns; the files go to ``directory / name``.
+        directory: The caller's cache; the files are in ``directory / name``.
         name: A key of ``SETS``.
-        count: How many instances.
+        count: The number of instances.
 
     Returns:
         The files in the order of their instance numbers.
@@ -86,7 +85,7 @@ def make_set(directory: Path, name: str, count: int) -> list[Path]:
 
 
 def data_set_offset(path: Path) -> int:
-    """Where the data set of a Part 10 file begins.
+    """Return the position of the data set in a Part 10 file.
 
     PS3.10 7.1: preamble, prefix and group length fill 144 octets; the length counts from there.
     """
@@ -95,7 +94,7 @@ def data_set_offset(path: Path) -> int:
 
 def _write(path: Path, name: str, number: int) -> None:
     kind = SETS[name]
-    # A set that was cut short must not be taken for a complete one by the next run.
+    # The next run must not mistake an incomplete set for a complete one.
     partial = path.with_suffix(".partial")
     _header(name, number).save_as(partial, enforce_file_format=True)
     with partial.open("ab") as file:
@@ -171,11 +170,11 @@ def _uid(*parts: object) -> UID:
 
 
 def main() -> None:
-    """Make whole sets in a directory, for a look at them or for another tool."""
-    parser = argparse.ArgumentParser(description="Make the instances that are measured.")
+    """Generate whole sets in a directory, to inspect them or to use them with another tool."""
+    parser = argparse.ArgumentParser(description="Generate the instances that the benchmarks send.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("sets", nargs="*", default=["small", "ct", "big"], metavar="SET")
-    parser.add_argument("--count", type=int, default=1, help="instances of each set")
+    parser.add_argument("--count", type=int, default=1, help="the number of instances in each set")
     arguments = parser.parse_args()
     for name in arguments.sets:
         for path in make_set(arguments.directory, name, arguments.count):

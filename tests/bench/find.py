@@ -1,11 +1,11 @@
-"""C-FIND: the node against other archives, and our SCU against pynetdicom's.
+"""Compare C-FIND: the node with other archives, and our SCU with pynetdicom's.
 
-All archives hold one series of small instances. *scp*: a plain socket asks each for all of them and
-counts what comes. *scu*: our SCU and pynetdicom's ask the same archive, and decode each answer.
+All archives hold one series of small instances. *scp*: a plain socket queries each archive for all of them and
+counts the answers. *scu*: our SCU and pynetdicom's query the same archive and decode each answer.
 
-pynetdicom's ``qrscp`` and ``dcmqrscp`` take minutes to be loaded with ten thousand; they hold a part of
-them, and the rates are compared. ``generator`` is a pynetdicom SCP that has ten thousand answers and
-looks nothing up.
+Loading pynetdicom's ``qrscp`` and ``dcmqrscp`` with ten thousand instances takes minutes. They hold only a part of
+them, so rates are compared. ``generator`` is a pynetdicom SCP that returns ten thousand answers without looking
+anything up.
 
     python -m tests.bench.find [--rounds N] [--sets scp,scu] [--count N] [--part N]
 """
@@ -31,7 +31,7 @@ PEERS = ("node", "orthanc", "dcmqrscp", "qrscp", "generator")
 
 
 def ask(peer: Peer, expected: int, study: str, series: str) -> float:
-    """Answers per second."""
+    """Query an archive; return the answers per second."""
     with RawSCU(peer) as scu:
         began = time.perf_counter()
         outcome = scu.run(FIND, identifier("IMAGE", study=study, series=series, instance=""))
@@ -42,7 +42,7 @@ def ask(peer: Peer, expected: int, study: str, series: str) -> float:
 
 
 def scu(whose: str, peer: Peer, expected: int, study: str, series: str) -> float:
-    """Answers per second that an SCU in its own process takes."""
+    """Run an SCU in its own process; return the answers per second."""
     command = [sys.executable, "-m", "tests.bench.scus", "find", whose]
     ended = subprocess.run(
         [*command, peer.ae_title, str(peer.port), study, series],
@@ -59,14 +59,18 @@ def scu(whose: str, peer: Peer, expected: int, study: str, series: str) -> float
 
 
 def main() -> None:
-    """Load, measure, print."""
-    parser = argparse.ArgumentParser(description="Compare C-FIND, both sides.")
+    """Load the archives, measure, and print the results."""
+    parser = argparse.ArgumentParser(description="Compare C-FIND in both roles.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", type=names, default=["scp", "scu"], help="scp,scu")
     parser.add_argument("--peers", type=names, default=list(PEERS), help=",".join(PEERS))
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--part", type=int, default=1000, help="what dcmqrscp and qrscp hold")
-    parser.add_argument("--cache", type=Path, help="where the instances are kept between runs")
+    parser.add_argument(
+        "--part", type=int, default=1000, help="the number of instances in dcmqrscp and qrscp"
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="where to keep the generated instances for the next run"
+    )
     arguments = parser.parse_args()
     sets = chosen(arguments.sets, ("scp", "scu"))
     wanted = chosen(arguments.peers, PEERS)

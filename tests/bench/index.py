@@ -1,7 +1,7 @@
-"""The index: what storing costs as the archive grows, how long queries take, how fast answers come.
+"""Measure the index: the cost of storing as it grows, the time of queries, and the rate of answers.
 
-Without a network and, but for the last line, without files: records of CT images go into the index as the node
-puts them there, eight at a time, each waited for. Then queries at the full size.
+No network is involved, and files only in the last line. Records of CT images are added to the index in the same way
+as by the node, eight at a time. The queries run at the full size.
 
     python -m tests.bench.index [--instances N] [--directory DIRECTORY] [--url URL] [--json FILE]
 """
@@ -34,7 +34,7 @@ PER_SERIES, PER_STUDY = 10, 20
 STUDIES_OF_A_PATIENT = 2
 OUTSTANDING = 8
 ROUNDS = 21
-# What is asked of each study, as a viewer's list of studies has it.
+# The attributes that a viewer's study list requests for each study.
 STUDY_LIST = (
     "PatientName",
     "PatientID",
@@ -115,7 +115,7 @@ _CT: dict[str, Any] = {
 
 
 def record(number: int, files: FileStore) -> InstanceRecord:
-    """The instance of a number: of which series, study and patient it is follows from that."""
+    """Return the record of an instance by its number, which determines its series, study and patient."""
     study, patient = number // PER_STUDY, number // PER_STUDY // STUDIES_OF_A_PATIENT
     made = _plain(
         SOPInstanceUID=f"2.25.4.{study}.{number}",
@@ -141,7 +141,7 @@ def _elements(values: dict[str, Any]) -> dict[int, bytes]:
         setattr(one, keyword, value)
         (element,) = one
         if keyword == "PatientName":
-            # Not beside the character set that it is in.
+            # The element is encoded without the character set of its data set, so give it bytes.
             one[element.tag].value = str(value).encode("latin-1")
         made[int(element.tag)] = encode(one, EXPLICIT_VR_LITTLE_ENDIAN)
     return made
@@ -155,7 +155,7 @@ def _plain(**values: str) -> dict[int, bytes]:
 
 
 class Report:
-    """The figures, printed as they come."""
+    """Collects the figures and prints each at once."""
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
@@ -166,7 +166,7 @@ class Report:
 
 
 def store(index: Index, files: FileStore, numbers: range, report: Report) -> None:
-    """Put instances in, eight outstanding at a time, and say what that took."""
+    """Add instances, eight outstanding at a time, and report the time."""
     records = [record(number, files) for number in numbers]
     waiting: deque[Future[None]] = deque()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -183,7 +183,7 @@ def store(index: Index, files: FileStore, numbers: range, report: Report) -> Non
 
 
 def fill(index: Index, files: FileStore, numbers: range) -> None:
-    """Put instances in as fast as they go."""
+    """Add instances as fast as possible."""
     for start in range(numbers.start, numbers.stop, 2000):
         part = range(start, min(start + 2000, numbers.stop))
         for future in [index.add(record(number, files)) for number in part]:
@@ -193,7 +193,7 @@ def fill(index: Index, files: FileStore, numbers: range) -> None:
 def find(
     index: Index, level: str, *keywords: str, relational: bool = True, **keys: Any
 ) -> Iterator[bytes]:
-    """The answers to keys and empty keys."""
+    """Return the answers to a query with keys and empty keys."""
     identifier = Dataset()
     identifier.SpecificCharacterSet = "ISO_IR 100"
     identifier.QueryRetrieveLevel = level
@@ -211,7 +211,7 @@ def find(
 
 
 def timed(call: Callable[[], Iterator[bytes]], rounds: int = ROUNDS) -> tuple[float, int]:
-    """The median of so many seconds, and the number of answers."""
+    """Return the median time in seconds, and the number of answers."""
     seconds = []
     count = 0
     for _ in range(rounds):
@@ -222,7 +222,7 @@ def timed(call: Callable[[], Iterator[bytes]], rounds: int = ROUNDS) -> tuple[fl
 
 
 def queries(index: Index, report: Report) -> None:
-    """What is asked most, at STUDY level."""
+    """Measure the most frequent queries at STUDY level."""
     for name, keys in (
         ("PatientID", {"PatientID": "PID17"}),
         ("a day", {"StudyDate": "20150607"}),
@@ -243,7 +243,7 @@ def queries(index: Index, report: Report) -> None:
 
 
 def streams(index: Index, report: Report) -> None:
-    """Large sets of answers."""
+    """Measure queries with many answers."""
     columns = (
         "StudyInstanceUID",
         "SeriesInstanceUID",
@@ -285,7 +285,7 @@ def streams(index: Index, report: Report) -> None:
 
 
 def start(index: Index, files: FileStore, report: Report) -> None:
-    """The comparison of files and rows before the node listens, with empty files of the right names."""
+    """Measure the comparison of files and rows at start, with empty files that have the right names."""
     files.open()
     for each in index.entries():
         files.path(each.sop_instance_uid).touch()
@@ -302,11 +302,13 @@ def start(index: Index, files: FileStore, report: Report) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the index.")
     parser.add_argument("--instances", type=int, default=100_000)
-    parser.add_argument("--directory", type=Path, help="where the database is made, and stays")
     parser.add_argument(
-        "--url", help="of an empty database; SQLite in the directory when not given"
+        "--directory", type=Path, help="where to create the database; it is not removed"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(
+        "--url", help="the URL of an empty database (default: SQLite in the directory)"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory: Path = arguments.directory or Path(temporary)

@@ -1,9 +1,9 @@
-"""Memory: one instance of over 1 GiB is received by the node and sent by our SCU, within 32 MiB.
+"""Measure memory: our SCU sends one instance of more than 1 GiB to the node; each may need 32 MiB.
 
-For each process the peak of resident memory during the transfer (``VmHWM``) is compared with what
-was resident just before: for the node when it has announced its port, for the sender when it has
-imported the library and made its AE. Neither is warmed up: what the first association loads counts.
-The exit status is 1 when either grows by more, or when the data set kept is not the one sent.
+For each process, the peak of resident memory during the transfer (``VmHWM``) is compared with the resident memory
+just before: for the node when it has announced its port, for the sender when it has imported the library and created
+its AE. Neither is warmed up, so code that the first association loads counts. The exit status is 1 if either
+process grows by more, or if the stored data set differs from the one that was sent.
 
     python -m tests.bench.memory [--cache DIRECTORY]
 """
@@ -38,22 +38,22 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """Resident memory of a process before a transfer and at its peak, in octets."""
+    """The resident memory of a process before a transfer and at its peak, in bytes."""
 
     before: int
     peak: int
 
     @property
     def octets(self) -> int:
-        """How far the peak is above what was there before."""
+        """The difference between the peak and the memory before."""
         return self.peak - self.before
 
 
 def transfer(path: Path, folder: Path) -> tuple[dict[str, Growth], float]:
-    """Send a file from our SCU to our node, each in a process of its own.
+    """Send a file from our SCU to our node, each in its own process.
 
     Returns:
-        The growth of both, and the seconds that the sending process took.
+        The growth of both processes, and the seconds that the sending process took.
 
     Raises:
         RuntimeError: The file did not arrive whole.
@@ -78,7 +78,7 @@ def transfer(path: Path, folder: Path) -> tuple[dict[str, Growth], float]:
 
 
 def same_data_set(one: Path, other: Path) -> bool:
-    """Whether two Part 10 files hold the same data set, octet for octet."""
+    """Return whether two Part 10 files contain the same data set, byte for byte."""
     with one.open("rb") as file, other.open("rb") as copy:
         file.seek(data_set_offset(one))
         copy.seek(data_set_offset(other))
@@ -89,7 +89,7 @@ def same_data_set(one: Path, other: Path) -> bool:
 
 
 async def send(reactor: IReactorCore, path: Path, endpoint: str) -> None:
-    """Send one file with the library and print the growth as JSON: the sending process."""
+    """Send one file with the library and print the growth as JSON; this is the sending process."""
     from netdicom_tx import AE, RemoteAE, storage_scu
 
     sop_class = read_file_meta_info(path).MediaStorageSOPClassUID
@@ -104,10 +104,16 @@ async def send(reactor: IReactorCore, path: Path, endpoint: str) -> None:
 
 
 def main() -> None:
-    """Transfer, print both growths, and fail when one is above the limit."""
-    parser = argparse.ArgumentParser(description="Memory of a transfer of over 1 GiB.")
-    parser.add_argument("--cache", type=Path, help="where the instance is kept between runs")
-    parser.add_argument("--directory", type=Path, help="where the node stores; default: temporary")
+    """Transfer the instance, print both growths, and fail if one exceeds the limit."""
+    parser = argparse.ArgumentParser(
+        description="Measure the memory of a transfer of more than 1 GiB."
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="where to keep the generated instance for the next run"
+    )
+    parser.add_argument(
+        "--directory", type=Path, help="where the node stores (default: a temporary directory)"
+    )
     parser.add_argument("--send", nargs=2, metavar=("FILE", "ENDPOINT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.send:

@@ -1,4 +1,4 @@
-"""Starting the peers that are measured, and reading what they cost from ``/proc`` (Linux)."""
+"""Start the peers to measure, and read their resource use from ``/proc`` (Linux)."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# DCMTK reads it when it opens a connection; without it Nagle's algorithm stays on.
+# DCMTK reads this variable when it opens a connection; without it, Nagle's algorithm stays on.
 _NAGLE_OFF = "TCP_NODELAY"
 
-# The largest maximum length that DCMTK's tools take (ASC_MAXIMUMPDUSIZE).
+# The largest maximum length that DCMTK's tools accept (ASC_MAXIMUMPDUSIZE).
 LARGEST_PDU = 131072
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -39,22 +39,22 @@ class Peer:
     storage: Path
 
     def cpu_seconds(self) -> float:
-        """CPU seconds used so far, user and system, with all children."""
+        """The user and system CPU seconds used so far, including all children."""
         return sum(_cpu_seconds(pid) for pid in _family(self.pid))
 
     def peak_octets(self) -> int:
-        """Peak resident memory so far (``VmHWM``), summed over the processes."""
+        """The peak resident memory so far (``VmHWM``), summed over the processes."""
         return sum(_peak(pid) for pid in _family(self.pid))
 
 
 @contextmanager
 def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iterator[Peer]:
-    """Run ``twistd dicom``, on a port of its own choice.
+    """Run ``twistd dicom`` on a port that the system chooses.
 
     Args:
         storage: Folder of the received files.
-        name: What the figures call it.
-        options: More of ``twistd dicom``.
+        name: The name of the peer in the figures.
+        options: Further options of ``twistd dicom``.
     """
     command = [
         str(Path(sys.executable).with_name("twistd")),
@@ -77,11 +77,11 @@ def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iter
 
 @contextmanager
 def storescp(storage: Path, *, tuned: bool) -> Iterator[Peer]:
-    """Run DCMTK's ``storescp``; it does not sync what it has written.
+    """Run DCMTK's ``storescp``, which does not flush its files to disk.
 
     Args:
         storage: Folder of the received files.
-        tuned: Nagle's algorithm off and the largest maximum length, else as it comes.
+        tuned: Turn Nagle's algorithm off and use the largest maximum length; otherwise use the defaults.
     """
     port = free_port()
     storage.mkdir(parents=True)
@@ -89,7 +89,7 @@ def storescp(storage: Path, *, tuned: bool) -> Iterator[Peer]:
     if tuned:
         command[1:1] = ["--max-pdu", str(LARGEST_PDU)]
     with running(command, storage, dcmtk_environment(tuned=tuned)) as (process, log):
-        # Looking, not connecting: this process serves one association at a time.
+        # Look instead of connecting: this process serves one association at a time.
         until(lambda: listens(port) or None, f"a listener on port {port}", process, log)
         yield Peer(
             name="storescp", ae_title="STORESCP", pid=process.pid, port=port, storage=storage
@@ -100,7 +100,7 @@ def storescu(peer: Peer, paths: list[Path], *, tuned: bool) -> None:
     """Send files to a peer with DCMTK's ``storescu`` on one association.
 
     Raises:
-        RuntimeError: It failed, or its peer refused an instance.
+        RuntimeError: ``storescu`` failed, or the peer refused an instance.
     """
     command = [tool("storescu"), "-R", "-aec", peer.ae_title]
     if tuned:
@@ -113,18 +113,18 @@ def storescu(peer: Peer, paths: list[Path], *, tuned: bool) -> None:
 
 
 def dcmtk_environment(*, tuned: bool) -> dict[str, str]:
-    """The environment with or without the variable that turns Nagle's algorithm off in DCMTK."""
+    """Return the environment, with or without the variable that turns Nagle's algorithm off in DCMTK."""
     environment = {name: value for name, value in os.environ.items() if name != _NAGLE_OFF}
     return environment | {_NAGLE_OFF: "1"} if tuned else environment
 
 
 def part10_files(folder: Path) -> list[Path]:
-    """The Part 10 files anywhere under a folder."""
+    """Return all Part 10 files below a directory."""
     return [path for path in folder.rglob("*") if path.is_file() and _is_part10(path)]
 
 
 def status_octets(pid: int | str, field: str) -> int:
-    """A memory field of ``/proc/PID/status``, such as ``VmHWM`` or ``VmRSS``, in octets."""
+    """Return a memory field of ``/proc/PID/status``, such as ``VmHWM`` or ``VmRSS``, in bytes."""
     text = Path(f"/proc/{pid}/status").read_text("ascii")
     found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
@@ -133,13 +133,13 @@ def status_octets(pid: int | str, field: str) -> int:
 
 
 def _peak(pid: int) -> int:
-    # A child that has ended, and that nobody has waited for, has no memory.
+    # A child that has ended but has not been waited for uses no memory.
     status = Path(f"/proc/{pid}/status")
     return status_octets(pid, "VmHWM") if "VmHWM" in status.read_text("ascii") else 0
 
 
 def forget_peak(pid: int | str) -> int:
-    """Set the peak of resident memory back to what is resident now, and return that."""
+    """Reset the peak of resident memory to the current value, and return that."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")
     return status_octets(pid, "VmHWM")
 
@@ -158,13 +158,13 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    # proc(5): fields 14 to 17 are utime, stime, cutime and cstime; the name may hold spaces.
+    # proc(5): fields 14 to 17 are utime, stime, cutime and cstime; the name may contain spaces.
     fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS
 
 
 def tool(name: str) -> str:
-    # pynetdicom installs tools of the same names beside the interpreter.
+    # pynetdicom installs tools with the same names next to the interpreter.
     mine = str(Path(sys.executable).parent)
     elsewhere = [d for d in os.get_exec_path() if d != mine]
     found = shutil.which(name, path=os.pathsep.join(elsewhere))
@@ -180,7 +180,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    # State 0A is LISTEN; the local address ends in the port in hexadecimal.
+    # State 0A is LISTEN; the local address ends with the port in hexadecimal.
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]:
             fields = line.split()

@@ -1,6 +1,6 @@
-"""C-FIND, C-GET and C-MOVE SCUs that cost next to nothing, as :mod:`tests.bench.raw_sender`.
+"""SCUs for C-FIND, C-GET and C-MOVE that take almost no time, like :mod:`tests.bench.raw_sender`.
 
-What comes is counted and dropped; of a response only the status and the counters are read.
+They count what they receive and discard it. From a response they read only the status and the counters.
 """
 
 import socket
@@ -32,13 +32,13 @@ _PENDING = (0xFF00, 0xFF01)
 
 @dataclass(slots=True)
 class Outcome:
-    """What an operation brought.
+    """The outcome of an operation.
 
     Attributes:
-        status: The final one.
-        responses: Pending ones.
-        instances: Received, or sent elsewhere.
-        octets: Of the data sets received here.
+        status: The final status.
+        responses: The number of Pending responses.
+        instances: The number of instances received here or sent elsewhere.
+        octets: The bytes of the data sets received here.
     """
 
     status: int = -1
@@ -48,10 +48,10 @@ class Outcome:
 
 
 class RawSCU:
-    """One association in the study root model; a context manager.
+    """An association for the Study Root model; a context manager.
 
     Args:
-        storage: A SOP class whose instances C-GET may bring.
+        storage: The SOP class of the instances that C-GET retrieves.
     """
 
     def __init__(self, peer: Peer, *, storage: str = "") -> None:
@@ -77,7 +77,7 @@ class RawSCU:
             body += item(0x20, context + item(0x40, syntaxes[number].encode()))
         user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
         if storage:
-            # PS3.7 D.3.3.4: of this class we are SCP too.
+            # PS3.7 D.3.3.4: propose the SCP role too for this SOP class.
             own = storage.encode()
             user += item(0x54, struct.pack(">H", len(own)) + own + b"\1\1")
         body += item(0x50, user)
@@ -104,7 +104,7 @@ class RawSCU:
         return kind, self._stream.read(length)
 
     def _parts(self) -> Iterator[tuple[int, bytes, bool]]:
-        """Context, octets of one PDV and whether it is of a command, for ever."""
+        """Yield the context ID and the bytes of each PDV, and whether it belongs to a command."""
         while True:
             kind, body = self._pdu()
             if kind != P_DATA_TF:
@@ -117,14 +117,14 @@ class RawSCU:
                 at += 4 + length
 
     def run(self, operation: str, identifier: bytes, destination: str = "") -> Outcome:
-        """Send the request, answer what comes, and count until the final response.
+        """Send the request, answer sub-operations, and count until the final response.
 
         Args:
-            identifier: In implicit VR little endian.
-            destination: Of a C-MOVE.
+            identifier: The encoded identifier, in Implicit VR Little Endian.
+            destination: The destination of a C-MOVE.
 
         Raises:
-            RuntimeError: The peer did anything else.
+            RuntimeError: The peer behaved unexpectedly.
         """
         field = {FIND: 0x0020, GET: 0x0010, MOVE: 0x0021}[operation]
         command = element(0x0002, uid_value(operation))
@@ -176,7 +176,7 @@ class RawSCU:
 
 
 def _command(part: bytes) -> dict[int, int]:
-    """The US elements of a command set, by their number."""
+    """Return the US elements of a command set, by element number."""
     found, at = {}, 0
     while at < len(part):
         _, number, length = struct.unpack_from("<HHI", part, at)
@@ -188,10 +188,10 @@ def _command(part: bytes) -> dict[int, int]:
 
 
 def identifier(level: str, **uids: str) -> bytes:
-    """An identifier with unique keys, in implicit VR little endian.
+    """Return an identifier with unique keys, in Implicit VR Little Endian.
 
     Args:
-        uids: ``study``, ``series`` and ``instance``; an empty one is asked for.
+        uids: The values of ``study``, ``series`` and ``instance``; an empty value asks for the attribute.
     """
     tags = {"instance": (0x0008, 0x0018), "study": (0x0020, 0x000D), "series": (0x0020, 0x000E)}
     text = level.encode() + b" " * (len(level) % 2)

@@ -1,7 +1,7 @@
-"""A C-STORE SCU that costs next to nothing, so that the SCP at the other end is what is measured.
+"""A C-STORE SCU that takes almost no time, so that a benchmark measures the SCP at the other end.
 
-All PDUs are made beforehand; sending is one ``sendall`` for each instance and one answer read. It
-knows only what it needs, and takes nothing from the library that it measures.
+All PDUs are made beforehand. To send an instance, the SCU calls ``sendall`` once and reads one response. It implements
+only what it needs and uses nothing from the library that it measures.
 """
 
 import socket
@@ -26,13 +26,13 @@ class RawSender:
     """Instances of one SOP class in one transfer syntax, ready to be sent any number of times.
 
     Attributes:
-        sop_class: Of all.
-        study: Study Instance UID of the first.
-        series: Series Instance UID of the first.
+        sop_class: The SOP class of all instances.
+        study: The Study Instance UID of the first instance.
+        series: The Series Instance UID of the first instance.
     """
 
     def __init__(self, paths: list[Path]) -> None:
-        """Read the files and make their PDUs; they stay in memory."""
+        """Read the files and make their PDUs, which stay in memory."""
         meta = read_file_meta_info(paths[0])
         self.sop_class = str(meta.MediaStorageSOPClassUID)
         self._transfer_syntax = str(meta.TransferSyntaxUID)
@@ -42,10 +42,10 @@ class RawSender:
         self._messages = [_c_store(path, number) for number, path in enumerate(paths, start=1)]
 
     def send(self, peer: Peer) -> None:
-        """Associate, send every instance once and wait for its Success, release.
+        """Associate, send every instance once and wait for its Success, then release.
 
         Raises:
-            RuntimeError: The peer did anything else.
+            RuntimeError: The peer behaved unexpectedly.
         """
         with socket.create_connection(("127.0.0.1", peer.port), timeout=120) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -67,7 +67,7 @@ class RawSender:
                 answer(RELEASE_RP)
 
     def _associate_rq(self, called: str) -> bytes:
-        # PS3.8 9.3.2; the items are those of Tables 9-12 to 9-15 and D.1-1, PS3.7 D.3-1.
+        # PS3.8 9.3.2, with the items of Tables 9-12 to 9-15 and D.1-1, and PS3.7 D.3-1.
         context = struct.pack(">B3x", _CONTEXT_ID)
         context += item(0x30, self.sop_class.encode())
         context += item(0x40, self._transfer_syntax.encode())
@@ -78,7 +78,7 @@ class RawSender:
 
 
 def item(kind: int, value: bytes) -> bytes:
-    """An item of an A-ASSOCIATE-RQ."""
+    """Return an encoded item of an A-ASSOCIATE-RQ."""
     return struct.pack(">BxH", kind, len(value)) + value
 
 
@@ -106,17 +106,17 @@ def _c_store(path: Path, message_id: int) -> bytes:
 
 
 def element(number: int, value: bytes) -> bytes:
-    """An element of a command set."""
+    """Return an encoded element of a command set."""
     return struct.pack("<HHI", 0x0000, number, len(value)) + value
 
 
 def uid_value(value: str) -> bytes:
-    """A UID, padded."""
+    """Return a padded UID."""
     return value.encode() + b"\0" * (len(value) % 2)
 
 
 def pdv_head(length: int, control: int, context_id: int = _CONTEXT_ID) -> bytes:
-    """What stands before a fragment: the PDU's and the PDV's head (PS3.8 9.3.5, E.2)."""
+    """Return the headers of the PDU and the PDV in front of a fragment (PS3.8 9.3.5, E.2)."""
     return struct.pack(">BxIIBB", P_DATA_TF, length + 6, length + 2, context_id, control)
 
 

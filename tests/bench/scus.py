@@ -1,11 +1,11 @@
-"""Programs that the measurements run beside each other: the SCUs that are compared, and two SCPs.
+"""Programs that the benchmarks run in their own processes: the SCUs to compare, and an SCP.
 
     python -m tests.bench.scus find ours|pynetdicom AET PORT STUDY SERIES
     python -m tests.bench.scus store AET PORT DIRECTORY
     python -m tests.bench.scus answer COUNT PORT
 
-An SCU prints JSON: how many, and in how many seconds, without its own start. ``answer`` is a C-FIND SCP
-of pynetdicom that gives so many answers and looks nothing up.
+An SCU prints JSON with the count and the seconds, without its own start. ``answer`` is a pynetdicom C-FIND SCP that
+returns the given number of answers without looking anything up.
 """
 
 import json
@@ -41,7 +41,7 @@ def _ours(main: Callable[[Any], Any]) -> None:
 
 
 def find_ours(title: str, port: int, study: str, series: str) -> None:
-    """Our SCU; each answer is decoded."""
+    """Query with our SCU and decode each answer."""
     from netdicom_tx import AE, RemoteAE
     from netdicom_tx.sopclass import qr_find_scu
 
@@ -58,7 +58,7 @@ def find_ours(title: str, port: int, study: str, series: str) -> None:
 
 
 def find_pynetdicom(title: str, port: int, study: str, series: str) -> None:
-    """pynetdicom's SCU."""
+    """Query with pynetdicom's SCU."""
     from pynetdicom import AE
 
     ae = AE("PYNETDICOM")
@@ -73,7 +73,7 @@ def find_pynetdicom(title: str, port: int, study: str, series: str) -> None:
 
 
 def store(title: str, port: int, directory: str) -> None:
-    """``store_all``, one association."""
+    """Send with ``store_all`` on one association."""
     from netdicom_tx import AE, RemoteAE
     from netdicom_tx.sopclass import store_all
 
@@ -90,7 +90,7 @@ def store(title: str, port: int, directory: str) -> None:
 
 
 def answer(count: int, port: int) -> None:
-    """A C-FIND SCP of pynetdicom."""
+    """Run pynetdicom's C-FIND SCP."""
     from pynetdicom import AE, evt
 
     def found(event: Any) -> Iterator[tuple[int, Dataset]]:
@@ -110,7 +110,7 @@ def answer(count: int, port: int) -> None:
 
 
 def main() -> None:
-    """Run what is named."""
+    """Run the program that the first argument names."""
     what, *words = sys.argv[1:]
     if what == "answer":
         answer(int(words[0]), int(words[1]))

@@ -1,16 +1,15 @@
-"""Receiving: the node against DCMTK's ``storescp``, on the same machine in the same minutes.
+"""Compare the node with DCMTK's ``storescp`` as receivers, on the same machine within the same minutes.
 
-Every round measures one peer and then the other, each freshly started and on an empty folder, and
-compares only within the round; the order changes from round to round. Modes:
+Each round measures one peer and then the other, each freshly started with an empty directory. Figures are compared
+only within a round, and the order changes from round to round. Modes:
 
-* ``shipped``: ``storescu`` and ``storescp`` as they come, Nagle's algorithm on;
+* ``shipped``: ``storescu`` and ``storescp`` with their defaults, so with Nagle's algorithm;
 * ``tuned``: both with ``TCP_NODELAY=1`` and PDUs of 131072 octets;
-* ``raw``: the SCP as in ``tuned``, the sender a plain socket that writes PDUs made beforehand.
+* ``raw``: the SCP as in ``tuned``; the sender is a plain socket that writes PDUs made beforehand.
 
-The node is started in the same way for all three. It syncs every file before it answers;
-``storescp`` never does. Two more peers tell how much of the difference is that: ``nosync`` is the
-node without syncing, ``disk`` no peer at all but a loop that puts the same files on the disk as
-durably as the node must, one after the other.
+The node is started in the same way for all three. It flushes every file to disk before it answers; ``storescp`` never
+does. Two more peers show how much of the difference this causes: ``nosync`` is the node without flushing, and ``disk``
+is not a peer but a loop that writes the same files one after the other, as durably as the node must.
 
     python -m tests.bench.store_scp [--rounds N] [--sets ct,big] [--modes tuned,raw] ...
 """
@@ -36,7 +35,7 @@ from tests.bench.peers import Peer, node, part10_files, storescp, storescu
 from tests.bench.raw_sender import RawSender
 
 COUNTS = {"small": 1000, "ct": 300, "big": 4}
-# Two stalls of 44 ms for each message make larger sets slow and no truer.
+# With two stalls of 44 ms for each message, larger sets take longer and tell nothing more.
 SHIPPED_COUNTS = {"small": 100, "ct": 100, "big": 4}
 MODES = ("shipped", "tuned", "raw")
 PEERS = ("node", "storescp", "nosync", "disk")
@@ -46,7 +45,7 @@ _MEGA = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What one peer did with one set, once or in the median."""
+    """The figures of one peer with one set, from one round or as medians."""
 
     mode: str
     set: str
@@ -70,7 +69,7 @@ def measure(
     """Start a peer, send it a set, stop it.
 
     Raises:
-        RuntimeError: Not every instance was kept.
+        RuntimeError: Not every instance was stored.
     """
     octets = sum(path.stat().st_size for path in paths)
     with start as peer:
@@ -83,7 +82,7 @@ def measure(
     if len(kept) != len(paths):
         raise RuntimeError(f"{peer.name} kept {len(kept)} of {len(paths)} instances")
     for path in kept:
-        # Emptied, not deleted: ext4 is slow to make files within seconds of many being deleted.
+        # Truncate instead of delete: ext4 creates files slowly for some seconds after many deletions.
         os.truncate(path, 0)
     return Row(
         mode=mode,
@@ -98,11 +97,10 @@ def measure(
 
 
 def _touch_memory(path: Path, octets: int) -> None:
-    """Let the page cache use, and free again, as much memory as the set will need.
+    """Let the page cache use as much memory as the set will need, and free it again.
 
-    On a virtual machine the first use of a page costs several times what writing it costs: whoever
-    came first would pay, for both. The sync keeps one peer's unwritten pages from being written in
-    the other's time.
+    On a virtual machine, the first use of a memory page costs several times as much as writing it, so the first peer
+    would pay for both. The sync prevents one peer's unwritten pages from being written in the other's time.
     """
     block = bytes(_MEGA)
     with path.open("wb") as file:
@@ -113,7 +111,7 @@ def _touch_memory(path: Path, octets: int) -> None:
 
 
 def write_durably(name: str, paths: list[Path], folder: Path, mode: str) -> Row:
-    """Write a set as a durable receiver must, with nothing else to do."""
+    """Write a set as durably as a durable receiver must, and do nothing else."""
     contents = [path.read_bytes() for path in paths]
     folder.mkdir()
     _touch_memory(folder.with_suffix(".touch"), sum(map(len, contents)))
@@ -148,15 +146,15 @@ def compare(
     """Measure peers with one set, round by round.
 
     Args:
-        mode: One of ``MODES``.
-        name: Of the set.
-        paths: Its files.
-        rounds: How many.
-        peers: Of ``PEERS``.
-        folder: Where they store.
+        mode: A key of ``MODES``.
+        name: The name of the set.
+        paths: The files of the set.
+        rounds: The number of rounds.
+        peers: The peers, from ``PEERS``.
+        folder: The directory in which the peers store.
 
     Returns:
-        For each round the rows of the peers, in their order.
+        For each round, the rows of the peers, in their order.
     """
     tuned = mode != "shipped"
     if mode == "raw":
@@ -186,7 +184,7 @@ def compare(
 
 
 def medians(results: list[list[Row]]) -> list[Row]:
-    """The median of each column over the rounds; a ratio is the median of the rounds' ratios."""
+    """Return the median of each column over the rounds; a ratio is the median of the ratios of the rounds."""
     yardstick = [next((row for row in rows if row.peer == "storescp"), None) for rows in results]
     return [
         Row(
@@ -215,7 +213,7 @@ def _ratio(rows: Sequence[Row], yardstick: list[Row | None]) -> float | None:
 
 
 def environment() -> dict[str, str | int | None]:
-    """What a reader of the figures must know of the machine."""
+    """Return the facts about the machine that a reader of the figures needs."""
     dcmtk = subprocess.run(["dcmdump", "--version"], capture_output=True, text=True, check=False)
     return {
         "processors": os.cpu_count(),
@@ -259,7 +257,7 @@ def _counts(text: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Measure, print the medians, and write all figures if asked to."""
+    """Measure, print the medians, and write all figures to a file if requested."""
     parser = argparse.ArgumentParser(description="Compare the node with DCMTK's storescp.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", type=_names(COUNTS), default=list(COUNTS), metavar="SET,...")
@@ -268,11 +266,19 @@ def main() -> None:
     )
     parser.add_argument("--modes", type=_names(MODES), default=list(MODES), metavar="MODE,...")
     parser.add_argument(
-        "--counts", type=_counts, default={}, metavar="SET=N,...", help="instances, in every mode"
+        "--counts",
+        type=_counts,
+        default={},
+        metavar="SET=N,...",
+        help="the number of instances to send, in every mode",
     )
-    parser.add_argument("--cache", type=Path, help="where the sets are kept between runs")
-    parser.add_argument("--directory", type=Path, help="where the peers store; default: temporary")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument(
+        "--cache", type=Path, help="where to keep the generated sets for the next run"
+    )
+    parser.add_argument(
+        "--directory", type=Path, help="where the peers store (default: a temporary directory)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.directory) as temporary:

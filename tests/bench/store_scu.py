@@ -1,9 +1,9 @@
-"""C-STORE as SCU: ours against DCMTK's ``storescu`` and pynetdicom's, into the same sink.
+"""Compare our C-STORE SCU with DCMTK's ``storescu`` and pynetdicom's, sending to the same sink.
 
-The sink is ``storescp --ignore`` with ``TCP_NODELAY=1``, which takes all and keeps nothing. *command* is
-``netdicom store``, *library* is ``store_all`` in a program; DCMTK's has ``TCP_NODELAY=1`` as well. Times are
-those of whole processes; of *library* also without its start (``library-start``), since that of Python
-alone takes half a second. *pynetdicom* is its ``storescu``.
+The sink is ``storescp --ignore`` with ``TCP_NODELAY=1``, which accepts everything and keeps nothing. *command* is
+``netdicom store``, and *library* is ``store_all`` in a program. DCMTK's ``storescu`` runs with ``TCP_NODELAY=1`` too.
+Times are those of whole processes; for *library* there is also the time without its start (``library-start``), because
+the start of Python alone takes half a second. *pynetdicom* is pynetdicom's ``storescu``.
 
     python -m tests.bench.store_scu [--rounds N] [--sets small,ct]
 """
@@ -24,17 +24,17 @@ from tests.bench.peers import LARGEST_PDU, ROOT, Peer, dcmtk_environment, tool
 from tests.bench.tables import Contestant, chosen, names, rounds, table
 
 SENDERS = ("command", "library", "library-start", "storescu", "pynetdicom")
-# How many different instances there are, and how many are sent: each several times, as links.
+# The number of different instances, and the number that is sent: each several times, as links.
 COUNTS = {"small": (1000, 10000), "ct": (300, 4000)}
-# pynetdicom waits 40 ms for a delayed acknowledgement in each: fewer are no less true.
+# pynetdicom waits 40 ms for a delayed acknowledgement in each instance, so fewer are enough.
 PYNETDICOM_COUNT = 100
 
 
 def send(name: str, peer: Peer, folder: Path, count: int) -> float:
-    """Instances per second.
+    """Send the instances; return the instances per second.
 
     Raises:
-        RuntimeError: Not all of them were taken.
+        RuntimeError: Not all instances were accepted.
     """
     python = [sys.executable, "-m"]
     address = f"{peer.ae_title}@127.0.0.1:{peer.port}"
@@ -69,7 +69,7 @@ def send(name: str, peer: Peer, folder: Path, count: int) -> float:
 
 
 def links(paths: list[Path], folder: Path, count: int) -> Path:
-    """A folder of so many files, the same ones again and again."""
+    """Make a directory with the given number of links to a few files."""
     folder.mkdir(parents=True)
     for number in range(count):
         os.link(paths[number % len(paths)], folder / f"{number:05d}.dcm")
@@ -77,16 +77,18 @@ def links(paths: list[Path], folder: Path, count: int) -> Path:
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description="Compare senders.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", type=names, default=list(COUNTS), help=",".join(COUNTS))
     parser.add_argument("--peers", type=names, default=list(SENDERS), help=",".join(SENDERS))
-    parser.add_argument("--cache", type=Path, help="where the instances are kept between runs")
+    parser.add_argument(
+        "--cache", type=Path, help="where to keep the generated instances for the next run"
+    )
     arguments = parser.parse_args()
     wanted = chosen(arguments.peers, SENDERS)
 
-    # Hard links need one file system for both.
+    # Hard links work only within one file system.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.cache) as temporary:
         folder = Path(temporary)
         for name in chosen(arguments.sets, list(COUNTS)):

@@ -1,15 +1,15 @@
-"""Rounds, medians and ratios: what the comparisons of archives and senders have in common."""
+"""Rounds, medians and ratios for the comparisons of archives and senders."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-#: Somebody measured, and what is measured once, as (higher is better) per second.
+#: The name of a peer, and a function that measures it once and returns a rate per second (higher is better).
 Contestant = tuple[str, Callable[[], float]]
 
 
 def rounds(contestants: Sequence[Contestant], count: int, unit: str) -> dict[str, list[float]]:
-    """Measure all of them round by round, in turning order, so that what disturbs disturbs all."""
+    """Measure all peers in each round, in rotating order, so that disturbances affect all of them."""
     found: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(count):
         for name, measure in contestants if number % 2 else contestants[::-1]:
@@ -19,7 +19,7 @@ def rounds(contestants: Sequence[Contestant], count: int, unit: str) -> dict[str
 
 
 def table(title: str, found: dict[str, list[float]], unit: str, ours: str) -> None:
-    """Print the medians, and the median of the rounds' ratios of ours to each."""
+    """Print the medians, and for each peer the median of our ratio to it over the rounds."""
     print(f"{title:32} {unit:>10} {'ours is':>9}")
     for name, values in found.items():
         ratio = ""
@@ -31,15 +31,15 @@ def table(title: str, found: dict[str, list[float]], unit: str, ours: str) -> No
 
 
 def names(text: str) -> list[str]:
-    """A list with commas."""
+    """Split a list at its commas."""
     return text.split(",")
 
 
 def chosen(given: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The names, in the order of those known.
+    """Return the chosen names in the order of the known ones.
 
     Raises:
-        SystemExit: One is not.
+        SystemExit: A name is unknown.
     """
     given = list(given)
     if unknown := set(given) - set(known):

@@ -1,6 +1,6 @@
-"""The asynchronous operations window (PS3.7 D.3.3.3): sixteen C-STORE at once against one at a time.
+"""Compare sizes of the asynchronous operations window (PS3.7 D.3.3.3): sixteen C-STORE at a time with one.
 
-Our SCU and our SCP, in one process over loopback; the SCP's handler takes 50 ms for each.
+Our SCU and our SCP run in one process over loopback. The SCP's handler takes 50 ms for each request.
 
     python -m tests.bench.window [--rounds N] [--sets 1,4,16]
 """
@@ -25,7 +25,7 @@ COUNT = 64
 
 
 class Slow(AE):
-    """Takes its time, and nothing else."""
+    """An SCP whose handler waits and does nothing else."""
 
     async def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> int:
         await task.deferLater(self.clock, HANDLER, lambda: None)
@@ -33,7 +33,7 @@ class Slow(AE):
 
 
 async def stores(reactor: Any, size: int, paths: list[Path]) -> float:
-    """Seconds for all of them, with a window of this size."""
+    """Send all instances with a window of this size; return the seconds."""
     window = Window(size, size)
     sop_class = SETS["small"].sop_class
     scp = Slow("SLOW", reactor=reactor, window=window).add_scp(storage_scp, [sop_class])
@@ -54,7 +54,7 @@ async def stores(reactor: Any, size: int, paths: list[Path]) -> float:
 
 
 async def measure(reactor: IReactorCore, sizes: list[int], rounds: int) -> None:
-    """Measure in rounds, print medians."""
+    """Measure in rounds and print the medians."""
     with TemporaryDirectory(prefix="bench-") as temporary:
         paths = make_set(Path(temporary), "small", COUNT)
         found: dict[int, list[float]] = {size: [] for size in sizes}
@@ -68,8 +68,10 @@ async def measure(reactor: IReactorCore, sizes: list[int], rounds: int) -> None:
 
 
 def main() -> None:
-    """Run in the reactor."""
-    parser = argparse.ArgumentParser(description="Compare sizes of the window.")
+    """Run the measurement in the reactor."""
+    parser = argparse.ArgumentParser(
+        description="Compare sizes of the asynchronous operations window."
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", type=names, default=["1", "4", "16"], help="sizes")
     arguments = parser.parse_args()
