@@ -102,13 +102,13 @@ class AE(Hooks):
         move_associations: int = 1,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
-        self.supported_ts = tuple(supported_ts)
+        self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
         self.max_associations = max_associations
         self.window = window
-        self.called_ae_titles = None if called_ae_titles is None else frozenset(called_ae_titles)
-        self.calling_ae_titles = None if calling_ae_titles is None else frozenset(calling_ae_titles)
+        self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)
+        self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
         self.move_associations = move_associations
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
@@ -479,6 +479,18 @@ class AE(Hooks):
             called_ae_titles=self.called_ae_titles,
             calling_ae_titles=self.calling_ae_titles,
         )
+
+
+def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | None:
+    """Check a list of AE titles.
+
+    Raises:
+        TypeError: It is one string, which would be taken for a list of characters.
+        LocalProtocolError: A title is not one.
+    """
+    if isinstance(titles, str):
+        raise TypeError(f"{argument} is a list of AE titles, such as [{titles!r}], not a string")
+    return None if titles is None else frozenset(map(check_ae_title, titles))
 
 
 def _is_registered(uid: str) -> bool:

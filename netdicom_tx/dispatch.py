@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .uids import as_tuple
+
 __all__ = ["UNKNOWN_SOP_CLASSES", "Dispatcher", "Registration", "Service"]
 
 # A service takes (asce, ctx, msg) as SCP and (asce, ctx, *args, **kwargs) as SCU. What an SCP may return is the
@@ -63,11 +65,18 @@ class Dispatcher:
             transfer_syntaxes: The transfer syntaxes that the service takes, in the order of preference.
 
         Raises:
-            ValueError: There is no SOP class, or one of them has a service already.
+            TypeError: The service is a class or is not callable, or what should be a list of UIDs is not one.
+            ValueError: There is no SOP class, one of them has a service already, or a UID is not one.
         """
-        own: Iterable[str] = getattr(service, "sop_classes", ())
-        uids = tuple(own if sop_classes is None else sop_classes)
         title = getattr(service, "__name__", type(service).__name__)
+        if isinstance(service, type):
+            raise TypeError(f"{title} is a class; expected an instance of it, such as {title}()")
+        if not callable(service):
+            raise TypeError(f"{service!r:.80} is not a service; expected a callable")
+        own: Iterable[str] = getattr(service, "sop_classes", ())
+        uids = as_tuple(
+            "sop_classes", own if sop_classes is None else sop_classes, besides=UNKNOWN_SOP_CLASSES
+        )
         if not uids:
             raise ValueError(f"{title} has no SOP classes of its own: name them")
         for uid in uids:
@@ -76,7 +85,7 @@ class Dispatcher:
                 raise ValueError(f"SOP class {uid} has a service already")
         registration = Registration(
             service,
-            tuple(transfer_syntaxes),
+            as_tuple("transfer_syntaxes", transfer_syntaxes),
             bool(getattr(service, "store_in_file", False)),
             tuple(getattr(service, "suboperations", ())),
         )

@@ -106,6 +106,19 @@ def test_a_title_is_checked_and_stripped():
             RemoteAE(wrong, "tcp:127.0.0.1:104")
 
 
+def test_a_string_is_no_list():
+    """It would become a list of characters."""
+    with pytest.raises(TypeError, match="supported_ts is a list or tuple of UIDs"):
+        AE("ONE", EXPLICIT)
+    for argument in ("called_ae_titles", "calling_ae_titles"):
+        with pytest.raises(
+            TypeError, match=rf"{argument} is a list of AE titles, such as \['TWO'\]"
+        ):
+            AE("ONE", **{argument: "TWO"})  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError):
+            AE("ONE", **{argument: ["A" * 17]})  # type: ignore[arg-type]
+
+
 def test_the_secret_of_a_remote_ae_is_not_shown():
     assert "secret" not in repr(RemoteAE("PEER", "tcp:127.0.0.1:104", SECRET))
 

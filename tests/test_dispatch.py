@@ -7,6 +7,7 @@ import pytest
 from netdicom_tx import UNKNOWN_SOP_CLASSES, Association, PContextDef
 from netdicom_tx.dimsemessages import Request
 from netdicom_tx.dispatch import Dispatcher
+from netdicom_tx.sopclass import Verification
 from support.doubles import CT, FIND, IMPLICIT, MR
 
 PRIVATE = "1.2.826.0.1.3680043.9.9999.1"
@@ -69,3 +70,23 @@ def test_one_service_may_serve_every_class_that_nobody_knows():
     assert dispatcher.find(PRIVATE) is not None
     assert dispatcher.find(CT) is None
     assert list(dispatcher) == [], "there is nothing to propose"
+
+
+def test_a_class_is_no_service():
+    """It would be called for each request, and its instances answered with."""
+    with pytest.raises(
+        TypeError, match=r"Verification is a class; expected an instance of it, such as Verif"
+    ):
+        Dispatcher(known).register(Verification, None, [IMPLICIT])
+    with pytest.raises(TypeError, match="7 is not a service"):
+        Dispatcher(known).register(7, [CT], [IMPLICIT])  # type: ignore[arg-type]
+
+
+def test_a_string_is_no_list_of_uids():
+    """It would become a list of characters."""
+    with pytest.raises(TypeError, match="sop_classes is a list or tuple of UIDs"):
+        Dispatcher(known).register(service, CT, [IMPLICIT])
+    with pytest.raises(TypeError, match="transfer_syntaxes is a list or tuple of UIDs"):
+        Dispatcher(known).register(service, [CT], IMPLICIT)
+    with pytest.raises(ValueError, match="'CT Image', which is not a UID"):
+        Dispatcher(known).register(service, ["CT Image"], [IMPLICIT])
