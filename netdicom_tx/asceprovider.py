@@ -1,62 +1,31 @@
-"""An association as its users hold it: requests out, responses and requests in (PS3.7 7, PS3.8 7).
+"""An association as programs and services hold it: requests out, responses, and its end (PS3.7 7, PS3.8 7).
 
-:class:`Association` is the service user of one :class:`~netdicom_tx.dulprovider.DULProtocol`. It decides nothing
-itself; it holds six parts together, hands each what concerns it, and is what services and programs see:
-
-===============  ==============================  ==========================================================
-part             module                          its concern
-===============  ==============================  ==========================================================
-``Channel``      :mod:`netdicom_tx.channel`      messages go out; reading is held while a part is behind
-``Opening``      :mod:`netdicom_tx.opening`      the request, the verdict on it and the answer to it
-``Reception``    :mod:`netdicom_tx.datasinks`    the message that is arriving, and where its data set goes
-``Invoker``      :mod:`netdicom_tx.requests`     what this side has asked and waits for
-``Performer``    :mod:`netdicom_tx.operations`   what this side performs for the peer
-``Closing``      :mod:`netdicom_tx.closing`      how the association ends; tells the others when it does
-===============  ==============================  ==========================================================
+:class:`Association` is a facade. What happens on the association goes to its parts, which
+:class:`~netdicom_tx.serviceuser.ServiceUser` joins and lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from . import negotiation
-from .channel import Channel
-from .closing import Closing
-from .datasinks import IDENTIFIER_LIMIT, MEMORY_LIMIT, Reception
-from .dimsemessages import CCancelRQ, Message, Request, Response
-from .dispatch import Dispatcher, Registration
-from .dulprovider import DULProtocol, Timeouts
+from .datasinks import IDENTIFIER_LIMIT, MEMORY_LIMIT
+from .dimsemessages import Message, Request, Response
 from .exceptions import (
     AssociationError,
     ClassNotSupportedError,
-    ConnectionLostError,
-    LocalProtocolError,
-    NetDICOMError,
-    RemoteProtocolError,
-    printable,
 )
-from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
-from .opening import Host, Opening
-from .operations import Performer
-from .pdu import (
-    AAssociateAC,
-    AAssociateRQ,
-    Fragment,
-)
-from .remoteae import RemoteAE
-from .requests import HIGH_WATER, Invoker, Outstanding, ResponseStream
+from .negotiation import PContextDef
+from .requests import HIGH_WATER, Outstanding, ResponseStream
+from .serviceuser import LocalAE, ServiceUser
 from .summary import AssociationSummary
-from .upperlayer import Indication, ProviderAbort
 
 __all__ = [
     "IDENTIFIER_LIMIT",
@@ -70,25 +39,7 @@ __all__ = [
 _Stream = TypeVar("_Stream", bound=ResponseStream[Any])
 
 
-class LocalAE(Host, Protocol):
-    """What an association needs of the application entity that it belongs to."""
-
-    supported_scp: Dispatcher
-    supported_scu: Dispatcher
-
-    def association_opened(self, asce: Association) -> None:
-        """The transport of an association is open."""
-
-    def association_closed(self, asce: Association) -> None:
-        """The transport of an association is gone."""
-
-    def get_file(
-        self, asce: Association, context: PContextDef, command_set: Request
-    ) -> tuple[BinaryIO, int]:
-        """A file for an incoming data set, and the position at which it is handed on."""
-
-
-class Association:
+class Association(ServiceUser):
     """One association, of either side.
 
     Attributes:
@@ -107,71 +58,6 @@ class Association:
         response_pdu: The A-ASSOCIATE-AC; None before the association was accepted.
     """
 
-    _log = Logger()
-
-    def __init__(
-        self,
-        ae: LocalAE,
-        *,
-        is_requestor: bool,
-        clock: IReactorTime,
-        timeouts: Timeouts,
-        remote_ae: RemoteAE | None = None,
-    ) -> None:
-        # Services ask the AE for hooks of which an association knows nothing; hence Any.
-        self.ae: Any = ae
-        self._ae = ae
-        self.is_requestor = is_requestor
-        self.clock = clock
-        self.timeouts = timeouts
-        self.remote_ae = remote_ae
-        self.accepted_contexts: dict[int, PContextDef] = {}
-        self.calling_ae_title = ""
-        self.called_ae_title = ""
-        self.window: Window = NO_WINDOW
-        self.extended: Mapping[str, bytes] = {}
-        self.peer_address: IAddress | None = None
-        self.request_pdu: AAssociateRQ | None = None
-        self.response_pdu: AAssociateAC | None = None
-        self._channel = Channel(clock)
-        self._reception = Reception(self.accepted_contexts, self._wants_file, self._open_file)
-        self._invoker = Invoker(
-            self._channel,
-            self.accepted_contexts,
-            clock=clock,
-            timeouts=timeouts,
-            on_quiet=lambda: self._closing.settle(),
-            on_timeout=lambda timer, seconds: self._closing.time_out(timer, seconds),
-        )
-        self._performer = Performer(
-            self,
-            self._channel,
-            clock=clock,
-            scu=ae.supported_scu,
-            take_instance=self._invoker.take_instance,
-            on_quiet=lambda: self._closing.settle(),
-        )
-        self._closing = Closing(
-            self._channel,
-            requests=self._invoker,
-            operations=self._performer,
-            arrival=self._reception,
-            clock=clock,
-            timeouts=timeouts,
-            on_end=self._ended,
-        )
-        self._opening = Opening(
-            self,
-            ae,
-            self._channel,
-            self._closing,
-            adopt=self._adopt,
-            clock=clock,
-            timeouts=timeouts,
-        )
-        self._deviations: set[str] = set()
-        self._opened: float | None = None  # by the clock, when the transport was
-
     # -- facts -------------------------------------------------------------------------------------
 
     @property
@@ -187,16 +73,6 @@ class Association:
     def is_open(self) -> bool:
         """Whether the association is established and not over."""
         return self._closing.is_open
-
-    @property
-    def error(self) -> NetDICOMError | None:
-        """Why the association is over; None while it is not."""
-        return self._closing.error
-
-    @property
-    def peer_title(self) -> str:
-        """The AE title of the other side, safe for logs."""
-        return printable(self.called_ae_title if self.is_requestor else self.calling_ae_title)
 
     @property
     def operations(self) -> int:
@@ -249,10 +125,6 @@ class Association:
                 return partial(registration.service, self, ctx)
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
-    def scp_for(self, sop_class: str) -> Registration | None:
-        """The service that answers requests of a SOP class on this association; None when no service does."""
-        return self._ae.supported_scp.find(sop_class)
-
     @property
     def is_retrieving(self) -> bool:
         """Whether a C-GET of ours is outstanding whose instances are read."""
@@ -293,52 +165,7 @@ class Association:
         """
         return self._closing.closed()
 
-    # -- the user of the upper layer ---------------------------------------------------------------
-
-    def connected(self, dul: DULProtocol) -> None:
-        self._channel.attach(dul)
-        self._opened = self.clock.seconds()
-        self.peer_address = dul.peer
-        self._ae.association_opened(self)
-        if self.is_requestor:
-            self._opening.await_answer()
-
-    def indicated(self, what: Indication) -> None:
-        if isinstance(what, Fragment):
-            self._receive(what)
-        elif isinstance(what, AAssociateRQ):
-            self._requested(what)
-        elif isinstance(what, AAssociateAC):
-            assert self.request_pdu is not None
-            self._tell(what.deviations(self.request_pdu))
-            self._opening.confirm(self.request_pdu, what)
-        else:
-            if isinstance(what, ProviderAbort):
-                self._log.warn(
-                    "association with {peer}: aborted, {detail}",
-                    peer=self.peer_title or self.peer_address,
-                    detail=printable(what.detail, 200),
-                )
-            self._closing.indicated(what)
-
-    def stalled(self, seconds: float) -> None:
-        self._closing.time_out("send", seconds)
-        # The A-ABORT stands behind what the peer does not take.
-        self._channel.drop()
-
-    def sending_failed(self, error: Exception) -> None:
-        self._closing.fail(
-            LocalProtocolError(f"a data set could not be read to its end: {error!r:.200}")
-        )
-
-    def disconnected(self, reason: Failure) -> None:
-        self._closing.end(
-            ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}")
-        )
-        self._ae.association_closed(self)
-        self._closing.disconnected()
-
-    # -- establishment -----------------------------------------------------------------------------
+    # -- the beginning and the end -----------------------------------------------------------------
 
     def established(self) -> defer.Deferred[Association]:
         """Wait, as the requestor, until the peer has accepted the association.
@@ -348,35 +175,6 @@ class Association:
             association, and it fails with CancelledError.
         """
         return self._opening.established()
-
-    def _requested(self, request: AAssociateRQ) -> None:
-        if self.error is not None:
-            self._channel.abort()  # this side has ended the association before it began
-            return
-        self.request_pdu = request
-        self.calling_ae_title = request.calling_ae_title
-        self.called_ae_title = request.called_ae_title
-        self._tell(request.deviations)
-        self._opening.decide(request)
-
-    def _adopt(self, agreed: Agreed) -> None:
-        self.response_pdu = agreed.answer
-        self.accepted_contexts.update(agreed.contexts)
-        self.window = agreed.window
-        self._invoker.limit = agreed.window.invoked
-        self._performer.limit = agreed.window.performed
-        self._channel.send_limit = agreed.send_limit
-        self.extended = agreed.extended
-
-    # -- the end -----------------------------------------------------------------------------------
-
-    def _ended(self, error: NetDICOMError) -> None:
-        """The association is over, and its parts have been told."""
-        self._opening.end(error)
-        if self.response_pdu is not None:
-            self._log.info(
-                "association with {peer} is over: {error}", peer=self.peer_title, error=error
-            )
 
     def abort(self) -> None:
         """End the association at once: A-ABORT, source service-user (PS3.8 7.3).
@@ -430,47 +228,7 @@ class Association:
         elif not (self.error is not None and self._invoker.is_told):
             await self.release()
 
-    # -- messages in -------------------------------------------------------------------------------
-
-    def _receive(self, piece: Fragment) -> None:
-        try:
-            received = self._reception.receive(piece)
-        except RemoteProtocolError as error:
-            self._channel.dul.invalid(error)
-            return
-        if received is None:
-            return
-        ctx, message, failure = received
-        self._tell(message.deviations)
-        if isinstance(message, Response):
-            if not self._invoker.respond(message):
-                self._log.warn(
-                    "{peer}: {operation} response to message {id}, which was not asked; ignored",
-                    peer=self.peer_title,
-                    operation=message.OPERATION,
-                    id=message.message_id_being_responded_to,
-                )
-        elif isinstance(message, CCancelRQ):
-            self._performer.cancel(message.message_id_being_responded_to)
-        else:
-            assert isinstance(message, Request)
-            self._performer.take(ctx, message, failure)
-
-    def _wants_file(self, ctx: PContextDef) -> bool:
-        registration = self.scp_for(ctx.sop_class)
-        return registration is not None and registration.store_in_file
-
-    def _open_file(self, ctx: PContextDef, message: Request) -> tuple[BinaryIO, int]:
-        return self._ae.get_file(self, ctx, message)
-
-    def _tell(self, deviations: Iterable[str]) -> None:
-        """Log each kind of harmless deviation of the peer, once."""
-        for each in deviations:
-            if each not in self._deviations:
-                self._deviations.add(each)
-                self._log.debug("{peer}: {deviation}", peer=self.peer_title, deviation=each)
-
-    # -- messages out ------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------
 
     def send(self, message: Message, ctx: PContextDef | int) -> None:
         """Send a response without waiting for anything; most services answer by what they return.

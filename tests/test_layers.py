@@ -48,6 +48,7 @@ ROWS = {
         "closing",
         "opening",
         "summary",
+        "serviceuser",
         "asceprovider",
         "associations",
         "hooks",
