@@ -29,6 +29,7 @@ from .exceptions import (
     DCMTimeoutError,
     DIMSEProcessingError,
     NetDICOMError,
+    afresh,
 )
 from .pdu import AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ
 from .upperlayer import Indication, ProviderAbort, TransportClosed
@@ -206,6 +207,9 @@ class Requests(Protocol):
     def end(self, reason: NetDICOMError) -> None:
         """The association is over."""
 
+    def let_go(self) -> None:
+        """Let no stream that is not read hold up the end of the association."""
+
 
 class Closing:
     """The end of one association.
@@ -263,7 +267,7 @@ class Closing:
         if isinstance(self.error, AssociationReleasedError):
             return defer.succeed(None)
         if self.error is not None:
-            return defer.fail(self.error)
+            return defer.fail(afresh(self.error))
 
         def cancel(deferred: defer.Deferred[None]) -> None:
             self._released.remove(deferred)
@@ -276,6 +280,7 @@ class Closing:
 
     def finish(self) -> None:
         """See :meth:`Association.finish`."""
+        self._requests.let_go()
         self._take(Event.FINISH)
 
     def abort(self) -> None:
@@ -365,7 +370,7 @@ class Closing:
             if isinstance(error, AssociationReleasedError):
                 released.callback(None)
             else:
-                released.errback(error)
+                released.errback(afresh(error))
         self._on_end(error)
 
     # -- the machine -------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import TypeVar
 
 __all__ = [
     "AbortReason",
@@ -46,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "StatusError",
+    "afresh",
     "printable",
 ]
 
@@ -113,6 +115,22 @@ def printable(text: object, limit: int = 64) -> str:
 
 class NetDICOMError(Exception):
     """The base of every error of this package."""
+
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def afresh(error: _Error) -> _Error:
+    """The same error once more, for one more that waits, with the first one as its cause.
+
+    An exception collects the traceback of each that raises it, and with it all their local variables.
+    """
+    another = error.__class__.__new__(error.__class__)
+    another.args = error.args
+    another.__dict__.update(error.__dict__)
+    another.__cause__ = error.__cause__ if getattr(error, "_is_copy", False) else error
+    another.__dict__["_is_copy"] = True
+    return another
 
 
 class ProtocolError(NetDICOMError):

@@ -50,6 +50,7 @@ from .exceptions import (
     EventHandlingError,
     LocalProtocolError,
     NetDICOMError,
+    afresh,
 )
 from .negotiation import NO_WINDOW, PContextDef
 from .statuses import Status
@@ -131,13 +132,9 @@ class Operation:
         self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
         self._is_over = False  # the service has come to its end
+        self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
         self._running: defer.Deferred[None] | None = None
-
-    @property
-    def status(self) -> Status | None:
-        """The final status; None before the final response has been sent."""
-        return Status(self._last.status) if self._is_answered and self._last else None
 
     def start(self) -> None:
         """Run the service; the performer is told when the operation has ended."""
@@ -176,21 +173,23 @@ class Operation:
         if self._interrupt is not None:
             self._interrupt.cancel()
         if isinstance(result, Failure):
-            self._failed(result)  # the status of its first failure could not be sent either
-        if (
-            not self._is_answered
-            and not self._is_stopped
-            and not self._performer.has_answered(self)
-        ):
-            self._log.error(
-                "{operation} {id}: the handler gave no final status; expected one",
-                operation=self.msg.OPERATION,
-                id=self.msg.message_id,
-            )
-            self._respond(statuses.PROCESSING_FAILURE)
-        if not self._performer.hand_over(self):
-            give_up(self.msg.data_set)
-        self._performer.ended(self)
+            self._failed(result)  # what it said of its failure could not be sent either
+        try:
+            if (
+                not self._is_answered
+                and not self._is_stopped
+                and not self._performer.has_answered(self)
+            ):
+                self._log.error(
+                    "{operation} {id}: the handler gave no final status; expected one",
+                    operation=self.msg.OPERATION,
+                    id=self.msg.message_id,
+                )
+                self._respond(statuses.PROCESSING_FAILURE)
+        finally:
+            if not self._is_handed_over:
+                give_up(self.msg.data_set)
+            self._performer.ended(self)
 
     # -- running the service -------------------------------------------------------------------
 
@@ -214,10 +213,11 @@ class Operation:
                 status = _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE)
             self._respond(status, comment=error.comment)
         except Exception as error:
-            # Whatever a handler raises must not end an association. A handler that waited for something on its
-            # own association is raised the reason why that has ended: this is not a failure of the handler.
-            if error is not self._performer.error:
+            # Whatever a handler raises must not end the association of its peer, nor others.
+            reason = self._performer.error
+            if reason is None or reason not in (error, error.__cause__):
                 self._failed(Failure())
+            # Else it waited for something on the association, which is over.
 
     async def _serve(self) -> None:
         operations = getattr(self._service, "operations", None)
@@ -360,6 +360,8 @@ class Operation:
         if self._is_answered or self._is_stopped:
             return
         is_final = not Status(response.status).is_pending
+        if is_final and self.msg.OPERATION == "C-STORE":
+            response = self._hand_over(response)
         try:
             self._performer.send(response, self.ctx.id)
         except AssociationError as error:
@@ -367,6 +369,22 @@ class Operation:
             self._log.debug("a response could not be sent: {error}", error=error)
         self._last = response
         self._is_answered = is_final
+
+    def _hand_over(self, response: Response) -> Response:
+        """Give the instance to the reader of the C-GET that it came for, before the peer hears of Success."""
+        if Status(response.status).is_failure:
+            return response
+        try:
+            self._is_handed_over = self._performer.hand_over(self.ctx, self.msg)
+        except Exception:
+            self._log.failure(
+                "{operation} {id} from {peer}: the instance cannot be handed to its reader",
+                operation=self.msg.OPERATION,
+                id=self.msg.message_id,
+                peer=self._performer.asce.peer_title,
+            )
+            return self.msg.response(statuses.PROCESSING_FAILURE)
+        return response
 
 
 class Performer:
@@ -527,7 +545,7 @@ class Performer:
     def send(self, message: Message, context_id: int) -> None:
         """See :meth:`Association.send`."""
         if self._refusal is not None:
-            raise self._refusal
+            raise afresh(self._refusal)
         if not isinstance(message, Response) or Status(message.status).is_pending:
             self.channel.send(message, context_id)
             return
@@ -542,7 +560,7 @@ class Performer:
     def send_pending(self, command: bytes, data_set: bytes, context_id: int) -> None:
         """See :meth:`Association.send_pending`."""
         if self._refusal is not None:
-            raise self._refusal
+            raise afresh(self._refusal)
         self.channel.send_pending(command, data_set, context_id)
 
     def _sent(self) -> None:
@@ -556,16 +574,13 @@ class Performer:
         """Whether a service has itself sent the final response of an operation."""
         return operation.msg.message_id in self._answered
 
-    def hand_over(self, operation: Operation) -> bool:
+    def hand_over(self, ctx: PContextDef, message: Request) -> bool:
         """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
 
         Returns:
             Whether it was taken; its file is then closed by the stream.
         """
-        status = operation.status
-        if operation.msg.OPERATION != "C-STORE" or status is None or status.is_failure:
-            return False
-        return self._take_instance(operation.ctx, operation.msg)
+        return self._take_instance(ctx, message)
 
     def ended(self, operation: Operation) -> None:
         """An operation has sent its final response, or the peer no longer waits for it."""

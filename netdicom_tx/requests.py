@@ -1,29 +1,32 @@
 """What we asked and wait for (PS3.7 7.5).
 
-:class:`SingleRequest` has one response and a Deferred of it; :class:`ResponseStream` has many, and is
-read by ``async for``. The :class:`Invoker` of an association counts message IDs, records a request before it writes
-it, keeps to the window, and routes each response by *Message ID Being Responded To*.
+:class:`SingleRequest` has one response and a Deferred of it. :class:`StreamRequest` has many, and hands them to a
+:class:`~netdicom_tx.streams.ResponseStream`. The :class:`Invoker` of an association counts message IDs, records a
+request before it writes it, keeps to the window, and routes each response by *Message ID Being Responded To*.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+import weakref
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
-from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from . import statuses
 from .channel import Channel
 from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
 from .dulprovider import Timeouts, made_ahead
-from .exceptions import LocalProtocolError, NetDICOMError
+from .exceptions import LocalProtocolError, NetDICOMError, afresh
 from .negotiation import NO_WINDOW, PContextDef
 from .statuses import Status
+from .streams import HIGH_WATER, ResponseStream, status_of
 
 __all__ = [
     "HIGH_WATER",
@@ -31,29 +34,15 @@ __all__ = [
     "Outstanding",
     "ResponseStream",
     "SingleRequest",
+    "StreamRequest",
     "status_of",
 ]
 
-#: Unread responses of a stream above which the transport pauses; it goes on below a quarter.
-HIGH_WATER = 256
-
-_T = TypeVar("_T")
 _Stream = TypeVar("_Stream", bound="ResponseStream[Any]")
 
 
-def status_of(response: Response) -> Status:
-    """The status of a response, with its words and its Error Comment."""
-    return _status(response.status, response.OPERATION, response.error_comment or "")
-
-
-# A long search gets the same status with each of its ten thousand Pending responses.
-@lru_cache(maxsize=256)
-def _status(value: int, command: str, comment: str) -> Status:
-    return Status(value, command, comment)
-
-
-class Outstanding:
-    """A request that has been sent, or waits for its turn.
+class Outstanding(ABC):
+    """A request that was made, or waits for its turn.
 
     Args:
         message: The request, with its message ID.
@@ -62,9 +51,6 @@ class Outstanding:
     """
 
     __slots__ = ("ctx", "deadline", "is_forgotten", "message", "pdus", "timeout", "timer")
-
-    #: Whether sub-operations of this request bring instances to its reader.
-    takes_instances: ClassVar[bool] = False
 
     def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         self.message = message
@@ -77,13 +63,23 @@ class Outstanding:
         #: The PDUs of the request, if they were made before its turn.
         self.pdus: Iterator[bytes | bytearray] | None = None
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for what comes."""
+        return not self.is_forgotten
+
+    @property
+    def takes_instances(self) -> bool:
+        """Whether sub-operations of this request bring instances to its reader."""
+        return False
+
+    @abstractmethod
     def respond(self, response: Response) -> None:
         """A response came, Pending or final."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """There will be no response."""
-        raise NotImplementedError
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
         """Take an instance that a sub-operation of this request has stored; True keeps its file open."""
@@ -111,203 +107,73 @@ class SingleRequest(Outstanding):
             self.deferred.errback(error)
 
 
-class Sender(Protocol):
-    """What a stream needs of the association that sent its request."""
+class StreamRequest(Outstanding):
+    """A request with many responses, which its stream hands to a reader.
 
-    def cancel_request(self, one: Outstanding) -> None:
-        """Send C-CANCEL-RQ."""
+    The stream itself is its reader's. It is held here only while somebody waits for it, so that a stream that its
+    reader has lost is noticed.
 
-    def pause(self, holder: object) -> None:
-        """Read nothing for now."""
-
-    def resume(self, holder: object) -> None:
-        """Go on reading."""
-
-
-class ResponseStream(Outstanding, Generic[_T]):
-    """The responses to one C-FIND, C-GET or C-MOVE.
-
-    Iterate with ``async for``. Inside ``async with``, leaving early sends C-CANCEL-RQ. The final response is the
-    last item, so a program that reads to the end sees a failure. Above a high-water mark of unread items the
-    transport is paused, and the peer waits; no timeout runs meanwhile.
-
-    Iterating raises whatever has ended the association before the final response came.
     """
 
-    __slots__ = (
-        "_asce",
-        "_convert",
-        "_error",
-        "_final",
-        "_high_water",
-        "_is_cancelled",
-        "_is_holding",
-        "_is_read",
-        "_next",
-        "_unread",
-        "_watchers",
-    )
+    __slots__ = ("_calls", "_is_over", "_is_retrieve", "_stream", "kept", "unread")
 
-    def __init__(
-        self,
-        asce: Sender,
-        message: Request,
-        ctx: PContextDef,
-        timeout: float,
-        convert: Callable[[Any], _T],
-        high_water: int = HIGH_WATER,
-    ) -> None:
+    def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         super().__init__(message, ctx, timeout)
-        self._asce = asce
-        self._convert = convert
-        self._high_water = high_water
-        # Responses, or whatever else a subclass puts in for _convert to take.
-        self._unread: deque[Any] = deque()
-        self._next: defer.Deferred[Any] | None = None
-        self._watchers: list[defer.Deferred[Status]] = []
-        self._final: Response | None = None
-        self._error: Exception | None = None
-        self._is_cancelled = False
-        self._is_holding = False  # the transport is paused for us
-        self._is_read = False  # the program iterates over it
+        self.kept: ResponseStream[Any] | None = None
+        self._calls: list[Callable[[], None]] = []
+        self._is_over = False
+        self._stream: weakref.ref[ResponseStream[Any]] | None = None
 
-    # -- what the association tells --------------------------------------------------------------
+    def attach(self, stream: ResponseStream[Any], on_lost: Callable[[StreamRequest], None]) -> None:
+        """Pass what comes on to a stream; ``on_lost`` is called, in any thread, when nobody has it any more."""
+        self.unread = stream.unread
+        self._is_retrieve = stream.takes_instances
+
+        def lost(_: object, one: StreamRequest = self) -> None:
+            on_lost(one)
+
+        self._stream = weakref.ref(stream, lost)
+
+    @property
+    def stream(self) -> ResponseStream[Any] | None:
+        """The stream; None when its reader has lost it."""
+        return None if self._stream is None else self._stream()
+
+    @property
+    def is_waited_for(self) -> bool:
+        return self.kept is not None
+
+    @property
+    def takes_instances(self) -> bool:
+        return self._is_retrieve and not self.is_forgotten and self.stream is not None
 
     def respond(self, response: Response) -> None:
-        if not status_of(response).is_pending:
-            self._final = response
-        self._put(response)
-        if self._final is not None:
-            self._tell_watchers()
+        stream = self.stream
+        if not Status(response.status).is_pending:
+            self._over()
+        if stream is not None:
+            stream.respond(response)
 
     def fail(self, error: Exception) -> None:
-        self._error = error
-        if self._next is not None:
-            waiting, self._next = self._next, None
-            waiting.errback(error)
-        self._tell_watchers()
+        stream = self.stream
+        self._over()
+        if stream is not None:
+            stream.fail(error)
 
-    def _put(self, item: Any) -> None:
-        """Hand an item to the reader, or keep it until it is read."""
-        if self._next is not None:
-            waiting, self._next = self._next, None
-            waiting.callback(item)
-        elif self.is_forgotten:
-            self._drop(item)
-        else:
-            self._unread.append(item)
-            if len(self._unread) > self._high_water and not self._is_holding and not self._final:
-                self._hold()
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have a call made when the operation is over, whichever way; that does not count as waiting for it."""
+        self._calls.append(call)
+        if self._is_over:
+            self._over()
 
-    def _drop(self, item: Any) -> None:
-        """Free what an item holds that will not be read."""
+    def _over(self) -> None:
+        self._is_over = True
+        while self._calls:
+            self._calls.pop()()
 
-    def _drop_all(self) -> None:
-        self.is_forgotten = True
-        unread, self._unread = self._unread, deque()
-        for item in unread:
-            self._drop(item)
-
-    def _hold(self) -> None:
-        if self._watchers and not self._is_read:
-            # The program waits for the end and does not read: a hold would last for ever.
-            self._drop_all()
-            return
-        self._is_holding = True
-        self._asce.pause(self)
-
-    def _release(self) -> None:
-        if self._is_holding:
-            self._is_holding = False
-            self._asce.resume(self)
-
-    def _tell_watchers(self) -> None:
-        while self._watchers:
-            self._tell(self._watchers.pop(0))
-
-    def _tell(self, watcher: defer.Deferred[Status]) -> None:
-        if self._final is not None:
-            watcher.callback(status_of(self._final))
-        else:
-            assert self._error is not None
-            watcher.errback(self._error)
-
-    # -- what users do -----------------------------------------------------------------------------
-
-    @property
-    def final(self) -> Response | None:
-        """The final response, with its counters; None before it has come."""
-        return self._final
-
-    @property
-    def done(self) -> defer.Deferred[Status]:
-        """Fires with the final status; a new Deferred at each access.
-
-        When a program waits for this and never iterates, the responses are dropped. Cancelling it forgets the wait
-        and does not cancel the operation.
-        """
-        watcher: defer.Deferred[Status] = defer.Deferred(self._watchers.remove)
-        if self._final is not None or self._error is not None:
-            self._tell(watcher)
-        else:
-            self._watchers.append(watcher)
-            if self._is_holding and not self._is_read:
-                self._drop_all()
-                self._release()
-        return watcher
-
-    def cancel(self) -> None:
-        """Send C-CANCEL-RQ, once. The peer sends a final response, with status FE00 if it has cancelled."""
-        if not self._is_cancelled and self._final is None and self._error is None:
-            self._is_cancelled = True
-            self._asce.cancel_request(self)
-            # The final response must be read, whatever the reader does.
-            self._release()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> _T:
-        self._is_read = True
-        if self._unread:
-            item = self._unread.popleft()
-            if len(self._unread) <= self._high_water // 4:
-                self._release()
-            return self._convert(item)
-        if self._final is not None:
-            raise StopAsyncIteration
-        if self._error is not None:
-            raise self._error
-        if self._next is not None:
-            raise LocalProtocolError("the stream is being read already")
-        self._next = defer.Deferred(self._next_cancelled)
-        return self._convert(await self._next)
-
-    def _next_cancelled(self, _: defer.Deferred[Any]) -> None:
-        self._next = None
-        self._leave()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._final is None and self._error is None:
-            self._leave()
-            if kind is None:
-                await self.done
-        else:
-            self._drop_all()
-
-    def _leave(self) -> None:
-        """The reader has left: cancel the operation, and read on to the final response."""
-        self._drop_all()
-        self.cancel()
-        self._release()
+    def take_instance(self, ctx: PContextDef, message: Request) -> bool:
+        stream = self.stream
+        return stream is not None and stream.take_instance(ctx, message)
 
 
 class Invoker:
@@ -326,6 +192,8 @@ class Invoker:
         is_told: Whether some caller knows why the association is over.
         counts: How many requests have gone out, by operation.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -348,10 +216,12 @@ class Invoker:
         self._on_timeout = on_timeout
         self._refusal: NetDICOMError | None = None  # why no request is taken any more
         self._is_over = False
+        self._is_leaving = False
         self._last_message_id = 0
         self._outstanding: dict[int, Outstanding] = {}
         self._waiting: OrderedDict[int, Outstanding] = OrderedDict()
         self._preparing: IDelayedCall | None = None
+        self._holding: list[Outstanding] = []  # streams for which the transport is not read
 
     def __len__(self) -> int:
         """Requests that have no final response yet."""
@@ -391,15 +261,10 @@ class Invoker:
         high_water: int,
     ) -> _Stream:
         """See :meth:`Association.request_many`."""
-        stream = kind(
-            self,
-            self._numbered(message),
-            ctx,
-            timeout or self._timeouts.response,
-            convert,
-            high_water,
-        )
-        self._submit(stream)
+        one = StreamRequest(self._numbered(message), ctx, timeout or self._timeouts.response)
+        stream = kind(self, one, convert, high_water)
+        one.attach(stream, self._lost)
+        self._submit(one)
         return stream
 
     def _numbered(self, message: Request) -> Request:
@@ -412,13 +277,16 @@ class Invoker:
         problem = self._problem(one)
         if problem is not None:
             self.is_told = self.is_told or self._is_over
-            one.fail(problem)
-        elif self._waiting or (self.limit and len(self._outstanding) >= self.limit):
+            one.fail(afresh(problem))
+            return
+        if self._waiting or (self.limit and len(self._outstanding) >= self.limit):
             assert one.message.message_id is not None
             self._waiting[one.message.message_id] = one
             self._prepare_later()
         else:
             self._send(one)
+        # It is recorded: whatever is delivered now finds somebody who waits.
+        self._let_go(one)
 
     def _problem(self, one: Outstanding) -> NetDICOMError | None:
         if self._is_over:
@@ -468,13 +336,64 @@ class Invoker:
             cancel = CCancelRQ(message_id_being_responded_to=one.message.message_id)
             self._channel.send(cancel, one.ctx.id)
 
-    def pause(self, holder: object) -> None:
-        """Read nothing for now: a stream is not read."""
-        self._channel.pause(holder)
+    # -- streams that are not read ---------------------------------------------------------------
 
-    def resume(self, holder: object) -> None:
+    def hold(self, one: Outstanding) -> bool:
+        """Read nothing for now, because a stream is not read; False when somebody else waits."""
+        if self._is_leaving or any(
+            other is not one and other.is_waited_for for other in self._all()
+        ):
+            return False
+        self._holding.append(one)
+        self._channel.pause(one)
+        return True
+
+    def go_on(self, one: Outstanding) -> None:
         """Go on reading."""
-        self._channel.resume(holder)
+        if one in self._holding:
+            self._holding.remove(one)
+        self._channel.resume(one)
+
+    def waits(self, one: Outstanding) -> None:
+        """Somebody waits for this request: no stream that is not read may hold it up."""
+        self._let_go(one)
+
+    def _all(self) -> Iterator[Outstanding]:
+        yield from self._outstanding.values()
+        yield from self._waiting.values()
+
+    def _let_go(self, but: Outstanding | None = None) -> None:
+        """Have the streams that are not read keep what comes, instead of holding up the transport."""
+        for one in list(self._holding):
+            if one is not but and isinstance(one, StreamRequest) and one.stream is not None:
+                one.stream.go_on()
+
+    def _lost(self, one: StreamRequest) -> None:
+        """The last reference to a stream is gone; this may run in any thread."""
+        if one.is_forgotten and not len(one.unread):
+            return
+        # From a turn of the reactor: the garbage collector calls at any time.
+        from_thread = getattr(self._clock, "callFromThread", None)
+        if from_thread is not None:
+            from_thread(self._abandon, one)
+        else:
+            self._clock.callLater(0, self._abandon, one)
+
+    def _abandon(self, one: StreamRequest) -> None:
+        one.is_forgotten = True
+        one.unread.drop_all()
+        if one in self._all():
+            self._log.warn(
+                "a stream of {operation} {id} was dropped before its end; it is cancelled. Read it to its end, "
+                "or inside 'async with'",
+                operation=one.message.OPERATION,
+                id=one.message.message_id,
+            )
+            try:
+                self.cancel_request(one)
+            except NetDICOMError as error:  # the association is about to end
+                self._log.debug("C-CANCEL could not be sent: {error}", error=error)
+        self.go_on(one)
 
     # -- preparing the next one ------------------------------------------------------------------
 
@@ -529,9 +448,7 @@ class Invoker:
     @property
     def is_retrieving(self) -> bool:
         """Whether somebody reads the instances that a C-GET of ours brings."""
-        return any(
-            each.takes_instances and not each.is_forgotten for each in self._outstanding.values()
-        )
+        return any(each.takes_instances for each in self._outstanding.values())
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
         """Give an instance that C-GET brought to the stream of that C-GET; True when it was taken."""
@@ -553,11 +470,12 @@ class Invoker:
 
     def _overdue(self, one: Outstanding, unsent_before: int = 0) -> None:
         unsent = self._channel.dul.unsent
-        if self._channel.is_behind:
-            # The answer may be here already, and we do not read it.
-            one.timer = self._clock.callLater(one.timeout, self._overdue, one)
-        elif self._clock.seconds() >= one.deadline:
+        left = one.deadline - self._clock.seconds()
+        if left <= 0:
             self._on_timeout("total", self._timeouts.total)
+        elif self._channel.is_behind:
+            # The answer may be here already, and we do not read it.
+            one.timer = self._clock.callLater(min(one.timeout, left), self._overdue, one)
         elif unsent and unsent != unsent_before:
             # On a slow line the end of the request is still under way.
             one.timer = self._clock.callLater(one.timeout, self._overdue, one, unsent)
@@ -569,6 +487,12 @@ class Invoker:
     def close(self, reason: NetDICOMError) -> None:
         """Refuse further requests; those that were taken still get their responses."""
         self._refusal = reason
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The association is to end: let no stream that is not read hold it up."""
+        self._is_leaving = True
+        self._let_go()
 
     def fail_all(self, reason: NetDICOMError) -> None:
         """Refuse further requests, and fail those that have no final response: none will come."""
@@ -580,7 +504,8 @@ class Invoker:
         self._waiting.clear()
         for each in taken:
             _stop(each.timer)
-            each.fail(reason)
+            # Each waits alone: one exception for all would collect the traceback of each.
+            each.fail(afresh(reason))
 
     def end(self, reason: NetDICOMError) -> None:
         """The association is over."""

@@ -168,9 +168,11 @@ def test_all_that_is_outstanding_fails_with_the_same_reason(name):
     end(caller, asce)
     errors = [failure_of(each) for each in (single, done, reading, waiting)]
     assert isinstance(errors[0], expected)
-    assert all(each is errors[0] for each in errors)
+    assert all(type(each) is type(errors[0]) for each in errors)
+    assert all(each.__cause__ is errors[0].__cause__ for each in errors)
+    assert len({id(each) for each in errors}) == len(errors), "each has one of its own"
     assert type(asce.error) is type(errors[0])
-    assert failure_of(echo(asce)) is asce.error
+    assert failure_of(echo(asce)).__cause__ is asce.error
     assert asce.operations == 0
     # Nothing waits for ever: at most ARTIM is left.
     caller.advance(TIMEOUTS.artim)
@@ -263,7 +265,7 @@ def test_a_block_that_was_told_why_is_not_told_again():
                 told.append(error)
 
     run(main())
-    assert told == [asce.error]
+    assert [each.__cause__ for each in told] == [asce.error]
 
 
 def test_a_block_whose_request_was_refused_for_the_end_is_not_told_again():
@@ -280,7 +282,7 @@ def test_a_block_whose_request_was_refused_for_the_end_is_not_told_again():
                 told.append(error)
 
     run(main())
-    assert told == [asce.error]
+    assert [each.__cause__ for each in told] == [asce.error]
 
 
 # -- waiting ---------------------------------------------------------------------------------------

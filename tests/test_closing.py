@@ -154,7 +154,7 @@ def test_everybody_who_releases_is_told():
 def test_a_release_after_another_end_fails_with_that():
     _, asce = calling()
     asce.abort()
-    assert failure_of(asce.release()) is asce.error
+    assert failure_of(asce.release()).__cause__ is asce.error
 
 
 def test_a_release_waits_for_what_was_requested():
@@ -280,7 +280,7 @@ def test_a_release_that_is_not_answered_is_an_abort():
     error = failure_of(released)
     assert isinstance(error, DCMTimeoutError)
     assert error.timer == "release"
-    assert failure_of(waiting) is error
+    assert failure_of(waiting).__cause__ is error.__cause__
     assert caller.peer.kinds() == [RELEASE_RQ, ABORT]
     caller.advance(TIMEOUTS.artim)
     assert caller.peer.is_lost
@@ -380,7 +380,7 @@ def test_what_is_outstanding_fails_when_the_peer_releases():
     caller.peer.send(pdu(RELEASE_RQ))
     errors = [failure_of(each) for each in answers]
     assert isinstance(errors[0], AssociationReleasedError)
-    assert errors[0] is errors[1]
+    assert errors[0].__cause__ is errors[1].__cause__
     assert caller.peer.kinds() == [DATA, RELEASE_RP]
     assert isinstance(failure_of(echo(asce)), AssociationReleasedError)
 

@@ -384,7 +384,7 @@ def test_a_data_set_that_cannot_be_read_ends_the_association(failures):
     error = failure_of(asce.request(store_rq(None, Broken()), context(asce, CT)))
     assert isinstance(error, LocalProtocolError)
     assert "the disk is gone" in str(error)
-    assert asce.error is error
+    assert error.__cause__ is asce.error
     assert caller.peer.abort() == (0, 0)
     assert "the disk is gone" in failures.texts()[0]
 

@@ -38,6 +38,7 @@ ROWS = {
     "shell": [
         "dulprovider",
         "channel",
+        "streams",
         "requests",
         "datasinks",
         "dispatch",

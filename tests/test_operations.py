@@ -936,7 +936,10 @@ def test_what_c_get_brings_is_handed_to_who_reads_it(status):
     roles = [RoleSelection(CT, False, True)]
     caller = Caller(ae, {FIND: [IMPLICIT], CT: [IMPLICIT]}, roles=roles)
     asce = caller.accept(MaximumLength(0), *roles)
-    asce.request_many(find_rq(), asce.contexts_for(FIND)[0], lambda item: item, kind=Taking)
+    stream = asce.request_many(
+        find_rq(), asce.contexts_for(FIND)[0], lambda item: item, kind=Taking
+    )
     caller.peer.send(message(store_rq(1), 3))
+    assert stream.final is None
     assert taken == ([] if status == 0xA700 else [ae.file])
     assert ae.file.closed == (status == 0xA700)

@@ -229,12 +229,12 @@ def qr_move_scu(
     )
     stream.arrivals = arrivals
 
-    def forget(_: object) -> None:
+    def forget() -> None:
         for service, ae in watching:
             service.forget_arrivals(ae, *key)
 
     if watching:
-        stream.done.addBoth(forget)
+        stream.when_over(forget)
     return stream
 
 
@@ -311,6 +311,7 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
     __slots__ = ("_current", "progress")
 
     takes_instances: ClassVar[bool] = True
+    can_spill: ClassVar[bool] = False  # its items are open files
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -323,7 +324,7 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
             super().respond(response)
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
-        if self.is_forgotten:
+        if self._one.is_forgotten:
             return False
         source = message.data_set
         if isinstance(source, bytes):
@@ -347,7 +348,8 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
         if close is not None:
             close()
 
-    def _drop(self, item: Any) -> None:
+    @staticmethod
+    def _drop(item: Any) -> None:
         if isinstance(item, tuple):
             close = getattr(item[1], "close", None)
             if close is not None:

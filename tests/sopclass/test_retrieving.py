@@ -104,8 +104,7 @@ def final(stream: Any) -> Any:
 
 def read(stream: Any) -> list[Any]:
     """The items that a stream has now."""
-    items = list(stream._unread)
-    stream._unread.clear()
+    items = [stream.unread.pop() for _ in range(len(stream.unread))]
     return [stream._convert(each) for each in items]
 
 
