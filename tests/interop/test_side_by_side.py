@@ -14,16 +14,10 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from support.interop.peers import (
-    Address,
-    Node,
-    Process,
-    accepts_connections,
-    by_instance,
-    free_port,
-    need_pynetdicom,
-)
 from support.interop.workflow import write_wl
+from support.node import Address, Node
+from support.part10 import by_instance
+from support.processes import Process, accepts_connections, free_port, need_pynetdicom
 from support.shell import ROOT
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
