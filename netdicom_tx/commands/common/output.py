@@ -122,7 +122,12 @@ def _would_block(stream: TextIO, text: str) -> bool:
 
 
 class Table:
-    """Rows: kept until the end for a terminal, whose widths they decide; else written as they come."""
+    """Rows of results.
+
+    Elsewhere than on a terminal they are written as they come. For a terminal they are kept until the end: they are a
+    table where that fits, and otherwise a block of lines for each row, so that no value is ever broken; what is
+    broken, a UID above all, cannot be copied.
+    """
 
     def __init__(self, output: Output, columns: Sequence[str], has_head: bool) -> None:
         self._output = output
@@ -148,9 +153,21 @@ class Table:
             self.row(cells)
 
     def close(self) -> None:
-        """Draw it, where it has waited for that."""
+        """Show the rows that were kept."""
         if not self._rows:
             return
+        from rich.cells import cell_len
+
+        lines = [self._columns, *self._rows] if self._has_head else self._rows
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        width, height = shutil.get_terminal_size()  # rich takes a dumb terminal for a narrow one
+        # Each column has a blank on either side.
+        if sum(widths) + 2 * len(widths) <= width:
+            self._draw(self._rows, width, height)
+        else:
+            self._list(self._rows, width)
+
+    def _draw(self, rows: list[list[str]], width: int, height: int) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -158,16 +175,31 @@ class Table:
 
         drawn = RichTable(box=SIMPLE_HEAD, show_header=self._has_head, show_edge=False)
         for column in self._columns:
-            drawn.add_column(Text(column), overflow="fold")
-        for row in self._rows:
+            drawn.add_column(Text(column), no_wrap=True)
+        for row in rows:
             drawn.add_row(*map(Text, row))
-        columns, lines = shutil.get_terminal_size()  # rich takes a dumb terminal for a narrow one
         Console(
             no_color=None if self._output.has_color else True,
             highlight=False,
-            width=columns,
-            height=lines,
+            width=width,
+            height=height,
         ).print(drawn)
+
+    def _list(self, rows: list[list[str]], width: int) -> None:
+        from rich.cells import cell_len
+
+        label = max(map(cell_len, self._columns)) if self._has_head else 0
+        for number, row in enumerate(rows):
+            if number:
+                self._output.line("")
+            for column, cell in zip(self._columns, row, strict=True):
+                if not self._has_head:
+                    self._output.line(cell)
+                elif label + 2 + cell_len(cell) <= width:
+                    self._output.line(f"{column:{label}}  {cell}".rstrip())
+                else:
+                    self._output.line(column)
+                    self._output.line(f"  {cell}")
 
 
 class Progress:

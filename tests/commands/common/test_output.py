@@ -45,6 +45,40 @@ def test_on_a_terminal_a_table_is_drawn(capsys: Captured, monkeypatch: pytest.Mo
     assert row.split() == ["[red]x", "y" * 10]  # no markup
 
 
+UID = "1.2.826.0.1.3680043.8.498.45787841905188114249113254716285001982"
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "80", "100"])
+def test_a_value_is_never_broken(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """A UID of 64 characters is copied in one piece, however narrow the terminal is."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    table = Output(has_color=False).table(("PatientName", "StudyInstanceUID", "StudyDescription"))
+    table.row(("DOE^JOHN", UID, "a long description of the study"))
+    table.row(("山田^太郎", UID, ""))
+    table.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(UID in line for line in lines) == 2
+    assert sum("a long description of the study" in line for line in lines) == 1
+    assert " ".join(lines).split()[:2] == ["PatientName", "DOE^JOHN"]
+    if int(columns) >= 66:
+        assert max(map(len, lines)) <= int(columns)
+
+
+def test_a_record_without_its_head_has_no_names(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Output(has_color=False).table(("one", "two"), has_head=False)
+    table.row((UID, 1))
+    table.row((UID, 2))
+    table.close()
+    assert capsys.readouterr().out.splitlines() == [UID, "1", "", UID, "2"]
+
+
 def test_what_a_peer_said_cannot_command_the_terminal() -> None:
     """Nor break the lines of a table."""
     assert printable_line("A\x1b[31m\tB\n\u202eC 山") == "A\\x1b[31m\\tB\\n\\u202eC 山"
