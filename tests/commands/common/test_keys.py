@@ -115,28 +115,28 @@ def test_what_is_no_keyword_is_told_with_near_ones(text: str, near: str | None) 
         parse_key(text)
     problem = caught.value.problem
     assert problem.code == ExitCode.USAGE
-    assert "is no DICOM keyword" in problem.what
+    assert "is not a DICOM keyword" in problem.what
     assert (near or "gggg,eeee=value") in problem.hint
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no query key"),
-        ("=x", "no query key"),
-        ("ScheduledProcedureStepSequence[x].Modality", "no query key"),
-        ("ScheduledProcedureStepSequence[4711].Modality", "no query key"),
-        ("StudyDate.Modality=CT", "no query key"),
-        ("0000,0100=1", "no query key"),
-        ("0002,0010=1", "no query key"),
-        ("0010,0000=1", "no query key"),
+        ("", "not a query key"),
+        ("=x", "not a query key"),
+        ("ScheduledProcedureStepSequence[x].Modality", "not a query key"),
+        ("ScheduledProcedureStepSequence[4711].Modality", "not a query key"),
+        ("StudyDate.Modality=CT", "not a query key"),
+        ("0000,0100=1", "not a query key"),
+        ("0002,0010=1", "not a query key"),
+        ("0010,0000=1", "not a query key"),
         ("ScheduledProcedureStepSequence=CT", "is a sequence"),
-        ("Rows=abc", "no value for Rows"),
-        ("Rows=70000", "no value for Rows"),
-        ("SeriesNumber=abc", "no value for SeriesNumber"),
-        ("SliceThickness=thin", "no value for SliceThickness"),
-        ("FrameIncrementPointer=Rows", "no value for FrameIncrementPointer"),
-        ("PixelData=1", "no value for PixelData"),
+        ("Rows=abc", "not a value for Rows"),
+        ("Rows=70000", "not a value for Rows"),
+        ("SeriesNumber=abc", "not a value for SeriesNumber"),
+        ("SliceThickness=thin", "not a value for SliceThickness"),
+        ("FrameIncrementPointer=Rows", "not a value for FrameIncrementPointer"),
+        ("PixelData=1", "not a value for PixelData"),
     ],
 )
 def test_a_key_that_cannot_be_sent_is_told(text: str, words: str) -> None:
@@ -174,3 +174,63 @@ def test_values_are_shown_on_one_line_each() -> None:
 def test_a_key_is_named_by_its_keywords() -> None:
     assert parse_key("0040,0100.0008,0060").name == "ScheduledProcedureStepSequence.Modality"
     assert parse_key("0009,1001").name == "0009,1001"
+
+
+# -- dates and times -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "StudyDate=20261101",
+        "StudyDate=20261101-20261130",
+        "StudyDate=20261101-",
+        "StudyDate=-20261130",
+        "StudyDate=20261101-20261101",
+        "StudyDate=*",
+        "StudyDate=",
+        "StudyTime=0900-1200",
+        "StudyTime=09",
+        "StudyTime=090000.5-",
+        "StudyTime=0900-09",
+        "AcquisitionDateTime=20261101120000-20261101130000",
+        "AcquisitionDateTime=20261101120000-0500",
+        "AcquisitionDateTime=20261101120000-0500-20261101130000-0500",
+        "AcquisitionDateTime=-20261101130000+0100",
+        "AcquisitionDateTime=2026",
+        "ScheduledProcedureStepSequence.ScheduledProcedureStepStartDate=20261101-20261130",
+    ],
+)
+def test_a_date_a_time_and_a_range_of_them_are_sent(text: str) -> None:
+    """PS3.4 C.2.2.2.5; the minus of a time zone is no range."""
+    assert identifier([parse_key(text)])
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence", "hint"),
+    [
+        ("StudyDate=2026-11-01", "did you mean 20261101?", "write YYYYMMDD"),
+        ("StudyDate=2026.11.01", "did you mean 20261101?", "write YYYYMMDD"),
+        ("StudyDate=01.11.2026", "expected YYYYMMDD", "20261101-20261130"),
+        ("StudyDate=20261131", "expected YYYYMMDD", "20261101-20261130"),
+        ("StudyDate=2026", "expected YYYYMMDD", "20261101-20261130"),
+        ("StudyDate=202611*", "expected YYYYMMDD", "20261101-20261130"),
+        ("StudyDate=-", "expected YYYYMMDD", "20261101-20261130"),
+        ("StudyDate=20261130-20261101", "20261130 is after 20261101", "write YYYYMMDD"),
+        ("StudyDate=20261101-2026113", "expected YYYYMMDD", "write YYYYMMDD"),
+        ("StudyTime=09:00", "did you mean 0900?", "write HHMMSS, HHMM or HH"),
+        ("StudyTime=1200-0900", "1200 is after 0900", "0900-1200"),
+        ("StudyTime=2500", "expected HHMMSS", "0900-1200"),
+        ("AcquisitionDateTime=2026-11-01T12:00:00", "did you mean 20261101120000?", "YYYYMMDDHH"),
+        ("AcquisitionDateTime=2027-2026", "2027 is after 2026", "YYYYMMDDHHMMSS"),
+        ("StudyDate=20261101\\2026-11-02", "expected YYYYMMDD", "write YYYYMMDD"),
+    ],
+)
+def test_a_date_that_would_match_nothing_is_not_sent(text: str, evidence: str, hint: str) -> None:
+    """The peer would refuse it, or answer that it has nothing."""
+    with pytest.raises(CommandError) as caught:
+        identifier([parse_key(text)])
+    problem = caught.value.problem
+    assert problem.code == ExitCode.USAGE
+    assert evidence in problem.evidence
+    assert hint in problem.hint
