@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common.failures import CommandError, ExitCode, Problem, bad_input
-from .common.options import archive_options, examples
+from .common.options import Group, archive_options, examples, json_option
 from .common.output import Output, counted
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ _AT_ONCE = 10_000
 
 
 @click.group(
+    cls=Group,
     epilog=examples(
         "netdicom queue list --storage /var/lib/netdicom",
         "netdicom queue list --state dead",
         "netdicom queue retry",
         "netdicom queue drop 17 18",
-    )
+    ),
 )
 def command() -> None:
     """See what a node owes to peers: commitment reports, procedure steps, notices of availability.
@@ -53,9 +54,6 @@ def _opened_queue(storage: Path, database: str | None) -> Iterator[Queue]:
         yield Queue(index, "netdicom queue")
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
-
-
 @command.command(
     name="list",
     epilog=examples(
@@ -65,13 +63,13 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON
 )
 @archive_options
 @click.option("--state", type=click.Choice(_STATES), help="Only those.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON document for each task.")
-def list_command(storage: Path, database: str | None, state: str | None, as_json: bool) -> int:
+@json_option
+def list_command(storage: Path, database: str | None, state: str | None, is_json: bool) -> int:
     """Show the tasks, the oldest first; times are those of this machine."""
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with _opened_queue(storage, database) as queue:
         tasks = queue.list(state)
-    if as_json:
+    if is_json:
         for task in tasks:
             output.json(_document(task))
     else:
@@ -117,13 +115,13 @@ def _document(task: Task) -> dict[str, Any]:
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
 @archive_options
-@_as_json
-def retry(ids: tuple[int, ...], storage: Path, database: str | None, as_json: bool) -> int:
+@json_option
+def retry(ids: tuple[int, ...], storage: Path, database: str | None, is_json: bool) -> int:
     """Try tasks now: those that are named, or all that are dead.
 
     Their attempts are counted from the first one again.
     """
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with _opened_queue(storage, database) as queue:
         chosen = _chosen(queue, ids) if ids else _dead(queue)
         done = _for_all(queue.retry, chosen)
@@ -138,9 +136,9 @@ def retry(ids: tuple[int, ...], storage: Path, database: str | None, as_json: bo
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
 @click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
 @archive_options
-@_as_json
+@json_option
 def drop(
-    ids: tuple[int, ...], all_dead: bool, storage: Path, database: str | None, as_json: bool
+    ids: tuple[int, ...], all_dead: bool, storage: Path, database: str | None, is_json: bool
 ) -> int:
     """Forget tasks for good: peers never have what they are owed."""
     if bool(ids) == all_dead:
@@ -149,7 +147,7 @@ def drop(
             "expected either numbers, or --dead",
             "netdicom queue list shows the numbers",
         )
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with _opened_queue(storage, database) as queue:
         chosen = _dead(queue) if all_dead else _chosen(queue, ids)
         done = _for_all(queue.drop, chosen)

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import click
 
-from .common.failures import ExitCode
-from .common.options import archive_options, examples
-from .common.output import Output
+from .common.failures import ExitCode, Problem
+from .common.options import archive_options, examples, json_option
+from .common.output import Output, counted
+from .common.report import Report
 
 __all__ = ["command"]
+
+# Misplaced files that are named; all are counted.
+_NAMED = 20
 
 
 @click.command(
@@ -21,18 +25,19 @@ __all__ = ["command"]
 )
 @archive_options
 @click.option(
-    "--from-scratch", is_flag=True, help="Forget all rows first, and read every file again."
+    "--from-scratch", is_flag=True, help="Remove all rows first, and read every file again."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def command(storage: Path, database: str | None, from_scratch: bool, as_json: bool) -> int:
+@json_option
+def command(storage: Path, database: str | None, from_scratch: bool, is_json: bool) -> int:
     """Index files that have no row, and remove rows that have no file; the node must not run.
 
-    A node does the same when it starts, but for --from-scratch.
+    A node does the same at its start, without --from-scratch. Files that cannot be indexed are named and
+    left alone; the exit code is 1 when there are any.
     """
     from ..archive.store.reconcile import reconcile
-    from .common.storage import opened_index, opened_store
+    from .common.storage import misplaced, opened_index, opened_store
 
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with opened_store(storage) as store, opened_index(storage, database) as index:
         if from_scratch:
             rows = [index.remove(row.sop_instance_uid) for row in index.paths()]
@@ -40,23 +45,39 @@ def command(storage: Path, database: str | None, from_scratch: bool, as_json: bo
                 row.result()
         done = reconcile(index, store)
         counts = index.counts()
-    if as_json:
-        output.json(
-            {
-                "agreed": done.compared,
-                "indexed": len(done.indexed),
-                "removed": len(done.removed),
-                "unreadable": [
-                    {"path": str(path), "reason": reason} for path, reason in done.unreadable
-                ],
-                "instances": counts.instances,
-            }
-        )
-    else:
+        others = list(misplaced(store))
+    refused = [*done.unreadable, *((path, "it is not where a node keeps files") for path in others)]
+    if not is_json:
         output.line(
-            f"{counts.instances} instances: {done.compared} agreed, {len(done.indexed)} indexed; "
-            f"{len(done.removed)} rows without file removed"
+            f"{counted(counts.instances, 'instance')}: {done.compared} agreed, "
+            f"{len(done.indexed)} indexed; {counted(len(done.removed), 'row')} without file removed"
         )
-        for path, reason in done.unreadable:
+        for path, reason in refused[: len(done.unreadable) + _NAMED]:
             output.note(f"not indexed: {path}: {reason}")
-    return ExitCode.SOME_FAILED if done.unreadable else ExitCode.OK
+    return Report(
+        document={
+            "agreed": done.compared,
+            "indexed": len(done.indexed),
+            "removed": len(done.removed),
+            "unreadable": [
+                {"path": str(path), "reason": reason} for path, reason in done.unreadable
+            ],
+            "misplaced": [str(path) for path in others],
+            "instances": counts.instances,
+        },
+        problem=_problem(refused, bool(others)),
+    ).show(output)
+
+
+def _problem(refused: list[tuple[Path, str]], has_misplaced: bool) -> Problem | None:
+    if not refused:
+        return None
+    path, reason = refused[0]
+    return Problem(
+        ExitCode.SOME_FAILED,
+        f"{counted(len(refused), 'file')} could not be indexed",
+        f"the first is {path}: {reason}",
+        "move misplaced files out, and send them to the running node: netdicom store"
+        if has_misplaced
+        else "restore such a file from a backup, or move it out",
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common.failures import CommandError, ExitCode, bad_input
-from .common.options import archive_options, examples
+from .common.options import Group, archive_options, examples, json_option
 from .common.output import Output, counted
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ _EXPECTED = {
     "UI": "numbers with dots between, at most 64 characters",
 }
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
-
 
 @click.group(
+    cls=Group,
     epilog=examples(
         "netdicom schedule add orders.csv --storage /var/lib/netdicom",
         "netdicom schedule list",
@@ -92,8 +91,8 @@ def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable
     type=click.Path(dir_okay=False, allow_dash=True),
 )
 @archive_options
-@_as_json
-def add(files: tuple[str, ...], storage: Path, database: str | None, as_json: bool) -> int:
+@json_option
+def add(files: tuple[str, ...], storage: Path, database: str | None, is_json: bool) -> int:
     """Add steps, or put them in the place of those of the same study and step ID.
 
     A CSV file has a line for each step, and its first line names the attributes by keyword:
@@ -104,14 +103,14 @@ def add(files: tuple[str, ...], storage: Path, database: str | None, as_json: bo
     from ..archive.encoded.walk import InvalidDataSetError
     from ..dsutils import DataSetError
 
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     steps = [(file, ds) for file in files for ds in _read(file)]
     with _opened_table(storage, database) as table:
         try:
             added = table.put(ds for _, ds in steps)
         except (DataSetError, InvalidDataSetError) as error:
             raise _wrong(", ".join(files), str(error)) from error
-    if as_json:
+    if is_json:
         output.json({"added": added})
     else:
         output.line(f"{counted(added, 'step')} added")
@@ -225,13 +224,13 @@ def _wrong(file: str, evidence: str) -> CommandError:
     ),
 )
 @archive_options
-@click.option("--json", "as_json", is_flag=True, help="A DICOM JSON data set for each step.")
-def list_command(storage: Path, database: str | None, as_json: bool) -> int:
+@json_option
+def list_command(storage: Path, database: str | None, is_json: bool) -> int:
     """Show the steps that were added."""
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with _opened_table(storage, database) as table:
         steps = table.data_sets()
-    if as_json:
+    if is_json:
         for ds in steps:
             output.json(ds.to_json_dict())
     else:
@@ -258,13 +257,13 @@ def _cells(ds: Dataset) -> Sequence[object]:
 @click.argument("study")
 @click.argument("step", required=False, default="")
 @archive_options
-@_as_json
-def remove(study: str, step: str, storage: Path, database: str | None, as_json: bool) -> int:
+@json_option
+def remove(study: str, step: str, storage: Path, database: str | None, is_json: bool) -> int:
     """Take a step out: the one of this Study Instance UID and step ID.
 
     Without a step ID it is the one that has none.
     """
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     with _opened_table(storage, database) as table:
         was_there = table.remove((study, step))
     if not was_there:
@@ -273,7 +272,7 @@ def remove(study: str, step: str, storage: Path, database: str | None, as_json: 
             "nothing was changed",
             "netdicom schedule list shows what there is",
         )
-    if as_json:
+    if is_json:
         output.json({"removed": 1})
     else:
         output.line("1 step removed")

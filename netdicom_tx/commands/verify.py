@@ -1,4 +1,4 @@
-"""``netdicom verify``: is every file of an archive still what was stored?"""
+"""``netdicom verify``: check that every file of an archive is still what was stored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from .common.failures import ExitCode
-from .common.options import archive_options, examples
-from .common.output import Output
+from .common.options import archive_options, examples, json_option
+from .common.output import Output, counted
 
 __all__ = ["command"]
 
@@ -19,18 +19,21 @@ __all__ = ["command"]
     )
 )
 @archive_options
-@click.option("--json", "as_json", is_flag=True, help="A JSON document for each damaged file.")
-def command(storage: Path, database: str | None, as_json: bool) -> int:
-    """Read every file to its end and compare it with its digest; the node may run meanwhile."""
+@json_option
+def command(storage: Path, database: str | None, is_json: bool) -> int:
+    """Read every file to its end and compare it with its digest; the node may be running.
+
+    Each damaged file is one line, or with --json one document; the exit code is 1 when there are any.
+    """
     from ..archive.store.reconcile import verify
     from .common.storage import opened_index
 
-    output = Output(is_json=as_json)
+    output = Output(is_json=is_json)
     damaged = 0
     with opened_index(storage, database) as index:
         for finding in verify(index):
             damaged += 1
-            if as_json:
+            if is_json:
                 output.json(
                     {
                         "fault": finding.fault.name.lower(),
@@ -43,5 +46,5 @@ def command(storage: Path, database: str | None, as_json: bool) -> int:
                 reason = f" ({finding.reason})" if finding.reason else ""
                 output.line(f"{finding.path}: {finding.fault.value}{reason}")
         instances = index.counts().instances
-    output.note(f"{instances} instances, {damaged} of them damaged")
+    output.note(f"{counted(instances, 'instance')}, {damaged} of them damaged")
     return ExitCode.SOME_FAILED if damaged else ExitCode.OK

@@ -51,7 +51,7 @@ def test_a_row_without_its_file_goes(store: FileStore, capsys: pytest.CaptureFix
     store.path(Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid).unlink()
     capsys.readouterr()
     assert run(["reindex", "--storage", str(store.root)]) == 0
-    assert "2 agreed, 0 indexed; 1 rows without file removed" in capsys.readouterr().out
+    assert "2 agreed, 0 indexed; 1 row without file removed" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_read_is_named(
@@ -61,6 +61,40 @@ def test_a_file_that_cannot_be_read_is_named(
     broken.write_bytes(b"nothing")
     assert run(["reindex", "--storage", str(store.root)]) == 1
     assert str(broken) in capsys.readouterr().err
+
+
+def test_files_in_another_layout_are_named_and_are_not_a_success(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that were copied into the directory are not instances of the node."""
+    study = store.instances / "1.2.3" / "1.2.3.1"
+    study.mkdir(parents=True)
+    for name in ("a.dcm", "b.dcm"):
+        (study / name).write_bytes(Path(str(get_testdata_file("CT_small.dcm"))).read_bytes())
+    (store.instances / "c.dcm").touch()
+    assert run(["reindex", "--storage", str(store.root)]) == 1
+    out, err = capsys.readouterr()
+    assert "3 instances: 0 agreed, 3 indexed" in out
+    for path in (study / "a.dcm", study / "b.dcm", store.instances / "c.dcm"):
+        assert f"not indexed: {path}: it is not where a node keeps files" in err
+    assert "error: 3 files could not be indexed" in err
+    assert "netdicom store" in err
+    assert run(["reindex", "--storage", str(store.root), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["misplaced"]) == 3
+    assert document["error"]["code"] == 1
+
+
+def test_a_directory_of_another_kind_is_refused_with_what_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.dcm", "b.dcm", "c.dcm", "d.dcm"):
+        (tmp_path / name).touch()
+    assert run(["reindex", "--storage", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path} holds a.dcm, b.dcm, c.dcm and 1 more" in err
+    assert run(["verify", "--storage", str(tmp_path / "absent")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_verify_finds_what_has_changed(
@@ -99,5 +133,5 @@ def test_another_directory_is_refused_and_left_alone(
 ) -> None:
     for name in ("reindex", "verify"):
         assert run([name, "--storage", str(tmp_path)]) == 2
-        assert "is no storage directory of a node" in capsys.readouterr().err
+        assert "is not the storage directory of a node" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -226,7 +226,7 @@ def test_more_are_dropped_than_a_statement_has_room_for(owed: Owed) -> None:
 def test_another_directory_is_refused_and_left_alone(tmp_path: Path, capsys: Captured) -> None:
     for arguments in (["list"], ["retry"], ["drop", "1"]):
         assert run(["queue", *arguments, "--storage", str(tmp_path)]) == 2
-        assert "is no storage directory of a node" in capsys.readouterr().err
+        assert "is not the storage directory of a node" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

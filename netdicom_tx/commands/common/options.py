@@ -1,7 +1,11 @@
-"""The options that every command has, in DCMTK's spellings and in words."""
+"""Every option that more than one command has, in DCMTK's spellings and in words.
+
+This module needs click alone: ``netdicom COMMAND --help`` waits for no other library.
+"""
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +16,7 @@ import click
 
 from .addresses import Address, TLSFiles, check_title, find_peer, overridden
 from .config import Config, load_config
-from .failures import CommandError
+from .failures import CommandError, bad_input
 from .output import Output
 
 __all__ = [
@@ -20,21 +24,24 @@ __all__ = [
     "LEVELS",
     "ROOTS",
     "Common",
+    "Group",
     "answer_options",
     "archive_options",
     "common_options",
     "examples",
+    "json_option",
     "key_option",
     "model_options",
     "output_options",
     "parse_seconds",
     "peer_argument",
     "peers_argument",
+    "whole_number",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# PS3.8 D.1: a smaller one holds no fragment; 0 means no limit.
+# PS3.8 D.1: 0 means no limit. Smaller ones hardly hold a fragment.
 _SMALLEST_PDU = 4096
 _LARGEST_PDU = 0xFFFFFFFF
 #: Information models by DCMTK's letters (PS3.4 C.6, K.6).
@@ -44,17 +51,17 @@ LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 #: How received instances are laid out in a directory, the default first.
 LAYOUTS = ("study", "flat")
 
-# Seconds that anybody may want to wait: a week.
+# The longest time that can be asked for, in seconds: a week.
 _LONGEST = 7 * 86400.0
 
 
 @dataclass(slots=True)
 class Common:
-    """What the common options say.
+    """The values of the common options.
 
     Attributes:
-        calling: AE title of ours; None means the configured one.
-        called: AE title to call the peer by; None means the one of its address.
+        calling: Our AE title; None means the configured one.
+        called: The AE title to call the peer by; None means the one of its address.
         address: The peer, for a command that has one.
     """
 
@@ -72,13 +79,33 @@ class Common:
     address: Address | None = field(default=None)
 
     def peer(self, text: str) -> Address:
-        """The peer that an argument names, with what the options say of it.
+        """The peer that an argument names, with what the options say about it.
 
         Raises:
-            CommandError: It names none.
+            CommandError: The argument does not name a peer.
         """
         known = find_peer(text, self.config.peers, self.config.sources)
         return overridden(known, called=self.called, tls=self.tls)
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[Any], int]:
+    """The type of an option that is a whole number within limits.
+
+    Args:
+        least: The smallest number that is allowed.
+        most: The largest one; None means that there is no limit.
+    """
+
+    def parse(text: Any) -> int:  # the text of an argument, or the default
+        digits = str(text)
+        if digits.isascii() and digits.isdecimal():
+            number = int(digits)
+            if number >= least and (most is None or number <= most):
+                return number
+        limit = "or more" if most is None else f"to {most}"
+        raise click.BadParameter(f"{digits!r} is not a whole number of {least} {limit}")
+
+    return parse
 
 
 def parse_seconds(text: str) -> float:
@@ -88,7 +115,7 @@ def parse_seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= _LONGEST:
-        raise click.BadParameter(f"{text!r} is no number of seconds above 0")
+        raise click.BadParameter(f"{text!r} is not a number of seconds above 0 and up to a week")
     return seconds
 
 
@@ -98,7 +125,7 @@ def _pdu_size(text: str) -> int:
     except ValueError:
         size = -1
     if size != 0 and not _SMALLEST_PDU <= size <= _LARGEST_PDU:
-        raise click.BadParameter(f"{text!r} is not 0 (no limit), nor {_SMALLEST_PDU} or more")
+        raise click.BadParameter(f"{text!r} is neither 0 (no limit) nor {_SMALLEST_PDU} or more")
     return size
 
 
@@ -114,9 +141,17 @@ _NAMES = {
 _TLS_NAMES = ("certificate", "key", "trust", "server_name", "fingerprint")
 
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("-aet", "--calling", metavar="TITLE", help="Call ourselves so."),
     click.option(
-        "-aec", "--called", metavar="TITLE", help="Call the peer so, whatever its address says."
+        "-aet",
+        "--calling",
+        metavar="TITLE",
+        help=f"Our own AE title (default: the configured one, or {Common.DEFAULT_TITLE}).",
+    ),
+    click.option(
+        "-aec",
+        "--called",
+        metavar="TITLE",
+        help="The AE title to call the peer by (default: the one of its address).",
     ),
     click.option(
         "-to",
@@ -124,21 +159,21 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         "--connect-timeout",
         type=parse_seconds,
         metavar="SECONDS",
-        help="To connect; 30.",
+        help="How long to wait for a connection (default: 30).",
     ),
     click.option(
         "-ta",
         "--associate-timeout",
         type=parse_seconds,
         metavar="SECONDS",
-        help="For the answer to an association request; 30.",
+        help="How long to wait for the answer to an association request (default: 30).",
     ),
     click.option(
         "-td",
         "--response-timeout",
         type=parse_seconds,
         metavar="SECONDS",
-        help="For each DIMSE response; 60.",
+        help="How long to wait for each DIMSE response (default: 60).",
     ),
     click.option(
         "-pdu",
@@ -146,43 +181,60 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         type=_pdu_size,
         default=1 << 20,
         metavar="OCTETS",
-        help="The longest PDU that we admit; 0 is any.",
+        help="The longest PDU that we accept; 0 means any (default: 1048576).",
     ),
     click.option(
         "--tls", "use_tls", is_flag=True, help="Speak TLS (also: dicoms:// in the address)."
     ),
-    click.option("--tls-ca", "trust", metavar="FILE", help="PEM file of whom we trust."),
-    click.option("--tls-cert", "certificate", metavar="FILE", help="PEM file of our certificate."),
-    click.option("--tls-key", "key", metavar="FILE", help="PEM file of its key."),
-    click.option("--tls-name", "server_name", metavar="NAME", help="In the peer's certificate."),
+    click.option(
+        "--tls-ca",
+        "trust",
+        metavar="FILE",
+        help="Trust the certificates in this PEM file (default: those of the system).",
+    ),
+    click.option("--tls-cert", "certificate", metavar="FILE", help="Our certificate, a PEM file."),
+    click.option(
+        "--tls-key",
+        "key",
+        metavar="FILE",
+        help="The private key of our certificate, a PEM file (default: in --tls-cert).",
+    ),
+    click.option(
+        "--tls-name",
+        "server_name",
+        metavar="NAME",
+        help="The name in the peer's certificate (default: the host that is called).",
+    ),
     click.option(
         "--tls-fingerprint",
         "fingerprint",
         metavar="SHA256",
-        help="Trust the peer's certificate by its digest.",
+        help="Trust the peer's certificate by its SHA-256 digest alone.",
     ),
-    click.option("--json", "is_json", is_flag=True, help="Results as JSON."),
-    click.option("--no-color", is_flag=True, help="No colors; so does NO_COLOR."),
-    click.option("-q", "--quiet", is_flag=True, help="No notes, no progress."),
-    click.option("-v", "--verbose", count=True, help="Say more; -vv for the whole log."),
+    click.option("--json", "is_json", is_flag=True, help="Write the results as JSON."),
+    click.option("--no-color", is_flag=True, help="Use no colors; so does NO_COLOR=1."),
+    click.option("-q", "--quiet", is_flag=True, help="Write no notes and no progress."),
+    click.option(
+        "-v", "--verbose", count=True, help="Write more; -vv writes the whole log of the library."
+    ),
     click.option(
         "--config",
         "config_file",
         metavar="FILE",
-        help="Instead of ~/.config/netdicom/config.toml and ./netdicom.toml.",
+        help="Read this file instead of ~/.config/netdicom/config.toml and ./netdicom.toml.",
     ),
 ]
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help, kept line by line."""
+    """The end of a command's help; click keeps it line by line."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def common_options(command: _F) -> _F:
     """Add the common options; the command gets a :class:`Common` as its first argument.
 
-    What it raises is said in three lines, and is the exit code.
+    A :class:`CommandError` that the command raises is written in three lines, and gives the exit code.
     """
 
     @functools.wraps(command)
@@ -213,11 +265,15 @@ def common_options(command: _F) -> _F:
             return error.problem.code
         return code
 
-    decorated: Any = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    result: _F = decorated
-    return result
+    decorated: _F = _decorated(wrapper, _OPTIONS)
+    return decorated
+
+
+def _decorated(command: Any, options: list[Callable[[Any], Any]]) -> Any:
+    """The command with some options, in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _complete_peer(
@@ -232,134 +288,172 @@ def _complete_peer(
 
 def peer_argument(command: _F) -> _F:
     """One peer, which becomes :attr:`Common.address`."""
-    decorated: Any = click.argument("peer", metavar="PEER", shell_complete=_complete_peer)(command)
-    result: _F = decorated
-    return result
+    argument = click.argument("peer", metavar="PEER", shell_complete=_complete_peer)
+    decorated: _F = argument(command)
+    return decorated
 
 
 def peers_argument(command: _F) -> _F:
     """One peer or several, as they are written."""
-    decorated: Any = click.argument(
+    argument = click.argument(
         "peers", metavar="PEER...", nargs=-1, required=True, shell_complete=_complete_peer
-    )(command)
-    result: _F = decorated
-    return result
+    )
+    decorated: _F = argument(command)
+    return decorated
+
+
+class Group(click.Group):
+    """A group that suggests the nearest command for one that it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            commands = self.list_commands(ctx)
+            near = difflib.get_close_matches(args[0].lower(), commands, n=2, cutoff=0.5)
+            raise bad_input(
+                f"{ctx.command_path} has no command {args[0]!r}",
+                f"the commands are {', '.join(commands)}",
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else f"{ctx.command_path} --help shows the commands",
+            )
+        return super().resolve_command(ctx, args)
+
+
+# -- queries and retrievals -------------------------------------------------------------------------
 
 
 def key_option(command: _F) -> _F:
     """``-k``."""
-    decorated: Any = click.option(
+    option = click.option(
         "-k",
         "--key",
         "keys",
         multiple=True,
         metavar="KEY[=VALUE]",
-        help="A keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
-    )(command)
-    result: _F = decorated
-    return result
+        help="Match or return this attribute: a keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
+    )
+    decorated: _F = option(command)
+    return decorated
 
 
 def model_options(letters: str) -> Callable[[_F], _F]:
     """``-P -S -O`` (``-W``), ``--root`` and ``--level``.
 
     Args:
-        letters: Of :data:`ROOTS`, that the command knows.
+        letters: The letters of :data:`ROOTS` that the command has.
     """
-
-    def add(command: _F) -> _F:
-        decorated: Any = click.option(
-            "--level",
-            type=click.Choice(LEVELS, case_sensitive=False),
-            metavar="LEVEL",
-            help="PATIENT, STUDY, SERIES or IMAGE; by default that of the deepest unique key.",
-        )(command)
-        for letter in reversed(letters):
-            decorated = click.option(
-                f"-{letter}",
-                "root",
-                flag_value=letter,
-                help=f"{ROOTS[letter].capitalize()} model{', the default' * (letter == 'S')}.",
-            )(decorated)
-        decorated = click.option(
+    options = [
+        click.option(
             "--root",
             "root",
             type=click.Choice(list(letters), case_sensitive=False),
             metavar="|".join(letters),
             default="S",
-            help="The same, by its letter.",
-        )(decorated)
-        result: _F = decorated
-        return result
+            help="Use the information model with this letter (default: S).",
+        ),
+        *(
+            click.option(
+                f"-{letter}",
+                "root",
+                flag_value=letter,
+                help=f"Use the {ROOTS[letter]} model{' (default)' * (letter == 'S')}.",
+            )
+            for letter in letters
+        ),
+        click.option(
+            "--level",
+            type=click.Choice(LEVELS, case_sensitive=False),
+            metavar="LEVEL",
+            help="Ask at this level: PATIENT, STUDY, SERIES or IMAGE (default: that of the deepest "
+            "unique key).",
+        ),
+    ]
+
+    def add(command: _F) -> _F:
+        decorated: _F = _decorated(command, options)
+        return decorated
 
     return add
 
 
-def answer_options(command: Any) -> Any:
-    """How answers are shown, and how many."""
-    for option in reversed(
-        (
-            click.option(
-                "-r",
-                "--return",
-                "returned",
-                multiple=True,
-                metavar="KEY",
-                help="A column of the answer, as -k KEY without a value; repeatable.",
-            ),
-            click.option(
-                "--limit", type=click.IntRange(1), help="Cancel after so many answers (C-CANCEL)."
-            ),
-            click.option("--csv", "is_csv", is_flag=True, help="Results as CSV."),
-            click.option(
-                "--no-header", is_flag=True, help="No line with the names of the columns."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def answer_options(command: _F) -> _F:
+    """``-r``, ``--limit``, ``--csv`` and ``--no-header``: how many answers are shown, and how."""
+    options = [
+        click.option(
+            "-r",
+            "--return",
+            "returned",
+            multiple=True,
+            metavar="KEY",
+            help="Return this attribute as a column, as -k KEY without a value does; repeatable.",
+        ),
+        click.option(
+            "--limit",
+            type=whole_number(1),
+            metavar="N",
+            help="Stop after N answers, with C-CANCEL (default: no limit).",
+        ),
+        click.option("--csv", "is_csv", is_flag=True, help="Write the results as CSV."),
+        click.option(
+            "--no-header", is_flag=True, help="Leave out the line with the names of the columns."
+        ),
+    ]
+    decorated: _F = _decorated(command, options)
+    return decorated
 
 
-def output_options(command: Any) -> Any:
-    """Where instances go."""
-    for option in reversed(
-        (
-            click.option(
-                "-o",
-                "-od",
-                "--output",
-                "directory",
-                default=".",
-                metavar="DIR",
-                help="Where to write; made when absent. The current directory.",
-            ),
-            click.option(
-                "--layout",
-                type=click.Choice(LAYOUTS),
-                default=LAYOUTS[0],
-                help="STUDY/SERIES/INSTANCE.dcm, or INSTANCE.dcm; study.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def output_options(command: _F) -> _F:
+    """``-o`` and ``--layout``: where instances are written."""
+    options = [
+        click.option(
+            "-o",
+            "-od",
+            "--output",
+            "directory",
+            default=".",
+            metavar="DIR",
+            help="Write to this directory; it is made when absent (default: the current one).",
+        ),
+        click.option(
+            "--layout",
+            type=click.Choice(LAYOUTS),
+            default=LAYOUTS[0],
+            help="Name the files STUDY/SERIES/INSTANCE.dcm (study, the default) or INSTANCE.dcm (flat).",
+        ),
+    ]
+    decorated: _F = _decorated(command, options)
+    return decorated
+
+
+# -- the commands for a node ------------------------------------------------------------------------
 
 
 def archive_options(command: _F) -> _F:
     """``--storage`` and ``--database``, as ``twistd dicom`` has them."""
-    for option in (
-        click.option(
-            "--database",
-            metavar="URL",
-            help="Of the index; SQLite, index.db in the storage directory.",
-        ),
+    options = [
         click.option(
             "-s",
             "--storage",
             type=click.Path(file_okay=False, path_type=Path),
             default="netdicom-archive",
-            help="The node's directory; ./netdicom-archive.",
+            metavar="DIR",
+            help="The storage directory of the node (default: ./netdicom-archive).",
         ),
-    ):
-        command = option(command)
-    return command
+        click.option(
+            "--database",
+            metavar="URL",
+            help="The SQLAlchemy URL of the node's index (default: SQLite, index.db in the storage "
+            "directory).",
+        ),
+    ]
+    decorated: _F = _decorated(command, options)
+    return decorated
+
+
+def json_option(command: _F) -> _F:
+    """``--json``, for a command without the common options."""
+    option = click.option("--json", "is_json", is_flag=True, help="Write the results as JSON.")
+    decorated: _F = option(command)
+    return decorated

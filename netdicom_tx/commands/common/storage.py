@@ -1,7 +1,8 @@
-"""What the commands for who runs a node share: its archive, without the node or beside it."""
+"""What the commands for a node share: the node's storage directory and its index."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +16,39 @@ from ...archive import (
 )
 from .failures import CommandError, ExitCode, Problem, bad_input
 
-__all__ = ["opened_index", "opened_store"]
+__all__ = ["misplaced", "opened_index", "opened_store"]
+
+# Entries of a directory that are named when it is not what was expected.
+_NAMED = 3
 
 
 def _must_be_storage(storage: Path) -> FileStore:
     store = FileStore(storage)
     if not store.instances.is_dir():
         raise bad_input(
-            f"{storage} is no storage directory of a node",
-            f"there is no {store.instances}",
-            "name the one that twistd dicom was given by --storage",
+            f"{storage} is not the storage directory of a node",
+            f"there is no {store.instances}; {_content(storage)}",
+            "name the directory that twistd dicom was given by --storage; files in another layout are "
+            "imported by sending them to a node: netdicom store",
         )
     return store
 
 
+def _content(directory: Path) -> str:
+    """What a directory holds, in a few words."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    if not names:
+        return f"{directory} is empty"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{directory} holds {', '.join(names[:_NAMED])}{more}"
+
+
 @contextmanager
 def opened_store(storage: Path) -> Iterator[FileStore]:
-    """The storage directory, locked; refused while a node runs on it."""
+    """The storage directory, locked; it is refused while a node runs on it."""
     store = _must_be_storage(storage)
     try:
         store.open()
@@ -47,7 +64,10 @@ def opened_store(storage: Path) -> Iterator[FileStore]:
 
 @contextmanager
 def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
-    """The index of a storage directory, whose database has the other tables too; a node may be running on it."""
+    """The index of a storage directory, in whose database the other tables are too.
+
+    A node may be running on it.
+    """
     root = _must_be_storage(storage).root
     index = Index(database or f"sqlite:///{root / 'index.db'}", root=root)
     try:
@@ -62,8 +82,23 @@ def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
                 ExitCode.CONFIGURATION,
                 f"the database {index.url} cannot be used",
                 str(error),
-                "is another program holding it? try again",
+                "does another program hold it? try again",
             )
         ) from error
     finally:
         index.close()
+
+
+def misplaced(store: FileStore) -> Iterator[Path]:
+    """Files below the instances of a node that are not where a node keeps any: another program put them there."""
+    with os.scandir(store.instances) as entries:
+        top = sorted(entries, key=lambda entry: entry.name)
+    for entry in top:
+        if not entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+            continue
+        with os.scandir(entry.path) as entries:
+            folders = sorted(each.path for each in entries if each.is_dir(follow_symlinks=False))
+        for folder in folders:
+            for parent, _, names in os.walk(folder):
+                yield from (Path(parent, name) for name in sorted(names))
