@@ -1,6 +1,6 @@
-"""The ``netdicom`` command: a DICOM user's tools, and those of who runs a node.
+"""The ``netdicom`` command: tools for a DICOM user, and for whoever runs a node.
 
-Each command is a module of its own, imported when it is called: the list of commands is said without
+Each command is a module of its own, imported when it is called: the list of commands is shown without
 loading the library.
 """
 
@@ -16,29 +16,29 @@ from typing import Any
 import click
 
 from .common.failures import CommandError, ExitCode, Problem
-from .common.options import examples
+from .common.options import Group, examples
 from .common.output import Output
 
 __all__ = ["cli", "main"]
 
-#: By name, what a command does in one line; its module has the same name.
+#: What each command does, in one line; its module has the same name.
 COMMANDS = {
-    "echo": "Ask whether a peer is there (C-ECHO).",
+    "echo": "Ask whether peers are there (C-ECHO).",
     "store": "Send files and directories (C-STORE).",
     "commit": "Ask a peer to keep instances for good (storage commitment).",
     "find": "Query a peer (C-FIND).",
     "get": "Retrieve on the same association (C-GET).",
-    "move": "Have a peer send somewhere, or here (C-MOVE).",
+    "move": "Have a peer send to another AE, or here (C-MOVE).",
     "receive": "Take what others send, into a directory.",
     "worklist": "Query a modality worklist (C-FIND).",
     "reindex": "Make the index of a node's archive agree with its files.",
-    "verify": "Look whether every file of a node's archive is what was stored.",
-    "queue": "See what a node owes to peers; try it again, or forget it.",
+    "verify": "Check that every file of a node's archive is what was stored.",
+    "queue": "Show what a node owes to peers; try it again, or drop it.",
     "schedule": "Fill the worklist of a node from CSV and JSON.",
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Loads a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,16 +81,16 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, asked: bool) 
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Say the version.",
+    help="Show the version and exit.",
 )
 def cli() -> None:
     """DICOM from the command line.
 
-    A PEER is AET@host:port, host:port, dicoms://AET@host:port, or a name of the configuration file.
+    A PEER is AET@host:port, host:port, dicoms://AET@host:port, or a name from the configuration file.
 
-    Exit codes: 0 all well; 1 some failed; 2 usage; 3 not connected; 4 rejected; 5 no presentation
-    context; 6 aborted or protocol error; 7 timeout; 8 failure status; 9 TLS; 78 configuration;
-    130 interrupted.
+    Exit codes: 0 success; 1 some failed; 2 usage; 3 not connected; 4 rejected; 5 no presentation
+    context; 6 aborted or protocol error; 7 timeout; 8 failure status; 9 TLS; 10 nothing to send or to
+    retrieve; 11 local disk; 78 configuration; 130 interrupted.
     """
 
 
@@ -98,15 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``netdicom`` and exit.
 
     Args:
-        arguments: None means those of the process.
+        arguments: The arguments; None means those of the process.
     """
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run ``netdicom``; the exit code."""
+    """Run ``netdicom``; returns the exit code."""
     if not sys.warnoptions:
-        # pydicom's remarks about values of a peer are nothing that its user can change.
+        # pydicom warns about values of a peer, which the user cannot change.
         warnings.simplefilter("ignore")
     asked = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -130,12 +130,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: click.ClickException) -> Problem:
-    """Click's word on the arguments, in our form."""
+    """What click says about the arguments, in our form."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "netdicom"
     usage = context.get_usage().replace("Usage: ", "usage: ") if context is not None else ""
     message = error.format_message().rstrip(".")
     hint = f"{path} --help shows an example"
-    if re.search(r"unexpected extra argument \(\d+\)", message):
+    extra = re.search(r"unexpected extra argument \((.*)\)", message)
+    if extra is not None and path.endswith(" receive"):
+        hint = f"to listen at a port: --listen {extra[1]}"
+    elif extra is not None and extra[1].isdecimal():
         hint = "a peer is one word: AET@host:port"
     return Problem(ExitCode.USAGE, message[:1].lower() + message[1:], usage, hint)

@@ -1,4 +1,4 @@
-"""``netdicom echo``: is the peer there, and does it speak DICOM (PS3.4 Annex A)?"""
+"""``netdicom echo``: ask whether peers are there and speak DICOM (PS3.4 Annex A)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..uids import VERIFICATION_SOP_CLASS
 from ..userdataitems import ImplementationClassUID, ImplementationVersionName
 from .common.addresses import Address
 from .common.failures import CommandError, ExitCode, Problem, StatusFailure
-from .common.options import Common, common_options, examples, peers_argument
+from .common.options import Common, common_options, examples, peers_argument, whole_number
 from .common.session import Session, run
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class _Answers:
     """What a peer answered.
 
     Attributes:
-        milliseconds: Of each C-ECHO, to its response.
+        milliseconds: The time from each C-ECHO to its response.
+        max_pdu: The longest PDU that the peer accepts; 0 means any.
     """
 
     address: Address
@@ -63,6 +64,17 @@ class _Answers:
         ]
 
 
+def _interval(text: str) -> float:
+    """The value of ``--interval``: a number of seconds, 0 or more."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f"{text!r} is not a number of seconds of 0 or more")
+    return seconds
+
+
 @click.command(
     no_args_is_help=True,
     epilog=examples(
@@ -72,13 +84,24 @@ class _Answers:
     ),
 )
 @peers_argument
-@click.option("-n", "--count", type=click.IntRange(1), default=1, help="C-ECHOs to each peer; 1.")
 @click.option(
-    "--interval", type=click.FloatRange(0), default=1.0, metavar="SECONDS", help="Between two; 1."
+    "-n",
+    "--count",
+    type=whole_number(1),
+    default=1,
+    metavar="N",
+    help="Send N C-ECHOs to each peer (default: 1).",
+)
+@click.option(
+    "--interval",
+    type=_interval,
+    default=1.0,
+    metavar="SECONDS",
+    help="Wait so long between two C-ECHOs (default: 1).",
 )
 @common_options
 def command(common: Common, peers: tuple[str, ...], count: int, interval: float) -> int:
-    """Ask whether peers are there (C-ECHO)."""
+    """Ask whether peers are there and speak DICOM (C-ECHO)."""
     addresses = [common.peer(each) for each in peers]
     if len(addresses) == 1:
         common.address = addresses[0]
@@ -97,12 +120,12 @@ async def _echo_all(session: Session, addresses: list[Address], count: int, inte
             defer.Deferred.fromCoroutine(_echo(session, address, count, interval))
             for address in addresses
         ],
-        consumeErrors=True,  # the first is enough
+        consumeErrors=True,  # the first one is reported
     )
     output = session.output
     problems = [each.problem for each in outcomes if each.problem is not None]
     if output.is_json:
-        # One document; of one peer the object itself.
+        # One document: a list, or for one peer the object itself.
         documents = [each.as_json() for each in outcomes]
         output.json(documents[0] if len(documents) == 1 else documents)
     elif len(problems) < len(outcomes) or len(outcomes) > 1:
@@ -152,5 +175,5 @@ def _describe(asce: Association, answers: _Answers) -> None:
     name = answer.user_item(ImplementationVersionName)
     uid = answer.user_item(ImplementationClassUID)
     answers.implementation_class = printable(uid.uid) if uid else ""
-    # The name is what people know; the obligatory UID stands in for one that is missing.
+    # People know the name; the UID, which is mandatory, stands in for a name that is missing.
     answers.implementation = printable(name.name) if name else answers.implementation_class

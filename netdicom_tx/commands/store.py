@@ -14,7 +14,7 @@ from ..exceptions import ClassNotSupportedError
 from ..negotiation import NO_WINDOW, Window
 from ..uids import name
 from .common.failures import ExitCode, Problem, StatusFailure
-from .common.options import Common, common_options, examples, peer_argument
+from .common.options import Common, common_options, examples, peer_argument, whole_number
 from .common.output import Output, Progress, counted
 from .common.report import Report
 from .common.session import Session, run
@@ -40,14 +40,14 @@ _NAMED = 1000
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 64),
+    type=whole_number(1, 64),
     default=1,
     metavar="N",
     help="Open N associations at the same time (default: 1).",
 )
 @click.option(
     "--window",
-    type=click.IntRange(1, 64),
+    type=whole_number(1, 64),
     default=1,
     metavar="N",
     help="Send up to N instances on each association before waiting for an answer, if the peer "
@@ -72,9 +72,9 @@ def command(
 ) -> int:
     """Send files, and all DICOM files below directories (C-STORE).
 
-    Files in a directory that are not DICOM are skipped and counted. A file is sent as it is; it is
-    re-encoded only when the peer refuses its transfer syntax, is offered another one that is also
-    uncompressed, and accepts that.
+    Files in a directory that are not DICOM are skipped and counted. A file is sent as it is. When the peer
+    refuses an uncompressed transfer syntax, the data set is re-encoded to another one that the peer accepts;
+    compressed images are never touched.
 
     Exits with 10 when there was nothing to send.
     """

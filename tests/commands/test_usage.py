@@ -90,6 +90,13 @@ def test_the_command_exits_with_the_code() -> None:
 
 BAD = {
     "no such command": ["ecko"],
+    "no number of jobs": ["store", NOBODY, CT, "--jobs", "many"],
+    "too many jobs": ["store", NOBODY, CT, "--jobs", "65"],
+    "no count": ["echo", NOBODY, "-n", "0"],
+    "no limit": ["find", NOBODY, "--limit", "1.5"],
+    "no interval": ["echo", NOBODY, "--interval", "-1"],
+    "a date of another form": ["find", NOBODY, "-k", "StudyDate=2026-11-01"],
+    "a reversed range": ["worklist", NOBODY, "--date", "20261130-20261101"],
     "no such option": ["echo", NOBODY, "--frobnicate"],
     "no path": ["store", NOBODY],
     "an unknown peer": ["echo", "archive"],
@@ -152,6 +159,28 @@ def test_bad_input_that_is_seen_late_is_told_as_well(name: str, netdicom: Netdic
     done = netdicom(*BAD[name])
     assert (done.returncode, done.stdout) == (2, "")
     assert [line[:7] for line in done.stderr.splitlines()] == ["error: ", "       ", "hint:  "]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["stoer"], "did you mean store?"),
+        (["ehco", NOBODY], "did you mean echo?"),
+        (["work-list"], "did you mean worklist?"),
+        (["queue", "lst"], "did you mean list?"),
+        (["schedule", "ad"], "did you mean add?"),
+        (["xyzzy"], "netdicom --help shows the commands"),
+        (["store", NOBODY, CT, "--jobs", "many"], "'many' is not a whole number of 1 to 64"),
+        (["echo", NOBODY, "-n", "0"], "'0' is not a whole number of 1 or more"),
+        (["find", "archive"], "no peer is called 'archive'"),
+        (["receive", "11112"], "--listen 11112"),
+    ],
+)
+def test_a_mistake_is_told_with_what_was_meant(
+    arguments: list[str], says: str, capsys: Captured
+) -> None:
+    assert run(arguments) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["no such option", "an unknown peer", "no keyword"])

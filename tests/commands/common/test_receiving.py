@@ -80,7 +80,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
     monkeypatch.setattr("netdicom_tx.commands.common.receiving.deferToThreadPool", at_once)
     made = Watched(tmp_path / "inbox")
-    monkeypatch.setattr(made.pair.clock, "getThreadPool", lambda: None, raising=False)
+    monkeypatch.setattr(made.ae.reactor, "getThreadPool", lambda: None, raising=False)
     return made
 
 
