@@ -27,7 +27,8 @@ PORTS = ("11112", "11113")
 
 def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
     """Each command of a console block, with the lines that are expected of it."""
-    command, expected = "", []
+    command = ""
+    expected: list[str] = []
     for line in text.splitlines():
         if line.startswith("$ "):
             if command:
