@@ -1,8 +1,9 @@
-"""Application entities: who we are, whom we call, and what we serve.
+"""Application entities, which request associations and accept them.
 
-:class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It
-knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. What it is asked
-is in :mod:`netdicom_tx.hooks`, whom it calls in :mod:`netdicom_tx.remoteae`.
+:class:`AE` holds the configuration, two dispatchers (one for each role) and the live associations. It
+knows no service: a program registers services with :meth:`AE.add_scp` and :meth:`AE.add_scu`. The hooks that a
+program overrides are in :mod:`netdicom_tx.hooks`, and the peers that it calls are described by
+:mod:`netdicom_tx.remoteae`.
 """
 
 from __future__ import annotations
@@ -69,18 +70,19 @@ class AE(Hooks):
     """An application entity.
 
     Args:
-        ae_title: 1 to 16 characters; spaces around it are dropped.
-        supported_ts: Transfer syntaxes of the services that name none, in the order of preference.
-        max_pdu_length: Octets that we admit in a P-DATA-TF; 0 means no limit.
-        reactor: None means the default one, when it is needed.
-        timeouts: Of all associations of this AE.
-        max_associations: That peers may have open with us at once; None means any number. More are
-            rejected, transient, local limit exceeded.
-        window: Operations outstanding at once that we propose, or grant (PS3.7 D.3.3.3).
-        called_ae_titles: Under which we serve; None means under any, which is what peers expect
-            that call everybody ``ANY-SCP``.
-        calling_ae_titles: Whom we serve; None means anybody.
-        move_associations: To the destination of a C-MOVE that we perform, at once.
+        ae_title: The AE title, 1 to 16 characters; spaces around it are dropped.
+        supported_ts: The transfer syntaxes of services that name none, in the order of preference.
+        max_pdu_length: The largest P-DATA-TF that we accept, in octets; 0 means no limit.
+        reactor: The reactor; None means the default one, which is imported when it is needed.
+        timeouts: How long each wait on an association of this AE may take.
+        max_associations: How many associations peers may have open with us at the same time; None means any
+            number. Further requests are rejected (transient, local limit exceeded).
+        window: How many operations at the same time we propose, or grant (PS3.7 D.3.3.3).
+        called_ae_titles: The AE titles under which we serve; None means any title, which peers expect
+            that call every archive ``ANY-SCP``.
+        calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
+        move_associations: How many associations a C-MOVE that we perform opens to its destination at the same
+            time.
     """
 
     #: The class of the associations of this AE, of either side.
@@ -135,7 +137,7 @@ class AE(Hooks):
         return frozenset(self._live)
 
     def about(self) -> str:
-        """What a service adds to the line that it logs when a port opens; override it."""
+        """The text that is added to the log line of an opened port; empty by default, for subclasses."""
         return ""
 
     # -- services --------------------------------------------------------------------------------
@@ -149,13 +151,16 @@ class AE(Hooks):
         """Serve SOP classes.
 
         Args:
-            service: ``(asce, ctx, msg)``; what it may return is told in
-                :mod:`netdicom_tx.operations`.
-            sop_classes: None means the service's own.
-            transfer_syntaxes: None means the AE's.
+            service: A callable ``(asce, ctx, msg)``; :mod:`netdicom_tx.operations` says what it may return.
+            sop_classes: The SOP classes; None means the service's own.
+            transfer_syntaxes: The transfer syntaxes; None means those of the AE.
 
         Returns:
-            This AE, so that calls chain.
+            This AE, so that calls can be chained.
+
+        Raises:
+            TypeError: An argument is not of the kind that is expected.
+            ValueError: The service names no SOP classes, or one of them has a service already.
         """
         self.supported_scp.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
         return self
@@ -166,10 +171,10 @@ class AE(Hooks):
         sop_classes: Iterable[str] | None = None,
         transfer_syntaxes: Sequence[str] | None = None,
     ) -> _AE:
-        """Use SOP classes of others; the arguments are those of :meth:`add_scp`.
+        """Use SOP classes that peers serve; the arguments are those of :meth:`add_scp`.
 
-        The SOP classes are proposed by :meth:`request_association`; ``service`` is what
-        :meth:`Association.get_scu` gives, ``(asce, ctx, *args, **kwargs)``.
+        :meth:`request_association` proposes the SOP classes. :meth:`Association.get_scu` gives the service, a
+        callable ``(asce, ctx, *args, **kwargs)``, bound to the association and its context.
         """
         self.supported_scu.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
         return self
@@ -202,9 +207,9 @@ class AE(Hooks):
 
         Returns:
             Fires with the established association. Fails with AssociationRejectedError,
-            AssociationAbortedError, ConnectionLostError, DCMTimeoutError, or LocalProtocolError
-            when the contexts cannot be planned. Cancelling it gives up the connection attempt, or
-            aborts, and it fails with CancelledError.
+            AssociationAbortedError, ConnectionLostError or DCMTimeoutError, and with LocalProtocolError
+            when the contexts cannot be planned. Cancelling it gives up the connection attempt or aborts the
+            association, and the Deferred fails with CancelledError.
         """
         try:
             planned = self._plan(contexts, for_files)
@@ -247,7 +252,7 @@ class AE(Hooks):
             if isinstance(error, DCMTimeoutError | defer.CancelledError):
                 raise
             if isinstance(error, ConnectingCancelledError):
-                # Twisted's own word for it, which is not a CancelledError.
+                # Twisted's own error for a cancelled attempt is not a CancelledError.
                 raise defer.CancelledError from error
             raise ConnectionLostError(
                 f"no connection to {remote_ae.ae_title} at {_where(remote_ae)}: "
@@ -292,7 +297,7 @@ class AE(Hooks):
         return planned
 
     def _suboperations(self, planned: Iterable[PresentationContextRQ]) -> frozenset[str]:
-        """What the SCPs of the planned contexts may ask of us, on the same association."""
+        """The abstract syntaxes in which the SCPs of the planned contexts may send us sub-operations."""
         found = (self.supported_scu.find(context.abstract_syntax) for context in planned)
         return frozenset().union(*(each.suboperations for each in found if each is not None))
 
@@ -336,7 +341,7 @@ class AE(Hooks):
         """A Twisted factory whose connections are associations with this AE.
 
         Args:
-            associations: Where they are noted besides, so that they can be ended apart from others.
+            associations: A set that notes these associations, so that they can be ended apart from others.
         """
 
         def accept() -> Association:
@@ -361,17 +366,18 @@ class AE(Hooks):
         *,
         associations: Associations | None = None,
     ) -> defer.Deferred[IListeningPort]:
-        """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+        """Serve at an endpoint.
 
-        It ends what :meth:`drain` began.
+        New associations are accepted again after :meth:`drain`.
 
         Args:
-            tls: Serve TLS over it, in this way.
+            endpoint: A Twisted server endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+            tls: How TLS is served over the endpoint; None serves without TLS.
             associations: As for :meth:`acceptor_factory`.
 
         Returns:
-            Fires with the listening port; its ``stopListening`` ends it, live associations go on.
-            Fails with CannotListenError. Cancelling it gives the attempt up.
+            Fires with the listening port. Its ``stopListening`` closes the port; live associations continue.
+            Fails with CannotListenError. Cancelling it gives up the attempt.
         """
         self._live.is_draining = False
         plain = self._server_endpoint(endpoint)
@@ -388,18 +394,19 @@ class AE(Hooks):
         """A Twisted service that listens at the endpoints while it runs.
 
         Args:
-            grace: Seconds that running operations have when the service stops.
+            endpoints: Twisted server endpoints, or their strings.
+            grace: How many seconds running operations have to end when the service stops.
         """
         return AEService(self, [self._server_endpoint(each) for each in endpoints], grace)
 
     def drain(self, grace: float) -> defer.Deferred[None]:
-        """Take no new association, let operations end, then end all associations, of both roles.
+        """Accept no new association, let operations end, then end all associations of both roles.
 
-        Idle associations are ended at once, those with a running operation when it is done, all
-        others when ``grace`` seconds are over. A service that stops does so with its own associations alone.
+        Idle associations end at once, those with a running operation when it is done, and all
+        others after ``grace`` seconds. A service that stops ends only its own associations in this way.
 
         Returns:
-            Fires when no association is left. Cancelling it aborts them all.
+            Fires when no association is left. Cancelling it aborts all associations.
         """
         return self._live.drain(grace)
 
@@ -423,7 +430,7 @@ class AE(Hooks):
         self._tell(self.on_association_ended, asce, asce.summary)
 
     def _tell(self, hook: Callable[..., Any], *arguments: object) -> None:
-        """Call a hook that has no say: what it raises is logged and changes nothing."""
+        """Call a hook that only watches: what it raises is logged and changes nothing."""
         defer.maybeDeferred(hook, *arguments).addErrback(
             lambda failure: self._log.failure(
                 "{hook} failed", failure, hook=getattr(hook, "__name__", hook)
@@ -431,10 +438,10 @@ class AE(Hooks):
         )
 
     def offer(self, abstract_syntax: str) -> Offer | None:
-        """What this AE has for a presentation context that a peer proposes; None when nothing."""
+        """What this AE offers for a presentation context that a peer proposes; None when it has no service."""
         as_scp = self.supported_scp.find(abstract_syntax)
         as_scu = self.supported_scu.find(abstract_syntax)
-        # An SCP of C-GET stores at its requestor (PS3.4 C.4.3), in whatever transfer syntax there is.
+        # An SCP of C-GET stores at its requestor (PS3.4 C.4.3), in the transfer syntax of each instance.
         brings = abstract_syntax in self.supported_scp.suboperations
         if as_scp is None and as_scu is None and not brings:
             return None
@@ -448,9 +455,10 @@ class AE(Hooks):
     def answer_extended(
         self, asce: Association, proposal: SOPClassExtendedNegotiation
     ) -> bytes | None:
-        """What is answered to SOP class extended negotiation (PS3.7 D.3.3.5); None leaves it unanswered.
+        """Answer SOP class extended negotiation (PS3.7 D.3.3.5) by the ``on_extended`` of the SOP class's service.
 
-        The service of the SOP class is asked, where it has a handler ``on_extended``.
+        Returns:
+            The application information of the answer; None leaves the item unanswered.
         """
         registration = self.supported_scp.find(proposal.sop_class_uid)
         handler = (
@@ -460,13 +468,13 @@ class AE(Hooks):
         return answer
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
-        """Why this request is rejected before anybody is asked, or None."""
+        """Why this request is rejected before the hook is asked, or None."""
         listener = self._listeners.get(asce)
         if self._live.is_draining or (listener is not None and listener.is_draining):
             return AAssociateRJ(2, 3, 1)
         limit = self.max_associations
         if limit is not None:
-            # One that is still being decided on has its place, one that is over has none.
+            # An association that is being decided on counts; one that is over does not.
             taken = sum(
                 each.request_pdu is not None and each.error is None
                 for each in self._live
@@ -498,7 +506,7 @@ def _is_registered(uid: str) -> bool:
 
 
 def _connect_timed_out(result: object, seconds: float) -> object:
-    """What a connection attempt becomes that was cancelled because its time was up."""
+    """The outcome of a connection attempt that was cancelled because its time was up."""
     return Failure(DCMTimeoutError("connect", seconds)) if isinstance(result, Failure) else result
 
 

@@ -1,4 +1,4 @@
-"""Whom we call: an application entity as a value."""
+"""A peer as a value: its AE title, its address, and how it is to be called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .userdataitems import UserIdentity
 
 __all__ = ["ANY_SCP", "RemoteAE"]
 
-#: The called AE title of an address that names none.
+#: The called AE title where an address does not name one.
 ANY_SCP = "ANY-SCP"
 _FORMS = "'AETITLE@host:port', 'host:port' or an endpoint string such as 'tcp:host:port'"
 _HOST_AND_PORT = re.compile(
@@ -43,11 +43,11 @@ class RemoteAE:
     """An application entity to call.
 
     Args:
-        ae_title: Under which we call it.
+        ae_title: The AE title that the peer is called by.
         endpoint: ``"pacs.example:104"``, a Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
-        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
+        identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it requests a positive
             response and none comes, the association is aborted.
-        tls: Speak TLS over the endpoint, in this way.
+        tls: How TLS is spoken over the endpoint; None speaks without TLS.
     """
 
     ae_title: str
@@ -63,9 +63,9 @@ class RemoteAE:
         """The application entity at an address.
 
         Args:
-            peer: ``"ARCHIVE@pacs.example:104"``; without ``ARCHIVE@`` it is called ``ANY-SCP``, as DCMTK's tools
-                do. An IPv6 address stands in brackets. Instead of host and port there may be a Twisted client
-                endpoint string; instead of a string, an endpoint or a :class:`RemoteAE`.
+            peer: The address: ``"ARCHIVE@pacs.example:104"``. Without ``ARCHIVE@`` the peer is called
+                ``ANY-SCP``, as DCMTK's tools do. An IPv6 address is written in brackets. A Twisted client endpoint
+                string may replace host and port; an endpoint or a :class:`RemoteAE` may replace the string.
 
         Raises:
             LocalProtocolError: The address is not one of these forms.
@@ -87,7 +87,7 @@ class RemoteAE:
         """The endpoint to connect with.
 
         Raises:
-            LocalProtocolError: The endpoint string is none.
+            LocalProtocolError: The string is not that of a client endpoint.
         """
         endpoint: IStreamClientEndpoint
         if isinstance(self.endpoint, str):
@@ -99,14 +99,15 @@ class RemoteAE:
                     endpoint = clientFromString(reactor, self.endpoint)
             except (ValueError, TypeError) as error:  # TypeError: an argument is missing
                 raise LocalProtocolError(
-                    f"{self.endpoint!r} is no client endpoint such as 'tcp:pacs.example:104': {error}"
+                    f"{self.endpoint!r} is not a client endpoint; expected one such as "
+                    f"'tcp:pacs.example:104': {error}"
                 ) from error
         else:
             endpoint = self.endpoint
         return endpoint if self.tls is None else self.tls.wrap_client(endpoint, self._host())
 
     def _host(self) -> str:
-        """The host of an endpoint string, for the check of the certificate's name."""
+        """The host of an endpoint string, against which the name in a certificate is checked."""
         if not isinstance(self.endpoint, str):
             return ""
         place = _HOST_AND_PORT.fullmatch(self.endpoint)
