@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -25,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, uids
+from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
 from .dispatch import Dispatcher, Service
@@ -35,6 +35,7 @@ from .dulprovider import (
     DULRequestorFactory,
     Timeouts,
 )
+from .endpoints import server_endpoint
 from .exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
@@ -83,6 +84,9 @@ class AE(Hooks):
         calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
         move_associations: How many associations a C-MOVE that we perform opens to its destination at the same
             time.
+
+    Raises:
+        TypeError, ValueError, LocalProtocolError: An argument is wrong.
     """
 
     #: The class of the associations of this AE, of either side.
@@ -104,6 +108,14 @@ class AE(Hooks):
         move_associations: int = 1,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
+        check_number("max_pdu_length", max_pdu_length, 0, unit="octets")
+        check_type(
+            "timeouts", timeouts or Timeouts(), Timeouts, "Timeouts, such as Timeouts(response=30)"
+        )
+        if max_associations is not None:
+            check_number("max_associations", max_associations, 0)
+        check_type("window", window, Window, "a Window, such as Window(8, 8)")
+        check_number("move_associations", move_associations, 1)
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
@@ -207,17 +219,30 @@ class AE(Hooks):
 
         Returns:
             Fires with the established association. Fails with AssociationRejectedError,
-            AssociationAbortedError, ConnectionLostError or DCMTimeoutError, and with LocalProtocolError
-            when the contexts cannot be planned. Cancelling it gives up the connection attempt or aborts the
+            AssociationAbortedError, ConnectionLostError or DCMTimeoutError. Fails with OSError or DataSetError
+            when a file of ``for_files`` cannot be read, and with LocalProtocolError when the files need more
+            contexts than an association can hold. Cancelling it gives up the connection attempt or aborts the
             association, and the Deferred fails with CancelledError.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong, there is nothing to propose, or the
+                contexts are more than an association can hold.
         """
-        try:
-            planned = self._plan(contexts, for_files)
-            asked = tuple(roles) or self._roles(planned)
-            request = self._proposal(remote_ae, planned, asked, tuple(user_items))
-            endpoint = remote_ae.connector(self.reactor)
-        except (NetDICOMError, OSError) as error:
-            return defer.fail(error)
+        check_type(
+            "remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')"
+        )
+        asked = many("roles", roles, RoleSelection, "RoleSelection items")
+        more = many("user_items", user_items, UserDataItem, "user data items")
+        endpoint = remote_ae.connector(self.reactor)
+        if for_files is None:
+            planned = self._plan(contexts)
+        else:
+            paths = many("for_files", for_files, (str, os.PathLike), "paths")
+            try:
+                planned = negotiation.plan_contexts(_contexts_of(paths))
+            except (NetDICOMError, OSError) as error:
+                return defer.fail(error)
+        request = self._proposal(remote_ae, planned, asked or self._roles(planned), more)
         asce = self.association_class(
             self,
             is_requestor=True,
@@ -260,21 +285,7 @@ class AE(Hooks):
             ) from error
         return await established
 
-    def _plan(
-        self,
-        contexts: Contexts | None,
-        for_files: Iterable[str | os.PathLike[str]] | None,
-    ) -> tuple[PresentationContextRQ, ...]:
-        if for_files is not None:
-            metas = []
-            for path in for_files:
-                with open(path, "rb") as file:
-                    metas.append(read_file_meta(file))
-            return negotiation.plan_contexts(
-                negotiation.contexts_for_instances(
-                    (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
-                )
-            )
+    def _plan(self, contexts: Contexts | None) -> tuple[PresentationContextRQ, ...]:
         if contexts is not None:
             return negotiation.plan_contexts(contexts)
         planned = negotiation.plan_contexts(
@@ -378,6 +389,9 @@ class AE(Hooks):
         Returns:
             Fires with the listening port. Its ``stopListening`` closes the port; live associations continue.
             Fails with CannotListenError. Cancelling it gives up the attempt.
+
+        Raises:
+            TypeError, LocalProtocolError: The endpoint is wrong.
         """
         self._live.is_draining = False
         plain = self._server_endpoint(endpoint)
@@ -385,10 +399,14 @@ class AE(Hooks):
         return wrapped.listen(self.acceptor_factory(associations))
 
     def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if not isinstance(endpoint, str):
-            return endpoint
-        parsed: IStreamServerEndpoint = serverFromString(self.reactor, endpoint)
-        return parsed
+        if isinstance(endpoint, str):
+            return server_endpoint(self.reactor, endpoint)
+        if not hasattr(endpoint, "listen"):
+            raise TypeError(
+                f"endpoint is {endpoint!r:.80}; expected an endpoint, or its string such as 'tcp:11112'"
+            )
+        other: IStreamServerEndpoint = endpoint
+        return other
 
     def as_service(self, *endpoints: str | IStreamServerEndpoint, grace: float = 10) -> AEService:
         """A Twisted service that listens at the endpoints while it runs.
@@ -396,7 +414,13 @@ class AE(Hooks):
         Args:
             endpoints: Twisted server endpoints, or their strings.
             grace: How many seconds running operations have to end when the service stops.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong.
         """
+        if not endpoints:
+            raise ValueError("a service needs an endpoint, such as 'tcp:11112'")
+        check_seconds("grace", grace, zero=True)
         return AEService(self, [self._server_endpoint(each) for each in endpoints], grace)
 
     def drain(self, grace: float) -> defer.Deferred[None]:
@@ -407,7 +431,11 @@ class AE(Hooks):
 
         Returns:
             Fires when no association is left. Cancelling it aborts all associations.
+
+        Raises:
+            TypeError, ValueError: ``grace`` is not a number of seconds.
         """
+        check_seconds("grace", grace, zero=True)
         return self._live.drain(grace)
 
     def association_opened(self, asce: Association) -> None:
@@ -499,6 +527,19 @@ def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | Non
     if isinstance(titles, str):
         raise TypeError(f"{argument} is a list of AE titles, such as [{titles!r}], not a string")
     return None if titles is None else frozenset(map(check_ae_title, titles))
+
+
+def _contexts_of(
+    paths: Iterable[str | os.PathLike[str]],
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The contexts that Part 10 files need."""
+    metas = []
+    for path in paths:
+        with open(path, "rb") as file:
+            metas.append(read_file_meta(file))
+    return negotiation.contexts_for_instances(
+        (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
+    )
 
 
 def _is_registered(uid: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from .arguments import check_type
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 from .tls import TLSOptions
@@ -48,6 +49,9 @@ class RemoteAE:
         identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it requests a positive
             response and none comes, the association is aborted.
         tls: How TLS is spoken over the endpoint; None speaks without TLS.
+
+    Raises:
+        TypeError, LocalProtocolError: One of them is wrong.
     """
 
     ae_title: str
@@ -57,6 +61,12 @@ class RemoteAE:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
+        if not isinstance(self.endpoint, str) and not hasattr(self.endpoint, "connect"):
+            raise TypeError(f"endpoint is {self.endpoint!r:.80}; expected {_FORMS}, or an endpoint")
+        if self.identity is not None:
+            check_type("identity", self.identity, UserIdentity)
+        if self.tls is not None:
+            check_type("tls", self.tls, TLSOptions, "TLSOptions")
 
     @classmethod
     def of(cls, peer: str | RemoteAE | IStreamClientEndpoint) -> RemoteAE:
