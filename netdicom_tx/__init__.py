@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .oneshot import echo, find, get, move, store
     from .pool import AssociationPool
     from .sopclass import (
+        save_instance,
         sop_classes,
         storage_scp,
         storage_scu,
@@ -73,6 +74,7 @@ __all__ = [
     "find",
     "get",
     "move",
+    "save_instance",
     "sop_classes",
     "storage_scp",
     "storage_scu",
@@ -108,6 +110,7 @@ if not TYPE_CHECKING:
             "oneshot": ("echo", "find", "get", "move", "store"),
             "pool": ("AssociationPool",),
             "sopclass": (
+                "save_instance",
                 "sop_classes",
                 "storage_scp",
                 "storage_scu",

@@ -291,5 +291,7 @@ class StatusError(EventHandlingError):
     """
 
     def __init__(self, status: int, comment: str = "") -> None:
-        super().__init__(comment or f"status 0x{status:04X}", status)
+        super().__init__(
+            f"{comment} (0x{status:04X})" if comment else f"status 0x{status:04X}", status
+        )
         self.comment = comment

@@ -299,6 +299,15 @@ class Host:
         old, self.nameResolver = self.nameResolver, resolver
         return old
 
+    def addSystemEventTrigger(
+        self, phase: str, eventType: str, callable: Callable[..., Any], *args: object
+    ) -> object:
+        """Remember nothing: a host in memory is never shut down."""
+        return (phase, eventType, callable)
+
+    def removeSystemEventTrigger(self, triggerID: object) -> None:
+        """See :meth:`addSystemEventTrigger`."""
+
     def listenTCP(
         self, port: int, factory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:

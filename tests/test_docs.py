@@ -13,6 +13,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from support.processes import eventually
+
 ROOT = Path(__file__).resolve().parent.parent
 _EXAMPLE = re.compile(r"<!-- example: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
 
@@ -28,6 +30,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def accepts(port: int) -> bool:
+    """Whether somebody listens at a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
     """A directory with the README's programs in it."""
@@ -38,20 +46,21 @@ def programs(tmp_path: Path) -> Path:
 
 def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs: Path) -> None:
     """The SCU of the README stores a CT at its SCP."""
+    for name, lines in (("scu.py", 6), ("scp.py", 8)):
+        text = (programs / name).read_text()
+        assert len(text.splitlines()) <= lines
+        assert not re.search(r"\d+\.\d+\.\d+\.\d+\.\d+", text), "a UID is a constant"
     port = str(free_port())
     with subprocess.Popen(
-        [sys.executable, "scp.py", port],
+        [sys.executable, "scp.py", f"tcp:{port}:interface=127.0.0.1"],
         cwd=programs,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        stdout=subprocess.PIPE,
-        text=True,
     ) as scp:
         try:
-            assert scp.stdout is not None
-            assert scp.stdout.readline() == "listening\n"
+            eventually(lambda: accepts(int(port)), "the SCP listens")
             image = get_testdata_file("CT_small.dcm")
             scu = subprocess.run(
-                [sys.executable, "scu.py", port, str(image)],
+                [sys.executable, "scu.py", f"RECEIVER@127.0.0.1:{port}", str(image)],
                 cwd=programs,
                 env={"PYTHONPATH": str(ROOT), "PATH": ""},
                 capture_output=True,

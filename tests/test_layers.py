@@ -21,7 +21,6 @@ PACKAGE = Path(__file__).resolve().parent.parent / "netdicom_tx"
 ROWS = {
     "core": [
         "_lazy",
-        "arguments",
         "exceptions",
         "_registry",
         "uids",
@@ -60,7 +59,7 @@ ROWS = {
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],
-    "verbs": ["verbs", "oneshot"],
+    "verbs": ["results", "verbs", "oneshot"],
     "public names": ["netdicom_tx"],
     "archive": [
         "archive.encoded",

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
@@ -155,6 +156,22 @@ def test_cancelling_gives_up_the_attempt() -> None:
     opening = AE("SCU", reactor=MemoryReactorClock()).associate(Silent())
     opening.cancel()
     assert isinstance(failure_of(opening), defer.CancelledError)
+
+
+def test_serving_lasts_until_it_is_cancelled(net: Net) -> None:
+    """One call for a program that only serves; its port is closed again."""
+    reactor = net.archive.reactor
+    serving = net.archive.serve("tcp:11112")
+    assert 11112 in reactor.ports
+    serving.cancel()
+    assert isinstance(failure_of(serving), defer.CancelledError)
+    assert 11112 not in reactor.ports
+
+
+def test_serving_at_a_taken_port_raises_at_once(net: Net) -> None:
+    net.archive.serve("tcp:11112").addErrback(lambda _: None)
+    with pytest.raises(CannotListenError):
+        net.archive.serve("tcp:11112")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Instance availability notification (PS3.4 Annex R): what can now be retrieved, and from where.
 
-An archive uses N-CREATE to notify others, such as a reading worklist, that the instances of a study are
-available. :class:`InstanceAvailabilityNotification` receives such notices, :func:`instance_availability_scu`
-sends them, and :func:`availability` makes their data set.
+An archive tells by N-CREATE who must know that the instances of a study are there, such as a reading
+worklist. :class:`InstanceAvailabilityNotification` takes such notices, :func:`instance_availability_scu`
+sends them, :func:`availability` makes their data set.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
 from .normalized import NormalizedSCU
 from .procedure_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
+    ProcedureStepError,
+    Rule,
     Verdict,
     attribute_list,
+    check_types,
 )
-from .step_rules import ProcedureStepError, Rule, check_types
 
 __all__ = [
     "INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS",
@@ -50,7 +52,7 @@ def _type_1(tag: int, *items: Rule) -> Rule:
     return Rule(tag, "1", "-", ".", items)
 
 
-# PS3.4 Table R.3.2-1: everything except the steps is of type 1.
+# PS3.4 Table R.3.2-1: all of type 1 but the steps.
 _RULES: Final = (
     _type_1(_STUDY),
     _type_1(
@@ -67,10 +69,8 @@ class Available(NamedTuple):
     """An instance of a notice.
 
     Attributes:
-        sop_class_uid: The SOP class.
-        sop_instance_uid: The SOP Instance UID.
-        retrieve_ae_title: The AE title that the instance can be retrieved from.
-        availability: The availability, ``ONLINE``, ``NEARLINE``, ``OFFLINE`` or ``UNAVAILABLE`` (PS3.3 C.4.23.1.1).
+        retrieve_ae_title: Where it is retrieved from.
+        availability: ``ONLINE``, ``NEARLINE``, ``OFFLINE`` or ``UNAVAILABLE`` (PS3.3 C.4.23.1.1).
     """
 
     sop_class_uid: str
@@ -87,9 +87,8 @@ def availability(
     """The data set of a notice (PS3.4 Table R.3.2-1).
 
     Args:
-        study_instance_uid: The Study Instance UID.
         series: The instances of each series, by Series Instance UID.
-        steps: The SOP Instance UIDs of the performed procedure steps that the instances come from.
+        steps: SOP Instance UIDs of the performed procedure steps that the instances come from.
     """
     ds = Dataset()
     ds.StudyInstanceUID = study_instance_uid
@@ -122,7 +121,7 @@ def _instance(available: Available) -> Dataset:
 
 
 def check_availability(ds: Dataset) -> None:
-    """Check that a data set has all that a notice must have.
+    """Whether this is a notice.
 
     Raises:
         ProcedureStepError: 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
@@ -131,10 +130,10 @@ def check_availability(ds: Dataset) -> None:
 
 
 class InstanceAvailabilityNotification(MessageDispatcherSCP):
-    """Receives notices of the availability of instances.
+    """Takes notices of the availability of instances.
 
     Args:
-        on_available: Handles a notice that is complete; see :meth:`on_available`.
+        on_available: Takes a notice that is complete; see :meth:`on_available`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,)
@@ -158,19 +157,19 @@ class InstanceAvailabilityNotification(MessageDispatcherSCP):
         )
 
     def on_available(self, context: RequestContext, uid: str, ds: Dataset) -> Verdict:
-        """Handle a notice.
+        """Take a notice.
 
         Args:
             context: The presentation context, the association and the request.
-            uid: The SOP Instance UID of the notice; a new one when the peer sent none.
-            ds: The notice: which instances of a study are available, and from where.
+            uid: The SOP Instance UID of the notice; we made it when the peer gave none.
+            ds: Which instances of a study can be had, and from where; it has all that a notice must have.
 
         Returns:
             None, which is Success, or the status; or a Deferred or coroutine of it. By default
-            ``AE.on_instances_available(uid, ds)`` is asked, if the AE has that method.
+            ``AE.on_instances_available(uid, ds)`` is asked, where there is such a method.
 
         Raises:
-            StatusError: The answer is its status, such as 0x0111 when the notice was received before.
+            StatusError: The answer is its status, such as 0x0111 when the notice came before.
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
         """
         verdict: Verdict = ae_hook(context, "on_instances_available")(uid, ds)
@@ -188,11 +187,9 @@ def instance_availability_scu(
     """Send a notice.
 
     Args:
-        asce: The association to send on.
-        ctx: The context of the SOP class.
-        ds: The notice, as :func:`availability` makes it.
-        uid: The SOP Instance UID of the notice; None lets the peer assign one.
-        msg_id: The message ID, 0 to 65535; None lets the association count.
+        ds: As :func:`availability` makes it.
+        uid: SOP Instance UID of the notice; None lets the peer give it one.
+        msg_id: Message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status; fails and cancels as :meth:`Association.request` says.

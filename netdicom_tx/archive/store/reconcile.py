@@ -1,12 +1,13 @@
-"""Make the files of an archive and its index agree, and verify that the files are what was stored.
+"""Make the files of an archive and its index agree, and look whether the files are what they were.
 
-The files decide: a row without a file is removed, and a file without a row gets one. The comparison reads names and
-sizes only, both in order, and so needs little memory. A file is opened only when it has no row, or when its size is
-not the one in its row.
+Files are the truth: a row without its file goes, a file without its row gets one. The comparison
+reads names and sizes only, in the order of both, and so holds little in memory; an instance is
+opened when it has no row, or another size than its row says.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -16,38 +17,38 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from ...encoding import DataSetError
+from ...dsutils import DataSetError
 from ..encoded.walk import InvalidDataSetError
 from ..index.index import Index
-from ..index.record import digest_of_file, record_of
+from ..index.record import digest_of, record_of
 
 __all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
 
-# How many rows may be on their way to the writer: enough for several of its groups.
+# Several groups of the writer.
 _AHEAD: Final = 256
 
 
 class Files(Protocol):
-    """The part of a :class:`~netdicom_tx.archive.store.filestore.FileStore` that is needed here."""
+    """What is needed of a :class:`~netdicom_tx.archive.store.filestore.FileStore`."""
 
     @property
     def instances(self) -> Path:
-        """The folder that contains the folders with the files."""
+        """The folder whose folders have the files."""
 
     def path(self, sop_instance_uid: str) -> Path:
-        """The path that the file of an instance has, or would have."""
+        """Where the file of an instance is, or would be."""
 
 
 @dataclass(slots=True)
 class Reconciled:
-    """What :func:`reconcile` has done.
+    """What was done.
 
     Attributes:
-        compared: How many files had the right row.
-        indexed: The SOP Instance UIDs of files that got a row.
-        removed: The SOP Instance UIDs of rows that had no file.
-        unreadable: Files that are not a whole instance, or not the one that their name stands for, each with the
-            reason. They stay where they are, and have no row.
+        compared: Files that have their rows.
+        indexed: SOP Instance UIDs of files that got a row.
+        removed: Those of rows that had no file.
+        unreadable: Files that are no whole instance, or another than their name says, and why;
+            they are left where they are, and are not in the index.
     """
 
     compared: int = 0
@@ -57,9 +58,9 @@ class Reconciled:
 
 
 def reconcile(index: Index, files: Files) -> Reconciled:
-    """Make files and index agree; blocks until the index is committed.
+    """Make both agree; blocks until the index is committed.
 
-    Call this before the node listens, for no instance may be added or removed in the meantime.
+    No instance may come or go in the meantime: this is for before a node listens.
 
     Raises:
         IndexUnavailableError: The database does not answer.
@@ -74,11 +75,11 @@ def reconcile(index: Index, files: Files) -> Reconciled:
 
     def add(path: Path) -> bool:
         try:
-            # A digest would take all octets of the file; verify() stores it when it reads them anyway.
+            # A digest would need all octets; verify notes it when it reads them anyway.
             record = record_of(path, digest="")
             if files.path(record.sop_instance_uid) != path:
-                raise InvalidDataSetError("the file name does not fit the SOP Instance UID")
-        except (DataSetError, OSError, ValueError) as error:
+                raise InvalidDataSetError("its name is not the one of its SOP Instance UID")
+        except (DataSetError, InvalidDataSetError, OSError, ValueError) as error:
             done.unreadable.append((path, str(error)))
             return False
         done.indexed.append(record.sop_instance_uid)
@@ -107,13 +108,13 @@ def reconcile(index: Index, files: Files) -> Reconciled:
 
 
 class _Waiting:
-    """Rows on their way to the writer: enough that it never waits, but not all at once."""
+    """Rows on their way to the writer, so many that it never waits."""
 
     def __init__(self) -> None:
         self._futures: deque[Future[Any]] = deque()
 
     def put(self, future: Future[Any]) -> None:
-        """Add one, and wait for the oldest ones when there are too many."""
+        """Wait for the first ones when there are too many."""
         self._futures.append(future)
         while len(self._futures) > _AHEAD:
             self._futures.popleft().result()
@@ -125,7 +126,7 @@ class _Waiting:
 
 
 def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
-    """All files as (path in the form of the index, path, size), sorted by the first."""
+    """Every file: (path as in the index, path, size), in the order of the first."""
     with os.scandir(files.instances) as entries:
         folders = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
     for folder in folders:
@@ -144,13 +145,13 @@ def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
 class Fault(Enum):
     """What is wrong with a file."""
 
-    MISSING = "the file does not exist"
+    MISSING = "there is no file"
     UNREADABLE = "the file cannot be read as an instance"
     CHANGED = "the file is not what was stored"
 
 
 class Finding(NamedTuple):
-    """A file that is missing or wrong."""
+    """A file that is not as it should be."""
 
     fault: Fault
     sop_instance_uid: str
@@ -159,9 +160,9 @@ class Finding(NamedTuple):
 
 
 def verify(index: Index) -> Iterator[Finding]:
-    """Read every file to its end, and compare it with the digest in the index.
+    """Read every file to its end and hold it against the digest in the index.
 
-    A file that has no digest yet is walked through, and its digest is stored.
+    A file whose digest nobody has computed yet is looked through, and its digest noted.
 
     Raises:
         IndexUnavailableError: The database does not answer.
@@ -169,10 +170,10 @@ def verify(index: Index) -> Iterator[Finding]:
     waiting = _Waiting()
     for uid, path, size, digest in index.entries():
         try:
-            found = digest_of_file(path) if digest else record_of(path)
+            found = _digest(path) if digest else record_of(path)
         except FileNotFoundError:
             yield Finding(Fault.MISSING, uid, path, "")
-        except (DataSetError, OSError, ValueError) as error:
+        except (DataSetError, InvalidDataSetError, OSError, ValueError) as error:
             yield Finding(Fault.UNREADABLE, uid, path, str(error))
         else:
             if isinstance(found, str):
@@ -183,3 +184,8 @@ def verify(index: Index) -> Iterator[Finding]:
             else:
                 waiting.put(index.set_digest(uid, found.digest))
     waiting.finish()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return digest_of(view)

@@ -1,0 +1,217 @@
+"""What the calls on an association give: streams of one kind of item, and replies.
+
+The streams stand on those of :mod:`netdicom_tx.sopclass`, whose items are pairs with the final status last. Here the
+final response is an attribute of the stream, and a failure is raised at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from io import BytesIO
+from types import TracebackType
+from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
+
+import pydicom
+from pydicom.dataset import Dataset
+from twisted.internet import defer
+
+from . import dsutils
+from .dimsemessages import Response
+from .exceptions import StatusError
+from .negotiation import PContextDef
+from .sopclass.storage import save_instance
+from .statuses import Status
+from .streams import ResponseStream
+
+__all__ = [
+    "Matches",
+    "Moves",
+    "Progress",
+    "Reply",
+    "Retrieval",
+    "Retrieved",
+    "VerbStream",
+]
+
+_Item = TypeVar("_Item")
+
+
+class VerbStream(Generic[_Item]):
+    """What one call brings, item by item.
+
+    Read it with ``async for``. Inside ``async with``, leaving early sends C-CANCEL; so does
+    :meth:`cancel`. The reader is told of a failure of the operation by StatusError, after the last item.
+    """
+
+    def __init__(self, responses: ResponseStream[Any]) -> None:
+        self._responses = responses
+
+    @property
+    def final(self) -> Response | None:
+        """The final response, with its status and counters; None while there is none."""
+        return self._responses.final
+
+    @property
+    def done(self) -> defer.Deferred[Status]:
+        """Fires with the final status, whatever it is; as :attr:`ResponseStream.done`."""
+        return self._responses.done
+
+    def cancel(self) -> None:
+        """Send C-CANCEL-RQ, once; the peer ends the operation with FE00 if it obeys."""
+        self._responses.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Item:
+        while True:
+            item = self._pick(await anext(self._responses))
+            if item is not None:
+                return item
+
+    def _pick(self, item: Any) -> _Item | None:
+        """The item for the reader of one of the stream below; None when it is not for the reader."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._responses.__aexit__(kind, error, trace)
+
+
+def check(status: Status) -> None:
+    """Raise what a final status says, when it is a failure."""
+    if status.is_failure:
+        words, _, _ = str(status).rpartition(" (")
+        raise StatusError(int(status), status.comment or words)
+
+
+class Matches(VerbStream[Dataset]):
+    """The data sets that match a query. ``await`` it for a list of them all."""
+
+    def _pick(self, item: tuple[Dataset | None, Status]) -> Dataset | None:
+        data_set, status = item
+        if not status.is_pending:
+            check(status)
+        return data_set
+
+    async def _all(self) -> list[Dataset]:
+        async with self:
+            return [each async for each in self]
+
+    def __await__(self) -> Generator[Any, Any, list[Dataset]]:
+        return self._all().__await__()
+
+
+class Progress(NamedTuple):
+    """How far a C-MOVE is: its status, and the numbers of its sub-operations (PS3.4 C.4.2.1.6).
+
+    Attributes:
+        status: Pending, or the final status.
+        remaining: How many are still to be sent; 0 in the final one.
+    """
+
+    status: Status
+    remaining: int
+    completed: int
+    failed: int
+    warning: int
+
+
+class Moves(VerbStream[Progress]):
+    """The progress of a C-MOVE, the final counts last. ``await`` it for the final counts alone."""
+
+    def _pick(self, item: tuple[Status, Response]) -> Progress:
+        status, response = item
+        check(status)
+        return Progress(
+            status,
+            getattr(response, "number_of_remaining_suboperations", None) or 0,
+            getattr(response, "number_of_completed_suboperations", None) or 0,
+            getattr(response, "number_of_failed_suboperations", None) or 0,
+            getattr(response, "number_of_warning_suboperations", None) or 0,
+        )
+
+    async def _last(self) -> Progress:
+        async with self:
+            *_, last = [each async for each in self]
+        return last
+
+    def __await__(self) -> Generator[Any, Any, Progress]:
+        return self._last().__await__()
+
+
+class Retrieved:
+    """One instance that a C-GET has brought.
+
+    Attributes:
+        file: The Part 10 file, open at its beginning; the stream closes it when the next item is asked for.
+        sop_class_uid: The SOP class, as the instance's C-STORE named it.
+        sop_instance_uid: The SOP Instance UID.
+        transfer_syntax: The transfer syntax of the data set.
+    """
+
+    def __init__(self, context: PContextDef, file: BinaryIO) -> None:
+        meta = dsutils.read_file_meta(file)
+        file.seek(0)
+        self.file = file
+        self.sop_class_uid = meta.sop_class_uid
+        self.sop_instance_uid = meta.sop_instance_uid
+        self.transfer_syntax = context.supported_ts
+
+    def __repr__(self) -> str:
+        return f"<Retrieved {self.sop_instance_uid}>"
+
+    def dataset(self) -> Dataset:
+        """Read the whole instance into memory."""
+        self.file.seek(0)
+        return pydicom.dcmread(self.file)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file under a path; see :func:`~netdicom_tx.sopclass.storage.save_instance`."""
+        save_instance(self.file, path)
+
+
+class Retrieval(VerbStream[Retrieved]):
+    """The instances that a C-GET brings, as they arrive.
+
+    The counts of completed and failed sub-operations are in :attr:`final`.
+    """
+
+    def _pick(self, item: tuple[PContextDef | None, Any]) -> Retrieved | None:
+        context, brought = item
+        if context is None:
+            check(brought)
+            return None
+        if isinstance(brought, Dataset):
+            brought = _as_file(brought, context)
+        return Retrieved(context, brought)
+
+
+def _as_file(data_set: Dataset, context: PContextDef) -> BinaryIO:
+    """The Part 10 file of a data set that a storage service of the AE has taken in memory."""
+    file = BytesIO()
+    data_set.save_as(file, enforce_file_format=True)
+    file.seek(0)
+    return file
+
+
+class Reply(NamedTuple):
+    """The answer to a DIMSE-N request.
+
+    Attributes:
+        status: What the peer says.
+        data_set: The attributes, event reply or action reply; None when there is none.
+        response: The message, with its other fields, such as ``affected_sop_instance_uid``.
+    """
+
+    status: Status
+    data_set: Dataset | None
+    response: Response
