@@ -512,7 +512,7 @@ class ServiceTests(TestCase):
             second.startService()
         assert str(caught.value) == (
             f"twistd dicom: the storage directory {self.storage} is in use by another node: stop "
-            "that one, or give this one another directory"
+            "that node, or give this one another directory"
         )
         assert len(self.lines) == 1, "the second node has announced a port"
         remote = RemoteAE("X", f"tcp:127.0.0.1:{port}")
