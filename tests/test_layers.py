@@ -72,7 +72,7 @@ ROWS = {
         "archive.former",
         "archive",
     ],
-    "on top": ["tap", "commands.common", "commands", "__main__"],
+    "on top": ["tap", "fixtures", "commands.common", "commands", "__main__"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 
