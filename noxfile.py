@@ -4,6 +4,10 @@
 to the tool: ``nox -s tests-3.13 -- tests/test_pdu.py``.
 """
 
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
@@ -22,6 +26,26 @@ def tests(session: nox.Session) -> None:
     """Run the tests on each interpreter."""
     session.install("-e", ".[test]")
     session.run("pytest", *IN_PARALLEL, *session.posargs)
+
+
+def floors() -> list[str]:
+    """The lowest version of each dependency for which setup.cfg names one: ``["click==8.3", ...]``."""
+    config = ConfigParser()
+    config.read("setup.cfg", encoding="utf-8")
+    named = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    found = re.findall(r"^([\w-]+)(?:\[.*?\])?>=([\w.]+)", named, re.MULTILINE)
+    return [f"{name}=={version}" for name, version in found]
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that setup.cfg admits."""
+    constraints = Path(session.create_tmp(), "lowest.txt")
+    constraints.write_text("\n".join(floors()), "utf-8")
+    session.install("-e", ".[test]", "--constraint", str(constraints))
+    # Before 26.10 Twisted leaves the socket of a port that cannot be opened to the garbage collector.
+    leaves = ("-W", "ignore:unclosed <socket:ResourceWarning")
+    session.run("pytest", *IN_PARALLEL, *leaves, *session.posargs)
 
 
 @nox.session
