@@ -152,6 +152,7 @@ ENDS: dict[str, tuple[Callable[[Caller, Association], object], type[Exception]]]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_all_that_is_outstanding_fails_with_the_same_reason(name):
     end, expected = ENDS[name]

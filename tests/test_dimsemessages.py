@@ -235,6 +235,7 @@ def test_a_c_echo_is_these_bytes():
     assert decode_command(ECHO_BYTES) == (ECHO, False)
 
 
+@pytest.mark.slow
 @given(messages)
 def test_what_was_encoded_is_read_again(message):
     """PS3.7 6.3.1: every message, with and without its optional elements."""
@@ -244,6 +245,7 @@ def test_what_was_encoded_is_read_again(message):
     assert read == replace(message, data_set=None)
 
 
+@pytest.mark.slow
 @given(messages)
 def test_pydicom_writes_the_same_bytes(message):
     """A second encoder of implicit VR little endian, with the dictionary of PS3.7 Annex E."""
@@ -260,6 +262,7 @@ def test_pydicom_writes_the_same_bytes(message):
     assert encode_command(message) == struct.pack("<HHII", 0, 0, 4, length) + body.getvalue()
 
 
+@pytest.mark.slow
 @given(messages)
 def test_pydicom_reads_the_same_values(message):
     """And a second decoder."""
@@ -571,6 +574,7 @@ def test_arbitrary_bytes_are_a_message_or_a_processing_error(data):
         decode_command(data)
 
 
+@pytest.mark.slow
 @given(messages, st.data())
 def test_a_damaged_command_set_is_a_message_or_a_processing_error(message, data):
     """One octet changed anywhere; and what is understood can be encoded again."""
@@ -584,6 +588,7 @@ def test_a_damaged_command_set_is_a_message_or_a_processing_error(message, data)
     encode_command(read)
 
 
+@pytest.mark.slow
 @given(messages, st.data())
 def test_a_command_set_that_is_cut_is_refused_or_named(message, data):
     """Inside an element it cannot be read; between two it is read as one with a wrong group length."""

@@ -44,6 +44,7 @@ def programs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs: Path) -> None:
     """The SCU of the README stores a CT at its SCP."""
     for name, lines in (("scu.py", 6), ("scp.py", 8)):
@@ -145,6 +146,7 @@ def pacs(tmp_path: Path) -> Iterator[str]:
         yield helper.first_line.strip()
 
 
+@pytest.mark.slow
 def test_an_scu_is_driven_from_asyncio(tmp_path: Path, pacs: str) -> None:
     """The program of docs/howto/asyncio.md, on the asyncio reactor."""
     for name, text in examples(ROOT / "docs/howto/asyncio.md").items():
@@ -161,6 +163,7 @@ def test_an_scu_is_driven_from_asyncio(tmp_path: Path, pacs: str) -> None:
     assert (done.stdout, done.stderr) == ("Success (0x0000)\n" * 3, "")
 
 
+@pytest.mark.slow
 def test_a_web_resource_queries_a_pacs_and_streams_the_answer(tmp_path: Path, pacs: str) -> None:
     """The program of docs/howto/web.md: a line of JSON for each match."""
     for name, text in examples(ROOT / "docs/howto/web.md").items():

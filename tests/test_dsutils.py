@@ -349,6 +349,7 @@ def what_a_reader_sees(data_set: Dataset) -> list[object]:
     return seen
 
 
+@pytest.mark.slow
 @given(flat_elements, st.sampled_from(CHARACTER_SETS), st.sampled_from(UNCOMPRESSED[:3]))
 def test_a_flat_data_set_is_read_as_pydicom_reads_it(elements, character_set, transfer_syntax):
     """Identifiers are read by a short way of our own; nobody must see the difference."""
@@ -575,6 +576,7 @@ uid_texts = st.lists(st.integers(0, 9999), min_size=2, max_size=9).map(
 )
 
 
+@pytest.mark.slow
 @given(uid_texts, uid_texts, st.sampled_from(UNCOMPRESSED), st.text("ABC_ ", max_size=16))
 def test_the_file_meta_information_is_pydicoms(sop_class, sop_instance, transfer_syntax, source):
     """PS3.10 7.1: the same bytes, group length and padding included."""
@@ -593,6 +595,7 @@ def test_the_file_meta_information_is_pydicoms(sop_class, sop_instance, transfer
     assert ours == written.getvalue()
 
 
+@pytest.mark.slow
 @given(uid_texts, uid_texts, uid_texts, st.text("AZ_ é✓", max_size=16))
 def test_a_header_is_read_again_and_the_file_left_at_its_data_set(
     sop_class, sop_instance, transfer_syntax, source
@@ -652,6 +655,7 @@ def test_a_file_that_is_too_short_is_no_dicom_file(size):
         read_file_meta(BytesIO(HEADER[:size]))
 
 
+@pytest.mark.slow
 @given(st.integers(132, len(HEADER) - 1))
 def test_a_header_that_is_cut_is_refused(size):
     """Inside an element, or before the UIDs have come."""

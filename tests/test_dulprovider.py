@@ -1039,6 +1039,7 @@ class SocketTests(TestCase):
         user.dul.send_message(fragment(store_rq(data=source), context_id=3, limit=0))
         return peer, user
 
+    @pytest.mark.slow
     async def test_a_line_that_is_slow_is_not_stalled(self):
         """A megabyte a second, where no second passes without a timeout, and the transport holds two."""
         from twisted.internet import reactor

@@ -203,6 +203,7 @@ def test_case_01_a_connection_that_says_nothing_is_closed(node: Node):
     assert all(each["log_level"] == LogLevel.debug for each in logs)
 
 
+@pytest.mark.slow
 def test_case_02_ten_thousand_health_checks_leave_nothing(node: Node):
     """A load balancer connects and closes all day."""
 
@@ -831,12 +832,14 @@ ECHO = [
 ]
 
 
+@pytest.mark.slow
 def test_the_command_by_hand_is_a_good_one(node: Node):
     peer = established(node)
     peer.send(p_data(1, 3, command(*ECHO)))
     assert peer.statuses() == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "octets",
     [

@@ -92,6 +92,7 @@ def pdvs(pdus: Iterable[bytes]) -> list[tuple[int, int, bytes]]:
 # -- out ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(messages, odd_ids, st.integers(8, 300), st.booleans())
 def test_a_message_is_cut_as_annex_e_says(message, context_id, limit, from_file):
     """PS3.8 D.1 and E: one context, command before data set, even, within the limit, last once."""
@@ -167,6 +168,7 @@ def test_an_empty_data_set_is_announced_and_ends(source):
     assert pdvs(fragment(store(source), context_id=1, limit=0))[1:] == [(1, 2, b"")]
 
 
+@pytest.mark.slow
 @given(messages, odd_ids, st.integers(8, 300), st.lists(st.binary(max_size=60), max_size=3))
 def test_a_command_set_that_is_cut_once_serves_every_data_set(message, context_id, limit, others):
     """PS3.4 C.4.1.1.4: Pending responses differ in their identifier alone; the octets are the same."""
@@ -291,6 +293,7 @@ def test_the_bytes_are_pynetdicoms(limit):
 # -- in -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(messages, odd_ids, st.integers(8, 200)), max_size=4), st.data())
 def test_any_cut_of_the_stream_gives_the_same_messages(things, data):
     """Neither TCP's cutting nor the peer's PDU sizes show in a message."""
@@ -456,6 +459,7 @@ def test_each_message_may_have_pdvs_without_a_value():
         assert under_test.receive(Fragment(1, True, True, encode_command(ECHO))) == (1, ECHO, None)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.sampled_from((0, 1, 2, 3)), st.integers(0, 3), st.binary(max_size=40)),
@@ -469,6 +473,7 @@ def test_arbitrary_fragments_are_messages_or_a_processing_error(items):
         received(under_test, [p_data_tf([item]) for item in items])
 
 
+@pytest.mark.slow
 @given(messages, odd_ids, st.data())
 def test_a_message_with_a_damaged_octet_is_a_message_or_a_processing_error(
     message, context_id, data

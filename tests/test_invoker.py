@@ -133,6 +133,7 @@ def test_counting_skips_what_waits_for_its_turn():
     assert caller.peer.messages()[0].message_id == 4
 
 
+@pytest.mark.slow
 def test_there_are_65535_message_ids():
     _, asce = calling()
     for _ in range(65535):

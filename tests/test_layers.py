@@ -293,6 +293,7 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
     return next((found for module in graph if (found := visit(module, []))), [])
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other() -> None:
     graph = {
         module: {
@@ -313,6 +314,7 @@ def test_a_circle_is_found() -> None:
     assert circle({"a": ["a"]}) == ["a"]
 
 
+@pytest.mark.slow
 def test_the_library_loads_neither_a_reactor_nor_what_only_the_node_needs() -> None:
     """Who embeds an SCU or an SCP chooses the reactor, and pays for no database and no console."""
     program = "import sys, netdicom_tx.sopclass, netdicom_tx.testing; print(*sys.modules)"

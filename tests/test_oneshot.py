@@ -114,6 +114,7 @@ def test_an_exception_in_the_block_aborts(net: Net) -> None:
     assert not net.archive.associations
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_dropped_leaves_no_association_behind(net: Net) -> None:
     net.archive.matches = [study(PatientID="1")]
 

@@ -100,6 +100,7 @@ def read(*data: bytes, limit: int = 0) -> list[object]:
 # -- values and their bytes -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(control_pdus)
 def test_what_was_encoded_is_read_again(pdu):
     """PS3.8 9.3: every field of every PDU, whatever it holds."""
@@ -678,6 +679,7 @@ def test_what_stands_before_the_wrong_pdu_is_handed_on():
 # -- the stream -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_cut_of_the_stream_gives_the_same(data):
     """TCP promises an order, not a cutting."""
@@ -708,6 +710,7 @@ def test_any_cut_of_the_stream_gives_the_same(data):
     assert reader.is_between_pdus
 
 
+@pytest.mark.slow
 @given(p_datas, st.data())
 def test_the_last_fragment_of_a_cut_pdv_is_the_last_octets_of_it(items, data):
     """PS3.8 Annex E: the *last* bit belongs to the PDV's end, not to each part of it."""

@@ -52,6 +52,7 @@ def run(work: Any) -> defer.Deferred[Any]:
     return defer.Deferred.fromCoroutine(work)
 
 
+@pytest.mark.slow
 def test_a_thousand_operations_share_an_association(pair: Pair, peer: Peer) -> None:
     pool, remote = AssociationPool(pair.scu), pair.remote()
     for _ in range(1000):

@@ -305,6 +305,7 @@ def test_an_instance_that_cannot_be_handed_over_is_a_failure_for_the_peer(
 # -- memory -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_unread_matches_take_little_memory() -> None:
     net = Net()
     request = net.asce.find(PatientID="")._responses.message

@@ -574,6 +574,7 @@ class Interrupting(BytesIO):
         return super().readinto(buffer)
 
 
+@pytest.mark.slow
 class ProcessTests(TestCase):
     """``twistd -n dicom`` as a process."""
 
@@ -651,6 +652,7 @@ class ProcessTests(TestCase):
         assert self.running.instances().keys() == {"1.2.3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["twistd", "twist"])
 def test_a_node_that_cannot_listen_refuses_to_start(tmp_path: Path, runner: str) -> None:
     """Instead of running deaf; the sentence says where and why."""
@@ -663,6 +665,7 @@ def test_a_node_that_cannot_listen_refuses_to_start(tmp_path: Path, runner: str)
     refused(done, f"NETDICOM cannot listen: Couldn't listen on 127.0.0.1:{port}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["port", "storage"])
 def test_a_node_in_the_background_reports_that_it_cannot_start(tmp_path: Path, fault: str) -> None:
     """twistd tells the shell, and no pid file is left for the init system to trust."""
@@ -696,6 +699,7 @@ def test_a_node_whose_port_fails_later_ends(tmp_path: Path) -> None:
     assert stopped == [True]
 
 
+@pytest.mark.slow
 def test_a_node_whose_storage_cannot_be_made_refuses_to_start(tmp_path: Path) -> None:
     """The sentence says what is wrong with it."""
     (tmp_path / "file").write_bytes(b"")
@@ -703,6 +707,7 @@ def test_a_node_whose_storage_cannot_be_made_refuses_to_start(tmp_path: Path) ->
     refused(done, f"twistd dicom: the storage directory {tmp_path / 'file'} cannot be used: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

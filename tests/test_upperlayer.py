@@ -527,6 +527,7 @@ def test_random_bytes_are_answered_and_never_raised(data, state):
         assert output is not None
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_cut_of_a_stream_has_the_same_outputs(data):
     """TCP promises an order, not a cutting; fragments are compared by what they hold."""

@@ -83,6 +83,7 @@ def test_every_sub_item_of_the_standard_has_a_class():
     assert {kind.ITEM_TYPE for kind in KNOWN} == of_the_standard == set(range(0x51, 0x5A))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KNOWN)
 @given(data=st.data())
 def test_an_encoded_item_reads_by_the_standards_layout(kind, data):
@@ -94,6 +95,7 @@ def test_an_encoded_item_reads_by_the_standards_layout(kind, data):
     assert decode_item(item.encode()) == described(item)
 
 
+@pytest.mark.slow
 @given(user_information)
 def test_what_was_encoded_is_read_again_in_its_order(information):
     """Sub-items may come in any order, and unknown ones are kept (PS3.8 D.2)."""
@@ -288,6 +290,7 @@ def test_an_item_cut_anywhere_is_refused(item, data):
         decode_user_data(encoded[: data.draw(st.integers(1, len(encoded) - 1))])
 
 
+@pytest.mark.slow
 @given(any_user_item, st.data())
 def test_an_item_whose_body_was_cut_is_an_item_or_a_processing_error(item, data):
     """The outer length is right, the inner ones are not."""

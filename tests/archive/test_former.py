@@ -45,6 +45,7 @@ def test_a_former_name_is_the_same_object() -> None:
     assert importlib.import_module("netdicom_tx.archive.worklist").Worklist is Worklist
 
 
+@pytest.mark.slow
 def test_a_former_module_is_importable_by_itself() -> None:
     """Nothing of the archive need be imported before."""
     program = "from netdicom_tx.archive.worklist import Worklist; import netdicom_tx.archive.queue as q; q.Task"

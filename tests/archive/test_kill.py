@@ -99,6 +99,7 @@ class KillTests(TestCase):
             rows = index.execute("SELECT sop_instance_uid FROM instance").fetchall()
         assert {uid for (uid,) in rows} == found
 
+    @pytest.mark.slow
     async def test_everything_acknowledged_survives_kill_9(self) -> None:
         """Four times on the same storage; then it takes what was left of the last round."""
         self.node.start()

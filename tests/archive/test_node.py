@@ -264,6 +264,7 @@ def test_without_an_index_files_are_kept_all_the_same(
 # -- anything ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(data_sets)
 @settings(max_examples=60)
 def test_whatever_is_a_data_set_is_kept(long_lived: Archive, made: Made) -> None:
@@ -275,6 +276,7 @@ def test_whatever_is_a_data_set_is_kept(long_lived: Archive, made: Made) -> None
     peer.transport.abortConnection()
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.booleans(), st.sampled_from(["explicit", "deflated"]))
 @settings(max_examples=60)
 def test_whatever_is_none_is_refused(

@@ -280,6 +280,7 @@ def bomb(size: int) -> bytes:
     return bytes(packed) + b"\0" * (len(packed) % 2)
 
 
+@pytest.mark.slow
 def test_case_61_a_deflate_bomb_is_kept_as_it_came(node: Archive) -> None:
     """Quarter of a MiB that is 256 MiB inflated: it may be honest, and costs what it came with."""
     data = bomb(1 << 28)
@@ -346,6 +347,7 @@ def test_case_62_an_instance_of_more_than_4_gib_is_walked_and_named(tmp_path: Pa
 # -- 63 and 64: who goes away ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spooled")
 @pytest.mark.parametrize(
     "leave",
@@ -439,6 +441,7 @@ class StartedTests(TestCase):
         self.addCleanup(may_go_on.set)
         return waiting, may_go_on
 
+    @pytest.mark.slow
     async def test_case_64_an_instance_that_nobody_waits_for_any_more_is_kept_whole(self) -> None:
         """The connection is lost behind the last PDV, while a thread is keeping the instance."""
         ae = await self.start()
@@ -516,6 +519,7 @@ class StartedTests(TestCase):
         assert ae.index is not None
         assert list(verify(ae.index)) == []
 
+    @pytest.mark.slow
     async def test_case_68_of_eight_that_replace_each_other_one_is_kept_whole(self) -> None:
         """The row is that of the file."""
         ae = await self.start(duplicates=Duplicates.REPLACE)

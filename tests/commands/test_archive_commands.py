@@ -36,6 +36,7 @@ def indexed(store: FileStore) -> int:
         return index.counts().instances
 
 
+@pytest.mark.slow
 def test_files_without_rows_are_indexed(
     store: FileStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,6 +47,7 @@ def test_files_without_rows_are_indexed(
     assert json.loads(capsys.readouterr().out)["indexed"] == 3
 
 
+@pytest.mark.slow
 def test_a_row_without_its_file_goes(store: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
     run(["reindex", "--storage", str(store.root)])
     store.path(Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid).unlink()

@@ -211,6 +211,7 @@ def test_a_task_that_the_node_was_faster_with_is_told(owed: Owed, capsys: Captur
     assert "1 task left alone" in str(caught.value.problem)
 
 
+@pytest.mark.slow
 def test_more_are_dropped_than_a_statement_has_room_for(owed: Owed) -> None:
     """SQLite takes 32766 values."""
 

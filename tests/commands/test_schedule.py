@@ -86,6 +86,7 @@ def test_what_is_listed_as_json_can_be_added(
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(listed.splitlines())
 
 
+@pytest.mark.slow
 def test_a_step_that_comes_twice_is_told(schedule: Run, orders: Path, capsys: Captured) -> None:
     assert schedule("add", orders, orders) == 0
     said = capsys.readouterr()
@@ -172,6 +173,7 @@ def test_a_step_that_is_not_there_is_told(schedule: Run, orders: Path, capsys: C
     assert "no step without an ID of study 1.2.3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_running_node_has_what_was_added(netdicom: Netdicom, tmp_path: Path) -> None:
     (netdicom.directory / "orders.csv").write_text(CSV, "utf-8")
     node = Node(tmp_path)

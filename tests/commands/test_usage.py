@@ -154,6 +154,7 @@ def test_nothing_to_send_has_its_own_code(command: str, capsys: Captured) -> Non
     assert heads == ["error: ", "       ", "hint:  "]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(_LATE))
 def test_bad_input_that_is_seen_late_is_told_as_well(name: str, netdicom: Netdicom) -> None:
     done = netdicom(*BAD[name])

@@ -216,6 +216,7 @@ def test_leaving_a_stream_early_sends_c_cancel_once(pair: Pair, archive: Archive
     assert read(pair.requestor.get_scu(FIND)(query())) == [(None, Status(0))]
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_behind_pauses_the_peer(pair: Pair, archive: Archive) -> None:
     """10,000 matches, none of them read: what has been sent is bounded."""
     archive.matches = lambda: (query(PatientID=str(number)) for number in range(10_000))
@@ -226,6 +227,7 @@ def test_a_reader_that_is_behind_pauses_the_peer(pair: Pair, archive: Archive) -
     assert [ds.PatientID for ds, _ in items[:-1]] == [str(number) for number in range(10_000)]
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_not_taken_for_a_silent_peer(pair: Pair, archive: Archive) -> None:
     """No timeout runs while it is we who do not read."""
     archive.matches = lambda: (query() for _ in range(1000))

@@ -143,6 +143,7 @@ def test_an_async_generator_is_sent_from_its_first_item_on(retrieve: Retrieve) -
     assert len(retrieve.keeper.received) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 def test_a_hook_is_not_read_further_than_the_peer_can_follow(retrieve: Retrieve, kind: str) -> None:
     begun: list[int] = []

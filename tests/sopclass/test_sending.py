@@ -83,6 +83,7 @@ def test_all_kinds_go_on_one_association_as_they_are() -> None:
     }
 
 
+@pytest.mark.slow
 def test_more_than_128_contexts_take_several_associations() -> None:
     """PS3.8 9.3.2.2: context IDs are odd and below 256."""
     sink = Sink()
@@ -92,6 +93,7 @@ def test_more_than_128_contexts_take_several_associations() -> None:
     assert (len(sink.received), sink.opened) == (150, 2)
 
 
+@pytest.mark.slow
 def test_an_association_is_used_again_for_the_next_thousand() -> None:
     """Contexts are planned for a thousand at a time; these need no others."""
     sink = Sink()
@@ -322,6 +324,7 @@ def test_a_peer_that_ends_every_association_is_given_up() -> None:
     assert all("abort" in str(each.error) for each in results)
 
 
+@pytest.mark.slow
 def test_an_association_that_ended_while_it_was_idle_costs_nothing() -> None:
     """Between two thousands it is kept open, and the peer may have had enough of waiting."""
     sink = Sink()

@@ -302,6 +302,7 @@ def test_cancelling_does_not_stop_the_transfer(tmp_path: Path):
     assert asce.operations == 0
 
 
+@pytest.mark.slow
 def test_a_transfer_that_was_cancelled_leaves_no_file_open(tmp_path: Path):
     """ResourceWarning would be an error."""
     caller, asce, answer, _ = held(tmp_path)
@@ -313,6 +314,7 @@ def test_a_transfer_that_was_cancelled_leaves_no_file_open(tmp_path: Path):
     gc.collect()
 
 
+@pytest.mark.slow
 def test_a_transfer_that_the_association_cuts_off_leaves_no_file_open(tmp_path: Path):
     _, asce, answer, _ = held(tmp_path)
     asce.abort()

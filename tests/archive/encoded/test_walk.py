@@ -661,6 +661,7 @@ def test_more_elements_than_an_instance_can_need_are_refused(
     assert says not in refused(data + b"x", encoding.transfer_syntax), "it goes on to the end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_time_for_the_most_elements_is_bounded(kind: str) -> None:
     """Two million of them, in however many octets; some microseconds each."""
@@ -711,6 +712,7 @@ def test_a_deflated_data_set_may_be_broken_inside() -> None:
     assert "(7FE0,0010)" in refused(deflated(ct("1.2.3")[:-1]), DEFLATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [1 << 20, 1 << 27], ids=["by ratio", "by size"])
 def test_a_deflate_bomb_is_walked_as_far_as_the_limit(pixels: int) -> None:
     """It may be an honest image of one colour, so it is no error; it costs neither memory nor time."""
@@ -733,6 +735,7 @@ def test_a_deflate_bomb_is_walked_as_far_as_the_limit(pixels: int) -> None:
     assert peak < 3 * INFLATED_LIMIT
 
 
+@pytest.mark.slow
 def test_a_large_deflated_data_set_is_not_copied() -> None:
     """What zlib has not taken when the limit is reached stays where it is."""
     stream = zlib.compressobj(0, wbits=-zlib.MAX_WBITS)  # stored, not compressed
@@ -749,6 +752,7 @@ def test_a_large_deflated_data_set_is_not_copied() -> None:
     assert peak < 2.5 * INFLATED_LIMIT
 
 
+@pytest.mark.slow
 def test_a_bomb_that_ends_within_an_element_of_the_header_is_borne() -> None:
     """Where the walk stops is no fault of the data set."""
     for tail in (bytes(1 << 20), EXPLICIT.sequence(0x00081140, bytes(1 << 20))):
@@ -778,6 +782,7 @@ def test_what_is_valid_is_whole(made: Made) -> None:
         assert scan(deflated(made.octets), DEFLATED) == found
 
 
+@pytest.mark.slow
 @given(data_sets, st.data())
 def test_a_data_set_that_is_cut_within_an_element_is_refused(
     made: Made, data: st.DataObject

@@ -102,6 +102,7 @@ def test_of_two_alike_in_one_group_the_last_counts(index: Index) -> None:
     assert [each.InstanceNumber for each in answers(index, "IMAGE", "InstanceNumber")] == [2]
 
 
+@pytest.mark.slow
 def test_an_instance_that_moves_leaves_no_empty_series(index: Index) -> None:
     add(index, record("1.1"))
     add(index, record("1.1", SeriesInstanceUID="3.2", StudyInstanceUID="2.2", PatientID="Q"))
@@ -297,6 +298,7 @@ def test_a_cancelled_instance_is_not_added(index: Index) -> None:
 # -- opening and closing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_closing_finishes_what_was_given(url: str) -> None:
     with Index(url) as index:
         with stopped(index):

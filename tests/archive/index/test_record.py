@@ -199,6 +199,7 @@ def test_a_header_has_an_end() -> None:
     assert record_of(many, EXPLICIT.transfer_syntax).patient_id == ""
 
 
+@pytest.mark.slow
 def test_a_deflated_data_set_is_inflated_no_further_than_needed() -> None:
     """RELIABILITY 5: a deflate bomb."""
     octets = EXPLICIT.identity() + EXPLICIT.element(0x7FE00010, "OB", bytes(1 << 26))
@@ -381,6 +382,7 @@ def _item(encoding: Encoding, parts: list[Any]) -> bytes:
     return made
 
 
+@pytest.mark.slow
 @given(parts=NESTED, encoding=st.sampled_from(ENCODINGS))
 def test_items_come_through_every_encoding(parts: list[Any], encoding: Encoding) -> None:
     octets = encoding.items(_item(encoding, parts))

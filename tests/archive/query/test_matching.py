@@ -411,6 +411,7 @@ def test_what_is_found(index: Index, query: str, keys: dict[str, Any], expected:
     assert all(each.QueryRetrieveLevel == level for each in answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "keys"), [row[1:3] for row in QUERIES], ids=[row[0] for row in QUERIES]
 )
@@ -936,6 +937,7 @@ NAME_KEYS = st.lists(
 ).map("=".join)
 
 
+@pytest.mark.slow
 @given(key=NAME_KEYS, name=NAMES)
 def test_names_match_in_python_as_in_sql(connection: sa.Connection, key: str, name: str) -> None:
     test = Name.of(key)
@@ -1021,6 +1023,7 @@ def identifiers(draw: st.DrawFn) -> bytes:
     )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(octets=identifiers(), flags=st.sets(st.sampled_from("rcftem")).map("".join))
 def test_no_identifier_raises_anything_else(index: Index, octets: bytes, flags: str) -> None:

@@ -47,6 +47,7 @@ def many(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
     return index
 
 
+@pytest.mark.slow
 def test_answers_come_in_pages(many: Index) -> None:
     assert [len(page) for page in _pages(many)] == [10, 10, 5]
 
@@ -74,12 +75,14 @@ def test_nothing_is_held_between_pages(many: Index) -> None:
     assert [len(page) for page in pages] == [9, 5]
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_found_by_the_next_query(index: Index) -> None:
     for number in range(20):
         add(index, record(f"1.{number}"))
         assert sum(map(len, _pages(index))) == number + 1
 
 
+@pytest.mark.slow
 def test_queries_run_while_instances_come(index: Index) -> None:
     """Readers wait for no writer, and a writer for no reader."""
     futures = [index.add(record(f"1.{number}")) for number in range(1000)]

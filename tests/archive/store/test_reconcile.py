@@ -69,6 +69,7 @@ def test_an_empty_archive_agrees(store: FileStore, index: Index) -> None:
     assert reconcile(index, store) == module.Reconciled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [[0], [4], [0, 1, 2, 3, 4], [1, 3]])
 def test_a_row_without_its_file_goes(store: FileStore, index: Index, lost: list[int]) -> None:
     made = both(store, index)
@@ -96,6 +97,7 @@ def test_a_file_without_its_row_gets_one(store: FileStore, index: Index) -> None
     assert reconcile(index, store) == module.Reconciled(compared=10)
 
 
+@pytest.mark.slow
 def test_an_index_that_was_lost_is_made_again(store: FileStore, tmp_path: Path) -> None:
     made = [f"1.2.{number}" for number in range(600)]
     for uid in made:
@@ -200,6 +202,7 @@ def test_without_a_digest_another_instance_is_noticed(
     assert finding.fault is Fault.CHANGED
 
 
+@pytest.mark.slow
 def test_an_archive_larger_than_a_page_is_verified(
     store: FileStore, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:

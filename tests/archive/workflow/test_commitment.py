@@ -91,6 +91,7 @@ def test_what_is_kept_is_committed_on_the_same_association(
     assert archive.queue.list() == []
 
 
+@pytest.mark.slow
 def test_a_requestor_that_released_has_the_report_on_an_association_of_the_node(
     archive: Archive, modality: Modality
 ) -> None:
@@ -131,6 +132,7 @@ def spoil(path: Path) -> None:
 HARMS = [outgrow, Path.unlink, empty, spoil]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "digest"),
     [(each, True) for each in (damage, swap, *HARMS)] + [(each, False) for each in HARMS],
@@ -203,6 +205,7 @@ def test_a_restart_between_request_and_report_loses_nothing(
     assert archive.queue.list() == []
 
 
+@pytest.mark.slow
 def test_a_requestor_that_is_away_has_the_report_when_it_is_back(
     archive: Archive, modality: Modality
 ) -> None:

@@ -163,6 +163,7 @@ def test_the_first_retry_comes_within_a_minute(queue: Queue) -> None:
     assert unlucky.back_off(1_000_000) == 3600
 
 
+@pytest.mark.slow
 def test_what_failed_waits_longer_each_time_and_is_dead_at_last(queue: Queue, time: Time) -> None:
     put(queue)
     for attempt in range(1, ATTEMPTS):
@@ -188,6 +189,7 @@ def test_what_cannot_succeed_is_dead_at_once(queue: Queue) -> None:
     assert [task.state for task in queue.list()] == [DEAD]
 
 
+@pytest.mark.slow
 def test_what_is_too_early_was_no_attempt(queue: Queue, time: Time) -> None:
     put(queue)
     for _ in range(2 * ATTEMPTS):
@@ -205,6 +207,7 @@ def test_an_error_without_words_is_its_name_and_a_long_one_is_cut(queue: Queue) 
         assert queue.list()[-1].last_error == told
 
 
+@pytest.mark.slow
 def test_a_lease_that_ran_out_is_claimed_by_another(queue: Queue, time: Time) -> None:
     put(queue)
     claim(queue)
@@ -240,6 +243,7 @@ def test_a_restart_takes_back_its_own_leases_and_no_others(queue: Queue, time: T
     assert claim(queue).attempt == 2
 
 
+@pytest.mark.slow
 def test_a_chain_is_performed_in_order(queue: Queue, time: Time) -> None:
     """N-SET before its N-CREATE would be refused."""
     create, change = put(queue, chain="step"), put(queue, chain="step")
@@ -318,6 +322,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_task_survives_the_kill_of_who_performs_it(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'index.db'}"
     with subprocess.Popen(
@@ -449,6 +454,7 @@ def test_what_is_due_later_is_performed_then(
     assert len(work.begun) == 1
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_away_is_tried_again(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
@@ -485,6 +491,7 @@ def test_what_is_too_early_is_no_warning(
     assert [task.attempt for task in work.begun] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_peer_is_not_overrun(queue: Queue, runner: QueueRunner, work: Work, time: Time) -> None:
     """Neither is this node."""
     numbers = [put(queue, destination="A") for _ in range(PER_DESTINATION + 1)]
@@ -501,6 +508,7 @@ def test_a_peer_is_not_overrun(queue: Queue, runner: QueueRunner, work: Work, ti
     assert sorted(task.id for task in work.begun) == numbers
 
 
+@pytest.mark.slow
 def test_leases_are_renewed_while_the_work_goes_on(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:

@@ -218,6 +218,7 @@ def test_what_cannot_be_done_changes_nothing(archive: Archive) -> None:
     assert run(steps.get(UID)).PerformedProcedureStepStatus == "DISCONTINUED"
 
 
+@pytest.mark.slow
 def test_of_two_final_n_sets_at_once_one_wins(archive: Archive) -> None:
     """Each is a transaction; the second finds the state of the first."""
     states = ["COMPLETED", "DISCONTINUED"]
@@ -291,6 +292,7 @@ def test_many_steps_are_looked_up_in_parts(
 # -- forwarding ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_messages_are_forwarded_in_their_order(forwarding: Archive, ris: Ris) -> None:
     run(forwarding.steps.create(UID, new_step()))
     run(forwarding.steps.change(UID, data_set(PerformedProcedureStepDescription="x")))
@@ -309,6 +311,7 @@ def test_what_was_refused_here_is_not_forwarded(forwarding: Archive, ris: Ris) -
     assert forwarding.queue.list() == []
 
 
+@pytest.mark.slow
 def test_a_ris_that_is_away_has_all_when_it_is_back(forwarding: Archive, ris: Ris) -> None:
     """Over a restart, and in order."""
     forwarding.line.is_up = False

@@ -269,6 +269,7 @@ def test_all_are_put_or_none(table: WorklistTable) -> None:
     assert table.read() == []
 
 
+@pytest.mark.slow
 def test_an_order_without_a_study_is_given_one_always_the_same(table: WorklistTable) -> None:
     """Study Instance UID is a return key of type 1."""
     for accession in ("A1", "A2", "A1"):

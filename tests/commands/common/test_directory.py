@@ -280,6 +280,7 @@ def test_damaged_deflation_is_refused(make: Callable[..., Receiver]) -> None:
     assert receiver.files == set()
 
 
+@pytest.mark.slow
 def test_a_deflated_data_set_is_not_inflated_beyond_its_head(
     make: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
