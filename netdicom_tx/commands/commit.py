@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..asceprovider import Association
     from ..sopclass import CommitmentResult
 
-# Seconds that a peer has to end the association on which it has reported.
+# Seconds that a peer has to end the association on which it reported.
 _GRACE = 2.0
 _TIMEOUT = 300.0
 
@@ -49,23 +49,26 @@ _Reference = tuple[str, str]
     "--listen",
     "endpoint",
     metavar="ENDPOINT",
-    help="For a peer that reports on an association of its own: a port, host:port, or a Twisted endpoint.",
+    help="Listen here for a peer that reports on an association of its own: a port, host:port, or a Twisted "
+    "endpoint (default: the peer reports on our association).",
 )
 @click.option(
     "--timeout",
     type=parse_seconds,
     default=_TIMEOUT,
     metavar="SECONDS",
-    help="For the report, once the request is answered; 300.",
+    help="How long to wait for the report once the request is answered (default: 300).",
 )
 @common_options
 def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeout: float) -> int:
     """Ask a peer to keep instances for good (storage commitment).
 
-    Names the instances in files, and in all DICOM files below directories, and waits for the peer's
-    word on each; the files themselves are not sent. The report comes on the same association. With
-    --listen that is released, and the report comes on one that the peer opens: it must know our AE
-    title (-aet) with this host and port.
+    The request names the instances in files, and in all DICOM files below directories; the files
+    themselves are not sent. The command waits for the peer's report on each instance, which comes on the
+    same association. With --listen the association is released, and the report comes on one that the peer
+    opens; for that the peer must know our AE title (-aet) with this host and port.
+
+    Exits with 10 when no file has an instance.
     """
     from .common.files import check_named
 
@@ -93,12 +96,12 @@ def command(common: Common, paths: tuple[str, ...], endpoint: str | None, timeou
 
 
 class _Files:
-    """What is in the files.
+    """The instances in the files.
 
     Attributes:
-        references: The files of each instance; one that is in several is asked for once.
-        unreadable: DICOM files that are asked for in vain, with the reason.
-        others: How many files are no instances.
+        references: The files of each instance; one that is in several files is asked for once.
+        unreadable: DICOM files that cannot be asked for, with the reason.
+        others: The number of files that are not instances.
     """
 
     def __init__(self, paths: Iterable[str], output: Output) -> None:
@@ -137,7 +140,7 @@ class _Files:
 async def _ask(
     session: Session, references: list[_Reference], endpoint: str | None, timeout: float
 ) -> CommitmentResult | None:
-    """The report; None after Ctrl-C."""
+    """Ask for commitment; returns the report, or None after Ctrl-C."""
     from twisted.internet import defer
 
     from ..applicationentity import AE
@@ -210,7 +213,7 @@ async def _request(
 
 
 def _refusal(error: StatusError) -> Status:
-    """The status that the request was answered with, with the peer's comment if it had one."""
+    """The status of the answer to the request, with the peer's comment if there is one."""
     plain = Status(error.status or 0, "N-ACTION")
     comment = "" if error.comment.startswith(plain.meaning) else error.comment
     return Status(plain, "N-ACTION", comment)
@@ -219,13 +222,13 @@ def _refusal(error: StatusError) -> Status:
 def _end_with(
     session: Session, asce: Association, waiting: defer.Deferred[CommitmentResult]
 ) -> None:
-    """Give up when the association ends."""
-    # In the next turn: a report or a failure that came with the end has been told by then.
+    """Stop waiting when the association ends."""
+    # In the next turn of the reactor: a report that came just before the end has been taken by then.
     asce.closed().addCallback(lambda _: session.reactor.callLater(0, waiting.cancel))
 
 
 async def _ended(session: Session, ae: AE) -> None:
-    """See the peer end its associations: it has our answer to its report."""
+    """Let the peer end its associations: it may still be reading our answer to its report."""
     from twisted.internet import defer
 
     if session.is_interrupted:
@@ -238,12 +241,10 @@ async def _ended(session: Session, ae: AE) -> None:
 
 def _no_report(peer: str, code: ExitCode, evidence: str, endpoint: str | None) -> Problem:
     if endpoint is None:
-        hint = (
-            "it may report on an association of its own: --listen PORT, under an AE title it knows"
-        )
+        hint = "it may report on an association of its own: use --listen PORT, and an AE title that it knows"
     else:
         hint = (
-            "does it know our AE title (-aet) with this host and port? give it more time with "
+            "does it know our AE title (-aet) with this host and port? allow it more time: "
             "--timeout SECONDS"
         )
     what = "did not report in time"
@@ -254,7 +255,7 @@ def _no_report(peer: str, code: ExitCode, evidence: str, endpoint: str | None) -
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of a file; the reason is empty when it is committed."""
+    """What became of a file; ``reason`` is empty when its instance is committed."""
 
     path: str
     sop_class: str
@@ -268,7 +269,7 @@ def _outcomes(files: _Files, result: CommitmentResult) -> Iterator[_Outcome]:
     committed = set(result.committed)
     for reference, paths in files.references.items():
         code = failed.get(reference)
-        reason = "" if reference in committed else "the report does not have it"
+        reason = "" if reference in committed else "the report does not name it"
         if code is not None:
             reason = str(Status(code, "N-EVENT-REPORT")) if code else "no reason given"
         for path in paths:
@@ -288,7 +289,7 @@ def _report(session: Session, files: _Files, result: CommitmentResult) -> Report
             ExitCode.SOME_FAILED,
             f"{len(failures)} of {counted(len(outcomes), 'file')} are not committed",
             f"the first is {first.path}: {first.reason}",
-            "keep these files; what the peer does not have, send: netdicom store",
+            "keep these files; send those that the peer does not have: netdicom store",
         )
     committed = len(outcomes) - len(failures)
     skipped = f", {files.others} skipped (not DICOM)" if files.others else ""

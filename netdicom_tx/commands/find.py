@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .common.keys import Key
     from .common.query import Query
 
-#: What is asked for when nobody says what to return: keys that every archive answers, or many.
+#: The keys that are returned when none is named; nearly every archive supports them.
 DEFAULT_KEYS = {
     "PATIENT": ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     "STUDY": (
@@ -68,8 +68,10 @@ def command(
 ) -> int:
     """Query a peer (C-FIND).
 
-    The answers have the keys as columns: those of -r and of -k without a value, and those of -k that
-    are matched. Without any that only is to be returned, the usual ones of the level are asked for.
+    The columns of the answer are the keys of -k and -r. A key with a value is matched; one without a value
+    is only returned. When no key is only to be returned, the usual ones of the level are added.
+
+    The exit code is 0 when the peer has no match: that is an answer.
     """
     from .common.answers import answer_format, run_query
     from .common.query import Query

@@ -1,4 +1,4 @@
-"""``netdicom queue``: what a node owes to peers, seen and set right by who runs it."""
+"""``netdicom queue``: show what a node owes to peers, try it again, or drop it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-# The states of a task; those of ``archive.workflow.outbound``, which is loaded when a command runs.
+# The states of a task. They are those of archive.workflow.outbound, which is loaded when a command runs.
 _STATES = WAITING, RUNNING, DEAD = "waiting", "running", "dead"
-# Numbers in one statement; SQLite takes no more than 32766 values.
+# Tasks in one statement; SQLite allows 32766 values.
 _AT_ONCE = 10_000
 
 
@@ -37,11 +37,11 @@ _AT_ONCE = 10_000
     ),
 )
 def command() -> None:
-    """See what a node owes to peers: commitment reports, procedure steps, notices of availability.
+    """Show what a node owes to peers: commitment reports, procedure steps, notices of availability.
 
-    A task waits until it is tried, is running, or is dead: it has failed for days, or can never
-    succeed. What is done is not in the list. The node may run meanwhile; it looks at the queue every
-    ten seconds.
+    A task is waiting for its next attempt, running, or dead: it has failed for days, or can never
+    succeed. A task that is done leaves the queue. The node may be running; it reads the queue every ten
+    seconds.
     """
 
 
@@ -62,10 +62,12 @@ def _opened_queue(storage: Path, database: str | None) -> Iterator[Queue]:
     ),
 )
 @archive_options
-@click.option("--state", type=click.Choice(_STATES), help="Only those.")
+@click.option(
+    "--state", type=click.Choice(_STATES), help="Show only tasks in this state (default: all)."
+)
 @json_option
 def list_command(storage: Path, database: str | None, state: str | None, is_json: bool) -> int:
-    """Show the tasks, the oldest first; times are those of this machine."""
+    """Show the tasks, the oldest first; times are in the time zone of this machine."""
     output = Output(is_json=is_json)
     with _opened_queue(storage, database) as queue:
         tasks = queue.list(state)
@@ -117,9 +119,9 @@ def _document(task: Task) -> dict[str, Any]:
 @archive_options
 @json_option
 def retry(ids: tuple[int, ...], storage: Path, database: str | None, is_json: bool) -> int:
-    """Try tasks now: those that are named, or all that are dead.
+    """Try tasks again now: those with the given numbers, or all that are dead.
 
-    Their attempts are counted from the first one again.
+    Their attempts are counted from one again.
     """
     output = Output(is_json=is_json)
     with _opened_queue(storage, database) as queue:
@@ -134,17 +136,17 @@ def retry(ids: tuple[int, ...], storage: Path, database: str | None, is_json: bo
     )
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
-@click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
+@click.option("--dead", "all_dead", is_flag=True, help="Drop all tasks that are dead.")
 @archive_options
 @json_option
 def drop(
     ids: tuple[int, ...], all_dead: bool, storage: Path, database: str | None, is_json: bool
 ) -> int:
-    """Forget tasks for good: peers never have what they are owed."""
+    """Drop tasks for good: the peers never get what they are owed."""
     if bool(ids) == all_dead:
         raise bad_input(
             "it is not clear which tasks to drop",
-            "expected either numbers, or --dead",
+            "expected either task numbers or --dead",
             "netdicom queue list shows the numbers",
         )
     output = Output(is_json=is_json)
@@ -159,10 +161,10 @@ def _dead(queue: Queue) -> list[int]:
 
 
 def _chosen(queue: Queue, ids: Collection[int]) -> list[int]:
-    """The tasks of these numbers, each once.
+    """The tasks with these numbers, each once.
 
     Raises:
-        CommandError: There is no task of one of them, or it is being performed; nothing is done then.
+        CommandError: There is no task with one of the numbers, or it is running; nothing has been changed.
     """
     states = {task.id: task.state for task in queue.list()}
     wanted = list(dict.fromkeys(ids))
@@ -170,13 +172,13 @@ def _chosen(queue: Queue, ids: Collection[int]) -> list[int]:
     if unknown:
         raise bad_input(
             f"there is no task {_numbers(unknown)}",
-            "what is done is not in the queue any more; nothing was changed",
-            "netdicom queue list shows those that there are",
+            "a task that is done leaves the queue; nothing was changed",
+            "netdicom queue list shows the tasks",
         )
     running = [each for each in wanted if states[each] == RUNNING]
     if running:
         raise bad_input(
-            f"the node is performing task {_numbers(running)} now",
+            f"the node is running task {_numbers(running)} now",
             "its outcome is not known yet; nothing was changed",
             "look again in a minute: netdicom queue list",
         )
@@ -193,19 +195,20 @@ def _for_all(call: Callable[[Collection[int]], Future[int]], ids: Sequence[int])
 
 
 def _conclude(output: Output, key: str, words: str, done: int, chosen: Sequence[int]) -> int:
-    """Say how many; the exit code."""
+    """Write how many tasks were changed; returns the exit code."""
     if output.is_json:
         output.json({key: done})
     else:
         output.line(f"{counted(done, 'task')} {words}")
     if done == len(chosen):
         return ExitCode.OK
-    # The node was faster.
+    # The node was faster with the others.
+    left = len(chosen) - done
     raise CommandError(
         Problem(
             ExitCode.SOME_FAILED,
-            f"{counted(len(chosen) - done, 'task')} left alone",
-            "claimed or done by the node meanwhile",
-            "netdicom queue list shows what there is",
+            f"{counted(left, 'task')} {'was left as it is' if left == 1 else 'were left as they are'}",
+            "the node has taken or finished them in the meantime",
+            "netdicom queue list shows the tasks",
         )
     )

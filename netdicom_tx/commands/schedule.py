@@ -1,4 +1,4 @@
-"""``netdicom schedule``: what a node's worklist has besides its files, imported and taken out."""
+"""``netdicom schedule``: add steps to a node's worklist, show them, and remove them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _OF_STEP = (
 )
 _COLUMNS = ("date", "time", "modality", "station", "step", "patient", "patient ID", "study")
 
-# PS3.4 Table K.6-1, type 1: what modalities ask by, and what tells steps apart. Start time and station, also
-# of type 1, may not be known when a step is planned.
+# PS3.4 Table K.6-1, type 1: what modalities query by, and what distinguishes steps. Start time and station are of
+# type 1 as well, but may not be known when a step is planned.
 _NEEDED = ("PatientID", "PatientName")
 _NEEDED_OF_STEP = ("ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "Modality")
-# Without one of these all orders of a patient would be one study.
+# Without one of these, all orders of a patient would be one study.
 _ORDER = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
 _EXPECTED = {
     "AE": "at most 16 characters",
@@ -57,10 +57,10 @@ _EXPECTED = {
     ),
 )
 def command() -> None:
-    """Fill the worklist of a node: scheduled steps from CSV and JSON.
+    """Fill the worklist of a node with scheduled steps from CSV and JSON.
 
-    The node may run meanwhile; the next query has what was added. Items of the directory that
-    --worklist names are not shown here, for their files are what there is to change.
+    The node may be running; its next answer includes what was added. The items in the directory that the
+    node was given by --worklist are not shown here: change their files instead.
     """
 
 
@@ -93,12 +93,12 @@ def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable
 @archive_options
 @json_option
 def add(files: tuple[str, ...], storage: Path, database: str | None, is_json: bool) -> int:
-    """Add steps, or put them in the place of those of the same study and step ID.
+    """Add steps; a step replaces the one with the same study and step ID.
 
-    A CSV file has a line for each step, and its first line names the attributes by keyword:
-    PatientID, PatientName, AccessionNumber, ScheduledProcedureStepID, Modality,
-    ScheduledProcedureStepStartDate... A JSON file has data sets in the DICOM JSON model. When
-    anything in any file is wrong, nothing is added. A dash reads stdin.
+    A CSV file has one line for each step, and its first line names the attributes by keyword: PatientID,
+    PatientName, AccessionNumber, ScheduledProcedureStepID, Modality, ScheduledProcedureStepStartDate and
+    so on. A JSON file has data sets in the DICOM JSON model. FILE may be - for stdin. When anything in any
+    file is wrong, nothing is added.
     """
     from ..archive.encoded.walk import InvalidDataSetError
     from ..dsutils import DataSetError
@@ -116,16 +116,16 @@ def add(files: tuple[str, ...], storage: Path, database: str | None, is_json: bo
         output.line(f"{counted(added, 'step')} added")
     if added < len(steps):
         output.note(
-            f"{len(steps) - added} came twice: the same study and step ID; the last one counts"
+            f"{len(steps) - added} had the study and step ID of a later one, which was added instead"
         )
     return ExitCode.OK
 
 
 def _read(file: str) -> list[Dataset]:
-    """The steps of a file.
+    """Read the steps of a file.
 
     Raises:
-        CommandError: It cannot be read, or is not as it should be.
+        CommandError: The file cannot be read, or a step in it is wrong.
     """
     from ..archive.workflow.worklist_sources import WorklistImportError, read_csv, read_json
 
@@ -140,7 +140,7 @@ def _read(file: str) -> list[Dataset]:
         ) from error
     except UnicodeDecodeError as error:
         raise _wrong(file, f"octet {error.start} is not UTF-8") from error
-    # No line of keywords begins with a bracket.
+    # A line of keywords never begins with a bracket.
     is_json = text.lstrip()[:1] in ("[", "{")
     try:
         found = read_json(text) if is_json else read_csv(text)
@@ -154,7 +154,7 @@ def _read(file: str) -> list[Dataset]:
 
 
 def _missing(ds: Dataset) -> str:
-    """What a step needs and does not have; empty when it has all."""
+    """What a step lacks, in words; empty when it lacks nothing."""
     missing = [each for each in _NEEDED if not ds.get(each)]
     for step in ds.ScheduledProcedureStepSequence:
         missing += [each for each in _NEEDED_OF_STEP if not step.get(each)]
@@ -166,7 +166,7 @@ def _missing(ds: Dataset) -> str:
 
 
 def _invalid(ds: Dataset) -> str:
-    """The first value that its VR does not allow, and what it does; empty when there is none."""
+    """The first value that its VR does not allow, and what the VR allows; empty when all are allowed."""
     from pydicom.multival import MultiValue
 
     for element in ds.iterall():
@@ -181,7 +181,7 @@ def _invalid(ds: Dataset) -> str:
 
 
 def _check(vr: str, value: object) -> None:
-    """See that a value is one, and can be found by queries.
+    """Check that a value is valid, and can be found by queries.
 
     Raises:
         ValueError: It is not.
@@ -191,11 +191,11 @@ def _check(vr: str, value: object) -> None:
 
     from ..archive.encoded.values import date_range
 
-    # pydicom's numbers for DS and IS are int and float too.
+    # pydicom's numbers for DS and IS are int and float as well.
     is_binary = isinstance(value, int | float | bytes) and vr not in ("DS", "IS")
     plain = value if is_binary else str(value)
     if vr == "DA":
-        date_range(str(plain))  # pydicom takes a range too, which belongs into a query
+        date_range(str(plain))  # pydicom accepts a range as well, which belongs into a query
     validate_value(vr, plain, config.RAISE)
 
 
@@ -259,9 +259,9 @@ def _cells(ds: Dataset) -> Sequence[object]:
 @archive_options
 @json_option
 def remove(study: str, step: str, storage: Path, database: str | None, is_json: bool) -> int:
-    """Take a step out: the one of this Study Instance UID and step ID.
+    """Remove the step with this Study Instance UID and step ID.
 
-    Without a step ID it is the one that has none.
+    Without STEP, the step that has no step ID is removed.
     """
     output = Output(is_json=is_json)
     with _opened_table(storage, database) as table:
@@ -270,7 +270,7 @@ def remove(study: str, step: str, storage: Path, database: str | None, is_json: 
         raise bad_input(
             f"there is no step {step or 'without an ID'} of study {study}",
             "nothing was changed",
-            "netdicom schedule list shows what there is",
+            "netdicom schedule list shows the steps",
         )
     if is_json:
         output.json({"removed": 1})

@@ -14,7 +14,7 @@ from .common.options import (
 )
 
 _STEP = "ScheduledProcedureStepSequence"
-#: What is asked for when nobody says what to return.
+#: The keys that are returned when none is named.
 DEFAULT_KEYS = (
     f"{_STEP}.ScheduledProcedureStepStartDate",
     f"{_STEP}.ScheduledProcedureStepStartTime",
@@ -39,9 +39,17 @@ DEFAULT_KEYS = (
 )
 @peer_argument
 @key_option
-@click.option("--date", metavar="DATE", help="Start of the step: YYYYMMDD, or a range with -.")
-@click.option("--modality", metavar="MODALITY", help="Of the step: CT, MR, ...")
-@click.option("--station", metavar="TITLE", help="AE title of the scheduled station.")
+@click.option(
+    "--date",
+    metavar="DATE",
+    help="Match steps that start on this date: YYYYMMDD, or a range such as 20261101-20261130.",
+)
+@click.option("--modality", metavar="MODALITY", help="Match steps of this modality, such as CT.")
+@click.option(
+    "--station",
+    metavar="TITLE",
+    help="Match steps that are scheduled for the station with this AE title.",
+)
 @answer_options
 @common_options
 def command(
@@ -55,7 +63,11 @@ def command(
     is_csv: bool,
     no_header: bool,
 ) -> int:
-    """Query a modality worklist (C-FIND)."""
+    """Query a modality worklist (C-FIND).
+
+    The options for the scheduled step are short for keys such as
+    -k ScheduledProcedureStepSequence.Modality=CT. The exit code is 0 when nothing matches.
+    """
     from .common.answers import answer_format, run_query
     from .common.keys import parse_keys
     from .common.query import Query

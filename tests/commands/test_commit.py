@@ -184,7 +184,7 @@ def test_what_the_report_does_not_say_is_not_committed(
     found = outcomes(done.stdout)
     assert found.pop("ct3.dcm") == (False, "Processing failure (0x0110)")
     assert found.pop("ct4.dcm") == (False, "Failure (0xC001)")
-    assert found.pop("ct5.dcm") == (False, "the report does not have it")
+    assert found.pop("ct5.dcm") == (False, "the report does not name it")
     assert set(found.values()) == {(True, "")}
     assert "the first is" in done.stderr
 

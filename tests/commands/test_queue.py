@@ -174,8 +174,8 @@ def test_an_unknown_number_is_told_and_nothing_is_done(
     assert out == ""
     assert err.splitlines() == [
         "error: there is no task 17, 18",
-        "       what is done is not in the queue any more; nothing was changed",
-        "hint:  netdicom queue list shows those that there are",
+        "       a task that is done leaves the queue; nothing was changed",
+        "hint:  netdicom queue list shows the tasks",
     ]
     assert owed.states() == {dead: "dead"}
 
@@ -184,7 +184,7 @@ def test_an_unknown_number_is_told_and_nothing_is_done(
 def test_what_is_being_performed_is_left_alone(owed: Owed, capsys: Captured, name: str) -> None:
     running, dead = owed.running(), owed.dead()
     assert owed.run(name, running, dead) == 2
-    assert f"the node is performing task {running} now" in capsys.readouterr().err
+    assert f"the node is running task {running} now" in capsys.readouterr().err
     assert owed.states() == {running: "running", dead: "dead"}
 
 
@@ -208,7 +208,7 @@ def test_a_task_that_the_node_was_faster_with_is_told(owed: Owed, capsys: Captur
         _conclude(Output(), "dropped", "dropped", done, ids)
     assert capsys.readouterr().out == "1 task dropped\n"
     assert caught.value.problem.code == 1
-    assert "1 task left alone" in str(caught.value.problem)
+    assert "1 task was left as it is" in str(caught.value.problem)
 
 
 @pytest.mark.slow

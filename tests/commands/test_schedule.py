@@ -91,7 +91,7 @@ def test_a_step_that_comes_twice_is_told(schedule: Run, orders: Path, capsys: Ca
     assert schedule("add", orders, orders) == 0
     said = capsys.readouterr()
     assert said.out == "2 steps added\n"
-    assert "2 came twice" in said.err
+    assert "2 had the study and step ID of a later one" in said.err
 
 
 @pytest.mark.parametrize(

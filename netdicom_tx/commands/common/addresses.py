@@ -1,6 +1,6 @@
-"""Whom to call: ``AET@host:port``, ``host:port``, ``dicoms://AET@host:port``, or a name of ``[peers]``.
+"""The peer to call: ``AET@host:port``, ``host:port``, ``dicoms://AET@host:port``, or a name of ``[peers]``.
 
-An IPv6 address stands in brackets. ``host:port`` is called ``ANY-SCP``, as DCMTK's tools do.
+An IPv6 address stands in brackets. An address without an AE title is called ``ANY-SCP``, as DCMTK's tools do.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ __all__ = [
     "parse_address",
 ]
 
-#: The called AE title of an address without one.
+#: The called AE title for an address without one.
 ANY_SCP = "ANY-SCP"
 # PS3.15 Annex B.12: the registered port of DICOM over TLS.
 _TLS_PORT = 2762
 # The AE has a timeout for connecting; that of an endpoint, 30 s, must not come before it.
 _LONGEST = 7 * 86400.0
-_FORMS = "write AET@host:port, host:port, or dicoms://AET@host:port; an IPv6 address in brackets"
+_FORMS = (
+    "write AET@host:port, host:port, or dicoms://AET@host:port, with an IPv6 address in brackets"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSFiles:
-    """How to do TLS with a peer; the attributes are those of :class:`~netdicom_tx.TLSOptions`."""
+    """How to speak TLS with a peer; the attributes are those of :class:`~netdicom_tx.TLSOptions`."""
 
     certificate: str | None = None
     key: str | None = None
@@ -45,10 +47,10 @@ class TLSFiles:
     fingerprint: str | None = None
 
     def options(self) -> TLSOptions:
-        """What the library takes.
+        """The same for the library.
 
         Raises:
-            LocalProtocolError: The fingerprint is none.
+            LocalProtocolError: The fingerprint is not one.
         """
         from ...tls import TLSOptions
 
@@ -66,9 +68,9 @@ class Address:
     """A peer.
 
     Attributes:
-        ae_title: Under which we call it.
-        calling: Under which it knows us; None means the title we always have.
-        tls: None means plain TCP.
+        ae_title: The AE title that we call it by.
+        calling: The AE title that it knows us by; None means the one we always use.
+        tls: How to speak TLS with it; None means plain TCP.
     """
 
     ae_title: str
@@ -83,7 +85,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine by the look of it; no name is resolved."""
+        """Whether the address looks like one of this machine; no name is resolved."""
         return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
 
     def endpoint(self, reactor: Any) -> Any:
@@ -108,10 +110,13 @@ class Address:
 
 
 def check_title(title: str, where: str) -> str:
-    """An AE title, without the spaces around it.
+    """Check an AE title, and strip the spaces around it.
+
+    Args:
+        where: Where the title was written, for the message.
 
     Raises:
-        CommandError: It is none.
+        CommandError: The text is not an AE title.
     """
     from ...exceptions import LocalProtocolError
     from ...pdu import check_ae_title
@@ -120,32 +125,36 @@ def check_title(title: str, where: str) -> str:
         return check_ae_title(title)
     except LocalProtocolError as error:
         raise bad_input(
-            f"{title!r} is no AE title", f"{where}: {error}", "pass the title the peer knows"
+            f"{title!r} is not an AE title",
+            f"{where}: {error}",
+            "pass the title that the peer knows",
         ) from error
 
 
 def parse_address(text: str) -> Address:
-    """An address in one of the written forms.
+    """Read an address in one of its forms.
 
     Raises:
-        CommandError: It is none; the message says what is missing.
+        CommandError: The text is not an address; the message says what is missing.
     """
     scheme, found, rest = text.partition("://")
     if not found:
         scheme, rest = "dicom", text
     if scheme not in ("dicom", "dicoms"):
-        raise bad_input(f"{text!r} is no address", f"unknown scheme {scheme!r}", _FORMS)
+        raise bad_input(f"{text!r} is not an address", f"unknown scheme {scheme!r}", _FORMS)
     title, _, where = rest.rstrip("/").rpartition("@")
     if "@" in rest and not title:
-        raise bad_input(f"{text!r} is no address", "there is no AE title before the @", _FORMS)
+        raise bad_input(f"{text!r} is not an address", "there is no AE title before the @", _FORMS)
     host, number = _host_and_port(text, where)
     if not number and scheme == "dicoms":
         number = str(_TLS_PORT)
     if not number:
-        raise bad_input(f"{text!r} is no address", "the port is missing", _FORMS)
-    # isdecimal also knows other digits than ours.
+        raise bad_input(f"{text!r} is not an address", "the port is missing", _FORMS)
+    # isdecimal alone would accept the digits of other scripts.
     if not (number.isascii() and number.isdecimal() and 0 < int(number) < 65536):
-        raise bad_input(f"{text!r} is no address", f"{number!r} is no port from 1 to 65535", _FORMS)
+        raise bad_input(
+            f"{text!r} is not an address", f"{number!r} is not a port from 1 to 65535", _FORMS
+        )
     return Address(
         check_title(title, f"in {text!r}") if title else ANY_SCP,
         host,
@@ -158,28 +167,30 @@ def _host_and_port(text: str, where: str) -> tuple[str, str]:
     if where.startswith("["):
         host, closed, rest = where[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
-            raise bad_input(f"{text!r} is no address", "the bracket is not closed", _FORMS)
+            raise bad_input(f"{text!r} is not an address", "the bracket is not closed", _FORMS)
         number = rest[1:]
     else:
         host, _, number = where.partition(":")
         if ":" in number:
             raise bad_input(
-                f"{text!r} is no address", "an IPv6 address stands in brackets: [::1]:104", _FORMS
+                f"{text!r} is not an address",
+                "an IPv6 address stands in brackets: [::1]:104",
+                _FORMS,
             )
     if not host or any(c.isspace() or not c.isprintable() for c in host):
-        raise bad_input(f"{text!r} is no address", "the host is missing", _FORMS)
+        raise bad_input(f"{text!r} is not an address", "the host is missing", _FORMS)
     return host, number
 
 
 def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object] = ()) -> Address:
-    """The peer of that name, or at that address.
+    """The peer with this name, or at this address.
 
     Args:
-        peers: By name, from the configuration.
+        peers: The configured peers, by name.
         sources: The configuration files that were read, for the message.
 
     Raises:
-        CommandError: It is neither.
+        CommandError: The text is neither a name nor an address.
     """
     if text in peers:
         return peers[text]
@@ -187,7 +198,7 @@ def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object]
         return parse_address(text)
     near = difflib.get_close_matches(text, peers, n=3)
     if near:
-        hint = f"did you mean {' or '.join(near)}? or {_FORMS}"
+        hint = f"did you mean {' or '.join(near)}? otherwise {_FORMS}"
     else:
         hint = f"{_FORMS}, or add it to [peers] of the configuration file"
     files = ", ".join(str(each) for each in sources)
@@ -200,7 +211,7 @@ def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object]
 
 
 def overridden(address: Address, *, called: str | None, tls: TLSFiles | None) -> Address:
-    """The address with what the command line says instead."""
+    """The address, with what the command line says instead."""
     if called is not None:
         address = replace(address, ae_title=check_title(called, "-aec"))
     if tls is not None:

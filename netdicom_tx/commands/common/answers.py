@@ -1,4 +1,4 @@
-"""What find and worklist share: how answers are shown, and the query that brings them."""
+"""What find and worklist share: the query, and how its answers are shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Answers(Protocol):
 
 
 class _Rows:
-    """A table."""
+    """Shows answers as a table."""
 
     def __init__(self, output: Output, has_head: bool) -> None:
         self._output = output
@@ -57,7 +57,7 @@ class _Rows:
 
 
 class _CSV:
-    """Comma-separated values, quoted where they must be (RFC 4180)."""
+    """Shows answers as comma-separated values, quoted where they must be (RFC 4180)."""
 
     def __init__(self, output: Output, has_head: bool) -> None:
         self._output = output
@@ -76,7 +76,7 @@ class _CSV:
 
 
 def _heads(columns: Sequence[Key]) -> list[str]:
-    """The names of the columns: of a path its end, where no other ends like that."""
+    """The names of the columns: the end of a path, unless two paths have the same end."""
     ends = Counter(key.name.rpartition(".")[2] for key in columns)
     short = [key.name.rpartition(".")[2] for key in columns]
     return [end if ends[end] == 1 else key.name for key, end in zip(columns, short, strict=True)]
@@ -89,7 +89,7 @@ def _csv_line(cells: Iterable[str]) -> str:
 
 
 class _JSON:
-    """The DICOM JSON model (PS3.18 Annex F), an answer on each line."""
+    """Shows answers in the DICOM JSON model (PS3.18 Annex F), one on each line."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -106,7 +106,7 @@ class _JSON:
 
 
 def answer_format(output: Output, is_csv: bool, has_head: bool) -> Answers:
-    """How answers are to be shown."""
+    """What shows the answers, as the options say."""
     if output.is_json:
         return _JSON(output)
     return (_CSV if is_csv else _Rows)(output, has_head)
@@ -115,10 +115,11 @@ def answer_format(output: Output, is_csv: bool, has_head: bool) -> Answers:
 def run_query(
     common: Common, query: Query, wanted: Sequence[Key], limit: int | None, answers: Answers
 ) -> int:
-    """Ask, and show the answers; the exit code.
+    """Send a query and show the answers; returns the exit code.
 
     Args:
-        wanted: Keys to return, beside those of the query.
+        wanted: Keys to return, besides those of the query.
+        limit: The number of answers after which the query is cancelled; None means no limit.
     """
     identifier = query.identifier(wanted)
     columns = [*query.keys, *wanted]
@@ -141,7 +142,7 @@ def run_query(
 async def _ask(
     session: Session, query: Query, identifier: Dataset, limit: int | None, answers: Answers
 ) -> tuple[int, Status]:
-    """The number of answers, and the final status."""
+    """Send a query; returns the number of answers and the final status."""
     address = session.common.address
     assert address is not None
     sop_class = query.sop_class("C-FIND")
@@ -151,7 +152,7 @@ async def _ask(
     async with session.association(ae, address) as asce:
         stream: ResponseStream[tuple[Dataset | None, Status]]
         stream = asce.get_scu(sop_class)(identifier)
-        # After a C-CANCEL the stream is read on, to the final response.
+        # After a C-CANCEL the stream is read to its end: the final response comes last.
         with session.on_interrupt(stream.cancel):
             async for found, status in stream:
                 if found is None or not status.is_pending:

@@ -1,15 +1,15 @@
-"""The configuration file: our AE title and the peers, in TOML.
+"""The configuration file: our AE title and our peers, in TOML.
 
 ::
 
-    ae_title = "WORKSTATION1"                # what we call ourselves
+    ae_title = "WORKSTATION1"                # our own AE title
 
     [peers]
     archive = "ARCHIVE@10.0.0.5:104"
 
     [peers.cloud]
     address = "CLOUD@pacs.example:2762"
-    ae_title = "GATEWAY"                     # what we call ourselves there
+    ae_title = "GATEWAY"                     # our own AE title for this peer
     tls = { trust = "ca.pem", certificate = "our.pem" }
 
 ``~/.config/netdicom/config.toml`` (below ``XDG_CONFIG_HOME``, if that is set) is read first, then
@@ -38,10 +38,10 @@ _TLS_PATHS = ("certificate", "key", "trust")
 
 @dataclass(slots=True)
 class Config:
-    """What the files say.
+    """The content of the configuration files.
 
     Attributes:
-        ae_title: Ours; None when no file names it.
+        ae_title: Our own AE title; None when no file names it.
         sources: The files that were read.
     """
 
@@ -51,7 +51,7 @@ class Config:
 
 
 def default_files() -> list[Path]:
-    """Where configuration is looked for, the weakest first."""
+    """The files that are read by default; a later one overrides an earlier one."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return [Path(home, "netdicom", "config.toml"), Path("netdicom.toml")]
 
@@ -60,10 +60,10 @@ def load_config(file: str | None = None) -> Config:
     """Read the configuration.
 
     Args:
-        file: Instead of the default files; it must exist.
+        file: The file to read instead of the default ones; it must exist.
 
     Raises:
-        CommandError: Something is wrong in a file: every fault, each with its path (exit code 78).
+        CommandError: A file cannot be used (exit code 78); the message lists every fault with its path.
     """
     config = Config()
     for path in default_files() if file is None else [Path(file)]:
@@ -76,7 +76,7 @@ def load_config(file: str | None = None) -> Config:
         except OSError as error:
             raise _unusable(path, [str(error.strerror)]) from error
         except UnicodeDecodeError as error:
-            raise _unusable(path, ["it is no UTF-8"]) from error
+            raise _unusable(path, ["it is not UTF-8"]) from error
         try:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -94,20 +94,20 @@ def _unusable(path: Path, faults: list[str]) -> CommandError:
             ExitCode.CONFIGURATION,
             f"the configuration file {path} cannot be used",
             "\n".join(faults),
-            "mend it, or name another one with --config FILE",
+            "correct it, or name another one with --config FILE",
         )
     )
 
 
 class _Reader:
-    """Reads one file, and goes on after a fault."""
+    """Reads one file, and continues after a fault."""
 
     def __init__(self, path: Path) -> None:
         self._directory = path.parent
         self._faults: list[str] = []
 
     def read(self, content: Mapping[str, Any], config: Config) -> list[str]:
-        """Add what a file says; the faults that were found."""
+        """Add the content of a file to the configuration; returns the faults that were found."""
         self._known(content, "", _TOP)
         title = self._text(content, "", "ae_title")
         if title is not None:
@@ -155,7 +155,7 @@ class _Reader:
         given = {each: self._text(value, where, each) for each in _TLS}
         for each in _TLS_PATHS:
             path = given[each]
-            if path is not None:  # relative to the file that names it
+            if path is not None:  # it is relative to the file that names it
                 given[each] = str(self._directory / path)
         return TLSFiles(**given)
 

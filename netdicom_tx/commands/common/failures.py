@@ -219,7 +219,11 @@ def _timed_out(error: DCMTimeoutError, peer: str) -> Problem:
 def _no_connection(error: BaseException, peer: str) -> Problem:
     from twisted.internet import error as internet
 
+    from ...exceptions import NetDICOMError
+
     cause = error.__cause__
+    while isinstance(cause, NetDICOMError):  # the same loss, told to one waiter of several
+        error, cause = cause, cause.__cause__
     if cause is None:
         detail = str(error)
         if "SSL" in detail:

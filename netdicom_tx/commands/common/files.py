@@ -1,4 +1,4 @@
-"""Files that are sent: found in directories, looked at, and remembered when a peer has them."""
+"""Files to send: found in directories, read as far as their headers, and noted when a peer has them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .failures import bad_input
 
 __all__ = ["FoundFile", "HeldBackError", "Journal", "Sending", "check_named", "walk"]
 
-# Media Storage Directory: an index of files on a medium, never sent (PS3.10 8).
+# Media Storage Directory: the index of a medium, which is never sent (PS3.10 8).
 _DICOMDIR = "1.2.840.10008.1.3.10"
 
 
 class HeldBackError(DataSetError):
-    """It was not sent, because no more is to be sent."""
+    """The instance was not sent, because nothing more is to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile(os.PathLike[str]):
-    """A file, with what tells it from another one that has its name later."""
+    """A file, with the size and time that distinguish it from a later one of the same name."""
 
     path: str
     size: int
@@ -36,7 +36,7 @@ class FoundFile(os.PathLike[str]):
         """Look at a file.
 
         Raises:
-            OSError: There is none, or nobody may.
+            OSError: There is no such file, or it may not be looked at.
         """
         facts = os.stat(path)
         return cls(path, facts.st_size, facts.st_mtime_ns)
@@ -47,10 +47,10 @@ class FoundFile(os.PathLike[str]):
 
 @dataclass(frozen=True, slots=True)
 class Sending(Instance):
-    """An instance in a file, that can still be held back when its turn comes.
+    """An instance in a file that can be held back until its turn to be sent comes.
 
     Attributes:
-        is_stopped: Asked just before it goes out.
+        is_stopped: Called just before the instance is sent; True holds it back.
     """
 
     is_stopped: Callable[[], bool] = field(default=lambda: False, kw_only=True)
@@ -67,11 +67,11 @@ class Sending(Instance):
 
     @classmethod
     def in_file(cls, file: FoundFile, is_stopped: Callable[[], bool]) -> Sending:
-        """Read what is in a file, as :meth:`Instance.of` does.
+        """Read the header of a file, as :meth:`Instance.of` does.
 
         Raises:
-            DataSetError: It is no DICOM file, or has no UIDs.
-            OSError: It cannot be read.
+            DataSetError: The file is not a DICOM file, or has no UIDs.
+            OSError: The file cannot be read.
         """
         found = Instance.of(file)
         return cls(
@@ -85,10 +85,11 @@ class Sending(Instance):
 
 
 def walk(paths: Iterable[str]) -> Iterator[str]:
-    """The files among some paths, and below those that are directories.
+    """The files among some paths, and all files below those that are directories.
 
-    In the order of the names, without following links to directories, and without holding more than
-    one directory's names for each level. A directory that cannot be read gives its own path.
+    They come in the order of their names. Links to directories are not followed, and no more than one
+    directory's names for each level are held in memory. A directory that cannot be read is returned as if it
+    were a file.
     """
     for path in paths:
         if os.path.isdir(path):
@@ -113,13 +114,13 @@ def _below(directory: str) -> Iterator[str]:
 
 
 def check_named(paths: Iterable[str], done: str = "sent") -> None:
-    """See that every path that is not a directory is a file with an instance.
+    """Check that every path is a directory or a file with an instance.
 
     Args:
-        done: What cannot be done with one that is none.
+        done: What was to be done with the files, for the message.
 
     Raises:
-        CommandError: One is none; nothing has been sent then.
+        CommandError: A path is neither; nothing has been sent then.
     """
     for path in paths:
         try:
@@ -137,18 +138,18 @@ def check_named(paths: Iterable[str], done: str = "sent") -> None:
             raise bad_input(
                 f"{path} cannot be {done}",
                 str(error),
-                "name DICOM files (Part 10) or directories, in which others are skipped; nothing was "
-                "sent",
+                "name DICOM files (Part 10), or directories: other files in these are skipped; nothing "
+                "was sent",
             ) from error
 
 
 def is_storable(instance: Instance) -> bool:
-    """Whether this is for C-STORE: not a DICOMDIR."""
+    """Whether an instance is sent by C-STORE: a DICOMDIR is not."""
     return instance.sop_class_uid != _DICOMDIR
 
 
 def is_dicom(path: str) -> bool:
-    """Whether the file says that it is DICOM (PS3.10 7.1); of one that cannot be read, False."""
+    """Whether a file says that it is DICOM (PS3.10 7.1); False when it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -157,18 +158,18 @@ def is_dicom(path: str) -> bool:
 
 
 class Journal:
-    """What a peer has acknowledged, in a file of JSON lines.
+    """Notes what a peer has acknowledged, in a file of JSON lines.
 
-    The first line names the peer; each other line a file with its size and time, so that a file
-    that has changed is sent again. A line is written when the peer has answered, and a last line
-    that was cut off by a crash counts for nothing.
+    The first line names the peer. Each other line names a file with its size and time, so that a file
+    that has changed is sent again. A line is written when the peer has answered; a last line that was cut
+    off by a crash is ignored.
 
     Args:
-        path: Made when absent.
-        peer: ``AET@host:port``.
+        path: The journal; it is made when absent.
+        peer: The peer, as ``AET@host:port``.
 
     Raises:
-        CommandError: The file is no journal, or one of another peer.
+        CommandError: The file is not a journal, or is that of another peer.
     """
 
     def __init__(self, path: str, peer: str) -> None:
@@ -195,14 +196,14 @@ class Journal:
         head = _parse(first)
         if head is None or head.get("journal") != "netdicom store":
             raise bad_input(
-                f"{self._path} is no journal of netdicom store",
+                f"{self._path} is not a journal of netdicom store",
                 "its first line does not say so",
-                "name another file for --resume: it is not overwritten",
+                "name another file for --resume; this one was left as it is",
             )
         if head.get("peer") != peer:
             raise bad_input(
-                f"the journal {self._path} is that of another peer",
-                f"it is for {head.get('peer')}, this is {peer}",
+                f"the journal {self._path} belongs to another peer",
+                f"it is for {head.get('peer')}, and this run is for {peer}",
                 "use one journal for each peer",
             )
         line = first
@@ -214,11 +215,11 @@ class Journal:
             self._file.write(b"\n")
 
     def has(self, file: FoundFile) -> bool:
-        """Whether the peer has acknowledged this file, as it is."""
+        """Whether the peer has acknowledged this file as it is now."""
         return _mark(os.path.abspath(file.path), file.size, file.modified) in self._known
 
     def add(self, file: FoundFile, instance: Instance) -> None:
-        """The peer has acknowledged it."""
+        """Note that the peer has acknowledged a file."""
         self._append(
             {
                 "file": os.path.abspath(file.path),
@@ -245,5 +246,5 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _mark(path: object, size: object, modified: object) -> int:
-    # 64 bits of it: a million entries fit in 50 MB, and two that fall together are not to be feared.
+    # A hash of 64 bits: a million entries fit in 50 MB, and a collision is too unlikely to matter.
     return hash((path, size, modified))

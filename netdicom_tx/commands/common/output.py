@@ -1,8 +1,7 @@
-"""What a command says: results on stdout, everything else on stderr.
+"""What a command writes: results to stdout, everything else to stderr.
 
-Results are a table on a terminal, tab-separated lines elsewhere, JSON with ``--json``. A progress
-bar is drawn on stderr, and only when that is a terminal. What came from a peer is shown with its
-control characters escaped.
+Results are a table on a terminal, tab-separated lines elsewhere, and JSON with ``--json``. A progress bar is
+drawn on stderr, and only when that is a terminal. Control characters in what a peer sent are escaped.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "Progress", "Table", "counted", "printable_line"]
 
-# Characters that a pipe with any room takes at once: PIPE_BUF is 4096 octets, a character has 4.
+# Characters that a pipe with room takes at once: PIPE_BUF is 4096 octets, and a character has up to 4.
 _SURE_TO_FIT = 1000
 
 
 def printable_line(text: object) -> str:
-    """Text on one line, whatever is in it."""
+    """The text on one line; control characters and line ends are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 file``, ``2 files``."""
+    """A number with its noun: ``1 file``, ``2 files``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
@@ -40,9 +39,9 @@ class Output:
     """Where a command writes.
 
     Args:
-        is_json: Results are JSON documents, and a problem is one too.
-        is_quiet: No notes and no progress.
-        has_color: False, or ``NO_COLOR`` in the environment, leaves colors out.
+        is_json: Results are JSON documents, and so is a problem.
+        is_quiet: Notes and progress are left out.
+        has_color: Colors are used, unless ``NO_COLOR`` is in the environment.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Output:
         self.is_json = is_json
         self.is_quiet = is_quiet
         self.has_color = has_color
-        # A name in any script must not end the program where the terminal knows fewer.
+        # A name in another script must not end the program where the terminal cannot show it.
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
@@ -59,17 +58,17 @@ class Output:
 
     @property
     def has_terminal(self) -> bool:
-        """Whether a person reads the results."""
+        """Whether the results go to a terminal."""
         return sys.stdout.isatty()
 
     def line(self, text: str) -> None:
-        """A line of results, at once."""
+        """Write a line of results at once."""
         _write(sys.stdout, text)
 
     async def stream(self, text: str) -> None:
-        """A line of results among many; waits while whoever reads them is behind.
+        """Write a line of results among many; waits while the reader is behind.
 
-        The reactor goes on meanwhile, so that no timer runs out because somebody reads slowly.
+        The reactor goes on in the meantime, so that a slow reader makes no timer run out.
         """
         if _would_block(sys.stdout, text):
             from twisted.internet.threads import deferToThread
@@ -79,30 +78,30 @@ class Output:
             _write(sys.stdout, text)
 
     def json(self, value: object) -> None:
-        """A JSON document on one line."""
+        """Write a JSON document on one line."""
         self.line(json.dumps(value, ensure_ascii=False))
 
     def note(self, text: str) -> None:
-        """A line for a person, beside the results."""
+        """Write a line for a person, beside the results."""
         if not self.is_quiet:
             _write(sys.stderr, text)
 
     def problem(self, problem: Problem, *, in_json: bool = True) -> None:
-        """Why the command failed.
+        """Write why the command failed.
 
         Args:
-            in_json: False when the document of the results has it already.
+            in_json: Write a JSON document as well; False when the document of the results has it already.
         """
         _write(sys.stderr, "\n".join(map(printable_line, str(problem).splitlines())))
         if self.is_json and in_json:
             self.json({"error": problem.as_json()})
 
     def table(self, columns: Sequence[str], *, has_head: bool = True) -> Table:
-        """A table of results; close it when all rows are in."""
+        """A table of results; close it after the last row."""
         return Table(self, columns, has_head)
 
     def progress(self, what: str, *, unit: str, total: int | None = None) -> Progress:
-        """A progress bar, or nothing where there is no terminal to draw it on."""
+        """A progress bar; nothing is drawn when stderr is not a terminal."""
         return Progress(self, what, unit, total)
 
 
@@ -112,11 +111,11 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _would_block(stream: TextIO, text: str) -> bool:
-    """Whether a pipe or terminal has no room for a line now."""
+    """Whether a pipe or terminal may have no room for a line now."""
     if len(text) < _SURE_TO_FIT:
         try:
             return not select.select([], [stream], [], 0)[1]
-        except (OSError, ValueError):  # no descriptor, as in a test
+        except (OSError, ValueError):  # the stream has no descriptor, as in a test
             return False
     return True
 
@@ -203,13 +202,13 @@ class Table:
 
 
 class Progress:
-    """How far a transfer is: count, octets a second, time left, failures.
+    """The progress of a transfer: count, octets a second, time left, failures.
 
-    A context manager; what it counts is there without a terminal too.
+    It is a context manager, and counts without a terminal as well.
 
     Attributes:
-        done: Finished, well or not.
-        failed: Of these, not well.
+        done: The number of things that are finished, failed ones included.
+        failed: The number of things that failed.
     """
 
     def __init__(self, output: Output, what: str, unit: str, total: int | None) -> None:
@@ -251,16 +250,16 @@ class Progress:
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody sees it; else a total need not be found out."""
+        """Whether a bar is drawn; otherwise a total need not be determined."""
         return self._bar is not None
 
     def expect(self, total: int) -> None:
-        """The total is known, or is another one."""
+        """Set the total."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=total, of=total)
 
     def set(self, done: int, failed: int, octets: int = 0) -> None:
-        """So much is done in all; ``octets`` are added to those before."""
+        """Set how much is done in all; ``octets`` are added to those before."""
         self.done, self.failed = done, failed
         self._octets += octets
         if self._bar is not None and self._task is not None:
@@ -272,17 +271,17 @@ class Progress:
             )
 
     def advance(self, octets: int = 0, *, failed: bool = False) -> None:
-        """One more."""
+        """Count one more thing as done."""
         self.set(self.done + 1, self.failed + failed, octets)
 
 
 def _speed_column() -> ProgressColumn:
-    """Octets a second since the beginning."""
+    """A column with the megabytes a second since the beginning."""
     from rich.progress import ProgressColumn
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """MB/s."""
+        """Shows MB/s."""
 
         def render(self, task: Task) -> Text:
             octets, seconds = task.fields["octets"], task.elapsed

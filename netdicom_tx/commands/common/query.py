@@ -1,4 +1,4 @@
-"""What find, get, move and worklist have in common: keys, level, information model."""
+"""What find, get, move and worklist share: the keys, the level and the information model."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _OF_ROOT = {
 
 
 class Query:
-    """The keys of a command, in an information model, at a level.
+    """The keys of a command, in an information model and at a level.
 
     Args:
-        texts: Keys as they were written.
-        root: A letter of :data:`ROOTS`.
-        level: None means that of the deepest unique key that is named.
+        texts: The keys as they were written.
+        root: The information model, a letter of :data:`.options.ROOTS`.
+        level: The level; None means that of the deepest unique key that is named.
 
     Raises:
-        CommandError: A key cannot be read, or the level is none of the model's.
+        CommandError: A key cannot be read, or the model does not have the level.
     """
 
     def __init__(self, texts: Sequence[str], root: str, level: str | None) -> None:
@@ -55,8 +55,8 @@ class Query:
                 level = (key.value or "").upper()
                 if level not in LEVELS:
                     raise bad_input(
-                        f"{key.value!r} is no query/retrieve level",
-                        "PS3.4 C.6 knows PATIENT, STUDY, SERIES and IMAGE",
+                        f"{key.value!r} is not a query/retrieve level",
+                        "the levels are PATIENT, STUDY, SERIES and IMAGE (PS3.4 C.6)",
                         "write --level LEVEL",
                     )
         self.keys: list[Key] = [key for key in keys if key.tag != _QUERY_LEVEL or key.path]
@@ -64,7 +64,7 @@ class Query:
         if (self.root, self.level) in (("S", "PATIENT"), ("O", "SERIES"), ("O", "IMAGE")):
             raise bad_input(
                 f"the {ROOTS[self.root]} model has no {self.level} level",
-                "PS3.4 C.6",
+                "see PS3.4 C.6.1 and C.6.2",
                 "use -P for patients" if self.root == "S" else "use -P or -S",
             )
 
@@ -80,10 +80,10 @@ class Query:
         return _OF_ROOT[self.root][operation]
 
     def identifier(self, more: Sequence[Key] = ()) -> Dataset:
-        """The identifier.
+        """The identifier of the request.
 
         Args:
-            more: Keys that are not among those that were written.
+            more: Keys to return, which are not among those that were written.
 
         Raises:
             CommandError: A value does not fit its attribute.
@@ -92,10 +92,10 @@ class Query:
 
 
 def retrieve_query(texts: Sequence[str], root: str, level: str | None) -> Query:
-    """A query that says what is to be retrieved: its level's unique key has a value (PS3.4 C.4.2.1.4).
+    """The query of a retrieval: the unique key of its level has a value (PS3.4 C.4.2.1.4).
 
     Raises:
-        CommandError: It does not, or is no query.
+        CommandError: The unique key has no value, or the query is wrong.
     """
     query = Query(texts, root, level)
     assert query.level is not None
@@ -105,8 +105,8 @@ def retrieve_query(texts: Sequence[str], root: str, level: str | None) -> Query:
             query.level, f"{query.level.capitalize()}InstanceUID"
         )
         raise bad_input(
-            f"what is to be retrieved is not said: {name} has no value",
-            f"the level is {query.level}, its unique key is {name}",
+            f"nothing says what to retrieve: {name} has no value",
+            f"the level is {query.level}, and its unique key is {name}",
             f"pass -k {name}=VALUE; netdicom find shows the values",
         )
     return query

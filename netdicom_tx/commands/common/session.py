@@ -1,7 +1,7 @@
 """One run of a command: the reactor, the signals, the application entities, and the exit code.
 
-The first Ctrl-C asks the command to come to an end in order: what runs is cancelled (C-CANCEL),
-the association is released. The second one aborts (A-ABORT), a third one leaves at once.
+The first Ctrl-C ends the command in order: what runs is cancelled (C-CANCEL), and the association is
+released. The second one aborts the association (A-ABORT), and a third one exits at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Session", "run"]
 _T = TypeVar("_T")
 _AE = TypeVar("_AE", bound="AE")
 
-# Seconds that connections have, at the end of a command, to close.
+# Seconds that connections have to close at the end of a command.
 _CLOSING = 2.0
 
 
@@ -37,9 +37,9 @@ class Session:
     """What a command works with.
 
     Attributes:
-        common: The options that every command has.
+        common: The values of the common options.
         is_interrupted: Ctrl-C was pressed.
-        ends_by_interrupt: Ctrl-C is how the command ends when all is well.
+        ends_by_interrupt: Ctrl-C is the normal end of this command.
     """
 
     def __init__(self, common: Common, reactor: Any) -> None:
@@ -56,7 +56,7 @@ class Session:
     # -- application entities ----------------------------------------------------------------------
 
     def own_title(self, address: Address | None = None) -> str:
-        """What we call ourselves."""
+        """Our own AE title, for a peer."""
         common = self.common
         known = address.calling if address is not None else None
         return common.calling or known or common.config.ae_title or common.DEFAULT_TITLE
@@ -64,12 +64,12 @@ class Session:
     def ae(
         self, kind: Callable[..., _AE], address: Address | None, *arguments: Any, **options: Any
     ) -> _AE:
-        """Make an application entity that is ended with this run.
+        """Make an application entity that ends with this run.
 
         Args:
-            kind: Its class.
-            address: Whom it calls; None for one that serves.
-            arguments: Behind the AE title.
+            kind: The class of the application entity.
+            address: The peer that it calls; None for one that serves.
+            arguments: Arguments of the class that follow the AE title.
         """
         from ...dulprovider import Timeouts
 
@@ -92,7 +92,11 @@ class Session:
         return made
 
     def remote(self, address: Address) -> RemoteAE:
-        """The peer, for the library."""
+        """The peer as the library takes it.
+
+        Raises:
+            CommandError: TLS with the peer is not possible.
+        """
         from ...applicationentity import RemoteAE
         from ...exceptions import LocalProtocolError
 
@@ -110,13 +114,13 @@ class Session:
             ) from error
 
     def explain(self, error: BaseException, address: Address | None = None) -> Problem:
-        """Why something failed, in words.
+        """Turn an error into a problem.
 
         Args:
-            address: Of the peer it failed with; None means that of the command.
+            address: The peer that it concerns; None means that of the command.
 
         Raises:
-            BaseException: The error itself, when it is nothing that a peer or a user can cause.
+            BaseException: The error itself, when neither a peer nor a user can cause it.
         """
         peer = address or self.common.address
         if peer is None:
@@ -127,10 +131,10 @@ class Session:
     async def association(
         self, ae: AE, address: Address, contexts: Any = None
     ) -> AsyncIterator[Association]:
-        """An association, released at the end of the block, aborted after an exception.
+        """An association, which is released at the end of the block, and aborted after an exception.
 
         Args:
-            contexts: As for :meth:`AE.request_association`.
+            contexts: The presentation contexts, as for :meth:`AE.request_association`.
         """
         remote = self.remote(address)
         connecting = ae.request_association(remote, contexts)
@@ -138,7 +142,7 @@ class Session:
             asce = await connecting
         if self.common.verbose:
             self.output.note(f"{address}: {len(asce.accepted_contexts)} contexts accepted")
-        # Without anything better to do, Ctrl-C waits for what is outstanding, and it is released.
+        # Unless the block has a better action, Ctrl-C waits for what is outstanding; then it is released.
         with self.on_interrupt(lambda: None):
             async with asce:
                 yield asce
@@ -147,7 +151,7 @@ class Session:
 
     @contextmanager
     def on_interrupt(self, action: Callable[[], object]) -> Iterator[None]:
-        """Do this at the first Ctrl-C, while the block runs; at once when it was pressed before."""
+        """Do something at the first Ctrl-C while the block runs; at once when it was pressed before."""
         if self.is_interrupted:
             action()
         self._actions.append(action)
@@ -157,14 +161,14 @@ class Session:
             self._actions.remove(action)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; Ctrl-C ends it."""
+        """Wait some seconds; Ctrl-C ends the wait."""
         from twisted.internet.task import deferLater
 
         waiting: defer.Deferred[None] = deferLater(self.reactor, seconds, lambda: None)
         await self.until_interrupted(waiting)
 
     async def until_interrupted(self, waiting: defer.Deferred[_T]) -> _T | None:
-        """What it gives; None when Ctrl-C cancelled it."""
+        """The result of a Deferred; None when Ctrl-C cancelled it."""
         from twisted.internet.defer import CancelledError
 
         with self.on_interrupt(waiting.cancel):
@@ -176,7 +180,7 @@ class Session:
                 raise
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """React to Ctrl-C."""
         if self._is_aborted:
             os._exit(ExitCode.INTERRUPTED)
         if self.is_interrupted:
@@ -184,7 +188,7 @@ class Session:
             self._abort()
             return
         self.is_interrupted = True
-        self.output.note("interrupted: coming to an end; once more aborts")
+        self.output.note("interrupted: ending in order; Ctrl-C once more aborts")
         if self._actions:
             self._actions[-1]()
         else:
@@ -200,7 +204,7 @@ class Session:
     # -- from the beginning to the end -----------------------------------------------------------------
 
     async def perform(self, command: Callable[[Session], Coroutine[Any, Any, int]]) -> int:
-        """Run a command; the exit code."""
+        """Run a command; returns the exit code."""
         from twisted.internet import defer
 
         running = defer.Deferred.fromCoroutine(command(self))
@@ -221,7 +225,7 @@ class Session:
         return code
 
     async def _close(self) -> None:
-        """See every connection closed, by the peer if it does so soon."""
+        """Close every connection; a peer has a moment to close its side first."""
         from twisted.internet import defer
 
         left = [asce for ae in self._aes for asce in ae.associations]
@@ -236,10 +240,14 @@ class Session:
 
 
 def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) -> int:
-    """Run a command in the reactor, and say what went wrong; the exit code."""
+    """Run a command in the reactor; returns the exit code.
+
+    Raises:
+        CommandError: The command failed.
+    """
     from twisted.internet import defer, reactor
 
-    any_reactor: Any = reactor  # its interfaces are many, and no type has them all
+    any_reactor: Any = reactor  # no type has all of its interfaces
     _begin_logging(common.verbose)
     session = Session(common, any_reactor)
     outcome: list[Any] = []
@@ -264,7 +272,7 @@ def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) 
         return result
     error: BaseException = result.value
     if isinstance(error, BrokenPipeError):
-        # Who read the results has enough. What is still buffered must not be tried again at exit.
+        # The reader of the results has enough. What is still buffered must not be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SOME_FAILED
     raise CommandError(session.explain(error)) from error
@@ -286,7 +294,7 @@ def _begin_logging(verbose: int) -> None:
 
     from .output import printable_line
 
-    # Its remarks about values of a peer are nothing that the user can change.
+    # pydicom warns about values of a peer, which the user cannot change.
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     level = (LogLevel.error, LogLevel.info, LogLevel.debug)[min(verbose, 2)]
 
@@ -294,7 +302,7 @@ def _begin_logging(verbose: int) -> None:
     def show(event: LogEvent) -> None:
         ours = event["log_namespace"].startswith("netdicom_tx")
         if not ours and verbose < 2 and event["log_level"] < LogLevel.warn:
-            return  # Twisted's word on its ports and its main loop
+            return  # what Twisted says about its ports and its main loop
         text = printable_line(formatEvent(event))
         sys.stderr.write(f"{event['log_level'].name}: {text}\n")
         failure = event.get("log_failure")
