@@ -1,8 +1,8 @@
-"""Application entities: who we are, whom we call, and what we serve.
+"""Application entities: their titles, the peers that they call, and the services that they offer.
 
 :class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It
-knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. What it is asked
-is in :mod:`netdicom_tx.hooks`, whom it calls in :mod:`netdicom_tx.remoteae`.
+knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. Its hooks are
+in :mod:`netdicom_tx.hooks`, and the peers that it calls are in :mod:`netdicom_tx.remoteae`.
 """
 
 from __future__ import annotations
@@ -69,18 +69,19 @@ class AE(Hooks):
     """An application entity.
 
     Args:
-        ae_title: 1 to 16 characters; spaces around it are dropped.
-        supported_ts: Transfer syntaxes of the services that name none, in the order of preference.
-        max_pdu_length: Octets that we admit in a P-DATA-TF; 0 means no limit.
-        reactor: None means the default one, when it is needed.
-        timeouts: Of all associations of this AE.
-        max_associations: That peers may have open with us at once; None means any number. More are
-            rejected, transient, local limit exceeded.
-        window: Operations outstanding at once that we propose, or grant (PS3.7 D.3.3.3).
-        called_ae_titles: Under which we serve; None means under any, which is what peers expect
-            that call everybody ``ANY-SCP``.
-        calling_ae_titles: Whom we serve; None means anybody.
-        move_associations: To the destination of a C-MOVE that we perform, at once.
+        ae_title: Our AE title, 1 to 16 characters; spaces around it are dropped.
+        supported_ts: The transfer syntaxes of services that name none, in the order of preference.
+        max_pdu_length: The largest P-DATA-TF that we admit, in octets; 0 means no limit.
+        reactor: The reactor that connects, listens and keeps time. None means the default one, which is loaded when
+            it is needed.
+        timeouts: The timeouts of all associations of this AE.
+        max_associations: How many associations peers may have open with us at the same time; None means any number.
+            Further ones are rejected as transient, with the reason local limit exceeded.
+        window: How many operations may be outstanding at the same time, as we propose or grant it (PS3.7 D.3.3.3).
+        called_ae_titles: The titles under which we serve; None means any, which suits peers that call every node
+            ``ANY-SCP``.
+        calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
+        move_associations: How many associations a C-MOVE that we perform opens to its destination.
     """
 
     #: The class of the associations of this AE, of either side.

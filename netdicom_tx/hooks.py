@@ -1,7 +1,7 @@
 """The hooks of an application entity: the methods of the seed API that a program overrides.
 
 A hook of the table is called for one request, and its ``context`` is a :class:`RequestContext`: the presentation
-context, with the association and the request behind it. Who asks is ``context.association.calling_ae_title`` at
+context, with the association and the request behind it. The requestor is ``context.association.calling_ae_title`` at
 ``context.association.peer_address``; what is asked is ``context.request``, with its ``message_id`` and
 ``sop_instance_uid``.
 

@@ -1,4 +1,4 @@
-"""Whom we call: an application entity as a value."""
+"""An application entity to call, as a value."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RemoteAE:
     """An application entity to call.
 
     Args:
-        ae_title: Under which we call it.
+        ae_title: The called AE title, 1 to 16 characters.
         endpoint: ``"pacs.example:104"``, a Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
-        identity: Who our user is, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
+        identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
             response and none comes, the association is aborted.
-        tls: Speak TLS over the endpoint, in this way.
+        tls: How to speak TLS over the endpoint; None means plain TCP.
     """
 
     ae_title: str
@@ -87,7 +87,7 @@ class RemoteAE:
         """The endpoint to connect with.
 
         Raises:
-            LocalProtocolError: The endpoint string is none.
+            LocalProtocolError: The string is not a client endpoint.
         """
         endpoint: IStreamClientEndpoint
         if isinstance(self.endpoint, str):
@@ -99,7 +99,8 @@ class RemoteAE:
                     endpoint = clientFromString(reactor, self.endpoint)
             except (ValueError, TypeError) as error:  # TypeError: an argument is missing
                 raise LocalProtocolError(
-                    f"{self.endpoint!r} is no client endpoint such as 'tcp:pacs.example:104': {error}"
+                    f"{self.endpoint!r} is not a client endpoint; expected something like "
+                    f"'tcp:pacs.example:104': {error}"
                 ) from error
         else:
             endpoint = self.endpoint

@@ -72,7 +72,7 @@ class NormalizedSCU:
     count). They fail and cancel as :meth:`Association.request` says.
 
     Args:
-        sop_class: Of the instances, where it is not that of the context (meta SOP classes).
+        sop_class: The SOP class of the instances, where it is not that of the context (meta SOP classes).
     """
 
     def __init__(self, asce: Association, ctx: PContextDef, sop_class: str | None = None) -> None:

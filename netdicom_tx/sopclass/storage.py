@@ -73,10 +73,10 @@ class Instance:
     """A SOP instance that can be sent.
 
     Attributes:
-        transfer_syntax: Of its data set; of a :class:`pydicom.Dataset` without one, explicit VR
-            little endian.
-        source: A data set; the path of a Part 10 file; or an open one, at its data set.
-        offset: Octets before the data set, when ``source`` is a path; None reads the header to know.
+        transfer_syntax: The transfer syntax of the data set. A :class:`pydicom.Dataset` that names none is sent in
+            explicit VR little endian.
+        source: A data set; the path of a Part 10 file; or an open file, at its data set.
+        offset: The octets before the data set, when ``source`` is a path; None reads the file's header to know.
     """
 
     sop_class_uid: str

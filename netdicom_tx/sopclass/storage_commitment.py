@@ -307,7 +307,7 @@ class StorageCommitment(MessageDispatcherSCP):
 
     @cached_property
     def _waiting(self) -> dict[str, defer.Deferred[CommitmentResult]]:
-        """Who waits for a report, by transaction UID."""
+        """The Deferreds that wait for a report, by transaction UID."""
         return {}
 
     def await_report(self, transaction_uid: str) -> defer.Deferred[CommitmentResult]:
