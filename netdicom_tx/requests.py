@@ -115,13 +115,13 @@ class StreamRequest(Outstanding):
 
     """
 
-    __slots__ = ("_calls", "_is_over", "_is_retrieve", "_stream", "kept", "unread")
+    __slots__ = ("_calls", "_is_retrieve", "_stream", "is_over", "kept", "unread")
 
     def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         super().__init__(message, ctx, timeout)
         self.kept: ResponseStream[Any] | None = None
         self._calls: list[Callable[[], None]] = []
-        self._is_over = False
+        self.is_over = False
         self._stream: weakref.ref[ResponseStream[Any]] | None = None
 
     def attach(self, stream: ResponseStream[Any], on_lost: Callable[[StreamRequest], None]) -> None:
@@ -163,11 +163,11 @@ class StreamRequest(Outstanding):
     def when_over(self, call: Callable[[], None]) -> None:
         """Have a call made when the operation is over, whichever way; that does not count as waiting for it."""
         self._calls.append(call)
-        if self._is_over:
+        if self.is_over:
             self._over()
 
     def _over(self) -> None:
-        self._is_over = True
+        self.is_over = True
         while self._calls:
             self._calls.pop()()
 
@@ -370,9 +370,11 @@ class Invoker:
 
     def _lost(self, one: StreamRequest) -> None:
         """The last reference to a stream is gone; this may run in any thread."""
-        if one.is_forgotten and not len(one.unread):
+        one.is_forgotten = True
+        one.unread.drop_all()
+        if one.is_over:
             return
-        # From a turn of the reactor: the garbage collector calls at any time.
+        # The rest from a turn of the reactor, for the garbage collector calls at any time.
         from_thread = getattr(self._clock, "callFromThread", None)
         if from_thread is not None:
             from_thread(self._abandon, one)
@@ -380,8 +382,6 @@ class Invoker:
             self._clock.callLater(0, self._abandon, one)
 
     def _abandon(self, one: StreamRequest) -> None:
-        one.is_forgotten = True
-        one.unread.drop_all()
         if one in self._all():
             self._log.warn(
                 "a stream of {operation} {id} was dropped before its end; it is cancelled. Read it to its end, "

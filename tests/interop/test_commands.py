@@ -304,7 +304,7 @@ def test_commit_is_told_by_orthanc_on_an_association_of_its_own(
     assert done.returncode == 1, done.stderr
     found = {each["sop_instance_uid"]: each for each in json.loads(done.stdout)["files"]}
     assert found[kept.instance]["committed"]
-    assert found[missing.instance]["reason"] == "no such object instance (0x0112)"
+    assert found[missing.instance]["reason"] == "No such SOP instance (0x0112)"
     done = netdicom(*asked, "--timeout", 3)
     assert done.returncode == 7
     assert "--listen PORT" in done.stderr
