@@ -339,12 +339,14 @@ class FileMeta(NamedTuple):
 
     Attributes:
         offset: The number of octets from the beginning of the file to the data set.
+        source_ae_title: The AE title of the sender (0002,0016); empty when the header has none.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax: str
     offset: int
+    source_ae_title: str = ""
 
 
 def _uid_element(number: int, uid: str) -> bytes:
@@ -423,7 +425,9 @@ def read_file_meta(file: BinaryIO) -> FileMeta:
     for number, what in _FILE_META_UIDS.items():
         if not values.get(number):
             raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
-    return FileMeta(values[0x0002], values[0x0003], values[0x0010], offset)
+    return FileMeta(
+        values[0x0002], values[0x0003], values[0x0010], offset, values.get(0x0016, "").strip(" ")
+    )
 
 
 def _file_meta_values(raw: bytes) -> tuple[dict[int, str], int, bool]:

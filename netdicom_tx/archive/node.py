@@ -215,9 +215,9 @@ class ArchiveAE(AE):
         """Keep an instance.
 
         Returns:
-            0x0000 when it is on the disk and in the index, 0x0111 when another data set has its UID
-            and stays, 0xA700 when disk or index refuse, 0xA900 when the data set is another instance
-            than the command says, 0xC000 when it is no whole data set.
+            0x0000 when it is on the disk and in the index, or was there with the same content; 0x0111 when an
+            instance of other content has its UID and stays; 0xA700 when disk or index refuse; 0xA900 when the data
+            set is another instance than the command says; 0xC000 when it is no whole data set.
         """
         spool = cast(Spool, ds)
         try:
@@ -232,6 +232,13 @@ class ArchiveAE(AE):
             raise StatusError(
                 statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
             ) from error
+        if kept.outcome is Outcome.REFUSED:
+            self._log.warn(
+                "{uid} from {peer} is refused: an instance with this UID and other content came from {first}",
+                uid=spool.sop_instance_uid,
+                peer=context.association.peer_title,
+                first=kept.earlier_sender or "an unknown AE",
+            )
         return self.stored(kept)
 
     def _keep(self, spool: Spool) -> tuple[Kept, Future[Any] | None]:

@@ -84,7 +84,9 @@ def test_the_table_has_the_four_jobs() -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", [("netdicom",), ("DCMTK",)], ids="-".join)
+@pytest.mark.parametrize(
+    "columns", [("netdicom",), ("DCMTK",), ("DCMTK", "netdicom")], ids="-".join
+)
 def test_the_table_runs_in_order(
     columns: tuple[str, ...], tmp_path: Path, node: Node, shell: Shell
 ) -> None:

@@ -39,8 +39,10 @@ __all__ = [
     "VALUE_LIMIT",
     "InvalidDataSetError",
     "Walked",
+    "behind_undefined",
     "elements",
     "find",
+    "inflated",
     "items",
     "walk",
 ]
@@ -119,7 +121,7 @@ def walk(
     """
     is_whole = True
     if is_deflated(transfer_syntax):
-        data, is_whole = _inflated(data, offset)
+        data, is_whole = inflated(data, offset)
         offset = 0
     count = itertools.chain(itertools.repeat(None, ELEMENT_LIMIT), _Refusal())
     header = _Header(data, coding_of(transfer_syntax), offset, _IDENTITY.union(wanted))
@@ -131,8 +133,12 @@ def walk(
     return header.walked(is_whole)
 
 
-def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
-    """What a deflated data set holds, up to the limit; and whether that is all of it."""
+def inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
+    """What a deflated data set holds, up to the limit; and whether that is all of it.
+
+    Raises:
+        InvalidDataSetError: The stream is damaged or cut off.
+    """
     limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
     try:
         plain, is_whole = inflate_part(data, limit, offset)
@@ -343,6 +349,14 @@ class _Inside:
 
 
 # -- one level of a data set ----------------------------------------------------------------------------
+
+
+def behind_undefined(data: Buffer, coding: Coding, end: int) -> Callable[[int, bytes, int], int]:
+    """What :func:`~netdicom_tx.encoding.heads` asks for the end of a value of undefined length.
+
+    It raises an :class:`InvalidDataSetError` where the value is not ended.
+    """
+    return partial(_Inside(data, itertools.repeat(None)).value, coding, end, 0)
 
 
 def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Element]:

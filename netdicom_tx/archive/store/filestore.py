@@ -29,9 +29,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...dsutils import part10_header, read_file_meta
+from ...dsutils import FileMeta, part10_header, read_file_meta
 from ...encoding import Buffer, DataSetError
 from ...exceptions import NetDICOMError
+from ..encoded.content import same_content
 from ..encoded.walk import Walked, walk
 
 if TYPE_CHECKING:
@@ -79,17 +80,36 @@ class Outcome(Enum):
     """What became of an instance."""
 
     STORED = "stored"
-    SAME = "the same data set was here"
+    SAME = "a data set of the same content was here"
     REPLACED = "another data set was here, and is gone"
     REFUSED = "another data set is here, and stays"
 
 
 class Kept(NamedTuple):
-    """The result of :meth:`FileStore.keep`."""
+    """The result of :meth:`FileStore.keep`.
+
+    Attributes:
+        earlier_sender: The AE title that sent the instance which was here; empty when there was none, or when its
+            file does not say.
+    """
 
     outcome: Outcome
     path: Path
     walked: Walked
+    earlier_sender: str = ""
+
+
+class _Found(NamedTuple):
+    """What an instance is to the file of its name.
+
+    Attributes:
+        identity: What tells this file from one that takes its name later; None when there was no file.
+        sender: The AE title that its header says it came from.
+    """
+
+    outcome: Outcome
+    identity: tuple[int, int] | None = None
+    sender: str = ""
 
 
 class Spool(io.RawIOBase):
@@ -383,8 +403,12 @@ class FileStore:
             # Nobody's link is followed on the way to the name: O_NOFOLLOW, and names in the folder.
             folder = os.open(target.parent, _FOLDER)
             try:
+                # Large data sets take long to compare: nobody else waits for it.
+                found = self._compare(spool, target.name, folder)
                 with self._naming:
-                    outcome = self._compare(spool, target.name, folder)
+                    if found.identity != _identity(target.name, folder):
+                        found = self._compare(spool, target.name, folder)
+                    outcome = found.outcome
                     if outcome is Outcome.REPLACED and before_replacing is not None:
                         before_replacing()
                     if outcome in (Outcome.STORED, Outcome.REPLACED):
@@ -398,9 +422,9 @@ class FileStore:
                     os.fsync(folder)
             finally:
                 os.close(folder)
-        return Kept(outcome, target, walked)
+        return Kept(outcome, target, walked, found.sender)
 
-    def _compare(self, spool: Spool, name: str, folder: int) -> Outcome:
+    def _compare(self, spool: Spool, name: str, folder: int) -> _Found:
         """What an instance is to the one of the same name that is here, if one is."""
         # O_NONBLOCK: a pipe under this name must not hold up everybody.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -409,17 +433,20 @@ class FileStore:
                 name, "rb", opener=lambda path, _: os.open(path, flags, dir_fd=folder)
             )
         except FileNotFoundError:
-            return Outcome.STORED
+            return _Found(Outcome.STORED)
         with here:
+            identity = _identity_of(os.fstat(here.fileno()))
             try:
                 meta = read_file_meta(here)
             except DataSetError:
-                return Outcome.REPLACED  # no instance of ours: whatever it is, it cannot be served
-            if meta.transfer_syntax == spool.transfer_syntax:
-                spool.seek(spool.header_size)
-                if _same_rest(spool, here):
-                    return Outcome.SAME
-        return Outcome.REPLACED if self.duplicates is Duplicates.REPLACE else Outcome.REFUSED
+                # This is not an instance of ours, and nobody can be served it.
+                return _Found(Outcome.REPLACED, identity)
+            outcome = Outcome.REFUSED
+            if _is_same(spool, here, meta):
+                outcome = Outcome.SAME
+            elif self.duplicates is Duplicates.REPLACE:
+                outcome = Outcome.REPLACED
+            return _Found(outcome, identity, meta.source_ae_title)
 
     def _sync_directory(self, folder: Path) -> None:
         if self._fsync:
@@ -448,6 +475,34 @@ def _make_folder(path: Path) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is a symbolic link, not a directory")
+
+
+def _identity(name: str, folder: int) -> tuple[int, int] | None:
+    """What tells the file that has a name from one that takes the name later."""
+    try:
+        return _identity_of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return None
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_mtime_ns
+
+
+def _is_same(spool: Spool, here: io.BufferedReader, meta: FileMeta) -> bool:
+    """Whether the data set of a spool has the content of a file that is positioned at its data set."""
+    if meta.transfer_syntax == spool.transfer_syntax:
+        spool.seek(spool.header_size)
+        if _same_rest(spool, here):
+            return True
+    with (
+        spool.octets() as ours,
+        mmap.mmap(here.fileno(), 0, access=mmap.ACCESS_READ) as theirs,
+    ):
+        return same_content(
+            *(ours, spool.transfer_syntax, spool.header_size),
+            *(theirs, meta.transfer_syntax, meta.offset),
+        )
 
 
 def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:

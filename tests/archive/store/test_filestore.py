@@ -19,7 +19,16 @@ from netdicom_tx.archive.encoded.walk import InvalidDataSetError, Walked
 from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store.filestore import Kept, MismatchError, Outcome, Spool
 from netdicom_tx.dsutils import read_file_meta
-from support.archive.data_sets import BIG_ENDIAN, CT_IMAGE_STORAGE, EXPLICIT, Encoding, ct
+from support.archive.data_sets import (
+    BIG_ENDIAN,
+    CT_IMAGE_STORAGE,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    Encoding,
+    ct,
+    deflated,
+)
 from support.archive.system import Call, descriptors, files, watch
 
 PATIENCE = 30.0
@@ -461,13 +470,59 @@ OTHERS = {
     "one octet": (ct("1.2.3", fill=8), EXPLICIT),
     "longer": (ct("1.2.3", pixels=1024), EXPLICIT),
     "shorter": (ct("1.2.3", pixels=256), EXPLICIT),
-    "more elements": (ct("1.2.3") + EXPLICIT.element(0xFFFCFFFC, "OB", b"ab"), EXPLICIT),
-    "other transfer syntax": (ct("1.2.3", encoding=BIG_ENDIAN), BIG_ENDIAN),
+    "more elements": (ct("1.2.3") + EXPLICIT.element(0x7FE10010, "LO", b"ab"), EXPLICIT),
+    "other transfer syntax": (ct("1.2.3", encoding=BIG_ENDIAN, fill=8), BIG_ENDIAN),
     "other name of the transfer syntax": (
         ct("1.2.3"),
         EXPLICIT._replace(transfer_syntax="1.2.840.10008.1.2.4.50"),
     ),
 }
+
+
+WRITTEN_OTHERWISE = {
+    "without padding": (ct("1.2.3"), EXPLICIT),
+    "implicit": (ct("1.2.3", encoding=IMPLICIT), IMPLICIT),
+    "big endian": (ct("1.2.3", encoding=BIG_ENDIAN), BIG_ENDIAN),
+    "deflated": (deflated(ct("1.2.3")), EXPLICIT._replace(transfer_syntax=DEFLATED)),
+    "group lengths": (EXPLICIT.element(0x00080000, "UL", b"abcd") + ct("1.2.3"), EXPLICIT),
+}
+
+
+@pytest.mark.usefixtures("spooled")
+@pytest.mark.parametrize("duplicates", Duplicates)
+@pytest.mark.parametrize("other", WRITTEN_OTHERWISE.values(), ids=WRITTEN_OTHERWISE)
+def test_the_same_content_written_otherwise_is_the_same_instance(
+    tmp_path: Path, duplicates: Duplicates, other: tuple[bytes, Encoding]
+) -> None:
+    """PS3.5 Annex A: how a data set is written is not what it says; the first copy stays."""
+    store = FileStore(tmp_path, duplicates=duplicates)
+    store.open()
+    first = ct("1.2.3") + EXPLICIT.element(0xFFFCFFFC, "OB", b"ab")
+    kept = keep(store, first)
+    data, encoding = other
+    assert keep(store, data, encoding=encoding).outcome is Outcome.SAME
+    assert data_set(kept.path) == first
+    assert len(files(store.root)) == 1
+    store.close()
+
+
+def test_an_instance_that_takes_the_name_during_the_comparison_is_compared(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two senders at once: no instance disappears under another one's name."""
+    real, calls = filestore._identity, []
+
+    def identity(name: str, folder: int) -> tuple[int, int] | None:
+        calls.append(name)
+        if len(calls) == 1:
+            assert keep(store, ct("1.2.3", fill=8), source="FIRST").outcome is Outcome.STORED
+        return real(name, folder)
+
+    monkeypatch.setattr(filestore, "_identity", identity)
+    store._naming = threading.RLock()  # type: ignore[assignment]
+    kept = keep(store, ct("1.2.3"))
+    assert (kept.outcome, kept.earlier_sender) == (Outcome.REFUSED, "FIRST")
+    assert data_set(kept.path) == ct("1.2.3", fill=8)
 
 
 @pytest.mark.usefixtures("spooled")
