@@ -195,7 +195,7 @@ def procedure_step() -> str:
     """Return the requirements for a performed procedure step (PS3.4 Table F.7.2-1)."""
     from pydicom.datadict import keyword_for_tag
 
-    from netdicom_tx.sopclass.procedure_step import RULES, Rule
+    from netdicom_tx.sopclass.step_rules import RULES, Rule
 
     def rows(rules: Iterable[Rule], depth: int) -> Iterable[Sequence[str]]:
         for rule in rules:

@@ -1,8 +1,9 @@
-"""Application entities: their titles, the peers that they call, and the services that they offer.
+"""Application entities, which request associations and accept them.
 
-:class:`AE` holds configuration, two dispatchers (one for each role) and the live associations. It
-knows no service: those are registered with :meth:`AE.add_scp` and :meth:`AE.add_scu`. Its hooks are
-in :mod:`netdicom_tx.hooks`, and the peers that it calls are in :mod:`netdicom_tx.remoteae`.
+:class:`AE` holds the configuration, two dispatchers (one for each role) and the live associations. It
+knows no service: a program registers services with :meth:`AE.add_scp` and :meth:`AE.add_scu`. The hooks that a
+program overrides are in :mod:`netdicom_tx.hooks`, and the peers that it calls are described by
+:mod:`netdicom_tx.remoteae`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, uids
+from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
 from .dispatch import Dispatcher, Service
@@ -34,6 +35,7 @@ from .dulprovider import (
     DULRequestorFactory,
     Timeouts,
 )
+from .endpoints import server_endpoint
 from .exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
@@ -69,19 +71,22 @@ class AE(Hooks):
     """An application entity.
 
     Args:
-        ae_title: Our AE title, 1 to 16 characters; spaces around it are dropped.
+        ae_title: The AE title, 1 to 16 characters; spaces around it are dropped.
         supported_ts: The transfer syntaxes of services that name none, in the order of preference.
-        max_pdu_length: The largest P-DATA-TF that we admit, in octets; 0 means no limit.
-        reactor: The reactor that connects, listens and keeps time. None means the default one, which is loaded when
-            it is needed.
-        timeouts: The timeouts of all associations of this AE.
-        max_associations: How many associations peers may have open with us at the same time; None means any number.
-            Further ones are rejected as transient, with the reason local limit exceeded.
-        window: How many operations may be outstanding at the same time, as we propose or grant it (PS3.7 D.3.3.3).
-        called_ae_titles: The titles under which we serve; None means any, which suits peers that call every node
-            ``ANY-SCP``.
+        max_pdu_length: The largest P-DATA-TF that we accept, in octets; 0 means no limit.
+        reactor: The reactor; None means the default one, which is imported when it is needed.
+        timeouts: How long each wait on an association of this AE may take.
+        max_associations: How many associations peers may have open with us at the same time; None means any
+            number. Further requests are rejected (transient, local limit exceeded).
+        window: How many operations at the same time we propose, or grant (PS3.7 D.3.3.3).
+        called_ae_titles: The AE titles under which we serve; None means any title, which peers expect
+            that call every archive ``ANY-SCP``.
         calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
-        move_associations: How many associations a C-MOVE that we perform opens to its destination.
+        move_associations: How many associations a C-MOVE that we perform opens to its destination at the same
+            time.
+
+    Raises:
+        TypeError, ValueError, LocalProtocolError: An argument is wrong.
     """
 
     #: The class of the associations of this AE, of either side.
@@ -103,6 +108,14 @@ class AE(Hooks):
         move_associations: int = 1,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
+        check_number("max_pdu_length", max_pdu_length, 0, unit="octets")
+        check_type(
+            "timeouts", timeouts or Timeouts(), Timeouts, "Timeouts, such as Timeouts(response=30)"
+        )
+        if max_associations is not None:
+            check_number("max_associations", max_associations, 0)
+        check_type("window", window, Window, "a Window, such as Window(8, 8)")
+        check_number("move_associations", move_associations, 1)
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
@@ -136,7 +149,7 @@ class AE(Hooks):
         return frozenset(self._live)
 
     def about(self) -> str:
-        """What a service adds to the line that it logs when a port opens; override it."""
+        """The text that is added to the log line of an opened port; empty by default, for subclasses."""
         return ""
 
     # -- services --------------------------------------------------------------------------------
@@ -150,13 +163,16 @@ class AE(Hooks):
         """Serve SOP classes.
 
         Args:
-            service: ``(asce, ctx, msg)``; what it may return is told in
-                :mod:`netdicom_tx.operations`.
-            sop_classes: None means the service's own.
-            transfer_syntaxes: None means the AE's.
+            service: A callable ``(asce, ctx, msg)``; :mod:`netdicom_tx.operations` says what it may return.
+            sop_classes: The SOP classes; None means the service's own.
+            transfer_syntaxes: The transfer syntaxes; None means those of the AE.
 
         Returns:
-            This AE, so that calls chain.
+            This AE, so that calls can be chained.
+
+        Raises:
+            TypeError: An argument is not of the kind that is expected.
+            ValueError: The service names no SOP classes, or one of them has a service already.
         """
         self.supported_scp.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
         return self
@@ -167,10 +183,10 @@ class AE(Hooks):
         sop_classes: Iterable[str] | None = None,
         transfer_syntaxes: Sequence[str] | None = None,
     ) -> _AE:
-        """Use SOP classes of others; the arguments are those of :meth:`add_scp`.
+        """Use SOP classes that peers serve; the arguments are those of :meth:`add_scp`.
 
-        The SOP classes are proposed by :meth:`request_association`; ``service`` is what
-        :meth:`Association.get_scu` gives, ``(asce, ctx, *args, **kwargs)``.
+        :meth:`request_association` proposes the SOP classes. :meth:`Association.get_scu` gives the service, a
+        callable ``(asce, ctx, *args, **kwargs)``, bound to the association and its context.
         """
         self.supported_scu.register(service, sop_classes, transfer_syntaxes or self.supported_ts)
         return self
@@ -203,17 +219,30 @@ class AE(Hooks):
 
         Returns:
             Fires with the established association. Fails with AssociationRejectedError,
-            AssociationAbortedError, ConnectionLostError, DCMTimeoutError, or LocalProtocolError
-            when the contexts cannot be planned. Cancelling it gives up the connection attempt, or
-            aborts, and it fails with CancelledError.
+            AssociationAbortedError, ConnectionLostError or DCMTimeoutError. Fails with OSError or DataSetError
+            when a file of ``for_files`` cannot be read, and with LocalProtocolError when the files need more
+            contexts than an association can hold. Cancelling it gives up the connection attempt or aborts the
+            association, and the Deferred fails with CancelledError.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong, there is nothing to propose, or the
+                contexts are more than an association can hold.
         """
-        try:
-            planned = self._plan(contexts, for_files)
-            asked = tuple(roles) or self._roles(planned)
-            request = self._proposal(remote_ae, planned, asked, tuple(user_items))
-            endpoint = remote_ae.connector(self.reactor)
-        except (NetDICOMError, OSError) as error:
-            return defer.fail(error)
+        check_type(
+            "remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')"
+        )
+        asked = many("roles", roles, RoleSelection, "RoleSelection items")
+        more = many("user_items", user_items, UserDataItem, "user data items")
+        endpoint = remote_ae.connector(self.reactor)
+        if for_files is None:
+            planned = self._plan(contexts)
+        else:
+            paths = many("for_files", for_files, (str, os.PathLike), "paths")
+            try:
+                planned = negotiation.plan_contexts(_contexts_of(paths))
+            except (NetDICOMError, OSError) as error:
+                return defer.fail(error)
+        request = self._proposal(remote_ae, planned, asked or self._roles(planned), more)
         asce = self.association_class(
             self,
             is_requestor=True,
@@ -248,7 +277,7 @@ class AE(Hooks):
             if isinstance(error, DCMTimeoutError | defer.CancelledError):
                 raise
             if isinstance(error, ConnectingCancelledError):
-                # Twisted's own word for it, which is not a CancelledError.
+                # Twisted's own error for a cancelled attempt is not a CancelledError.
                 raise defer.CancelledError from error
             raise ConnectionLostError(
                 f"no connection to {remote_ae.ae_title} at {_where(remote_ae)}: "
@@ -256,21 +285,7 @@ class AE(Hooks):
             ) from error
         return await established
 
-    def _plan(
-        self,
-        contexts: Contexts | None,
-        for_files: Iterable[str | os.PathLike[str]] | None,
-    ) -> tuple[PresentationContextRQ, ...]:
-        if for_files is not None:
-            metas = []
-            for path in for_files:
-                with open(path, "rb") as file:
-                    metas.append(read_file_meta(file))
-            return negotiation.plan_contexts(
-                negotiation.contexts_for_instances(
-                    (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
-                )
-            )
+    def _plan(self, contexts: Contexts | None) -> tuple[PresentationContextRQ, ...]:
         if contexts is not None:
             return negotiation.plan_contexts(contexts)
         planned = negotiation.plan_contexts(
@@ -293,7 +308,7 @@ class AE(Hooks):
         return planned
 
     def _suboperations(self, planned: Iterable[PresentationContextRQ]) -> frozenset[str]:
-        """What the SCPs of the planned contexts may ask of us, on the same association."""
+        """The abstract syntaxes in which the SCPs of the planned contexts may send us sub-operations."""
         found = (self.supported_scu.find(context.abstract_syntax) for context in planned)
         return frozenset().union(*(each.suboperations for each in found if each is not None))
 
@@ -337,7 +352,7 @@ class AE(Hooks):
         """A Twisted factory whose connections are associations with this AE.
 
         Args:
-            associations: Where they are noted besides, so that they can be ended apart from others.
+            associations: A set that notes these associations, so that they can be ended apart from others.
         """
 
         def accept() -> Association:
@@ -362,17 +377,21 @@ class AE(Hooks):
         *,
         associations: Associations | None = None,
     ) -> defer.Deferred[IListeningPort]:
-        """Serve at an endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+        """Serve at an endpoint.
 
-        It ends what :meth:`drain` began.
+        New associations are accepted again after :meth:`drain`.
 
         Args:
-            tls: Serve TLS over it, in this way.
+            endpoint: A Twisted server endpoint, or its string: ``"tcp:11112:interface=127.0.0.1"``.
+            tls: How TLS is served over the endpoint; None serves without TLS.
             associations: As for :meth:`acceptor_factory`.
 
         Returns:
-            Fires with the listening port; its ``stopListening`` ends it, live associations go on.
-            Fails with CannotListenError. Cancelling it gives the attempt up.
+            Fires with the listening port. Its ``stopListening`` closes the port; live associations continue.
+            Fails with CannotListenError. Cancelling it gives up the attempt.
+
+        Raises:
+            TypeError, LocalProtocolError: The endpoint is wrong.
         """
         self._live.is_draining = False
         plain = self._server_endpoint(endpoint)
@@ -380,17 +399,28 @@ class AE(Hooks):
         return wrapped.listen(self.acceptor_factory(associations))
 
     def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
-        if not isinstance(endpoint, str):
-            return endpoint
-        parsed: IStreamServerEndpoint = serverFromString(self.reactor, endpoint)
-        return parsed
+        if isinstance(endpoint, str):
+            return server_endpoint(self.reactor, endpoint)
+        if not hasattr(endpoint, "listen"):
+            raise TypeError(
+                f"endpoint is {endpoint!r:.80}; expected an endpoint, or its string such as 'tcp:11112'"
+            )
+        other: IStreamServerEndpoint = endpoint
+        return other
 
     def as_service(self, *endpoints: str | IStreamServerEndpoint, grace: float = 10) -> AEService:
         """A Twisted service that listens at the endpoints while it runs.
 
         Args:
-            grace: Seconds that running operations have when the service stops.
+            endpoints: Twisted server endpoints, or their strings.
+            grace: How many seconds running operations have to end when the service stops.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong.
         """
+        if not endpoints:
+            raise ValueError("a service needs an endpoint, such as 'tcp:11112'")
+        check_seconds("grace", grace, zero=True)
         return AEService(self, [self._server_endpoint(each) for each in endpoints], grace)
 
     def serve(
@@ -419,14 +449,18 @@ class AE(Hooks):
         return defer.Deferred(stop)
 
     def drain(self, grace: float) -> defer.Deferred[None]:
-        """Take no new association, let operations end, then end all associations, of both roles.
+        """Accept no new association, let operations end, then end all associations of both roles.
 
-        Idle associations are ended at once, those with a running operation when it is done, all
-        others when ``grace`` seconds are over. A service that stops does so with its own associations alone.
+        Idle associations end at once, those with a running operation when it is done, and all
+        others after ``grace`` seconds. A service that stops ends only its own associations in this way.
 
         Returns:
-            Fires when no association is left. Cancelling it aborts them all.
+            Fires when no association is left. Cancelling it aborts all associations.
+
+        Raises:
+            TypeError, ValueError: ``grace`` is not a number of seconds.
         """
+        check_seconds("grace", grace, zero=True)
         return self._live.drain(grace)
 
     def association_opened(self, asce: Association) -> None:
@@ -449,7 +483,7 @@ class AE(Hooks):
         self._tell(self.on_association_ended, asce, asce.summary)
 
     def _tell(self, hook: Callable[..., Any], *arguments: object) -> None:
-        """Call a hook that has no say: what it raises is logged and changes nothing."""
+        """Call a hook that only watches: what it raises is logged and changes nothing."""
         defer.maybeDeferred(hook, *arguments).addErrback(
             lambda failure: self._log.failure(
                 "{hook} failed", failure, hook=getattr(hook, "__name__", hook)
@@ -457,10 +491,10 @@ class AE(Hooks):
         )
 
     def offer(self, abstract_syntax: str) -> Offer | None:
-        """What this AE has for a presentation context that a peer proposes; None when nothing."""
+        """What this AE offers for a presentation context that a peer proposes; None when it has no service."""
         as_scp = self.supported_scp.find(abstract_syntax)
         as_scu = self.supported_scu.find(abstract_syntax)
-        # An SCP of C-GET stores at its requestor (PS3.4 C.4.3), in whatever transfer syntax there is.
+        # An SCP of C-GET stores at its requestor (PS3.4 C.4.3), in the transfer syntax of each instance.
         brings = abstract_syntax in self.supported_scp.suboperations
         if as_scp is None and as_scu is None and not brings:
             return None
@@ -474,9 +508,10 @@ class AE(Hooks):
     def answer_extended(
         self, asce: Association, proposal: SOPClassExtendedNegotiation
     ) -> bytes | None:
-        """What is answered to SOP class extended negotiation (PS3.7 D.3.3.5); None leaves it unanswered.
+        """Answer SOP class extended negotiation (PS3.7 D.3.3.5) by the ``on_extended`` of the SOP class's service.
 
-        The service of the SOP class is asked, where it has a handler ``on_extended``.
+        Returns:
+            The application information of the answer; None leaves the item unanswered.
         """
         registration = self.supported_scp.find(proposal.sop_class_uid)
         handler = (
@@ -486,13 +521,13 @@ class AE(Hooks):
         return answer
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
-        """Why this request is rejected before anybody is asked, or None."""
+        """Why this request is rejected before the hook is asked, or None."""
         listener = self._listeners.get(asce)
         if self._live.is_draining or (listener is not None and listener.is_draining):
             return AAssociateRJ(2, 3, 1)
         limit = self.max_associations
         if limit is not None:
-            # One that is still being decided on has its place, one that is over has none.
+            # An association that is being decided on counts; one that is over does not.
             taken = sum(
                 each.request_pdu is not None and each.error is None
                 for each in self._live
@@ -519,12 +554,25 @@ def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | Non
     return None if titles is None else frozenset(map(check_ae_title, titles))
 
 
+def _contexts_of(
+    paths: Iterable[str | os.PathLike[str]],
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The contexts that Part 10 files need."""
+    metas = []
+    for path in paths:
+        with open(path, "rb") as file:
+            metas.append(read_file_meta(file))
+    return negotiation.contexts_for_instances(
+        (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
+    )
+
+
 def _is_registered(uid: str) -> bool:
     return uids.name(uid) != uid
 
 
 def _connect_timed_out(result: object, seconds: float) -> object:
-    """What a connection attempt becomes that was cancelled because its time was up."""
+    """The outcome of a connection attempt that was cancelled because its time was up."""
     return Failure(DCMTimeoutError("connect", seconds)) if isinstance(result, Failure) else result
 
 

@@ -1,4 +1,4 @@
-"""Live associations that are ended together: those of one listener, or all of an application entity."""
+"""Sets of live associations that end together: those of one listener, or all of an application entity."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Associations"]
 
 
 class Associations:
-    """A set of live associations, and whether it takes new ones.
+    """A set of live associations, and whether it accepts new ones.
 
     Args:
-        clock: Gives the clock of :meth:`drain`.
+        clock: Returns the clock that :meth:`drain` uses.
     """
 
     def __init__(self, clock: Callable[[], IReactorTime]) -> None:
         self._clock = clock
         self._live: set[Association] = set()
         self._drained: list[defer.Deferred[None]] = []
-        #: Whether a peer that asks for an association is to be rejected.
+        #: Whether a peer that requests an association must be rejected.
         self.is_draining = False
 
     def __iter__(self) -> Iterator[Association]:
@@ -42,13 +42,13 @@ class Associations:
         self._check_drained()
 
     def drain(self, grace: float) -> defer.Deferred[None]:
-        """Take no new association, let operations end, then end the associations.
+        """Accept no new association, let operations end, then end the associations.
 
-        Idle associations are ended at once, those with a running operation when it is done, all
-        others when ``grace`` seconds are over.
+        Idle associations end at once, those with a running operation when it is done, and all
+        others after ``grace`` seconds.
 
         Returns:
-            Fires when no association is left. Cancelling it aborts them all.
+            Fires when no association is left. Cancelling it aborts all associations.
         """
         self.is_draining = True
         deadline = self._clock().callLater(grace, self._abort_all)

@@ -13,7 +13,6 @@ for as long as it is behind.
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 from collections import deque
@@ -36,6 +35,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .arguments import check_seconds
 from .exceptions import LocalProtocolError
 from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
 from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare
@@ -50,7 +50,6 @@ __all__ = [
     "DULRequestorFactory",
     "Timeouts",
     "UpperLayerUser",
-    "check_seconds",
     "made_ahead",
 ]
 
@@ -80,27 +79,6 @@ _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 # How many times within its timeout we look at a peer that is behind.
 _LOOKS = 4
-
-
-def check_seconds(argument: str, value: float) -> None:
-    """Refuse what cannot be a timeout, when it is given and not when it would be waited for.
-
-    Args:
-        argument: The name of the argument, for the error message.
-
-    Raises:
-        TypeError: The value is not a number; a bool does not count as one.
-        ValueError: The value is not greater than 0, or is not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(
-            f"{argument} is {value!r:.80}; expected seconds as a number, such as 30 or 0.5"
-        )
-    if not 0 < value < math.inf:
-        raise ValueError(
-            f"{argument} is {value!r:.80}; expected seconds greater than 0 and finite. Every wait "
-            "ends: use a large number for a long one"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from .uids import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     STORAGE_SOP_CLASSES,
+    as_tuple,
 )
 from .userdataitems import (
     AsynchronousOperationsWindow,
@@ -52,6 +53,7 @@ __all__ = [
     "answer_window",
     "check_context_ids",
     "confirmed",
+    "context_entries",
     "contexts_for_instances",
     "identification",
     "plan_contexts",
@@ -169,15 +171,16 @@ def plan_contexts(
             as they are.
 
     Raises:
+        TypeError, ValueError: They are not of one of these forms.
         LocalProtocolError: There are no needs, or they exceed what one association can hold, or a SOP class has
             no transfer syntax.
     """
+    entries = context_entries(needs)
+    wanted: Sequence[tuple[str, tuple[str, ...]]] = entries
     if isinstance(needs, Mapping):
-        wanted = _by_syntax(needs, _STORAGE)
+        wanted = _by_syntax(entries, _STORAGE)
         if len(wanted) > MAXIMUM_CONTEXTS:
-            wanted = _by_syntax(needs, frozenset())
-    else:
-        wanted = [(abstract, tuple(syntaxes)) for abstract, syntaxes in needs]
+            wanted = _by_syntax(entries, frozenset())
     if not wanted:
         raise LocalProtocolError(
             "an association needs a presentation context: register a service with add_scu, or name "
@@ -195,12 +198,39 @@ def plan_contexts(
     )
 
 
+def context_entries(
+    contexts: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]],
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Check what presentation contexts are to be made of, and copy it as pairs.
+
+    Raises:
+        TypeError: It is not a mapping or a list of pairs; or what should be transfer syntaxes is not a list.
+        ValueError: A string in it is not a UID.
+    """
+    given: object = contexts
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"contexts is {contexts!r:.80}; expected transfer syntaxes by abstract syntax, such as "
+            "{uids.CTImageStorage: [uids.EXPLICIT_VR_LITTLE_ENDIAN]}, or pairs of the two"
+        )
+    entries = []
+    for each in given.items() if isinstance(given, Mapping) else given:
+        if not isinstance(each, tuple | list) or len(each) != 2:
+            raise TypeError(
+                f"contexts holds {each!r:.80}; expected pairs of an abstract syntax and a list of "
+                "transfer syntaxes"
+            )
+        (abstract_syntax,) = as_tuple("contexts", each[:1])
+        entries.append((abstract_syntax, as_tuple(f"contexts[{abstract_syntax!r}]", each[1])))
+    return tuple(entries)
+
+
 def _by_syntax(
-    needs: Mapping[str, Sequence[str]], apart: frozenset[str]
+    needs: Iterable[tuple[str, tuple[str, ...]]], apart: frozenset[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
     """One entry for each transfer syntax; the default ones share an entry, except for the classes in ``apart``."""
     wanted: list[tuple[str, tuple[str, ...]]] = []
-    for abstract_syntax, transfer_syntaxes in needs.items():
+    for abstract_syntax, transfer_syntaxes in needs:
         if not transfer_syntaxes:
             # PresentationContextRQ refuses it; a SOP class must not disappear in silence.
             wanted.append((abstract_syntax, ()))

@@ -82,8 +82,11 @@ def check_ae_title(title: str) -> str:
         PS3.5 6.2 AE).
 
     Raises:
+        TypeError: It is not text.
         LocalProtocolError: The text is not an AE title.
     """
+    if not isinstance(title, str):
+        raise TypeError(f"an AE title is text of 1 to 16 characters, not {title!r:.80}")
     stripped = title.strip(" ")
     if not 0 < len(stripped) <= 16 or any(not " " <= c <= "~" or c == "\\" for c in stripped):
         raise LocalProtocolError(

@@ -25,6 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .applicationentity import AE, Contexts, RemoteAE
+from .arguments import check_number, check_seconds
 from .asceprovider import Association
 from .exceptions import (
     AssociationRejectedError,
@@ -32,6 +33,7 @@ from .exceptions import (
     DCMTimeoutError,
     LocalProtocolError,
 )
+from .negotiation import context_entries
 from .userdataitems import RoleSelection, UserDataItem
 
 __all__ = ["AssociationPool"]
@@ -52,10 +54,8 @@ class _Wanted:
         self.contexts: Contexts | None = contexts
         pairs: tuple[tuple[str, tuple[str, ...]], ...] | None = None
         if contexts is not None:
-            is_mapping = isinstance(contexts, Mapping)
-            items = contexts.items() if isinstance(contexts, Mapping) else contexts
-            pairs = tuple((uid, tuple(syntaxes)) for uid, syntaxes in items)
-            self.contexts = dict(pairs) if is_mapping else pairs
+            pairs = context_entries(contexts)
+            self.contexts = dict(pairs) if isinstance(contexts, Mapping) else pairs
         self.for_files = None if for_files is None else tuple(os.fspath(each) for each in for_files)
         self.roles = tuple(roles)
         self.user_items = tuple(user_items)
@@ -102,6 +102,9 @@ class AssociationPool:
         attempts: How often the pool tries to open an association, when the peer cannot be reached or says that it
             has no room now (rejected, transient). A permanent rejection is final at once.
         backoff: Seconds before the second attempt; doubled for each further one, with jitter.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong.
     """
 
     _log = Logger()
@@ -115,8 +118,10 @@ class AssociationPool:
         attempts: int = 3,
         backoff: float = 0.5,
     ) -> None:
-        if limit < 1 or attempts < 1:
-            raise LocalProtocolError("a pool needs a limit and attempts of 1 or more")
+        check_number("limit", limit, 1)
+        check_seconds("idle", idle, zero=True)
+        check_number("attempts", attempts, 1)
+        check_seconds("backoff", backoff, zero=True)
         self._ae = ae
         self._limit = limit
         self._idle = idle

@@ -1,4 +1,4 @@
-"""An application entity to call, as a value."""
+"""A peer as a value: its AE title, its address, and how it is to be called."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from .arguments import check_type
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
 from .tls import TLSOptions
@@ -16,7 +17,7 @@ from .userdataitems import UserIdentity
 
 __all__ = ["ANY_SCP", "RemoteAE"]
 
-#: The called AE title of an address that names none.
+#: The called AE title where an address does not name one.
 ANY_SCP = "ANY-SCP"
 _FORMS = "'AETITLE@host:port', 'host:port' or an endpoint string such as 'tcp:host:port'"
 _HOST_AND_PORT = re.compile(
@@ -43,11 +44,14 @@ class RemoteAE:
     """An application entity to call.
 
     Args:
-        ae_title: The called AE title, 1 to 16 characters.
+        ae_title: The AE title that the peer is called by.
         endpoint: ``"pacs.example:104"``, a Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
-        identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it asks for a positive
+        identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it requests a positive
             response and none comes, the association is aborted.
-        tls: How to speak TLS over the endpoint; None means plain TCP.
+        tls: How TLS is spoken over the endpoint; None speaks without TLS.
+
+    Raises:
+        TypeError, LocalProtocolError: One of them is wrong.
     """
 
     ae_title: str
@@ -57,15 +61,21 @@ class RemoteAE:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
+        if not isinstance(self.endpoint, str) and not hasattr(self.endpoint, "connect"):
+            raise TypeError(f"endpoint is {self.endpoint!r:.80}; expected {_FORMS}, or an endpoint")
+        if self.identity is not None:
+            check_type("identity", self.identity, UserIdentity)
+        if self.tls is not None:
+            check_type("tls", self.tls, TLSOptions, "TLSOptions")
 
     @classmethod
     def of(cls, peer: str | RemoteAE | IStreamClientEndpoint) -> RemoteAE:
         """The application entity at an address.
 
         Args:
-            peer: ``"ARCHIVE@pacs.example:104"``; without ``ARCHIVE@`` it is called ``ANY-SCP``, as DCMTK's tools
-                do. An IPv6 address stands in brackets. Instead of host and port there may be a Twisted client
-                endpoint string; instead of a string, an endpoint or a :class:`RemoteAE`.
+            peer: The address: ``"ARCHIVE@pacs.example:104"``. Without ``ARCHIVE@`` the peer is called
+                ``ANY-SCP``, as DCMTK's tools do. An IPv6 address is written in brackets. A Twisted client endpoint
+                string may replace host and port; an endpoint or a :class:`RemoteAE` may replace the string.
 
         Raises:
             LocalProtocolError: The address is not one of these forms.
@@ -87,7 +97,7 @@ class RemoteAE:
         """The endpoint to connect with.
 
         Raises:
-            LocalProtocolError: The string is not a client endpoint.
+            LocalProtocolError: The string is not that of a client endpoint.
         """
         endpoint: IStreamClientEndpoint
         if isinstance(self.endpoint, str):
@@ -99,7 +109,7 @@ class RemoteAE:
                     endpoint = clientFromString(reactor, self.endpoint)
             except (ValueError, TypeError) as error:  # TypeError: an argument is missing
                 raise LocalProtocolError(
-                    f"{self.endpoint!r} is not a client endpoint; expected something like "
+                    f"{self.endpoint!r} is not a client endpoint; expected one such as "
                     f"'tcp:pacs.example:104': {error}"
                 ) from error
         else:
@@ -107,7 +117,7 @@ class RemoteAE:
         return endpoint if self.tls is None else self.tls.wrap_client(endpoint, self._host())
 
     def _host(self) -> str:
-        """The host of an endpoint string, for the check of the certificate's name."""
+        """The host of an endpoint string, against which the name in a certificate is checked."""
         if not isinstance(self.endpoint, str):
             return ""
         place = _HOST_AND_PORT.fullmatch(self.endpoint)

@@ -37,20 +37,19 @@ class ListeningAE(Protocol):
 class AEService(Service):
     """An AE that listens while the service runs.
 
-    Ports are opened by ``privilegedStartService``, or by ``startService`` where nobody has called that. Each port is
-    logged when it is open and the service runs, ``AETITLE listening on HOST:PORT``; a peer that connects before waits
-    for the reactor. ``stopService`` stops listening, rejects what still asks, lets operations end for ``grace``
-    seconds, ends the associations that came in by this service, and fires when the last connection is gone. Other
-    services of the AE, and the associations that the AE has requested itself, go on.
+    ``privilegedStartService`` opens the ports; ``startService`` does so if that method was not called before. A line
+    ``AETITLE listening on HOST:PORT`` is logged for each port when it is open and the service runs.
+    ``stopService`` stops listening, rejects further association requests, lets operations end for ``grace``
+    seconds, ends the associations that this service has accepted, and fires when the last connection is gone. Other
+    services of the AE, and the associations that the AE has requested itself, continue.
 
-    A port that cannot be opened raises CannotListenError, closes the other ports of the service, and leaves the
-    service stopped, so that it may be started again. An endpoint that fails only later is told to
-    :meth:`listening_failed`.
+    If a port cannot be opened, the start raises CannotListenError, the other ports of the service are closed, and the
+    service can be started again. :meth:`listening_failed` is called for an endpoint that fails only later.
 
     Args:
         ae: The application entity.
-        endpoints: Where it listens.
-        grace: Seconds that running operations have when the service stops.
+        endpoints: The server endpoints that it listens at.
+        grace: How many seconds running operations have to end when the service stops.
     """
 
     _log = Logger()
@@ -62,7 +61,7 @@ class AEService(Service):
         self._endpoints = endpoints
         self._grace = grace
         self._listening: list[defer.Deferred[Any]] = []
-        #: The associations that came in by this service.
+        #: The associations that this service has accepted.
         self.associations = Associations(lambda: ae.clock)
         #: The ports that are open.
         self.ports: list[IListeningPort] = []
@@ -121,9 +120,9 @@ class AEService(Service):
         )
 
     def listening_failed(self, failure: Failure) -> None:
-        """An endpoint has failed after the service was started; this logs it.
+        """Log that an endpoint has failed after the service was started.
 
-        The other ports stay open. Override this to do more, such as to stop the process.
+        The other ports stay open. Override this method to do more, for example to stop the process.
         """
         self._log.critical(
             "{aet} cannot listen: {error}",
@@ -137,7 +136,7 @@ class AEService(Service):
         return self._stop_listening().addCallback(lambda _: self.associations.drain(self._grace))
 
     def _stop_listening(self) -> defer.Deferred[Any]:
-        """Close the ports, and give up opening those that are not open; fires when they are closed."""
+        """Close the ports, and give up those that are being opened; fires when they are closed."""
         opening, self._listening = self._listening, []
         for each in opening:
             each.cancel()

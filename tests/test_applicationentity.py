@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -231,24 +232,20 @@ def test_what_a_service_brings_is_said_by_the_service():
     assert caller.asked.user_items(RoleSelection) == (RoleSelection(brought, False, True),)
 
 
-def test_nothing_to_propose_fails():
-    error = failure_of(
+def test_nothing_to_propose_is_said_at_once():
+    with pytest.raises(LocalProtocolError, match="add_scu"):
         AE("CALLER", reactor=Clock()).request_association(RemoteAE("PEER", "tcp:127.0.0.1:104"))
-    )
-    assert isinstance(error, LocalProtocolError)
-    assert "add_scu" in str(error)
 
 
 @pytest.mark.parametrize(
     "endpoint", ["nonsense", "nonsense:x:1", "tcp:127.0.0.1", "tcp:127.0.0.1:one", ""]
 )
-def test_an_endpoint_that_is_none_fails_with_a_sentence(endpoint):
+def test_an_endpoint_that_is_none_is_refused_at_once_with_a_sentence(endpoint):
     from twisted.internet import reactor
 
     ae = AE("CALLER", reactor=reactor).add_scu(verification_scu)
-    error = failure_of(ae.request_association(RemoteAE("PEER", endpoint)))
-    assert isinstance(error, LocalProtocolError)
-    assert repr(endpoint) in str(error)
+    with pytest.raises(LocalProtocolError, match=re.escape(repr(endpoint))):
+        ae.request_association(RemoteAE("PEER", endpoint))
 
 
 def test_the_host_of_an_endpoint_is_what_a_certificate_is_held_against():

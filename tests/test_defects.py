@@ -135,9 +135,8 @@ def test_an_ae_that_serves_all_storage_classes_can_request_an_association():
         assert ids == list(range(1, 256, 2))
     # And what there is no room for at all is said, instead of breaking while it is encoded.
     ae = AE("SENDER").add_scu(storage_scu, STORAGE_SOP_CLASSES)
-    error = failure_of(ae.request_association(RemoteAE("NODE", "tcp:127.0.0.1:1")))
-    assert isinstance(error, LocalProtocolError)
-    assert "128" in str(error)
+    with pytest.raises(LocalProtocolError, match="128"):
+        ae.request_association(RemoteAE("NODE", "tcp:127.0.0.1:1"))
 
 
 def test_a_peer_without_a_maximum_length_gets_all_of_a_data_set():

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "netdicom_tx"
 ROWS = {
     "core": [
         "_lazy",
+        "arguments",
         "exceptions",
         "_registry",
         "uids",

@@ -22,24 +22,18 @@ from .instance_availability import (
 )
 from .normalized import NormalizedSCU, data_set_of, normalized_scu
 from .procedure_step import (
-    COMPLETED,
-    DISCONTINUED,
     EVENTS,
-    IN_PROGRESS,
     MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS,
     MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS,
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
     ModalityPerformedProcedureStep,
-    ProcedureStepError,
     ProcedureStepSCU,
-    check_create,
     mpps_create_scu,
     mpps_get_scu,
     mpps_set_scu,
     notify_procedure_step,
     procedure_step_scu,
     report_procedure_step,
-    updated,
 )
 from .query_retrieve import (
     QueryRetrieveFind,
@@ -53,6 +47,14 @@ from .query_retrieve import (
     qr_move_scu,
 )
 from .sending import StoreResult, store_all
+from .step_rules import (
+    COMPLETED,
+    DISCONTINUED,
+    IN_PROGRESS,
+    ProcedureStepError,
+    check_create,
+    updated,
+)
 from .storage import (
     Arrival,
     Instance,

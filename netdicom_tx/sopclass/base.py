@@ -146,7 +146,7 @@ class MessageDispatcher:
         """The method for a message.
 
         Raises:
-            StatusError: There is none: 0x0211, unrecognized operation.
+            StatusError: 0x0211, the service has no method for this operation.
         """
         name = self.message_to_method.get(msg.command_field)
         method = getattr(self, name, None) if name is not None else None

@@ -1,8 +1,8 @@
 """Instance availability notification (PS3.4 Annex R): what can now be retrieved, and from where.
 
-An archive tells by N-CREATE who must know that the instances of a study are there, such as a reading
-worklist. :class:`InstanceAvailabilityNotification` takes such notices, :func:`instance_availability_scu`
-sends them, :func:`availability` makes their data set.
+An archive uses N-CREATE to notify others, such as a reading worklist, that the instances of a study are
+available. :class:`InstanceAvailabilityNotification` receives such notices, :func:`instance_availability_scu`
+sends them, and :func:`availability` makes their data set.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
 from .normalized import NormalizedSCU
 from .procedure_step import (
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
-    ProcedureStepError,
-    Rule,
     Verdict,
     attribute_list,
-    check_types,
 )
+from .step_rules import ProcedureStepError, Rule, check_types
 
 __all__ = [
     "INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS",
@@ -52,7 +50,7 @@ def _type_1(tag: int, *items: Rule) -> Rule:
     return Rule(tag, "1", "-", ".", items)
 
 
-# PS3.4 Table R.3.2-1: all of type 1 but the steps.
+# PS3.4 Table R.3.2-1: everything except the steps is of type 1.
 _RULES: Final = (
     _type_1(_STUDY),
     _type_1(
@@ -69,8 +67,10 @@ class Available(NamedTuple):
     """An instance of a notice.
 
     Attributes:
-        retrieve_ae_title: Where it is retrieved from.
-        availability: ``ONLINE``, ``NEARLINE``, ``OFFLINE`` or ``UNAVAILABLE`` (PS3.3 C.4.23.1.1).
+        sop_class_uid: The SOP class.
+        sop_instance_uid: The SOP Instance UID.
+        retrieve_ae_title: The AE title that the instance can be retrieved from.
+        availability: The availability, ``ONLINE``, ``NEARLINE``, ``OFFLINE`` or ``UNAVAILABLE`` (PS3.3 C.4.23.1.1).
     """
 
     sop_class_uid: str
@@ -87,8 +87,9 @@ def availability(
     """The data set of a notice (PS3.4 Table R.3.2-1).
 
     Args:
+        study_instance_uid: The Study Instance UID.
         series: The instances of each series, by Series Instance UID.
-        steps: SOP Instance UIDs of the performed procedure steps that the instances come from.
+        steps: The SOP Instance UIDs of the performed procedure steps that the instances come from.
     """
     ds = Dataset()
     ds.StudyInstanceUID = study_instance_uid
@@ -121,7 +122,7 @@ def _instance(available: Available) -> Dataset:
 
 
 def check_availability(ds: Dataset) -> None:
-    """Whether this is a notice.
+    """Check that a data set has all that a notice must have.
 
     Raises:
         ProcedureStepError: 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
@@ -130,10 +131,10 @@ def check_availability(ds: Dataset) -> None:
 
 
 class InstanceAvailabilityNotification(MessageDispatcherSCP):
-    """Takes notices of the availability of instances.
+    """Receives notices of the availability of instances.
 
     Args:
-        on_available: Takes a notice that is complete; see :meth:`on_available`.
+        on_available: Handles a notice that is complete; see :meth:`on_available`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS,)
@@ -157,19 +158,19 @@ class InstanceAvailabilityNotification(MessageDispatcherSCP):
         )
 
     def on_available(self, context: RequestContext, uid: str, ds: Dataset) -> Verdict:
-        """Take a notice.
+        """Handle a notice.
 
         Args:
             context: The presentation context, the association and the request.
-            uid: The SOP Instance UID of the notice; we made it when the peer gave none.
-            ds: Which instances of a study can be had, and from where; it has all that a notice must have.
+            uid: The SOP Instance UID of the notice; a new one when the peer sent none.
+            ds: The notice: which instances of a study are available, and from where.
 
         Returns:
             None, which is Success, or the status; or a Deferred or coroutine of it. By default
-            ``AE.on_instances_available(uid, ds)`` is asked, where there is such a method.
+            ``AE.on_instances_available(uid, ds)`` is asked, if the AE has that method.
 
         Raises:
-            StatusError: The answer is its status, such as 0x0111 when the notice came before.
+            StatusError: The answer is its status, such as 0x0111 when the notice was received before.
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
         """
         verdict: Verdict = ae_hook(context, "on_instances_available")(uid, ds)
@@ -187,9 +188,11 @@ def instance_availability_scu(
     """Send a notice.
 
     Args:
-        ds: As :func:`availability` makes it.
-        uid: SOP Instance UID of the notice; None lets the peer give it one.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to send on.
+        ctx: The context of the SOP class.
+        ds: The notice, as :func:`availability` makes it.
+        uid: The SOP Instance UID of the notice; None lets the peer assign one.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status; fails and cancels as :meth:`Association.request` says.

@@ -43,13 +43,14 @@ def data_set_of(ctx: PContextDef, msg: Request) -> Dataset | None:
     """The data set of a request, for an SCP; None when it has none.
 
     Raises:
-        StatusError: 0x0110, it or one of its values cannot be read.
+        StatusError: 0x0110, the data set or one of its values cannot be read.
     """
     if msg.data_set is None:
         return None
     try:
         ds = dsutils.decode(msg.data_set, ctx.supported_ts)
-        # A copy: text that names no character set stays as it came, for it may be in that of another data set.
+        # In a copy: text without a character set of its own stays as it came, for it may be in that of another
+        # data set.
         _touch(deepcopy(ds))
     except dsutils.DataSetError as error:
         raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
@@ -57,7 +58,7 @@ def data_set_of(ctx: PContextDef, msg: Request) -> Dataset | None:
 
 
 def _touch(ds: Dataset) -> None:
-    """Convert every value, which pydicom does when it is touched."""
+    """Convert every value, which pydicom does on access."""
     try:
         for _ in ds.iterall():
             pass
@@ -68,11 +69,13 @@ def _touch(ds: Dataset) -> None:
 class NormalizedSCU:
     """The DIMSE-N operations on one presentation context.
 
-    Every method returns a Deferred of the response, and takes ``msg_id`` (None lets the association
-    count). They fail and cancel as :meth:`Association.request` says.
+    Each method returns a Deferred of the response, and has a parameter ``msg_id`` (None lets the association
+    count). The Deferreds fail and cancel as :meth:`Association.request` says.
 
     Args:
-        sop_class: The SOP class of the instances, where it is not that of the context (meta SOP classes).
+        asce: The association to ask on.
+        ctx: The presentation context.
+        sop_class: The SOP class of the instances, where it differs from that of the context (meta SOP classes).
     """
 
     def __init__(self, asce: Association, ctx: PContextDef, sop_class: str | None = None) -> None:
@@ -99,7 +102,7 @@ class NormalizedSCU:
         information: Dataset | None = None,
         msg_id: int | None = None,
     ) -> defer.Deferred[Response]:
-        """Report an event; for the side that is SCP (PS3.7 10.1.1)."""
+        """Report an event, as the SCP of the instance (PS3.7 10.1.1)."""
         return self._request(
             NEventReportRQ(
                 affected_sop_class_uid=self.sop_class,
@@ -116,7 +119,7 @@ class NormalizedSCU:
         attributes: Iterable[int] | None = None,
         msg_id: int | None = None,
     ) -> defer.Deferred[Response]:
-        """Get attributes, by tags; None asks for all (PS3.7 10.1.2)."""
+        """Read attributes by their tags; None asks for all (PS3.7 10.1.2)."""
         return self._request(
             NGetRQ(
                 requested_sop_class_uid=self.sop_class,
@@ -163,7 +166,7 @@ class NormalizedSCU:
         attributes: Dataset | None = None,
         msg_id: int | None = None,
     ) -> defer.Deferred[Response]:
-        """Create an instance; without a UID the peer gives it one (PS3.7 10.1.5)."""
+        """Create an instance; without a UID the peer assigns one (PS3.7 10.1.5)."""
         return self._request(
             NCreateRQ(
                 affected_sop_class_uid=self.sop_class,
@@ -188,5 +191,5 @@ class NormalizedSCU:
 def normalized_scu(
     asce: Association, ctx: PContextDef, sop_class: str | None = None
 ) -> NormalizedSCU:
-    """The SCU service for any DIMSE-N SOP class: name them in ``add_scu``."""
+    """The SCU service for any DIMSE-N SOP class; name the SOP classes in ``add_scu``."""
     return NormalizedSCU(asce, ctx, sop_class)

@@ -1,4 +1,4 @@
-"""Modality performed procedure step (PS3.4 Annex F): what a modality has done, told while it does it.
+"""Modality performed procedure step (PS3.4 Annex F): a modality tells what it does while it does it.
 
 =============================  ======================  ====================================================
 SOP class                      operation               handler
@@ -9,22 +9,17 @@ MPPS Retrieve (F.8)            N-GET                   ``on_get(context, uid, ta
 MPPS Notification (F.9)        N-EVENT-REPORT          ``on_event(context, uid, event)``, of the SCU
 =============================  ======================  ====================================================
 
-:class:`ModalityPerformedProcedureStep` is the service of all incoming messages;
-:func:`procedure_step_scu` and the functions that it binds send them. What a step may be created with,
-and how it may change, are the pure functions :func:`check_create` and :func:`updated`: who keeps steps
-calls them where it keeps them, so that of two final N-SETs at once only one finds the step IN PROGRESS.
+:class:`ModalityPerformedProcedureStep` is the service for the incoming messages of both sides;
+:func:`procedure_step_scu` and the functions that it binds send them. What a step must have, and how it may change,
+is in :mod:`netdicom_tx.sopclass.step_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from copy import deepcopy
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
-from itertools import chain
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from twisted.internet import defer
@@ -38,40 +33,38 @@ from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
-from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..userdataitems import RoleSelection
 from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
 from .normalized import NormalizedSCU, data_set_of
+from .step_rules import COMPLETED as COMPLETED
+from .step_rules import DISCONTINUED as DISCONTINUED
+from .step_rules import IN_PROGRESS as IN_PROGRESS
+from .step_rules import RULES as RULES
+from .step_rules import ProcedureStepError as ProcedureStepError
+from .step_rules import check_create as check_create
+from .step_rules import selected
+from .step_rules import updated as updated
 
 __all__ = [
-    "COMPLETED",
-    "DISCONTINUED",
     "EVENTS",
-    "IN_PROGRESS",
     "MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS",
     "MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS",
     "MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS",
     "ModalityPerformedProcedureStep",
-    "ProcedureStepError",
     "ProcedureStepSCU",
-    "check_create",
+    "Verdict",
+    "attribute_list",
     "mpps_create_scu",
     "mpps_get_scu",
     "mpps_set_scu",
     "notify_procedure_step",
     "procedure_step_scu",
     "report_procedure_step",
-    "updated",
 ]
 
 MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS: Final = "1.2.840.10008.3.1.2.3.3"
 MODALITY_PERFORMED_PROCEDURE_STEP_RETRIEVE_SOP_CLASS: Final = "1.2.840.10008.3.1.2.3.4"
 MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS: Final = "1.2.840.10008.3.1.2.3.5"
-
-IN_PROGRESS: Final = "IN PROGRESS"
-COMPLETED: Final = "COMPLETED"
-DISCONTINUED: Final = "DISCONTINUED"
-_STATES: Final = (IN_PROGRESS, COMPLETED, DISCONTINUED)
 
 #: The events of MPPS Notification (PS3.4 Table F.9.1-1); the first three are changes of state.
 EVENTS: Final = {
@@ -86,328 +79,6 @@ EVENTS: Final = {
 Verdict = int | Awaitable[int | None] | None
 _Step = Dataset | Awaitable[Dataset]
 
-_STATUS, _CHARACTER_SET = 0x00400252, 0x00080005
-# PS3.4 Table F.7.2-2.
-_MAY_NO_LONGER_BE_UPDATED: Final = 0xA710
-_NO_UPDATE: Final = "Performed Procedure Step Object may no longer be updated"
-
-# Attribute, what the SCP demands of it in N-CREATE, in N-SET (-: not allowed), and of the step in a
-# final state, of PS3.4 Table F.7.2-1; sequences are followed by their items. What is not here is optional.
-_TABLE = """
-    0008,0005     1C 1C .  SpecificCharacterSet
-    0040,0270     1  -  .  ScheduledStepAttributesSequence
-    >0020,000D    1  -  .  StudyInstanceUID
-    >0008,1110    2  -  .  ReferencedStudySequence
-    >>0008,1150   1  -  .  ReferencedSOPClassUID
-    >>0008,1155   1  -  .  ReferencedSOPInstanceUID
-    >0008,0050    2  -  .  AccessionNumber
-    >0040,1001    2  -  .  RequestedProcedureID
-    >0032,1060    2  -  .  RequestedProcedureDescription
-    >0040,0009    2  -  .  ScheduledProcedureStepID
-    >0040,0007    2  -  .  ScheduledProcedureStepDescription
-    >0040,0008    2  -  .  ScheduledProtocolCodeSequence
-    0010,0010     2  -  .  PatientName
-    0010,0020     2  -  .  PatientID
-    0010,0021     3  -  .  IssuerOfPatientID
-    0010,0024     3  -  .  IssuerOfPatientIDQualifiersSequence
-    0010,1002     3  -  .  OtherPatientIDsSequence
-    0010,0030     2  -  .  PatientBirthDate
-    0010,0040     2  -  .  PatientSex
-    0008,1120     2  -  .  ReferencedPatientSequence
-    >0008,1150    1  -  .  ReferencedSOPClassUID
-    >0008,1155    1  -  .  ReferencedSOPInstanceUID
-    0038,0010     3  -  .  AdmissionID
-    0038,0014     3  -  .  IssuerOfAdmissionIDSequence
-    0038,0060     3  -  .  ServiceEpisodeID
-    0038,0064     3  -  .  IssuerOfServiceEpisodeIDSequence
-    0038,0062     3  -  .  ServiceEpisodeDescription
-    0040,0253     1  -  .  PerformedProcedureStepID
-    0040,0241     1  -  .  PerformedStationAETitle
-    0040,0242     2  -  .  PerformedStationName
-    0040,0243     2  -  .  PerformedLocation
-    0040,0244     1  -  .  PerformedProcedureStepStartDate
-    0040,0245     1  -  .  PerformedProcedureStepStartTime
-    0040,0252     1  1  .  PerformedProcedureStepStatus
-    0040,0254     2  2  .  PerformedProcedureStepDescription
-    0040,0255     2  2  .  PerformedProcedureTypeDescription
-    0008,1032     2  2  .  ProcedureCodeSequence
-    0040,1012     3  3  .  ReasonForPerformedProcedureCodeSequence
-    0040,0250     2  1  1  PerformedProcedureStepEndDate
-    0040,0251     2  1  1  PerformedProcedureStepEndTime
-    0040,0280     3  3  .  CommentsOnThePerformedProcedureStep
-    0040,0281     3  3  .  PerformedProcedureStepDiscontinuationReasonCodeSequence
-    0008,0060     1  -  .  Modality
-    0020,0010     2  -  .  StudyID
-    0040,0260     2  2  .  PerformedProtocolCodeSequence
-    0040,0340     2  1  1  PerformedSeriesSequence
-    >0008,1050    2  2  2  PerformingPhysicianName
-    >0018,1030    1  1  1  ProtocolName
-    >0008,1070    2  2  2  OperatorsName
-    >0020,000E    1  1  1  SeriesInstanceUID
-    >0008,103E    2  2  2  SeriesDescription
-    >0008,0054    2  2  2  RetrieveAETitle
-    >0008,1140    2  2  .  ReferencedImageSequence
-    >>0008,1150   1  1  .  ReferencedSOPClassUID
-    >>0008,1155   1  1  .  ReferencedSOPInstanceUID
-    >0040,0220    2  2  .  ReferencedNonImageCompositeSOPInstanceSequence
-    >>0008,1150   1  1  .  ReferencedSOPClassUID
-    >>0008,1155   1  1  .  ReferencedSOPInstanceUID
-"""
-
-
-class Rule(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        create: The type in N-CREATE.
-        modify: The type in N-SET; ``-`` means not allowed.
-        final: The type in a final state; ``.`` means that of N-CREATE.
-        items: The rules of the items of a sequence.
-    """
-
-    tag: int
-    create: str
-    modify: str
-    final: str
-    items: tuple[Rule, ...]
-
-
-def _read(lines: list[str], depth: int = 0) -> Iterator[Rule]:
-    """The rules at one depth; takes what it reads from the front of the list."""
-    while lines and lines[0].count(">") == depth:
-        tag, create, modify, final, _ = lines.pop(0).lstrip(">").split()
-        items = tuple(_read(lines, depth + 1))
-        yield Rule(int(tag.replace(",", ""), 16), create, modify, final, items)
-
-
-#: The attributes of a step, by tag.
-RULES: Final = {rule.tag: rule for rule in _read(_TABLE.split("\n    ")[1:])}
-
-
-class ProcedureStepError(StatusError):
-    """A request about a step is refused.
-
-    Args:
-        attributes: Tags, for the Attribute Identifier List (0000,1005).
-        error_id: For (0000,0903).
-    """
-
-    def __init__(
-        self,
-        status: int,
-        comment: str = "",
-        attributes: Iterable[int] = (),
-        error_id: int | None = None,
-    ) -> None:
-        super().__init__(status, comment)
-        self.attributes = tuple(attributes)
-        self.error_id = error_id
-
-    def response(self, msg: Request) -> Response:
-        """The answer to the request."""
-        assert self.status is not None
-        return msg.response(
-            self.status,
-            error_comment=self.comment,
-            error_id=self.error_id,
-            attribute_identifier_list=self.attributes or None,
-        )
-
-
-# -- the rules ------------------------------------------------------------------------------------
-
-
-def state_of(ds: Dataset) -> str:
-    """The value of Performed Procedure Step Status; empty when there is none."""
-    return str(ds.get("PerformedProcedureStepStatus", "") or "").strip()
-
-
-def check_create(ds: Dataset) -> None:
-    """Whether a step may be created with these attributes (PS3.4 F.7.2.1).
-
-    Attributes of type 2 may be absent: many modalities leave out what they have no value for.
-
-    Raises:
-        ProcedureStepError: 0x0106, its status is not IN PROGRESS, or as :func:`check_types` says.
-    """
-    check_types(ds, RULES.values())
-    state = state_of(ds)
-    if state != IN_PROGRESS:
-        raise ProcedureStepError(
-            statuses.INVALID_ATTRIBUTE_VALUE,
-            f"a step is created IN PROGRESS, not {state}",
-            [_STATUS],
-        )
-
-
-def check_types(ds: Dataset, rules: Iterable[Rule]) -> None:
-    """Whether a data set has what N-CREATE demands.
-
-    Raises:
-        ProcedureStepError: 0x0106, what should be a sequence is none, or the reverse, or a UID is several;
-            0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
-    """
-    _check_form(ds, rules)
-    absent, empty = _lacks(ds, rules, "create")
-    if absent:
-        raise _incomplete(statuses.MISSING_ATTRIBUTE, absent)
-    if empty:
-        raise _incomplete(statuses.MISSING_ATTRIBUTE_VALUE, empty)
-
-
-def updated(current: Dataset, modifications: Dataset) -> Dataset:
-    """A step after an N-SET (PS3.4 F.7.2.2).
-
-    An attribute that may not be set is taken where it says again what the step says. Optional attributes
-    need not have been created. Text without a Specific Character Set of its own is in that of the step.
-
-    Returns:
-        A new data set; the arguments are not changed.
-
-    Raises:
-        ProcedureStepError: 0x0110 with Error ID A710, the step is in a final state; 0x0105, an attribute
-            may not be set; 0x0106, the status is none, or as :func:`check_types` says; 0x0121, what a
-            sequence or a final state needs is missing.
-    """
-    if state_of(current) != IN_PROGRESS:
-        raise ProcedureStepError(
-            statuses.PROCESSING_FAILURE, _NO_UPDATE, error_id=_MAY_NO_LONGER_BE_UPDATED
-        )
-    modifications = _in_character_set_of(current, modifications)
-    _check_form(modifications, RULES.values())
-    refused = [
-        tag
-        for tag, rule in RULES.items()
-        if rule.modify == "-" and tag in modifications and modifications[tag] != current.get(tag)
-    ]
-    if refused:
-        raise ProcedureStepError(
-            statuses.NO_SUCH_ATTRIBUTE, f"may not be set: {_names(refused)}", refused
-        )
-    if _STATUS in modifications and state_of(modifications) not in _STATES:
-        raise ProcedureStepError(
-            statuses.INVALID_ATTRIBUTE_VALUE,
-            f"expected one of {', '.join(_STATES)}",
-            [_STATUS],
-        )
-    lacking: list[int] = []
-    for tag, rule in RULES.items():
-        if rule.items and tag in modifications:
-            for item in _items(modifications[tag]):
-                lacking += chain(*_lacks(item, rule.items, "modify"))
-    result = _merged(current, modifications)
-    if state_of(result) != IN_PROGRESS:
-        lacking += chain(*_lacks(result, RULES.values(), "final"))
-    if lacking:
-        # PS3.7 10.1.3.1.9 has no 0x0120 for N-SET.
-        raise _incomplete(statuses.MISSING_ATTRIBUTE_VALUE, lacking)
-    return result
-
-
-def selected(ds: Dataset, tags: Iterable[int] | None) -> tuple[Dataset, tuple[int, ...]]:
-    """What N-GET answers (PS3.4 F.8.2.1).
-
-    Args:
-        ds: All attributes of the step.
-        tags: None asks for all.
-
-    Returns:
-        The attributes; those of Table F.7.2-1 that the step has no value for are empty. And the tags of
-        those that are not supported.
-    """
-    found = Dataset()
-    if tags is None:
-        found.update(ds)
-        return found, ()
-    unsupported = []
-    for tag in dict.fromkeys(tags):
-        if tag in ds:
-            found[tag] = ds[tag]
-        elif tag in RULES:
-            found.add_new(tag, dictionary_VR(tag), None)
-        else:
-            unsupported.append(tag)
-    if _CHARACTER_SET in ds:
-        found[_CHARACTER_SET] = ds[_CHARACTER_SET]
-    return found, tuple(unsupported)
-
-
-def _check_form(ds: Dataset, rules: Iterable[Rule]) -> None:
-    wrong = list(_misshapen(ds, rules))
-    if wrong:
-        raise ProcedureStepError(
-            statuses.INVALID_ATTRIBUTE_VALUE, f"not as PS3.6 has it: {_names(wrong)}", wrong
-        )
-
-
-def _misshapen(ds: Dataset, rules: Iterable[Rule]) -> Iterator[int]:
-    """The tags of what cannot be read as what it is: a value in the place of items, or several UIDs."""
-    for rule in rules:
-        element: DataElement | None = ds.get(rule.tag, None)
-        if element is None:
-            continue
-        is_shaped = (element.VR == "SQ") == (dictionary_VR(rule.tag) == "SQ")
-        if not is_shaped or (element.VR == "UI" and element.VM > 1):
-            yield rule.tag
-        for item in _items(element):
-            yield from _misshapen(item, rule.items)
-
-
-def _items(element: DataElement | None) -> Iterable[Dataset]:
-    if element is None or element.VR != "SQ":
-        return ()
-    items: Iterable[Dataset] = element.value or ()
-    return items
-
-
-def _lacks(ds: Dataset, rules: Iterable[Rule], column: str) -> tuple[list[int], list[int]]:
-    """The tags of type 1 attributes that are absent, and of those without a value."""
-    absent, empty = [], []
-    for rule in rules:
-        element: DataElement | None = ds.get(rule.tag, None)
-        if getattr(rule, column) == "1":
-            if element is None:
-                absent.append(rule.tag)
-            elif element.is_empty or not str(element.value).strip():
-                empty.append(rule.tag)
-        if rule.items:
-            for item in _items(element):
-                more = _lacks(item, rule.items, column)
-                absent += more[0]
-                empty += more[1]
-    return absent, empty
-
-
-def _names(tags: Iterable[int]) -> str:
-    return ", ".join(keyword_for_tag(tag) or f"{tag:08X}" for tag in dict.fromkeys(tags))
-
-
-def _incomplete(status: Status, tags: list[int]) -> ProcedureStepError:
-    word = "missing" if status == statuses.MISSING_ATTRIBUTE else "without a value"
-    return ProcedureStepError(status, f"{word}: {_names(tags)}", dict.fromkeys(tags))
-
-
-def _in_character_set_of(current: Dataset, modifications: Dataset) -> Dataset:
-    """The modifications, their text read in the character set of the step if they name none."""
-    if _CHARACTER_SET in modifications or not current.get("SpecificCharacterSet"):
-        return modifications
-    said = Dataset()
-    said[_CHARACTER_SET] = current[_CHARACTER_SET]
-    octets = [dsutils.encode(each, EXPLICIT_VR_LITTLE_ENDIAN) for each in (said, modifications)]
-    return dsutils.decode(b"".join(octets), EXPLICIT_VR_LITTLE_ENDIAN)
-
-
-def _merged(current: Dataset, modifications: Dataset) -> Dataset:
-    result, news = deepcopy(current), deepcopy(modifications)
-    one, other = (each.get("SpecificCharacterSet") for each in (result, news))
-    if one != other:
-        # Each is Unicode before the two get one character set that holds both.
-        result.decode()
-        news.decode()
-        news.SpecificCharacterSet = "ISO_IR 192"
-    result.update(news)
-    return result
-
 
 # -- SCP ------------------------------------------------------------------------------------------
 
@@ -415,15 +86,18 @@ def _merged(current: Dataset, modifications: Dataset) -> Dataset:
 class ModalityPerformedProcedureStep(MessageDispatcherSCP):
     """The three SOP classes of performed procedure steps, for the requests of both sides.
 
-    As SCP it asks ``on_create``, ``on_set`` and ``on_get``. What is created has passed :func:`check_create`; what
-    is set has yet to pass :func:`updated`. As SCU of MPPS Notification (``add_scu(ModalityPerformedProcedureStep(),
-    [uids.ModalityPerformedProcedureStepNotification])``) it passes events on to ``on_event``.
+    As SCP it asks ``on_create``, ``on_set`` and ``on_get``. A step that is created has passed
+    :func:`~netdicom_tx.sopclass.step_rules.check_create`; a modification has yet to pass
+    :func:`~netdicom_tx.sopclass.step_rules.updated`. As SCU of MPPS Notification it passes events on to
+    ``on_event``::
+
+        add_scu(ModalityPerformedProcedureStep(), [uids.ModalityPerformedProcedureStepNotification])
 
     Args:
         on_create: Keeps a step that begins; see :meth:`on_create`.
         on_set: Changes a step; see :meth:`on_set`.
-        on_get: Gives a step; see :meth:`on_get`.
-        on_event: Takes an event of a step of the peer; see :meth:`on_event`.
+        on_get: Returns a step; see :meth:`on_get`.
+        on_event: Handles an event of a step of the peer; see :meth:`on_event`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (
@@ -467,7 +141,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             # PS3.7 10.1.5.1.4: then the SCP gives it one.
             uid = str(generate_uid())
         elif not uids.is_uid_like(uid):
-            raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is none")
+            raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is not a UID")
         ds = attribute_list(ctx, msg)
         check_create(ds)
         verdict = await settled(self.on_create(RequestContext.of(asce, ctx, msg), uid, ds))
@@ -514,12 +188,12 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
         Args:
             context: The presentation context, the association and the request.
-            uid: The SOP Instance UID of the step; we made it when the modality gave none.
-            ds: Its attributes: all that such a step must have, with the status IN PROGRESS.
+            uid: The SOP Instance UID of the step; a new one when the modality sent none.
+            ds: The attributes: all that a new step must have, with the status IN PROGRESS.
 
         Returns:
             None, which is Success, or the status; or a Deferred or coroutine of it. Success promises that the
-            step is kept. By default ``AE.on_mpps_create(uid, ds)`` is asked, where there is such a method.
+            step is kept. By default ``AE.on_mpps_create(uid, ds)`` is asked, if the AE has that method.
 
         Raises:
             StatusError: The answer is its status, such as 0x0111 when there is a step with this UID.
@@ -533,34 +207,35 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
         Args:
             context: The presentation context, the association and the request.
-            uid: The SOP Instance UID of the step, as the peer gives it.
-            modifications: What is to change, unchecked: keep what :func:`updated` makes of it and of the step.
+            uid: The SOP Instance UID of the step, as the peer sent it.
+            modifications: The changes, unchecked: keep what :func:`~netdicom_tx.sopclass.step_rules.updated` makes of
+                them and of the step.
 
         Returns:
             None, which is Success, or the status; or a Deferred or coroutine of it. By default
-            ``AE.on_mpps_set(uid, modifications)`` is asked, where there is such a method.
+            ``AE.on_mpps_set(uid, modifications)`` is asked, if the AE has that method.
 
         Raises:
             StatusError: The answer is its status, such as 0x0112 when there is no such step.
-            ProcedureStepError: As :func:`updated` raises it; its Error ID (A710 for a step that has ended)
-                and its list of attributes are sent too.
+            ProcedureStepError: As :func:`~netdicom_tx.sopclass.step_rules.updated` raises it; its Error ID
+                (A710 for a step that has ended) and its list of attributes are sent too.
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
         """
         verdict: Verdict = ae_hook(context, "on_mpps_set")(uid, modifications)
         return verdict
 
     def on_get(self, context: RequestContext, uid: str, tags: Collection[int] | None) -> _Step:
-        """Give a step to a peer that asks by MPPS Retrieve (PS3.4 F.8.2.1).
+        """Return a step to a peer that asks by MPPS Retrieve (PS3.4 F.8.2.1).
 
         Args:
             context: The presentation context, the association and the request.
-            uid: The SOP Instance UID of the step, as the peer gives it.
+            uid: The SOP Instance UID of the step, as the peer sent it.
             tags: The attributes that the peer wants; None means all.
 
         Returns:
-            The step, or a Deferred or coroutine of it. The whole step will do: what was not asked for is left
-            out of the answer. An attribute that it does not have and that no step needs is answered by a
-            warning, 0x0001. By default ``AE.on_mpps_get(uid, tags)`` is asked, where there is such a method.
+            The whole step, or a Deferred or coroutine of it; the answer has only the attributes that the peer
+            asked for. An attribute that the step does not have and that no step needs is answered with the
+            warning 0x0001. By default ``AE.on_mpps_get(uid, tags)`` is asked, if the AE has that method.
 
         Raises:
             StatusError: The answer is its status, such as 0x0112 when there is no such step.
@@ -570,7 +245,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         return step
 
     def on_event(self, context: RequestContext, uid: str, event: int) -> Awaitable[None] | None:
-        """Take an event: an SCP reports that a performed procedure step has changed (PS3.4 F.9.2).
+        """Handle an event: an SCP reports that a performed procedure step has changed (PS3.4 F.9.2).
 
         It comes on an association that we hold, or on one that the SCP has opened.
 
@@ -580,8 +255,8 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             event: The Event Type ID, a key of :data:`EVENTS`.
 
         Returns:
-            None, or a Deferred or coroutine of it. By default ``AE.on_mpps_event(uid, event)`` is asked, where
-            there is such a method.
+            None, or a Deferred or coroutine of it. By default ``AE.on_mpps_event(uid, event)`` is asked, if
+            the AE has that method.
 
         Raises:
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
@@ -591,10 +266,10 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
 
 def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:
-    """The data set of an N-CREATE or N-SET; an empty one when it has none.
+    """The data set of an N-CREATE or N-SET; an empty one when the request has none.
 
     Raises:
-        StatusError: 0x0110, it cannot be read.
+        StatusError: 0x0110, the data set cannot be read.
     """
     ds = data_set_of(ctx, msg)
     return Dataset() if ds is None else ds
@@ -609,9 +284,11 @@ def mpps_create_scu(
     """Begin a step.
 
     Args:
-        uid: SOP Instance UID of the step, new.
-        ds: Its attributes, the status IN PROGRESS among them.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to ask on.
+        ctx: The context of MPPS.
+        uid: The SOP Instance UID of the step, which must be new.
+        ds: The attributes, with the status IN PROGRESS.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status; fails and cancels as :meth:`Association.request` says.
@@ -622,10 +299,14 @@ def mpps_create_scu(
 def mpps_set_scu(
     asce: Association, ctx: PContextDef, uid: str, ds: Dataset, msg_id: int | None = None
 ) -> defer.Deferred[Status]:
-    """Change a step, or end it by the status COMPLETED or DISCONTINUED; as :func:`mpps_create_scu`.
+    """Change a step, or end it by the status COMPLETED or DISCONTINUED; see :func:`mpps_create_scu`.
 
     Args:
-        ds: What changes; a sequence with all its items.
+        asce: The association to ask on.
+        ctx: The context of MPPS.
+        uid: The SOP Instance UID of the step.
+        ds: The attributes that change; a sequence with all its items.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
     """
     return NormalizedSCU(asce, ctx).n_set(uid, ds, msg_id).addCallback(status_of)
 
@@ -637,16 +318,20 @@ async def mpps_get_scu(
     tags: Iterable[int] | None = None,
     msg_id: int | None = None,
 ) -> tuple[Status, Dataset | None]:
-    """Look at a step, by MPPS Retrieve.
+    """Read a step by MPPS Retrieve.
 
     Args:
-        tags: Of the attributes; None asks for all.
+        asce: The association to ask on.
+        ctx: The context of MPPS Retrieve.
+        uid: The SOP Instance UID of the step.
+        tags: The tags of the attributes; None asks for all.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
-        The status, and the attributes when there are any.
+        The status, and the attributes if the response has any.
 
     Raises:
-        DataSetError: They cannot be read.
+        DataSetError: The attributes cannot be read.
     """
     scu = NormalizedSCU(asce, ctx)
     response = await scu.n_get(uid, tags, msg_id)
@@ -685,7 +370,11 @@ def report_procedure_step(
     """Report an event on an association on which we are SCP of MPPS Notification.
 
     Args:
-        event: A key of :data:`EVENTS`.
+        asce: The association to report on.
+        ctx: The context of MPPS Notification.
+        uid: The SOP Instance UID of the step.
+        event: The Event Type ID, a key of :data:`EVENTS`.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status; fails and cancels as :meth:`Association.request` says.
@@ -698,7 +387,7 @@ async def notify_procedure_step(ae: AE, remote: RemoteAE, uid: str, event: int) 
     """Report an event on an association of our own, as SCP by role selection.
 
     Raises:
-        NetDICOMError: The association cannot be had, or ends.
+        NetDICOMError: The association cannot be opened, or ends.
     """
     sop_class = MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS
     asce = await ae.request_association(

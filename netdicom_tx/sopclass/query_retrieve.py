@@ -9,8 +9,8 @@ status:
 :func:`qr_get_scu`     (context, instance) for each instance received, then (None, status)
 =====================  ======================================================================
 
-The SCPs ask the hooks of their AE what there is, and do the rest: sub-operations, counters, the list
-of failures, C-CANCEL, statuses.
+The SCPs ask a handler which data sets or instances match, and do the rest: sub-operations
+(:mod:`netdicom_tx.sopclass.retrieving`), counters, the list of failures, C-CANCEL and statuses.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = [
     "qr_move_scu",
 ]
 
-#: Answers extended negotiation of a SOP class; see :class:`QueryRetrieveFind`.
+#: The type of a handler that answers extended negotiation; see :class:`QueryRetrieveFind`.
 Extended = Callable[[Association, SOPClassExtendedNegotiation], bytes | None]
 
-# Instances of a C-GET that wait for their reader, each with an open file.
+# How many instances of a C-GET may wait for their reader, each with an open file.
 _UNREAD_INSTANCES = 8
 
 
@@ -70,7 +70,7 @@ def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
     """The identifier of a request.
 
     Raises:
-        StatusError: There is none (0xA900), or it cannot be read (0xC000).
+        StatusError: The request has no identifier (0xA900), or it cannot be read (0xC000).
     """
     if msg.data_set is None:
         raise StatusError(0xA900, "the request has no identifier")
@@ -81,10 +81,10 @@ def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
 
 
 def _parts(answer: Any, expected: str) -> Any:
-    """What a hook has returned, when it has as many parts as expected.
+    """The parts of what a handler has returned.
 
     Raises:
-        LocalProtocolError: It is something else.
+        LocalProtocolError: The handler has returned something else than is expected.
     """
     count = len(expected.split(", "))
     is_whole = isinstance(answer, tuple | list) and len(answer) == count
@@ -107,15 +107,17 @@ def qr_find_scu(
     *,
     timeout: float | None = None,
 ) -> ResponseStream[tuple[Dataset | None, Status]]:
-    """Ask for what matches.
+    """Ask for the data sets that match an identifier.
 
     Args:
-        ds: The identifier: keys, and what to return.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to ask on.
+        ctx: The context of the information model.
+        ds: The identifier: what to match, and which attributes to return.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
         timeout: Seconds to each response; None means ``timeouts.response``.
 
     Returns:
-        A stream of (data set, status), at the end (None, final status).
+        A stream of (data set, status), and at the end (None, final status).
 
     Raises:
         DataSetError: The identifier cannot be encoded.
@@ -137,7 +139,7 @@ class QueryRetrieveFind(MessageDispatcherSCP):
     """Query, as SCP.
 
     Args:
-        on_find: Gives the matches, as :meth:`AE.on_receive_find` does; without it that hook is asked.
+        on_find: Returns the matches, as :meth:`AE.on_receive_find` does; without it that hook is asked.
         on_extended: Answers extended negotiation of its SOP classes (PS3.4 C.5): called with the association and
             the proposed :class:`~netdicom_tx.userdataitems.SOPClassExtendedNegotiation`, it returns the
             application information of the answer, or None for no answer.
@@ -159,14 +161,14 @@ class QueryRetrieveFind(MessageDispatcherSCP):
         return self.on_find(RequestContext.of(asce, ctx, msg), _identifier(ctx, msg))
 
     def on_find(self, context: RequestContext, ds: Dataset) -> Any:
-        """Find what matches; see :meth:`AE.on_receive_find`."""
+        """Find the matches; see :meth:`AE.on_receive_find`."""
         ae = context.association.ae
         if hasattr(ae, "find_for"):
             return ae.find_for(context.association, context, ds)
         return ae.on_receive_find(context, ds)
 
 
-#: Answers C-FIND with what ``AE.on_receive_find`` yields, then Success.
+#: Answers C-FIND with the matches that ``AE.on_receive_find`` yields, then Success.
 qr_find_scp = QueryRetrieveFind()
 
 
@@ -177,7 +179,7 @@ class MoveStream(ResponseStream[tuple[Status, Response]]):
     """The responses to a C-MOVE.
 
     Attributes:
-        arrivals: When the destination is an AE of ours, what has arrived there for this C-MOVE.
+        arrivals: The instances that have arrived for this C-MOVE, when the destination is an AE of ours.
     """
 
     __slots__ = ("arrivals",)
@@ -195,17 +197,19 @@ def qr_move_scu(
     *,
     timeout: float | None = None,
 ) -> MoveStream:
-    """Have what matches sent to a destination.
+    """Have the instances that match an identifier sent to a destination.
 
     Args:
-        ds: The identifier: unique keys, lists of UIDs.
+        asce: The association to ask on.
+        ctx: The context of the information model.
+        ds: The identifier, with unique keys or lists of UIDs.
         dest_ae: The AE title of the destination, which the peer must know; or an AE of ours that
-            listens: then ``arrivals`` of the stream tells what came.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+            listens, and then ``arrivals`` of the stream has the instances that came.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
         timeout: Seconds to each response; None means ``timeouts.response``.
 
     Returns:
-        A stream of (status, response), the final one included; the response has the counters.
+        A stream of (status, response), with the final response last. The responses have the counters.
     """
     title = dest_ae if isinstance(dest_ae, str) else dest_ae.ae_title
     request = CMoveRQ(
@@ -244,15 +248,15 @@ def _storages(ae: AE) -> set[Storage]:
 
 
 class QueryRetrieveMove(MessageDispatcherSCP):
-    """C-MOVE, as SCP: instances are sent to where a handler says (PS3.4 C.4.2.3).
+    """C-MOVE, as SCP: instances are sent to the destination that a handler returns (PS3.4 C.4.2.3).
 
-    The associations that this takes are opened to the destination, contexts planned from the
+    The associations to the destination are opened with contexts that are planned from the
     instances. A Pending response goes out for each instance, and in between when one takes long. An unknown
-    destination is 0xA801. The final status is Success, 0xB000 when some sub-operations failed, 0xA702 when all
-    did; the response has the list of the UIDs that failed.
+    destination is answered with 0xA801. The final status is Success, 0xB000 when some sub-operations failed, or
+    0xA702 when all did; the response lists the UIDs that failed.
 
     Args:
-        on_move: Gives the address of the destination, how many instances there are, and the instances, as
+        on_move: Returns the address of the destination, how many instances there are, and the instances, as
             :meth:`AE.on_receive_move` does; without it that hook is asked.
         on_extended: As for :class:`QueryRetrieveFind`.
     """
@@ -291,7 +295,7 @@ class QueryRetrieveMove(MessageDispatcherSCP):
         return ae.on_receive_move(context, ds, destination)
 
 
-#: Sends what ``AE.on_receive_move`` names to where it says.
+#: Sends the instances that ``AE.on_receive_move`` returns to the destination that it returns.
 qr_move_scp = QueryRetrieveMove()
 
 
@@ -302,10 +306,10 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
     """What a C-GET brings: (context, instance) each, and at the end (None, final status).
 
     An instance is an open Part 10 file at its beginning, or a :class:`pydicom.Dataset` when the storage
-    service of the AE does not ask for files. A file is closed when the next item is asked for.
+    service of the AE does not receive into files. A file is closed when the next item is asked for.
 
     Attributes:
-        progress: The last response; it has the counters.
+        progress: The last response, which has the counters.
     """
 
     __slots__ = ("_current", "progress")
@@ -374,16 +378,18 @@ def qr_get_scu(
     *,
     timeout: float | None = None,
 ) -> GetStream:
-    """Have what matches sent here, on this association.
+    """Have the instances that match an identifier sent here, on this association.
 
     Each instance goes to the storage service of our AE (``add_scp(storage_scp)``), and so to
-    ``on_receive_store`` with its own context, as any C-STORE; that answer counts. Who iterates gets it
-    afterwards as well. The storage classes must have been proposed with the SCP role;
-    :meth:`AE.request_association` does so for those that the AE serves.
+    ``on_receive_store`` with its own context, like any C-STORE; the status of that service is the answer. A reader
+    of the stream has the instance afterwards. The storage classes must have been proposed with the SCP role, as
+    :meth:`AE.request_association` does for those that the AE serves.
 
     Args:
-        ds: The identifier: unique keys, lists of UIDs.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to ask on.
+        ctx: The context of the information model.
+        ds: The identifier, with unique keys or lists of UIDs.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
         timeout: Seconds to each response or instance; None means ``timeouts.response``.
     """
     request = CGetRQ(
@@ -402,14 +408,14 @@ def qr_get_scu(
 class QueryRetrieveGet(MessageDispatcherSCP):
     """C-GET, as SCP: instances are sent on the association of the request (PS3.4 C.4.3.3).
 
-    An instance goes out in its own transfer syntax, on a context in which the requestor is SCP. Where
-    none was accepted, a handler may give another form of it. What cannot be sent is counted as
-    failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
+    An instance goes out in its own transfer syntax, on a context in which the requestor is SCP. When
+    no such context was accepted, a handler may return another form of it. An instance that cannot be sent is
+    counted as failed and listed. The final status is Success, 0xB000 or 0xA702, as for C-MOVE.
 
     Args:
-        on_get: Gives how many instances there are, and the instances, as :meth:`AE.on_receive_get` does; without
-            it that hook is asked.
-        on_transcode: Gives another form of an instance; see :meth:`on_transcode`.
+        on_get: Returns how many instances there are, and the instances, as :meth:`AE.on_receive_get` does;
+            without it that hook is asked.
+        on_transcode: Returns another form of an instance; see :meth:`on_transcode`.
         on_extended: As for :class:`QueryRetrieveFind`.
     """
 
@@ -443,16 +449,16 @@ class QueryRetrieveGet(MessageDispatcherSCP):
         return ae.on_receive_get(context, ds)
 
     def on_transcode(self, context: RequestContext, instance: Instance) -> Any:
-        """Give another form of an instance whose transfer syntax the requestor does not take.
+        """Return another form of an instance whose transfer syntax the requestor does not accept.
 
         Args:
             context: The presentation context, the association and the request; the ``accepted_contexts`` of the
-                association say what the requestor takes.
+                association say what the requestor accepts.
             instance: The instance.
 
         Returns:
             An :class:`~netdicom_tx.sopclass.Instance`, or None when there is no other form; or a Deferred or
-            coroutine of it. By default ``AE.transcode(asce, instance)`` is asked, where there is such a method.
+            coroutine of it. By default ``AE.transcode(asce, instance)`` is asked, if the AE has that method.
         """
         ae = context.association.ae
         if hasattr(ae, "transcode"):
@@ -460,5 +466,5 @@ class QueryRetrieveGet(MessageDispatcherSCP):
         return None
 
 
-#: Sends what ``AE.on_receive_get`` names, on the association of the request.
+#: Sends the instances that ``AE.on_receive_get`` returns, on the association of the request.
 qr_get_scp = QueryRetrieveGet()

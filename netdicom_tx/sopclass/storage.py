@@ -1,7 +1,7 @@
 """Storage service class (PS3.4 Annex B): C-STORE.
 
-:func:`storage_scu` stores one instance on an association; any number of them is the work of
-:mod:`netdicom_tx.sopclass.sending`.
+:func:`storage_scu` stores one instance on an association, and :class:`Storage` is the SCP.
+:mod:`netdicom_tx.sopclass.sending` stores any number of instances.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ _PLAIN = frozenset(
         "1.2.840.10008.1.2.2",
     }
 )
-# Octets that are read to have a Part 10 header; most are smaller.
+# Octets that are read at once for a Part 10 header; most headers are smaller.
 _HEADER_BUFFER = 1024
 
 Source = Dataset | str | os.PathLike[str] | BinaryIO
 
 
 class MoveOriginator(NamedTuple):
-    """On behalf of which C-MOVE an instance is stored (PS3.7 9.3.1.1)."""
+    """The C-MOVE on whose behalf an instance is stored (PS3.7 9.3.1.1)."""
 
     ae_title: str
     message_id: int
@@ -73,10 +73,12 @@ class Instance:
     """A SOP instance that can be sent.
 
     Attributes:
-        transfer_syntax: The transfer syntax of the data set. A :class:`pydicom.Dataset` that names none is sent in
+        sop_class_uid: The SOP class.
+        sop_instance_uid: The SOP Instance UID.
+        transfer_syntax: The transfer syntax of the data set. A :class:`pydicom.Dataset` that names none counts as
             explicit VR little endian.
-        source: A data set; the path of a Part 10 file; or an open file, at its data set.
-        offset: The octets before the data set, when ``source`` is a path; None reads the file's header to know.
+        source: A data set, the path of a Part 10 file, or an open file at its data set.
+        offset: How many octets precede the data set when ``source`` is a path; None reads the header to find out.
     """
 
     sop_class_uid: str
@@ -87,10 +89,10 @@ class Instance:
 
     @classmethod
     def of(cls, source: Source) -> Instance:
-        """Read what an instance is from its file header or its data set.
+        """Read from a file header or a data set which instance it is.
 
         Raises:
-            DataSetError: It is no DICOM file, or has no UIDs.
+            DataSetError: The file is not a DICOM file, or the instance has no UIDs.
             OSError: The file cannot be read.
         """
         if isinstance(source, Dataset):
@@ -133,19 +135,18 @@ class Instance:
         return cls(str(sop_class), str(sop_instance), syntax or EXPLICIT_VR_LITTLE_ENDIAN, data_set)
 
     def encoded(self, transfer_syntax: str) -> DataSource:
-        """The data set in a transfer syntax; a file that has it is opened when it is read.
+        """The data set in a transfer syntax. A file that is in this transfer syntax is opened when it is read.
 
         Raises:
-            DataSetError: It cannot be re-encoded.
+            DataSetError: The data set cannot be re-encoded.
             OSError: The file cannot be read.
         """
         if isinstance(self.source, Dataset):
             return _encode(self.source, self.transfer_syntax, transfer_syntax)
         source: object = self.source
         if isinstance(self.source, str | os.PathLike):
-            os.stat(
-                self.source
-            )  # what is not there is this instance's failure, not the association's
+            # A file that is missing is a failure of this instance, not of the association.
+            os.stat(self.source)
             source = _PathSource(self.source, self.offset)
         if transfer_syntax == self.transfer_syntax:
             return cast(BinaryIO, source)
@@ -158,7 +159,7 @@ class Instance:
 
 
 class _PathSource:
-    """A file that is open only while it is being read, so that thousands may wait their turn."""
+    """A file that is open only while it is being read, so that thousands can wait to be sent."""
 
     def __init__(self, path: str | os.PathLike[str], offset: int | None) -> None:
         self._path = path
@@ -170,7 +171,7 @@ class _PathSource:
             # Unbuffered: it is read in large pieces.
             self._file = cast(BinaryIO, open(self._path, "rb", buffering=0))  # noqa: SIM115
             if self._offset is None:
-                # But the header in small ones.
+                # The header is read in small ones.
                 buffered = io.BufferedReader(cast(io.RawIOBase, self._file), _HEADER_BUFFER)
                 self._offset = dsutils.read_file_meta(cast(BinaryIO, buffered)).offset
                 buffered.detach()
@@ -192,7 +193,7 @@ class _PathSource:
             self._file = None
 
     def __del__(self) -> None:
-        self.close()  # the association ended under a transfer that nobody waits for
+        self.close()  # the association has ended during a transfer that nobody waits for
 
 
 def _encode(data_set: Dataset, source: str, target: str) -> bytes:
@@ -212,18 +213,20 @@ def storage_scu(
 ) -> defer.Deferred[Status]:
     """Store an instance at the peer.
 
-    A file whose transfer syntax was accepted goes out as it is, streamed and never decoded. Where
+    A file whose transfer syntax was accepted is streamed as it is, and never decoded. When
     only another uncompressed transfer syntax was accepted, the data set is read and re-encoded in
-    memory. It goes out on the context of its SOP class whose transfer syntax fits best.
+    memory. The instance is sent on the context of its SOP class whose transfer syntax fits best.
 
     Args:
-        dataset: A data set; the path of a Part 10 file; or an open one, read from its position
+        asce: The association to store on.
+        ctx: The context that is preferred among those that fit.
+        dataset: A data set, the path of a Part 10 file, or an open file, which is read from its position
             and left open.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status. Fails with ClassNotSupportedError when no accepted context fits,
-        with DataSetError or OSError when the instance cannot be read, and else as
+        with DataSetError or OSError when the instance cannot be read, and otherwise as
         :meth:`Association.request` says. Cancelling does not stop the transfer.
     """
     try:
@@ -241,11 +244,14 @@ def store_instance(
     originator: MoveOriginator | None = None,
     timeout: float | None = None,
 ) -> defer.Deferred[Status]:
-    """As :func:`storage_scu`, for an instance whose header has been read.
+    """Store an instance whose header has been read; otherwise as :func:`storage_scu`.
 
     Args:
-        ctx: Preferred among those that fit.
-        originator: When this is a sub-operation of a C-MOVE.
+        asce: The association to store on.
+        instance: The instance.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
+        ctx: The context that is preferred among those that fit.
+        originator: The C-MOVE of which this is a sub-operation, if any.
         timeout: Seconds to the response; None means ``timeouts.response``.
     """
     try:
@@ -265,7 +271,7 @@ def store_instance(
     if isinstance(source, _PathSource):
 
         def close(result: object) -> object:
-            # A transfer whose Deferred was cancelled goes on, to the end of the file.
+            # A transfer whose Deferred was cancelled continues to the end of the file.
             if not (isinstance(result, Failure) and result.check(defer.CancelledError)):
                 source.close()
             return result
@@ -277,7 +283,7 @@ def store_instance(
 def _context(
     asce: Association, ctx: PContextDef | None, sop_class: str, transfer_syntax: str
 ) -> PContextDef:
-    """The accepted context for an instance: its own transfer syntax, or one to re-encode to."""
+    """The accepted context for an instance: one of its transfer syntax, or of one that it is re-encoded to."""
     usable = [each for each in asce.contexts_for(sop_class) if each.as_scu]
     if ctx is not None and ctx in usable:
         usable.insert(0, ctx)
@@ -303,7 +309,7 @@ def _context(
 
 
 class Arrival(NamedTuple):
-    """An instance that a C-MOVE of ours brought to an AE of ours, and how we answered."""
+    """An instance that a C-MOVE of ours has brought to an AE of ours, and the status of our answer."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -350,7 +356,7 @@ def check_request(ctx: PContextDef, msg: Request) -> Status | None:
         return Status(
             statuses.C_STORE_DATA_SET_DOES_NOT_MATCH,
             "C-STORE",
-            "Affected SOP Instance UID is no UID",
+            "Affected SOP Instance UID is not a UID",
         )
     return None
 

@@ -1,9 +1,9 @@
 """Storage commitment service class, push model (PS3.4 Annex J).
 
-The SCU asks by N-ACTION for the safekeeping of instances; the SCP says by N-EVENT-REPORT, on the
-same association or on one that it opens itself, which it has. :class:`StorageCommitment` is the
-service of both sides' incoming messages, as the seed page has it; :func:`storage_commitment_scu`
-sends the request, :func:`request_commitment` also waits for the report.
+The SCU asks by N-ACTION for the safekeeping of instances. The SCP reports by N-EVENT-REPORT which instances it
+keeps, on the same association or on one that it opens itself. :class:`StorageCommitment` is the service for the
+incoming messages of both sides, as in the seed page; :func:`storage_commitment_scu` sends the request, and
+:func:`request_commitment` also waits for the report.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ _Decision = tuple[RemoteAE | None, Iterable[_Reference] | None, Iterable[_Failur
 
 
 class CommitmentResult(NamedTuple):
-    """What an SCP says of a transaction.
+    """The result of a transaction, as the SCP reports it.
 
     Attributes:
-        committed: (SOP class, SOP instance) of what it keeps.
-        failed: (SOP class, SOP instance, reason) of what it does not; the reasons are the constants of
-            :class:`StorageCommitment`.
+        transaction_uid: The transaction UID of the request.
+        committed: (SOP class, SOP instance) of each instance that the SCP keeps.
+        failed: (SOP class, SOP instance, reason) of each instance that it does not keep; the reasons are the
+            constants of :class:`StorageCommitment`.
     """
 
     transaction_uid: str
@@ -66,14 +67,14 @@ class CommitmentResult(NamedTuple):
 
 
 class Report(NamedTuple):
-    """An N-EVENT-REPORT that is owed."""
+    """An N-EVENT-REPORT that is owed to the requestor of a commitment."""
 
     transaction_uid: str
     success: tuple[_Reference, ...]
     failure: tuple[_Failure, ...]
 
     def information(self) -> Dataset:
-        """Its data set (PS3.4 Table J.3-2)."""
+        """The data set of the report (PS3.4 Table J.3-2)."""
         ds = Dataset()
         ds.TransactionUID = self.transaction_uid
         if self.success:
@@ -89,7 +90,7 @@ class Report(NamedTuple):
 
     @property
     def event_type(self) -> int:
-        """1: all is kept; 2: there are failures (PS3.4 J.3.3.1.1)."""
+        """The Event Type ID: 1 when every instance is kept, 2 when there are failures (PS3.4 J.3.3.1.1)."""
         return 2 if self.failure else 1
 
 
@@ -101,10 +102,10 @@ def _reference(sop_class: str, sop_instance: str) -> Dataset:
 
 
 def _references(ds: Dataset, keyword: str) -> list[_Failure]:
-    """(class, instance, failure reason or 0) of the items of a sequence; none when it is not there.
+    """(class, instance, failure reason or 0) of each item of a sequence; empty without the sequence.
 
     Raises:
-        StatusError: 0x0115, it is no sequence, or an item does not name an instance.
+        StatusError: 0x0115, the attribute is not a sequence, or an item does not name an instance.
     """
     items = ds.get(keyword)
     whole = items is None or isinstance(items, Sequence)
@@ -121,7 +122,7 @@ def _references(ds: Dataset, keyword: str) -> list[_Failure]:
 
 
 def _uid(ds: Dataset, keyword: str) -> str:
-    """The only value of an attribute, empty when there is none."""
+    """The single value of an attribute; empty when there is no value or more than one."""
     value = ds.get(keyword)
     return str(value) if isinstance(value, str) else ""
 
@@ -135,7 +136,7 @@ class StorageCommitment(MessageDispatcherSCP):
 
     Args:
         on_request: Decides on a request; see :meth:`on_request`.
-        on_report: Takes a report; see :meth:`on_report`.
+        on_report: Handles a report; see :meth:`on_report`.
     """
 
     sop_classes: ClassVar[tuple[str, ...]] = (STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,)
@@ -184,14 +185,14 @@ class StorageCommitment(MessageDispatcherSCP):
         return decision
 
     def on_report(self, context: RequestContext, result: CommitmentResult) -> Any:
-        """Take a report that nobody waits for.
+        """Handle a report that nobody waits for.
 
         Args:
             context: The presentation context, the association and the request.
             result: What the peer keeps and what it does not.
 
         Returns:
-            Anything, or a Deferred or coroutine; the report is answered then. By default
+            Any value, or a Deferred or coroutine, after which the report is answered. By default
             :meth:`AE.on_commitment_response` is called.
 
         Raises:
@@ -230,7 +231,7 @@ class StorageCommitment(MessageDispatcherSCP):
     def owe(
         self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
     ) -> None:
-        """Send a report when its time has come; override this to have it survive a restart."""
+        """Send a report when its time has come. Override this method to keep the report over a restart."""
         defer.Deferred.fromCoroutine(self._report(asce, ctx, remote, report)).addErrback(
             lambda failure: _log.failure("a commitment report failed", failure)
         )
@@ -259,10 +260,10 @@ class StorageCommitment(MessageDispatcherSCP):
     async def deliver(
         self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
     ) -> Status:
-        """Send a report on the association of its request if that is still held, else on a new one.
+        """Send a report on the association of its request if that is still open, otherwise on a new one.
 
         Raises:
-            NetDICOMError: It reached nobody.
+            NetDICOMError: The report has not reached the peer.
         """
         await asce.pause_for(self.same_association)
         if asce.is_open and ctx.as_scp:
@@ -307,11 +308,11 @@ class StorageCommitment(MessageDispatcherSCP):
 
     @cached_property
     def _waiting(self) -> dict[str, defer.Deferred[CommitmentResult]]:
-        """The Deferreds that wait for a report, by transaction UID."""
+        """The Deferreds of reports that somebody waits for, by transaction UID."""
         return {}
 
     def await_report(self, transaction_uid: str) -> defer.Deferred[CommitmentResult]:
-        """Wait for the report of a transaction, on whatever association it comes.
+        """Wait for the report of a transaction, which may come on any association.
 
         Cancelling the Deferred forgets the wait; a report that comes then goes to :meth:`on_report`.
         """
@@ -353,7 +354,7 @@ async def report_to(ae: AE, remote: RemoteAE, report: Report) -> Status:
     """Send an N-EVENT-REPORT on an association of our own, as SCP by role selection (PS3.4 J.3.3).
 
     Raises:
-        NetDICOMError: The association cannot be had, or ends.
+        NetDICOMError: The association cannot be opened, or ends.
     """
     uid = STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS
     asce = await ae.request_association(
@@ -376,9 +377,11 @@ def storage_commitment_scu(
     """Ask for the safekeeping of instances; the report comes to ``AE.on_commitment_response``.
 
     Args:
-        transaction_uid: New for each request.
-        uids: (SOP class, SOP instance) of each.
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to ask on.
+        ctx: The context of the SOP class.
+        transaction_uid: The transaction UID, which must be new for each request.
+        uids: (SOP class, SOP instance) of each instance.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status of the request itself.
@@ -404,7 +407,7 @@ async def request_commitment(
     timeout: float = 300.0,
     scu: Callable[..., Any] | None = None,
 ) -> CommitmentResult:
-    """Ask for the safekeeping of instances, and wait for the report, whichever way it comes.
+    """Ask for the safekeeping of instances, and wait for the report, which may come on any association.
 
     The AE must have :class:`StorageCommitment` as SCP, and must listen where the peer reports on an association
     of its own.
@@ -414,12 +417,12 @@ async def request_commitment(
         uids: (SOP class, SOP instance) of each instance.
         transaction_uid: The transaction UID; None makes a new one.
         timeout: Seconds to the report.
-        scu: What sends the request, as :meth:`Association.get_scu` gives it; None asks for that.
+        scu: A callable that sends the request; None means the one that :meth:`Association.get_scu` returns.
 
     Raises:
         LocalProtocolError: The AE has no :class:`StorageCommitment` that could receive the report.
         StatusError: The peer refused the request.
-        DCMTimeoutError: No report came in time.
+        DCMTimeoutError: No report has come in time.
         NetDICOMError: The association ended before the request was answered.
     """
     registration = asce.scp_for(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)

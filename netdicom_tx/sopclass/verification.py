@@ -26,7 +26,9 @@ def verification_scu(
     """Ask whether the peer is there and speaks DICOM.
 
     Args:
-        msg_id: Message ID, 0 to 65535; None lets the association count.
+        asce: The association to ask on.
+        ctx: The context of Verification.
+        msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
         Fires with the status; fails and cancels as :meth:`Association.request` says.

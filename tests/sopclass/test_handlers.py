@@ -41,8 +41,7 @@ from netdicom_tx.sopclass.storage_commitment import Report, send_report
 from netdicom_tx.testing import Pair, connected, success_of
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 from support.doubles import logged_failures as logged_failures
-
-from .test_procedure_step import new_step
+from support.steps import new_step
 
 CT = uids.CTImageStorage
 FILE = str(get_testdata_file("CT_small.dcm"))

@@ -20,7 +20,7 @@ from netdicom_tx.sopclass.instance_availability import (
     check_availability,
     instance_availability_scu,
 )
-from netdicom_tx.sopclass.procedure_step import ProcedureStepError
+from netdicom_tx.sopclass.step_rules import ProcedureStepError
 from netdicom_tx.testing import connected, success_of
 
 STANDARD = Path(__file__).parent.parent / "standard"

@@ -1,7 +1,7 @@
-"""Single elements: where one is, what its VR is, and how one is written (PS3.5 7.1).
+"""Single elements: where an element is, which VR it has, and how an element is written (PS3.5 7.1).
 
-The index looks at some fifty elements of each instance and answers with some ten, and both often: so octets become
-octets here, without a data set in between.
+The index reads about fifty elements of each instance and answers each query with about ten. Both happen often, so
+octets become octets here, without a data set in between.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = [
     "vr_of",
 ]
 
-#: Explicit VR little endian: what the index keeps sequences in, with text in UTF-8.
+#: The coding in which the index keeps sequences, with text in UTF-8: explicit VR little endian.
 CANONICAL: Final = EXPLICIT
-# Octets of the units that values of a VR consist of, for the order of octets.
+# The size of the numbers in a value, by VR: their octets are swapped when the byte order changes.
 _UNITS: Final = {
     **{vr: struct.calcsize(form) for vr, form in NUMBERS.items()},
     "AT": 2,
@@ -50,7 +50,7 @@ class Element(NamedTuple):
         start: The offset of the value.
         end: The offset of the value's end; the delimiter of a sequence is not part of the value.
         behind: The offset of the next element.
-        inside: How the value, or the items of a sequence, are written.
+        inside: The coding of the value, or of the items of a sequence.
     """
 
     tag: int
@@ -64,16 +64,16 @@ class Element(NamedTuple):
 def element_of(
     tag: int, vr: bytes, value: int, length: int, behind: int, coding: Coding, shift: int = 0
 ) -> Element:
-    """The element of a head, as :func:`~netdicom_tx.encoding.heads` gives it.
+    """The element whose head :func:`~netdicom_tx.encoding.heads` has found.
 
     Args:
-        shift: What is added to the offsets.
+        shift: A number that is added to all offsets.
     """
     name = _NAMES.get(vr)
     if name is None:
         name = vr.decode("latin-1") if vr and vr != b"UN" else vr_of(tag)
     if vr == b"UN":
-        # PS3.5 6.2.2: somebody knew it as implicit VR only, and it still is written so.
+        # PS3.5 6.2.2: a sender that did not know the VR copied the value from implicit VR.
         coding = IMPLICIT
     end = behind
     if length == UNDEFINED:
@@ -84,7 +84,7 @@ def element_of(
 
 @lru_cache(maxsize=8192)
 def vr_of(tag: int) -> str:
-    """The VR in the data dictionary; UN when there is none. Of several, the one that holds them."""
+    """The VR in the data dictionary, or UN. Where the dictionary has several, the one that can hold all values."""
     try:
         vr = dictionary_VR(tag)
     except KeyError:
@@ -95,7 +95,7 @@ def vr_of(tag: int) -> str:
 
 
 def encode_element(tag: int, vr: str, value: bytes, coding: Coding) -> bytes:
-    """One element, its value padded to an even length.
+    """Encode an element, with its value padded to an even length.
 
     Raises:
         DataSetError: The value is too long for its VR.
@@ -117,17 +117,17 @@ def encode_element(tag: int, vr: str, value: bytes, coding: Coding) -> bytes:
 
 
 def encode_item(content: bytes, coding: Coding) -> bytes:
-    """An item of a sequence, of defined length."""
+    """Encode an item of a sequence, with a defined length."""
     return struct.pack(coding.order + "HHI", 0xFFFE, 0xE000, len(content)) + content
 
 
 def is_binary(vr: str) -> bool:
-    """Whether values of this VR are numbers or octets, and not text."""
+    """Whether the values of a VR are numbers or octets instead of text."""
     return vr in _UNITS or vr in ("OB", "UN")
 
 
 def swapped(vr: str, value: bytes) -> bytes:
-    """The same numbers in the other order of octets."""
+    """The numbers of a value in the other byte order."""
     unit = _UNITS.get(vr)
     if unit is None:
         return value

@@ -17,13 +17,14 @@ _CHARACTER_SET = 0x00080005
 def recode(
     data: Buffer, element: Element, codecs: Sequence[str], target: Coding, *, depth: int = 0
 ) -> bytes:
-    """The value of an element, written in another coding, its text in UTF-8.
+    """The value of an element in another coding, with its text in UTF-8.
 
-    Group lengths are left out, for they would be wrong, and so is the Specific Character Set of an item.
+    Group lengths are left out because they would be wrong, and so is the Specific Character Set of an item.
 
     Args:
-        codecs: The codecs of the text in ``data``; an item may say its own (PS3.5 7.5.3).
-        depth: Sequences around the element.
+        codecs: The codecs of the text in ``data``; an item may have its own character set (PS3.5 7.5.3).
+        target: The coding of the result.
+        depth: The number of sequences around the element.
 
     Raises:
         DataSetError: A sequence cannot be read, or a value cannot be written in ``target``.

@@ -1,9 +1,9 @@
 """Values of attributes as text, and in the forms that they are compared in (PS3.5 6.1, 6.2).
 
-Text is what the index keeps and matches: Unicode, without padding, several values with backslashes
-between. Dates and times also have a *key*, digits that sort; person names have one for each
-component group. All functions take any octets and any text: what cannot be read becomes the
-replacement character or an empty key, never an error, except where *Raises* says so.
+The index keeps and matches text: Unicode without padding, with a backslash between values. Dates and times also have
+a *key*, which is digits that sort; person names have a key for each component group. All functions take any octets
+and any text. Octets that cannot be read become the replacement character, and text that cannot be read gets an empty
+key; only functions with a *Raises* section raise.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ __all__ = [
     "trimmed",
 ]
 
-#: What is meant without (0008,0005): ISO IR 6. Octets beyond it are read as Latin-1.
+#: The codec of text without a Specific Character Set (0008,0005): ISO IR 6, with other octets read as Latin-1.
 DEFAULT_REPERTOIRE: Final = ("iso8859",)
 #: VRs whose characters depend on (0008,0005) (PS3.5 6.1.2.3).
 TEXT_VRS: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
-#: VRs of one value, which may hold backslashes.
+#: VRs that have one value, in which a backslash is a character.
 _SINGLE: Final = frozenset(("LT", "ST", "UR", "UT"))
-#: VRs whose leading spaces mean something.
+#: VRs whose leading spaces are significant.
 _LEADING: Final = frozenset(("LT", "ST", "UC", "UT"))
-#: VRs of binary numbers, and the format of one in :mod:`struct`.
+#: VRs of binary numbers, and the format of one number in :mod:`struct`.
 NUMBERS: Final = {
     "FD": "d",
     "FL": "f",
@@ -65,9 +65,9 @@ NUMBERS: Final = {
 
 _ESCAPE = 0x1B
 _FRAGMENT = re.compile(rb"\x1b?[^\x1b]+")
-# PS3.5 6.1.2.5.3: these bring the first character set back.
+# PS3.5 6.1.2.5.3: the first character set is active again after each of these.
 _DELIMITER = re.compile(rb"[\\^=\r\n\t\f]")
-# These codecs of Python want to see the escape sequence.
+# These codecs of Python need the escape sequence.
 _ESCAPING = ("iso2022_jp", "iso2022_jp_2")
 
 
@@ -78,14 +78,14 @@ _ESCAPING = ("iso2022_jp", "iso2022_jp_2")
 def codecs_of(terms: Sequence[str]) -> tuple[str, ...]:
     """Python's codecs for the values of Specific Character Set (0008,0005).
 
-    An unknown term stands for the default repertoire, so that its text can be read in part.
+    An unknown term counts as the default repertoire, so that its text can be read in part.
 
     Args:
         terms: A tuple; empty when the attribute is absent.
     """
     found = []
     for term in terms:
-        # Seen in the field: "ISO IR 100", "ISO-IR 192", "ISO2022 IR 87".
+        # Some peers write "ISO IR 100", "ISO-IR 192" or "ISO2022 IR 87".
         numbers = re.fullmatch(r"ISO[^0-9]?(IR|2022[^0-9]?IR)[^0-9]?(\d+)", term.strip())
         name = term.strip()
         if numbers is not None:
@@ -96,7 +96,7 @@ def codecs_of(terms: Sequence[str]) -> tuple[str, ...]:
 
 
 def decode(value: bytes, codecs: Sequence[str]) -> str:
-    """Octets of a text to Unicode; code extensions are followed (PS3.5 6.1.2.5)."""
+    """Decode the octets of a text, with code extensions (PS3.5 6.1.2.5)."""
     if _ESCAPE not in value:
         if value.isascii():
             return value.decode("ascii")
@@ -120,7 +120,7 @@ def _fragment(value: bytes, codecs: Sequence[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """Text without what no database takes: NUL, and halves of surrogate pairs."""
+    """Remove what no database stores: NUL, and halves of surrogate pairs."""
     if "\0" in text:
         text = text.replace("\0", "")
     if not text.isascii():
@@ -129,10 +129,10 @@ def clean(text: str) -> str:
 
 
 def text_of(vr: str, value: bytes, codecs: Sequence[str], *, little_endian: bool = True) -> str:
-    """The octets of an element as text.
+    """The value of an element as text.
 
     Args:
-        value: Of any VR but SQ. Octets of a VR that is neither text nor number are no text.
+        vr: Any VR but SQ. A VR that is neither text nor number gives empty text.
     """
     if vr in NUMBERS:
         return "\\".join(map(_number, _unpack(vr, value, little_endian)))
@@ -141,7 +141,7 @@ def text_of(vr: str, value: bytes, codecs: Sequence[str], *, little_endian: bool
         return "\\".join(f"{group:04X}{element:04X}" for group, element in pairs)
     if vr in ("OB", "OD", "OF", "OL", "OV", "OW", "UN"):
         return ""
-    # Padding first, it may be a NUL (PS3.5 6.2, UI).
+    # The padding goes first, because it may be a NUL (PS3.5 6.2, UI).
     text = clean(decode(value.rstrip(b"\0 "), codecs))
     return _trimmed(vr, text)
 
@@ -157,7 +157,7 @@ def _number(value: float) -> str:
 
 
 def split(vr: str, text: str) -> list[str]:
-    """The values of an attribute's text; none when it is empty."""
+    """The values in an attribute's text; an empty list when the text is empty."""
     if not text:
         return []
     return [text] if vr in _SINGLE or "\\" not in text else text.split("\\")
@@ -168,13 +168,13 @@ def _trimmed(vr: str, text: str) -> str:
     if vr == "IS":
         values = list(map(_integer, values))
     if vr == "PN":
-        # Delimiters without a name are no name.
+        # Delimiters alone are not a name.
         values = [each if each.strip("^= ") else "" for each in values]
     return "\\".join(values)
 
 
 def _integer(text: str) -> str:
-    """``007`` and ``+7`` are 7 (PS3.5 6.2, IS)."""
+    """Write an integer in one way: ``007`` and ``+7`` become ``7`` (PS3.5 6.2, IS)."""
     return str(int(text)) if _INTEGER.fullmatch(text) else text
 
 
@@ -182,7 +182,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 
 
 def trimmed(vr: str, text: str) -> str:
-    """A text that did not come as octets, as :func:`text_of` gives it."""
+    """Text that did not come as octets, in the form that :func:`text_of` gives."""
     return _trimmed(vr, clean(text).rstrip("\0 "))
 
 
@@ -190,7 +190,7 @@ def trimmed(vr: str, text: str) -> str:
 
 
 class PersonName(NamedTuple):
-    """The component groups of a person name, folded, without what may be left out (PS3.5 6.2.1)."""
+    """The component groups of a person name, folded, without trailing empty components (PS3.5 6.2.1)."""
 
     alphabetic: str
     ideographic: str
@@ -198,9 +198,9 @@ class PersonName(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Text as names are compared: composed, and in one case.
+    """Text in the form in which names are compared: composed, and in one case.
 
-    One character stays one character, for the sake of ``?``; so ``ß`` is not ``ss``.
+    Each character stays one character, so that ``?`` matches it; therefore ``ß`` does not become ``ss``.
     """
     if text.isascii():
         return text.lower()
@@ -212,7 +212,7 @@ def fold(text: str) -> str:
 
 
 def person_name(text: str) -> PersonName:
-    """The groups of a name, or of a key for one."""
+    """The component groups of a name, or of a key that matches names."""
     groups = [_group(each) for each in fold(text).split("=", 2)]
     return PersonName(*groups, *[""] * (3 - len(groups)))
 
@@ -240,10 +240,10 @@ _SOUNDS = {
 
 
 def sound(text: str) -> str:
-    """What fuzzy matching compares: the words of a name, each by its sound, spaces around each.
+    """The text that fuzzy matching compares: the sounds of a name's words, with a space around each.
 
-    A word in Latin letters is its Soundex code, made without accents; any other word is itself,
-    folded. No order, no component, no group.
+    The sound of a word in Latin letters is its Soundex code, which ignores accents. Any other word is folded and
+    otherwise kept. Components and groups make no difference.
     """
     words = dict.fromkeys(_sound(word) for word in _WORD.findall(fold(text)))
     return f" {' '.join(words)} " if words else ""
@@ -260,7 +260,7 @@ def _sound(word: str) -> str:
         digit = _SOUNDS.get(letter, "")
         if digit and digit != last:
             code += digit
-        # h and w do not part letters of one sound, vowels do.
+        # Vowels separate letters of the same sound; h and w do not.
         if letter not in "hw":
             last = digit
     return code[:4].ljust(4, "0")
@@ -272,7 +272,7 @@ _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _TIME = re.compile(
     r"([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]|60)(?:\.([0-9]{1,6}))?)?)?"
 )
-# Years from 1500 on, so that the end of a range is no offset from UTC.
+# Years begin with 1500, so that the end of a range cannot be read as an offset from UTC.
 _MOMENT = re.compile(
     r"((?:1[5-9]|[2-9][0-9])[0-9]{2}(?:[0-9]{2}){0,2}"
     r"|(?:1[5-9]|[2-9][0-9])[0-9]{6}(?:[0-9]{2}){0,3}(?:\.[0-9]{1,6})?)"
@@ -281,12 +281,14 @@ _MOMENT = re.compile(
 
 
 class Moment(NamedTuple):
-    """What a date, a time or a date-time of some precision covers, both ends included.
+    """The period that a date, a time or a date-time covers at its precision, both ends included.
 
-    Keys are digits: 8 of a date, 12 of a time, 20 of a date-time.
+    The ends are keys: 8 digits for a date, 12 for a time, 20 for a date-time.
 
     Attributes:
-        offset: Of a date-time that says it: minutes from UTC.
+        first: The first moment.
+        last: The last moment.
+        offset: The offset from UTC in minutes, when a date-time has one.
     """
 
     first: str
@@ -295,28 +297,28 @@ class Moment(NamedTuple):
 
 
 def date_range(text: str) -> Moment:
-    """The day of a DA; ACR-NEMA's ``2026.11.23`` is read too.
+    """The day of a DA; the form of ACR-NEMA, ``2026.11.23``, is read as well.
 
     Raises:
-        ValueError: It is no date.
+        ValueError: The text is not a date.
     """
     found = _DATE.fullmatch(text)
     if found is None:
-        raise ValueError(f"no date: {text!r:.40}")
+        raise ValueError(f"{text!r:.40} is not a date; expected YYYYMMDD")
     year, _, month, day = found.groups()
     date(int(year), int(month), int(day))
     return Moment(year + month + day, year + month + day)
 
 
 def time_range(text: str) -> Moment:
-    """The time of a TM, and the last one of its precision; ACR-NEMA's ``10:15:00`` is read too.
+    """The period of a TM; the form of ACR-NEMA, ``10:15:00``, is read as well.
 
     Raises:
-        ValueError: It is no time.
+        ValueError: The text is not a time.
     """
     found = _TIME.fullmatch(text)
     if found is None:
-        raise ValueError(f"no time: {text!r:.40}")
+        raise ValueError(f"{text!r:.40} is not a time; expected HHMMSS, or fewer digits")
     hour, minute, second, fraction = (each or "" for each in found.groups())
     return Moment(
         hour + (minute or "00") + (second or "00") + fraction.ljust(6, "0"),
@@ -325,14 +327,16 @@ def time_range(text: str) -> Moment:
 
 
 def moment_range(text: str) -> Moment:
-    """The moment of a DT, and the last one of its precision; in UTC when it has an offset.
+    """The period of a DT, in UTC when it has an offset.
 
     Raises:
-        ValueError: It is no date-time.
+        ValueError: The text is not a date-time.
     """
     found = _MOMENT.fullmatch(text)
     if found is None:
-        raise ValueError(f"no date-time: {text!r:.40}")
+        raise ValueError(
+            f"{text!r:.40} is not a date-time; expected YYYYMMDDHHMMSS, or fewer digits"
+        )
     digits, offset = found.groups()
     digits, _, fraction = digits.partition(".")
     year, month, day = digits[:4], digits[4:6] or "01", digits[6:8] or "01"
@@ -355,20 +359,20 @@ _OFFSET = re.compile(r"([+-])(0[0-9]|1[0-4])([0-5][0-9])")
 
 
 def offset_minutes(text: str) -> int:
-    """Minutes from UTC of ``+0130`` (PS3.3 C.12.1.1.8).
+    """The minutes from UTC in an offset such as ``+0130`` (PS3.3 C.12.1.1.8).
 
     Raises:
-        ValueError: It is no offset.
+        ValueError: The text is not an offset.
     """
     found = _OFFSET.fullmatch(text)
     if found is None:
-        raise ValueError(f"no offset from UTC: {text!r:.40}")
+        raise ValueError(f"{text!r:.40} is not an offset from UTC; expected something like +0130")
     minutes = int(found[2]) * 60 + int(found[3])
     return -minutes if found[1] == "-" else minutes
 
 
 def shifted(moment: str, minutes: int) -> str:
-    """A key of 20 digits so many minutes later; one at the ends of time stays."""
+    """A key of 20 digits, that many minutes later; a date that Python cannot have stays as it is."""
     try:
         day = date(int(moment[:4]), int(moment[4:6]), int(moment[6:8]))
         total = int(moment[8:10]) * 60 + int(moment[10:12]) + minutes
@@ -379,7 +383,7 @@ def shifted(moment: str, minutes: int) -> str:
 
 
 def number_key(text: str) -> str:
-    """``70.50`` and ``7.05e1`` are one number (PS3.5 6.2, DS)."""
+    """A number in one form, so that ``70.50`` equals ``7.05e1`` (PS3.5 6.2, DS); empty when it is not a number."""
     try:
         return repr(float(text))
     except ValueError:
@@ -387,7 +391,7 @@ def number_key(text: str) -> str:
 
 
 def keys_of(vr: str, text: str) -> tuple[str, ...]:
-    """The values of the key columns of an attribute of VM 1, in the order of ``schema.KEY_FORMS``."""
+    """The values of an attribute's key columns, in the order of ``schema.KEY_FORMS``; for attributes of VM 1."""
     if vr == "PN":
         return (*person_name(text), sound(text)) if text else ("", "", "", "")
     if not text:

@@ -1,13 +1,14 @@
-"""The walk through an encoded data set: is it whole, which instance is it, what does its header say (PS3.5 7).
+"""The walk through an encoded data set: is it whole, which instance is it, and what is in its header (PS3.5 7).
 
-A data set that a node has promised to keep must be readable tomorrow, so its structure is walked once, to its end,
-before Success is sent: every length fits, every sequence is closed. The same walk finds the elements that the index
-wants and puts together the header that it keeps, so that nobody has to read the data set again. No value is decoded,
-and nothing is allocated that the data announces, so a length of 4 GiB cannot hurt. Programs that read the data set
-later may recurse or count: more elements than an instance can need, and sequences that are nested deeper, are
-refused.
+A data set that the node has promised to keep must be readable tomorrow. Therefore the node walks through its structure
+to the end before it sends Success: every length must fit, and every sequence must be closed. The same walk finds the
+elements that the index wants and assembles the header that the index keeps, so that the data set is read once.
 
-:func:`elements` and :func:`items` go through one level of what has been walked.
+The walk decodes no value and allocates no memory that the data announces, so a length of 4 GiB does no harm. Programs
+that read the data set later may be less careful; so a data set is refused when it has more elements, or more deeply
+nested sequences, than an instance can need.
+
+:func:`elements` and :func:`items` go through one level of a data set that has been walked.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ __all__ = [
     "walk",
 ]
 
-#: Sequences within sequences; those in use are nested less than 10 deep.
+#: How deeply sequences may be nested; real instances have fewer than 10 levels.
 NESTING_LIMIT = 64
-#: Elements, items and fragments of a data set. Enhanced multi-frame instances and whole slide images have about 15
-#: for each of up to 100,000 frames.
+#: How many elements, items and fragments a data set may have. Enhanced multi-frame instances and whole slide images
+#: have about 15 for each of up to 100,000 frames.
 ELEMENT_LIMIT = 1 << 21
-#: Octets of an element that are kept in the header; longer ones are bulk data, and nobody asks for them.
+#: How long an element of the header may be, in octets. Longer ones are bulk data, which no query asks for.
 VALUE_LIMIT: Final = 8192
-#: Octets of a header that are kept; that of an image has some 3000.
+#: How many octets of a header are kept. The header of an image has about 3000.
 HEADER_LIMIT: Final = 1 << 18
-#: How many octets of a deflated data set are inflated for the walk, and how many for each octet that came.
+#: How many octets of a deflated data set are inflated for the walk: in all, and for each octet that was received.
 INFLATED_LIMIT = 1 << 24
 INFLATION_RATIO = 200
 
@@ -67,9 +68,9 @@ _UID_LENGTH = 64
 _PIXELS, _DELIMITERS = 0x7FE00000, 0xFFFE0000
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_TAG = b"\xfe\xff\x00\xe0"
-# Elements of implicit VR have none.
+# An element in implicit VR has no VR.
 _KNOWN_VRS = VRS | {b""}
-# Octets of the head of an item; and, at the least, of the head of a sequence with that of its item.
+# Octets of an item's head, and of the shortest head of a sequence together with that of its item.
 _HEAD, _SMALLEST_LEVEL = 8, 16
 
 
@@ -78,21 +79,21 @@ class InvalidDataSetError(DataSetError):
 
 
 class _CutError(InvalidDataSetError):
-    """The octets end too early, which is no fault of a data set that was inflated in part."""
+    """The octets end too early, which they may when a data set was inflated only in part."""
 
 
 class _LimitError(InvalidDataSetError):
-    """There is more than an instance can need, in whatever place."""
+    """The data set exceeds a limit, no matter where."""
 
 
 class Walked(NamedTuple):
-    """What a walk has found.
+    """The results of a walk.
 
     Attributes:
-        sop_class_uid: The SOP Class UID (0008,0016); empty when the data set has none of at most 64 characters.
-        sop_instance_uid: The SOP Instance UID (0008,0018), likewise.
-        header: The elements before group 7FE0 as they are encoded, inflated, without those of more than
-            :data:`VALUE_LIMIT` octets, and at most :data:`HEADER_LIMIT` octets.
+        sop_class_uid: The SOP Class UID (0008,0016); empty when it is absent or has more than 64 characters.
+        sop_instance_uid: The SOP Instance UID (0008,0018); empty likewise.
+        header: The elements before group 7FE0 as they are encoded (inflated), without elements of more than
+            :data:`VALUE_LIMIT` octets, up to :data:`HEADER_LIMIT` octets.
         elements: The wanted elements of the header that have a value, by tag; their offsets are in ``header``.
         header_end: The offset of the first element of group 7FE0 or a higher one, or of the end.
         is_whole: False when the walk of a deflated data set ended at the limit of what is inflated.
@@ -112,12 +113,12 @@ def walk(
     """Walk through a data set.
 
     Args:
-        data: Octets that hold it, a memory map for a large file.
-        offset: Where it begins in them; it ends with them.
-        wanted: Tags whose elements are returned.
+        data: The octets that contain the data set, and end with it; a memory map for a large file.
+        offset: The offset in ``data`` where the data set begins.
+        wanted: The tags of the elements that are returned.
 
     Raises:
-        InvalidDataSetError: The data set is cut off, or is not one in this transfer syntax.
+        InvalidDataSetError: The data set is cut off, or is not encoded in this transfer syntax.
     """
     is_whole = True
     if is_deflated(transfer_syntax):
@@ -145,19 +146,19 @@ def inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
     except DataSetError as error:
         raise InvalidDataSetError(str(error)) from error
     if not is_whole and len(plain) < limit:
-        raise InvalidDataSetError("the deflated data set ends in its middle")
+        raise InvalidDataSetError("the deflated data set ends before its stream does")
     return plain, is_whole
 
 
 class _Refusal(Iterator[object]):
-    """What follows the last element that is admitted."""
+    """An iterator to continue with when the limit is reached: its first step raises."""
 
     def __next__(self) -> object:
         raise _LimitError(f"the data set has more than {ELEMENT_LIMIT} elements")
 
 
 class _Header:
-    """The top level of a data set, and what it keeps of it."""
+    """A walk along the top level of a data set, which collects the header."""
 
     def __init__(self, data: Buffer, coding: Coding, offset: int, wanted: frozenset[int]) -> None:
         self._data = data
@@ -170,12 +171,12 @@ class _Header:
         self.header_end = self._end
 
     def run(self, count: Iterator[object]) -> None:
-        """Go through all elements; this stands on the receive path."""
+        """Go through all elements. This is on the receive path."""
         data, coding, end, known_vrs = self._data, self._coding, self._end, _KNOWN_VRS
         inside = _Inside(data, count)
         behind_undefined = partial(inside.value, coding, end, 0)
         wanted: Collection[int] = self._wanted
-        # No smaller value holds a sequence that is nested too deep, or is too long for the header.
+        # A smaller value cannot contain sequences that are nested too deeply, and is not too long for the header.
         large = NESTING_LIMIT * _SMALLEST_LEVEL + _HEAD
         position = self._offset
         shift = -position
@@ -210,10 +211,10 @@ class _Header:
         finally:
             self.header_end = min(self.header_end, position)
         left = end - position
-        # A sender of an odd last value may add a NUL to have an even fragment (PS3.8 Annex E).
+        # A sender whose last value has an odd length may add a NUL to make the fragment even (PS3.8 Annex E).
         is_padding = left == 1 and (position - self._offset) % 2 and not data[position]
         if left and not is_padding:
-            raise _CutError(f"{left} stray octets where an element is expected")
+            raise _CutError(f"{left} stray octets in place of an element")
 
     def _leave_out(self, start: int, end: int) -> None:
         if self._left_out and self._left_out[-1][1] == start:
@@ -221,7 +222,7 @@ class _Header:
         self._left_out.append((start, end))
 
     def walked(self, is_whole: bool) -> Walked:
-        """What has been found."""
+        """The results of :meth:`run`."""
         parts = []
         position = self._offset
         for start, end in self._left_out:
@@ -246,12 +247,12 @@ class _Header:
 
 
 class _Inside:
-    """Goes through what is inside sequences.
+    """A walk through the contents of sequences.
 
-    Values of undefined length must be well-formed, for their end is found only so. Of the others the end is known:
-    nothing inside can make the data set end early, so what is not a data set there is let be, and only the limits
-    are kept, for programs that read it may recurse. The calls here nest as the sequences do, no deeper than the
-    limit.
+    The end of a value of undefined length can be found only when its contents are well-formed, so they must be. The
+    end of a value of defined length is known, and no error in its contents can affect the rest of the data set;
+    therefore only the limits are checked there, and other errors are ignored. The calls here recurse as the
+    sequences do, and no deeper than the limit.
     """
 
     def __init__(self, data: Buffer, count: Iterator[object]) -> None:
@@ -262,7 +263,7 @@ class _Inside:
         """Go through a value of undefined length, and return the offset behind its delimiter.
 
         Args:
-            depth: Sequences around it.
+            depth: The number of sequences around the value.
         """
         if tag >= _DELIMITERS:
             raise _stray(tag, depth)
@@ -272,7 +273,7 @@ class _Inside:
     def _items(self, tag: int, coding: Coding, start: int, end: int, depth: int) -> int:
         """Go through the items of a sequence, or the fragments of pixel data, up to their delimiter."""
         item = partial(self.item, tag, coding, end, depth)
-        # No smaller item holds a sequence that is nested too deep.
+        # A smaller item cannot contain sequences that are nested too deeply.
         large = (NESTING_LIMIT - depth + 1) * _SMALLEST_LEVEL if tag < _PIXELS else UNDEFINED
         for found, _, value, length, behind in heads(
             self._data, coding, start, end, item, self._count
@@ -292,7 +293,7 @@ class _Inside:
         """Go through an item of undefined length, and return the offset behind its delimiter.
 
         Args:
-            depth: Sequences around it, its own included.
+            depth: The number of sequences around the item, with its own.
         """
         _check_item(tag, sequence, depth)
         return self._elements(sequence, coding, start, end, depth)
@@ -317,13 +318,13 @@ class _Inside:
         raise _CutError(f"sequence {_show(sequence)} is not ended")
 
     def look(self, tag: int, vr: bytes, coding: Coding, start: int, end: int, depth: int) -> None:
-        """Look into a value of defined length, if it is a sequence, for what nests too deep.
+        """Check the limits in a value of defined length, if it is a sequence.
 
         Args:
-            depth: Sequences around it.
+            depth: The number of sequences around the value.
         """
         if vr in (b"", b"UN"):
-            # Nobody says whether it is a sequence but what it begins with.
+            # Without a VR, only the first octets tell whether the value is a sequence.
             if self._data[start : start + 4] != _ITEM_TAG:
                 return
             coding = IMPLICIT
@@ -375,11 +376,11 @@ def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Ele
         yield element_of(tag, vr, value, length, behind, coding)
         position = behind
     if position != end:
-        raise _CutError(f"{end - position} stray octets where an element is expected")
+        raise _CutError(f"{end - position} stray octets in place of an element")
 
 
 def items(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where the items of a sequence's value begin and end.
+    """The offsets where the items of a sequence begin and end.
 
     Raises:
         InvalidDataSetError: The octets are not items.
@@ -395,13 +396,13 @@ def items(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[tuple[
         yield value, behind - _HEAD if length == UNDEFINED else behind
         position = behind
     if position != end:
-        raise _CutError(f"{end - position} stray octets where an item is expected")
+        raise _CutError(f"{end - position} stray octets in place of an item")
 
 
 def find(data: Buffer, coding: Coding, wanted: Collection[int]) -> dict[int, Element]:
-    """The elements with some tags that have a value, of a header that a walk has made.
+    """The elements of some tags in a header that a walk has assembled, as far as they have a value.
 
-    What stands behind the highest of the tags is not looked at.
+    The search ends at the highest of the tags.
     """
     end, last = len(data), max(wanted)
     inside = partial(_Inside(data, itertools.repeat(None)).value, coding, end, 0)
@@ -420,7 +421,7 @@ def find(data: Buffer, coding: Coding, wanted: Collection[int]) -> dict[int, Ele
 
 
 def _check_vr(tag: int, vr: bytes) -> None:
-    # Two capital letters are a VR that is newer than this code.
+    # Two capital letters may be a VR that is newer than this code.
     if not (vr.isalpha() and vr.isupper()):
         raise InvalidDataSetError(f"element {_show(tag)} has no value representation: {vr!r}")
 
@@ -428,7 +429,7 @@ def _check_vr(tag: int, vr: bytes) -> None:
 def _check_item(tag: int, sequence: int, depth: int) -> None:
     if tag != _ITEM:
         raise InvalidDataSetError(
-            f"{_show(tag)} in sequence {_show(sequence)}, where an item is expected"
+            f"expected an item in sequence {_show(sequence)}, found {_show(tag)}"
         )
     if depth > NESTING_LIMIT:
         raise _LimitError(f"sequences are nested more than {NESTING_LIMIT} deep")

@@ -1,7 +1,7 @@
-"""How parts of an archive share its database: one writer, any number of readers.
+"""How the parts of an archive share its database: one writer and any number of readers.
 
-:class:`Database` is what they ask for; the index has it, so that their rows are committed in its groups.
-:class:`EngineDatabase` is the same for who has no index open: a command beside a running node, a test.
+:class:`Database` is the interface that they need. The index provides it, so that their rows are committed in its
+groups. :class:`EngineDatabase` provides it without an index, for a command beside a running node, or for a test.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _T = TypeVar("_T")
 
 
 class Database(Protocol):
-    """One writer at a time, in this process."""
+    """A database to which one thread of this process writes at a time."""
 
     def write(self, call: Callable[[sa.Connection], _T]) -> Future[_T]:
-        """Run a call inside a transaction, alone or with those of others.
+        """Call a function inside a transaction, alone or together with others.
 
-        It may be run again, after the transaction of its first run was rolled back: it does nothing but talk
-        to the connection, and what it has to say against a request it returns rather than raises.
+        The function may be called again after its transaction was rolled back. So it must do nothing but use the
+        connection, and must return an objection instead of raising it.
 
         Returns:
-            Done with what the call returned when the transaction is committed.
+            Is done, with what the function has returned, when the transaction is committed.
         """
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        """A connection to read with."""
+        """A connection for reading."""
 
 
 class EngineDatabase:
-    """A database of one's own, without threads: each call is a transaction."""
+    """A database without a thread of its own: each call is a transaction."""
 
     def __init__(self, url: str) -> None:
         self.engine = open_engine(url)
@@ -56,7 +56,7 @@ class EngineDatabase:
             try:
                 with self.engine.begin() as connection:
                     result = call(connection)
-            except Exception as error:  # whatever it is, it belongs to who waits
+            except Exception as error:  # whatever it is, the waiting caller gets it
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -1,6 +1,6 @@
 """The engine of the index's database, and the version of its tables.
 
-This is the one place for what only one kind of database knows.
+SQL and settings of a single kind of database are here and nowhere else.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _version = sa.Table(
     "schema_version", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False)
 )
 
-#: The version of the tables in :mod:`netdicom_tx.archive.index.schema`. A new database is made at this version
-#: at once, and a new table needs no step: what is missing is made.
+#: The version of the tables in :mod:`netdicom_tx.archive.index.schema`. A new database gets this version at once. A new
+#: table needs no step, because missing tables are created.
 VERSION: Final = 2
 
 
@@ -38,24 +38,23 @@ def migrate(
     steps: Mapping[int, Callable[[sa.Connection], None]] = STEPS,
     version: int = VERSION,
 ) -> int:
-    """Make the tables, or bring them up to ``version``.
+    """Create the tables, or bring them up to ``version``.
 
-    Each step is a transaction of its own with the new number, so that what was interrupted goes on
-    where it stood.
+    Each step is a transaction that also writes the new number, so an interrupted migration continues where it ended.
 
     Returns:
-        The version that was found; 0 for an empty database.
+        The version that the database had; 0 when it was empty.
 
     Raises:
-        IndexUnusableError: The database is of a newer version than this program.
+        IndexUnusableError: A newer version than this one has written the database.
     """
     with engine.begin() as connection:
         _version.create(connection, checkfirst=True)
         found = connection.scalar(sa.select(_version.c.version)) or 0
         if found > version:
             raise IndexUnusableError(
-                f"the index has schema version {found}, and this netdicom_tx knows versions up to "
-                f"{version}: start the version that wrote it, or one that is newer"
+                f"the index has schema version {found}, but this netdicom_tx supports versions up to "
+                f"{version}: start the netdicom_tx that wrote it, or a newer one"
             )
         if found == 0:
             metadata.create_all(connection)
@@ -64,7 +63,7 @@ def migrate(
     for number in range(found + 1, version + 1):
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
-                # The driver begins a transaction only before a change of rows, not before one of tables.
+                # The driver begins a transaction before it changes rows, but not before it changes tables.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             steps[number](connection)
             connection.execute(_version.update().values(version=number))
@@ -73,15 +72,15 @@ def migrate(
     return found
 
 
-# -- the one place for what only SQLite knows ---------------------------------------------------------
+# -- SQLite -------------------------------------------------------------------------------------------
 
-# 2000 pages of 4 KiB in the log before it is written back: fewer syncs of the database file.
 _SQLITE = (
     "PRAGMA journal_mode = WAL",
-    # Survives a power cut, and not only a crash of the process.
+    # Commits survive a power cut, not only a crash of the process.
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 10000",
     "PRAGMA foreign_keys = ON",
+    # The log grows to 2000 pages of 4 KiB before it is written back, which saves syncs of the database file.
     "PRAGMA wal_autocheckpoint = 2000",
     # PS3.4 C.2.2.2.4: wild card matching is case-sensitive.
     "PRAGMA case_sensitive_like = ON",
@@ -97,13 +96,13 @@ def _is_in_memory(url: sa.URL) -> bool:
 
 
 def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
-    """The engine for a database URL, of SQLite or of any other that SQLAlchemy knows.
+    """Make the engine for a database URL: SQLite, or another database that SQLAlchemy supports.
 
     Args:
-        readers: Connections beside the writer's that are kept.
+        readers: How many connections are kept open beside the writer's.
 
     Raises:
-        IndexUnusableError: The URL is wrong, names a database in memory, or its driver is missing.
+        IndexUnusableError: The URL is wrong, it names a database in memory, or the driver is not installed.
     """
     try:
         parsed = sa.make_url(url)
@@ -133,7 +132,7 @@ def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
         raise IndexUnusableError(f"the database URL cannot be used: {error}") from error
     if engine.dialect.is_async:
         raise IndexUnusableError(
-            f"{parsed.drivername!r} is a driver for asyncio; expected one that waits, such as "
+            f"{parsed.drivername!r} is a driver for asyncio; expected a synchronous one, such as "
             f"{kind!r} alone"
         )
     if kind == "sqlite":

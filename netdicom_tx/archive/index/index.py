@@ -1,8 +1,7 @@
 """The index of an archive: one writer that commits in groups, and readers (PS3.4 C).
 
-All methods block, but for :meth:`Index.add` and :meth:`Index.remove`, which return at once with a
-:class:`concurrent.futures.Future`. What was added is found by every query that begins after its
-future is done. Nothing here knows Twisted.
+Methods that write return at once with a :class:`concurrent.futures.Future`; all others block. An instance is found by
+every query that begins after the future of :meth:`Index.add` is done. This module does not depend on Twisted.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ __all__ = [
     "record_of",
 ]
 
-#: Instances in one transaction.
+#: How many instances are added in one transaction, at most.
 GROUP_LIMIT: Final = 64
 
 
 class IndexUnavailableError(NetDICOMError):
-    """The database of the index does not answer, or refuses; it may do so again later."""
+    """The database of the index does not answer, or refuses. It may work again later."""
 
 
 class InstanceRef(NamedTuple):
-    """An instance that is kept, for who sends it."""
+    """What is needed to send an instance that is kept."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -61,7 +60,7 @@ class InstanceRef(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row, for who checks files; the digest is empty when nobody computed it."""
+    """What is needed to check a file; the digest is empty when it has not been computed."""
 
     sop_instance_uid: str
     path: Path
@@ -70,7 +69,7 @@ class Entry(NamedTuple):
 
 
 class PathRow(NamedTuple):
-    """A row, for who compares files; the path is as it stands in the index."""
+    """What is needed to compare files with rows; the path is in the form that the index stores."""
 
     path: str
     size: int
@@ -78,7 +77,7 @@ class PathRow(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How much there is; size in octets of files."""
+    """How much the index contains; the size is that of all files, in octets."""
 
     patients: int
     studies: int
@@ -92,7 +91,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Task:
-    """Something for the writer, and who waits for it."""
+    """Something for the writer to do, and the future of its result."""
 
     record: InstanceRecord | None
     call: Callable[[sa.Connection], Any] | None
@@ -103,9 +102,9 @@ class Index:
     """The index in a database.
 
     Args:
-        url: Of SQLAlchemy: ``sqlite:///archive/index.db``.
-        root: Paths are kept relative to it, so that an archive can be moved.
-        readers: Connections for queries that are kept open.
+        url: The SQLAlchemy database URL, for example ``sqlite:///archive/index.db``.
+        root: The directory that stored paths are relative to, so that the archive can be moved.
+        readers: How many connections for queries are kept open.
     """
 
     def __init__(
@@ -124,21 +123,21 @@ class Index:
         self._writer = Writer(self.path_text)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        # Nothing is put behind the None that ends the thread.
+        # Held when a task is queued, so that none is queued after the None that ends the thread.
         self._closing = threading.Lock()
 
     @property
     def url(self) -> str:
-        """Of the database, for people: without its password."""
+        """The URL of the database without its password, for people to read."""
         return sa.engine.make_url(self._url).render_as_string()
 
     # -- opening and closing -----------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the database, make or migrate its tables, and start the writer.
+        """Open the database, create or migrate its tables, and start the writer.
 
         Raises:
-            IndexUnusableError: It cannot be opened, or belongs to a newer version.
+            IndexUnusableError: The database cannot be opened, or a newer version has written it.
         """
         engine = open_engine(self._url, readers=self._readers)
         try:
@@ -157,7 +156,7 @@ class Index:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish what was given to the writer, and close the database."""
+        """Finish the writer's tasks, and close the database."""
         with self._closing:
             thread, self._thread = self._thread, None
             if thread is not None:
@@ -181,7 +180,7 @@ class Index:
         self.close()
 
     def path_text(self, path: Path) -> str:
-        """A path as it stands in the index."""
+        """A path in the form that the index stores."""
         return str(path).removeprefix(self._prefix)
 
     def _path(self, text: str) -> Path:
@@ -190,11 +189,11 @@ class Index:
     # -- writing -----------------------------------------------------------------------------------
 
     def add(self, record: InstanceRecord) -> Future[None]:
-        """Put an instance in, or in the place of the one of its UID.
+        """Add an instance, or replace the one with the same UID.
 
         Returns:
-            Done when the row is committed. Fails with :class:`IndexUnavailableError`. Cancelled
-            before its transaction begins, the instance is not added.
+            Is done when the row is committed; fails with :class:`IndexUnavailableError`. The instance is not added
+            when the future is cancelled before the transaction begins.
 
         Raises:
             IndexUnavailableError: The index is not open.
@@ -202,22 +201,22 @@ class Index:
         return self._submit(record, None)
 
     def write(self, call: Callable[[sa.Connection], _T]) -> Future[_T]:
-        """Have the writer run a call inside a transaction, with others of its group.
+        """Have the writer call a function inside a transaction, together with other tasks.
 
-        It may be run again when the transaction was rolled back. It must leave the tables of the
-        index alone. As :meth:`add` otherwise.
+        The function may be called again after the transaction was rolled back. It must not write to the tables of
+        the index. Otherwise this is like :meth:`add`.
 
         Returns:
-            Done with what the call returned when it is committed.
+            Is done, with what the function has returned, when the transaction is committed.
         """
         return self._submit(None, call)
 
     def remove(self, sop_instance_uid: str) -> Future[bool]:
-        """Take an instance out; the result says whether it was there. As :meth:`add` otherwise."""
+        """Remove an instance; the result tells whether it was there. Otherwise this is like :meth:`add`."""
         return self.write(lambda writer: self._writer.remove(writer, sop_instance_uid))
 
     def set_digest(self, sop_instance_uid: str, digest: str) -> Future[None]:
-        """Note the digest of a file that had none. As :meth:`add` otherwise."""
+        """Store the digest of a file that had none. Otherwise this is like :meth:`add`."""
         return self.write(lambda writer: self._writer.set_digest(writer, sop_instance_uid, digest))
 
     def _submit(
@@ -259,12 +258,12 @@ class Index:
             return
         try:
             results = self._transaction(group)
-        except Exception as error:  # whatever it is, it belongs to who waits
+        except Exception as error:  # whatever it is, the waiting callers get it
             self._writer.forget()
             self._leave_connection()
             is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
             if len(group) > 1 and not is_lost:
-                # One of them is at fault: alone, it fails none of its neighbours.
+                # One task is at fault. Run alone, it does not make the others fail.
                 for task in group:
                     self._commit([task])
                 return
@@ -277,7 +276,7 @@ class Index:
     def _transaction(self, group: Sequence[_Task]) -> list[Any]:
         assert self._engine is not None  # it outlives the thread
         results: list[Any] = []
-        # The same one again and again: taking one from the pool costs as much as a statement.
+        # One connection is kept, because taking one from the pool costs as much as a statement.
         connection = self._connection or self._engine.connect()
         self._connection = connection
         with connection.begin():
@@ -303,7 +302,7 @@ class Index:
         """A connection to read with, in one transaction.
 
         Raises:
-            IndexUnavailableError: Also for what goes wrong with the database inside.
+            IndexUnavailableError: The index is not open, or the database fails, also inside the block.
         """
         engine = self._engine
         if engine is None:
@@ -315,16 +314,16 @@ class Index:
             raise _translated(error) from error
 
     def get(self, sop_instance_uid: str) -> InstanceRef | None:
-        """The instance of a UID."""
+        """The instance with a SOP Instance UID; None when the index does not have it."""
         statement = sa.select(*_REF).where(instance.c.sop_instance_uid == sop_instance_uid)
         with self.reading() as connection:
             row = connection.execute(statement).one_or_none()
         return None if row is None else self._ref(row)
 
     def paths(self) -> Iterator[PathRow]:
-        """Every file of the index, in the order of the paths' code points.
+        """The files of all instances, sorted by the code points of their paths.
 
-        Holds a connection until its end.
+        The iteration holds a connection until it ends.
         """
         statement = sa.select(instance.c.path, instance.c.size, instance.c.sop_instance_uid)
         with self.reading() as connection:
@@ -334,7 +333,7 @@ class Index:
                 yield from map(PathRow._make, part)
 
     def entries(self) -> Iterator[Entry]:
-        """Every instance with its file; holds nothing in between, so that it may take hours."""
+        """All instances with their files. The iteration may take hours, for it holds no connection between steps."""
         last = 0
         while True:
             with self.reading() as connection:
@@ -346,14 +345,14 @@ class Index:
                 yield Entry(uid, self._path(path), size, digest)
 
     def counts(self) -> Counts:
-        """How much there is."""
+        """Count what the index contains."""
         numbers = [sa.select(sa.func.count()).select_from(each) for each in _TABLES]
         size = sa.select(sa.func.coalesce(sa.func.sum(instance.c.size), 0))
         with self.reading() as connection:
             return Counts(*(int(connection.scalar(each) or 0) for each in (*numbers, size)))
 
     def refs(self, connection: sa.Connection, ids: Sequence[int]) -> list[InstanceRef]:
-        """The instances of some rows, in the order of the rows' numbers."""
+        """The instances with some row numbers, in the order of these numbers."""
         rows = connection.execute(_REFS, {"ids": list(ids)}).all()
         return [self._ref(row) for row in sorted(rows, key=_last)]
 
@@ -391,7 +390,7 @@ def _last(row: Sequence[Any]) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """What the database said, without the statement and its values."""
+    """The message of the database, without the statement and its values."""
     original = getattr(error, "orig", None)
     said = error if original is None else original
     return (str(said).splitlines() or [type(said).__name__])[0]

@@ -1,4 +1,4 @@
-"""Steps from one version of the index's tables to the next; what is written here stays as it is.
+"""The steps from one version of the index's tables to the next; a released step is never changed.
 
 =======  ===============================================================================================
 version  change
@@ -21,7 +21,7 @@ from .schema import Level, attributes_of, instance, kept_header, patient, series
 
 __all__ = ["STEPS"]
 
-# The columns that version 2 has and version 1 had not.
+# The columns that are new in version 2.
 _ISSUER: Final = "issuer_of_patient_id_qualifiers_sequence"
 _OF_PATIENT: Final = (
     "patient_name",
@@ -54,9 +54,9 @@ _INDEXES: Final = (
     "patient_birth_date_key",
 )
 _TAGS: Final = frozenset(each.tag for each in attributes_of(Level.PATIENT))
-# Studies whose instances are read together.
+# How many studies have their instances read together.
 _PAGE: Final = 200
-# Marks the rows of version 1 while those of version 2 are made; no value has a backslash.
+# Marks the rows of version 1 while those of version 2 are made, for no value has a backslash.
 _OLD: Final = "\\version 1\\"
 
 
@@ -122,7 +122,7 @@ def _instances(
 
 
 def _filled(values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Give each attribute without a value that of another instance of the same patient."""
+    """Fill attributes that have no value from another instance of the same patient."""
     for attribute in attributes_of(Level.PATIENT):
         if not values[attribute.column]:
             for name in (attribute.column, *attribute.key_columns):
@@ -130,7 +130,7 @@ def _filled(values: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _identify_patients(connection: sa.Connection) -> None:
-    """Version 2: what was one row for a Patient ID becomes one for each issuer."""
+    """Version 2: the one row for a Patient ID becomes one row for each issuer."""
     _add_columns(connection)
     old = patient.c.id.cast(sa.Text)
     connection.execute(patient.update().values(identity=sa.literal(_OLD).concat(old)))
@@ -145,7 +145,7 @@ def _identify_patients(connection: sa.Connection) -> None:
             _filled(patients[identity][1], own)
         else:
             made = connection.execute(patient.insert().values(identity=identity, **own))
-            assert made.inserted_primary_key is not None  # of one row it is known
+            assert made.inserted_primary_key is not None  # it is known when one row was inserted
             patients[identity] = made.inserted_primary_key[0], dict(own)
         connection.execute(
             study.update()

@@ -19,17 +19,25 @@ from ..encoded.values import codecs_of, keys_of, text_of
 from ..encoded.walk import InvalidDataSetError, Walked, elements, find, items, walk
 from .schema import ATTRIBUTES, Level, attributes_of
 
-__all__ = ["NO_HEADER", "WANTED", "InstanceRecord", "KeptHeader", "digest_of", "record_of"]
+__all__ = [
+    "NO_HEADER",
+    "WANTED",
+    "InstanceRecord",
+    "KeptHeader",
+    "digest_of",
+    "digest_of_file",
+    "record_of",
+]
 
 # Octets of a file that are hashed at a time; a multiple of the page size.
 _PIECE: Final = 1 << 22
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
 _UNIVERSAL_ENTITY_ID, _UNIVERSAL_ENTITY_ID_TYPE = 0x00400032, 0x00400033
-#: The tags of the elements that an instance's record is made of.
+#: The tags of the elements from which a record is made.
 WANTED: Final = frozenset((_CHARACTER_SET, _TIMEZONE, *ATTRIBUTES))
 _BY_LEVEL: Final = {level: attributes_of(level) for level in Level}
-#: The columns of attributes that are not there.
+#: The columns of attributes that an instance does not have.
 _EMPTY: Final[Mapping[Level, Mapping[str, Any]]] = {
     level: {
         name: None if each.vr == "SQ" else ""
@@ -41,12 +49,13 @@ _EMPTY: Final[Mapping[Level, Mapping[str, Any]]] = {
 
 
 class KeptHeader:
-    """A data set up to its pixel data, without long values.
+    """The header of an instance as the index keeps it: the data set up to its pixel data, without long values.
 
     Attributes:
-        data: Encoded as it came, but inflated.
-        elements: At the top level, of the tags of interest and not empty; positions are in ``data``.
-        codecs: Of its text (0008,0005).
+        data: The elements as they were encoded in the data set, inflated.
+        elements: The wanted elements of the top level that have a value; their offsets are in ``data``.
+        coding: The coding of ``data``.
+        codecs: The codecs of the text, from Specific Character Set (0008,0005).
     """
 
     __slots__ = ("codecs", "coding", "data", "elements")
@@ -61,10 +70,12 @@ class KeptHeader:
 
     @classmethod
     def of(cls, packed: bytes, transfer_syntax: str, wanted: Collection[int]) -> KeptHeader:
-        """Of what stands in the index.
+        """Unpack a header from the index.
 
         Args:
-            wanted: The tags of interest.
+            packed: The deflated header, see :attr:`InstanceRecord.packed`.
+            transfer_syntax: The transfer syntax of the instance.
+            wanted: The tags of the elements to be found.
         """
         data = zlib.decompress(packed, -zlib.MAX_WBITS)
         tags = {_CHARACTER_SET, *wanted}
@@ -72,7 +83,7 @@ class KeptHeader:
         return cls(data, find(data, coding, tags), coding)
 
     def text(self, tag: int, vr: str) -> str:
-        """The text of an attribute that is no sequence; empty when it is not there."""
+        """The text of an attribute that is not a sequence; empty when the header does not have it."""
         element = self.elements.get(tag)
         if element is None:
             return ""
@@ -82,7 +93,7 @@ class KeptHeader:
     def items(self, tag: int) -> bytes:
         """The items of a sequence, in explicit VR little endian and UTF-8.
 
-        Nothing when it is not there, or damaged inside.
+        The result is empty when the header does not have the sequence, or when its contents are damaged.
         """
         element = self.elements.get(tag)
         if element is None or element.vr != "SQ":
@@ -93,7 +104,7 @@ class KeptHeader:
             return b""
 
 
-#: Of an instance of which nothing is known.
+#: The header of an instance of which nothing is known.
 NO_HEADER: Final = KeptHeader(b"", {}, CANONICAL)
 
 
@@ -102,10 +113,11 @@ class InstanceRecord:
     """One instance, as :meth:`Index.add <netdicom_tx.archive.index.index.Index.add>` takes it.
 
     Attributes:
-        path: Where its file is.
-        size: Octets of the file.
-        digest: ``sha256:`` and hexadecimal digits, of the file; empty when nobody computed it.
-        packed: The header, deflated: what stands in the index of it.
+        path: The path of the file.
+        size: The size of the file in octets.
+        digest: The digest of the file, ``sha256:`` and hexadecimal digits; empty when it has not been computed.
+        header: The header, with the elements of the tags :data:`WANTED`.
+        packed: The header as the index stores it, deflated.
     """
 
     sop_class_uid: str
@@ -124,7 +136,13 @@ class InstanceRecord:
     def of(
         cls, walked: Walked, transfer_syntax: str, *, path: Path, size: int, digest: str
     ) -> InstanceRecord:
-        """The record of an instance that has been walked through with the tags :data:`WANTED`.
+        """The record of an instance that was walked through with the tags :data:`WANTED`.
+
+        Args:
+            walked: The results of the walk.
+            path: The path of the file.
+            size: The size of the file in octets.
+            digest: The digest of the file, or an empty string.
 
         Raises:
             InvalidDataSetError: The data set has no SOP Class UID or no SOP Instance UID.
@@ -148,10 +166,11 @@ class InstanceRecord:
 
     @property
     def identity(self) -> str:
-        """Who the patient is: Patient ID with its issuer, (0010,0021) and (0010,0024).
+        """What identifies the patient: Patient ID with its issuer, (0010,0021) and (0010,0024).
 
-        Two hospitals may give one ID to two people. Without an ID the study says who it is: two people
-        without an ID are not one person. A value has no backslash (PS3.5 6.2), so it separates the parts.
+        The issuer is part of it because two hospitals may give one ID to two people. Two people without an ID are
+        not one person, so the study identifies such a patient. The parts are separated by backslashes, which no
+        value has (PS3.5 6.2).
         """
         if not self.patient_id:
             return f"\\{self.study_instance_uid}"
@@ -161,11 +180,11 @@ class InstanceRecord:
 
     @property
     def has_series(self) -> bool:
-        """False for what belongs to no patient, such as a colour palette."""
+        """Whether the instance belongs to a series; a colour palette, for example, belongs to no patient."""
         return bool(self.study_instance_uid and self.series_instance_uid)
 
     def values(self, level: Level) -> dict[str, Any]:
-        """The columns of a level's table that come from attributes."""
+        """The values of the columns that a level's table has for attributes."""
         found = dict(_EMPTY[level])
         there = self.header.elements
         for attribute in _BY_LEVEL[level]:
@@ -188,7 +207,7 @@ class InstanceRecord:
 
 
 def _universal_issuer(value: bytes) -> str:
-    """The universal entity that issued a Patient ID (PS3.3 Table 10-18), of the sequence's first item."""
+    """The universal entity that issued a Patient ID (PS3.3 Table 10-18), from the first item of the sequence."""
     for start, end in items(value, CANONICAL, 0, len(value)):
         found = {
             each.tag: text_of("UT", value[each.start : each.end], ("utf-8",))
@@ -209,26 +228,26 @@ def record_of(
     size: int | None = None,
     digest: str | None = None,
 ) -> InstanceRecord:
-    """What the index keeps of an instance.
+    """Make the record of an instance from its file, or from the octets of its data set.
 
-    All of it is walked through, to see that it is whole.
+    The data set is walked through to its end.
 
     Args:
-        source: A Part 10 file; or octets of a data set, which may end where its pixel data begins.
-        transfer_syntax: Of octets.
-        offset: Where the data set begins in octets.
-        path: Where the file is; ``source`` when that is one.
-        size: Octets of the file; of octets their number when not given.
-        digest: Of the file; of a file it is computed when not given.
+        source: The path of a Part 10 file; or octets of a data set, which may end where its pixel data begins.
+        transfer_syntax: The transfer syntax of octets; a file has its own.
+        offset: The offset in octets where the data set begins.
+        path: The path of the file, when ``source`` is octets or another path.
+        size: The size of the file, when ``source`` is octets and not all of the file.
+        digest: The digest of the file. By default, that of a file is computed, and that of octets is left empty.
 
     Raises:
-        InvalidDataSetError: It is no whole data set, or has no SOP Class or Instance UID.
-        DataSetError: The file is no Part 10 file.
+        InvalidDataSetError: The data set is not whole, or has no SOP Class UID or no SOP Instance UID.
+        DataSetError: The file is not a Part 10 file.
         OSError: The file cannot be read.
     """
     if isinstance(source, (bytes, bytearray, memoryview, mmap.mmap)):
         if transfer_syntax is None:
-            raise TypeError("octets need their transfer syntax")
+            raise TypeError("octets need a transfer syntax: pass transfer_syntax")
         return InstanceRecord.of(
             walk(source, transfer_syntax, offset, WANTED),
             transfer_syntax,
@@ -249,9 +268,10 @@ def record_of(
 
 
 def digest_of(data: Buffer) -> str:
-    """The digest of a file's octets, as it stands in the index.
+    """The digest of the octets of a file, in the form in which the index has it.
 
-    In pieces, and of a memory map each is given back: else a large file would be resident whole.
+    A memory map is read in pieces that are released one after the other, so that a large file is never resident as a
+    whole.
     """
     if not isinstance(data, mmap.mmap):
         return "sha256:" + hashlib.sha256(data).hexdigest()
@@ -261,3 +281,14 @@ def digest_of(data: Buffer) -> str:
             digest.update(view[start : start + _PIECE])
             data.madvise(mmap.MADV_DONTNEED, start, min(_PIECE, len(view) - start))
     return "sha256:" + digest.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """The digest of a file, see :func:`digest_of`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is empty.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return digest_of(view)

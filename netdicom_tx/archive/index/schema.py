@@ -1,16 +1,16 @@
 """The tables of the index, generated from one table of attributes (PS3.4 C.6).
 
 =========  ==========================================================================
-patient    one row for each Patient ID and issuer; a patient without an ID is known by the study
+patient    one row for each Patient ID and issuer, or for each study of a patient without an ID
 study      one row for each Study Instance UID, with the patient's attributes as the study has them
 series     one row for each Series Instance UID of a study
-instance   one row for each SOP Instance UID; of no series when it belongs to no patient
-header     for each instance its data set without long values, for every other return key
+instance   one row for each SOP Instance UID, without a series when it belongs to no patient
+header     for each instance its kept header, from which all other return keys are answered
 =========  ==========================================================================
 
-An attribute has a column with its text as it is answered, and, where matching needs another form,
-columns with that: see :data:`KEY_FORMS`. Everything is SQLAlchemy Core without a dialect's own SQL; what a
-dialect needs of its own is in :mod:`netdicom_tx.archive.index.engine`.
+Each attribute has a column with the text that is answered. Where matching needs another form, it has further columns,
+see :data:`KEY_FORMS`. Everything here is SQLAlchemy Core; SQL of a single database is in
+:mod:`netdicom_tx.archive.index.engine`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Level(StrEnum):
-    """A level of the information models, by the value of (0008,0052), the highest first."""
+    """A level of the information models, by its value of (0008,0052), from the highest to the lowest."""
 
     PATIENT = "PATIENT"
     STUDY = "STUDY"
@@ -51,14 +51,14 @@ class Level(StrEnum):
 
     @property
     def depth(self) -> int:
-        """0 for PATIENT to 3 for IMAGE."""
+        """The number of levels above: 0 for PATIENT, 3 for IMAGE."""
         return LEVELS.index(self)
 
 
 LEVELS: Final = tuple(Level)
 
-# U, R, O: unique, required and optional keys of PS3.4 C.6.1.1 and C.6.2.1. X: not in the standard's
-# lists, but asked for by viewers (PS3.18 10.6.3 has most of them).
+# U, R, O: unique, required and optional keys of PS3.4 C.6.1.1 and C.6.2.1. X: keys that those lists do not have, but
+# that viewers ask for (PS3.18 10.6.3 has most of them).
 _TABLE = """
     PATIENT 0010,0010 PN 1 R PatientName
     PATIENT 0010,0020 LO 1 U PatientID
@@ -127,7 +127,7 @@ _TABLE = """
     IMAGE   0040,A504 SQ 1 O ContentTemplateSequence
 """
 
-# Answered by counting and collecting what is below.
+# These are answered by counting and collecting what is below a row.
 _COMPUTED_TABLE = """
     PATIENT 0020,1200 IS 1 O NumberOfPatientRelatedStudies
     PATIENT 0020,1202 IS 1 O NumberOfPatientRelatedSeries
@@ -139,8 +139,8 @@ _COMPUTED_TABLE = """
     SERIES  0020,1209 IS 1 O NumberOfSeriesRelatedInstances
 """
 
-#: For a VR, the further columns of an attribute of VM 1: what is compared instead of its text.
-#: The functions that make their values have these names in :mod:`netdicom_tx.archive.encoded.values`.
+#: By VR, the columns that an attribute of VM 1 has for matching, beside its text. Their values come from
+#: :func:`netdicom_tx.archive.encoded.values.keys_of`.
 KEY_FORMS: Final[Mapping[str, tuple[str, ...]]] = {
     "PN": ("alphabetic", "ideographic", "phonetic", "sound"),
     "DA": ("key",),
@@ -153,10 +153,10 @@ class Attribute(NamedTuple):
     """An attribute that the index knows.
 
     Attributes:
-        many: Whether it may have several values; the column has them with backslashes between.
-        key_type: U, R, O (PS3.4 C.2.2.1) or X, not in the standard's list.
-        column: The name of the column with its text, or with its encoded items.
-        key_columns: The names of those that are matched instead; empty when it is the same.
+        many: Whether it may have several values; the column separates them with backslashes.
+        key_type: U, R or O (PS3.4 C.2.2.1), or X for a key that the standard does not list.
+        column: The name of the column with its text or its encoded items.
+        key_columns: The names of the columns that are matched instead; empty when the first one is.
     """
 
     level: Level
@@ -199,7 +199,7 @@ def _read(table: str) -> dict[int, Attribute]:
 
 #: The attributes with columns, by tag.
 ATTRIBUTES: Final[Mapping[int, Attribute]] = _read(_TABLE)
-#: Those that are answered by counting.
+#: The attributes that are answered by counting, by tag.
 COMPUTED: Final[Mapping[int, Attribute]] = _read(_COMPUTED_TABLE)
 
 
@@ -224,7 +224,7 @@ def attributes_of(level: Level) -> tuple[Attribute, ...]:
 
 metadata = sa.MetaData()
 
-# Compared octet by octet everywhere: ranges of dates and prefixes of names rely on it.
+# Text is compared octet by octet in every database, because ranges of dates and prefixes of names rely on it.
 _Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 #: The type of keys that the database counts: SQLite counts rows only with a column of exactly this type.
 big_integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -250,7 +250,7 @@ def _identifier() -> sa.Column[int]:
 
 
 def _parent(table: sa.Table, *, nullable: bool = False) -> sa.Column[int]:
-    """The row of the level above."""
+    """The column with the row of the level above."""
     return sa.Column("parent_id", big_integer, sa.ForeignKey(table.c.id), nullable=nullable)
 
 
@@ -267,7 +267,7 @@ study = sa.Table(
     metadata,
     _identifier(),
     _parent(patient),
-    # (0008,0201): says what the dates and times of this row mean.
+    # (0008,0201), the offset from UTC of the dates and times in this row.
     _text("timezone"),
     *_columns(Level.STUDY),
 )
@@ -279,7 +279,7 @@ series = sa.Table(
     _text("timezone"),
     *_columns(Level.SERIES),
 )
-# What is answered as Available Transfer Syntax UID is the one of the file.
+# The column of Available Transfer Syntax UID has the transfer syntax of the file.
 instance = sa.Table(
     "instance",
     metadata,
@@ -289,14 +289,14 @@ instance = sa.Table(
     *_columns(Level.IMAGE),
     _text("path"),
     sa.Column("size", sa.BigInteger, nullable=False),
-    # "sha256:" and hexadecimal digits, of the file; empty when it was never computed.
+    # The digest of the file: "sha256:" and hexadecimal digits; empty when it was never computed.
     _text("digest"),
 )
 kept_header = sa.Table(
     "header",
     metadata,
     sa.Column("instance_id", big_integer, sa.ForeignKey(instance.c.id), primary_key=True),
-    # Deflated data set (RFC 1951) in the encoding of the file, without long values.
+    # The header, deflated (RFC 1951).
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 #: The table of a level.

@@ -1,8 +1,7 @@
-"""Rows of instances, and of what they belong to, into the tables; inside a transaction of others.
+"""Write the rows of instances, and of the patients, studies and series that they belong to.
 
-The first instance of a patient, study or series says what its row says; a later one only fills in what had no
-value, and values of a patient only where it names the same patient. A row that nothing belongs to any more is
-deleted.
+The first instance of a patient, study or series determines its row. A later one only fills in values that are missing,
+and values of the patient only when it names the same patient. A row that nothing belongs to any more is deleted.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from .schema import (
 
 __all__ = ["Writer"]
 
-#: Rows of one level that are remembered.
+#: How many rows of one level are remembered.
 _REMEMBERED: Final = 4096
 
 _FILLED: Final[Mapping[Level, tuple[Attribute, ...]]] = {
-    # The unique key is what the row is known by.
+    # The unique key identifies the row, so it is never filled in.
     level: tuple(each for each in attributes_of(level) if each.key_type != "U")
     for level in (Level.PATIENT, Level.STUDY, Level.SERIES)
 }
@@ -40,7 +39,7 @@ _PATIENTS: Final = frozenset(each.tag for each in attributes_of(Level.PATIENT))
 
 
 class _Entity:
-    """A row that is there: its id and parent, and the tags of its attributes without value."""
+    """A row of the database: its id and parent, and the tags of its attributes that have no value."""
 
     __slots__ = ("empty", "parent_id", "row_id")
 
@@ -51,10 +50,10 @@ class _Entity:
 
 
 class Writer:
-    """What one thread writes with; it remembers rows, so nobody else may write the database.
+    """The writer of the tables. It remembers rows, so nothing else may write to them.
 
     Args:
-        path_text: A path as it stands in the index.
+        path_text: Turns a path into the form that the index stores.
     """
 
     def __init__(self, path_text: Callable[[Path], str]) -> None:
@@ -62,14 +61,14 @@ class Writer:
         self._known: dict[Level, dict[Any, _Entity]] = {level: {} for level in _FILLED}
 
     def forget(self) -> None:
-        """Look everything up again: what was written last is not there."""
+        """Forget all rows that are remembered, because the last transaction was rolled back."""
         for known in self._known.values():
             known.clear()
 
     # -- instances ---------------------------------------------------------------------------------
 
     def add(self, connection: sa.Connection, records: Iterable[InstanceRecord]) -> None:
-        """Put instances in; who is there already is replaced, and of two alike the last counts."""
+        """Add or replace instances; among records with the same UID the last one counts."""
         by_uid = {record.sop_instance_uid: record for record in records}
         found = _found(connection, by_uid)
         here = {uid: (row_id, parent) for uid, row_id, parent in found}
@@ -86,13 +85,13 @@ class Writer:
                 rows.append(values)
                 headers[uid] = record.packed
         if len(rows) == 1:
-            # What is sent one at a time comes so: the statement for many costs more.
+            # Instances that are sent one at a time come alone, and the statement for many rows costs more.
             (packed,) = headers.values()
             key = connection.execute(instance.insert(), rows[0]).inserted_primary_key
-            assert key is not None  # of one row it is known
+            assert key is not None  # it is known when one row was inserted
             connection.execute(kept_header.insert(), {"instance_id": key[0], "data": packed})
         elif rows:
-            # They come back in any order, so that they can go in one statement.
+            # RETURNING gives the rows in any order, so that they can be inserted by one statement.
             made = connection.execute(_INSERT, rows)
             connection.execute(
                 kept_header.insert(),
@@ -116,12 +115,12 @@ class Writer:
             self._prune(connection, Level.SERIES, parent)
 
     def set_digest(self, connection: sa.Connection, sop_instance_uid: str, digest: str) -> None:
-        """Note the digest of a file that had none."""
+        """Store the digest of a file that had none."""
         own = instance.c.sop_instance_uid == sop_instance_uid
         connection.execute(instance.update().where(own).values(digest=digest))
 
     def remove(self, connection: sa.Connection, sop_instance_uid: str) -> bool:
-        """Take an instance out; whether it was there."""
+        """Remove an instance, and return whether it was there."""
         found = connection.execute(_BY_UID, {"uid": sop_instance_uid}).one_or_none()
         if found is None:
             return False
@@ -133,7 +132,7 @@ class Writer:
         return True
 
     def _prune(self, connection: sa.Connection, level: Level, row_id: int) -> None:
-        """Delete a row of nobody, and what is above it by the same rule."""
+        """Delete a row that nothing belongs to, and the rows above it by the same rule."""
         below = TABLES[LEVELS[level.depth + 1]]
         if connection.scalar(sa.select(below.c.id).where(below.c.parent_id == row_id).limit(1)):
             return
@@ -171,7 +170,7 @@ class Writer:
                 parent = patient.row_id
                 self._fill(connection, Level.PATIENT, patient, record)
             return self._insert(connection, Level.STUDY, own, record, parent)
-        # A study stays with the patient of its first instance, whomever a later one names.
+        # A study stays with the patient of its first instance, even if a later one names another.
         is_of_patient = patient is not None and patient.row_id == found.parent_id
         if patient is not None and is_of_patient:
             self._fill(connection, Level.PATIENT, patient, record)
@@ -211,7 +210,7 @@ class Writer:
         if parent is not None:
             values["parent_id"] = parent
         made = connection.execute(TABLES[level].insert(), values).inserted_primary_key
-        assert made is not None  # of one row it is known
+        assert made is not None  # it is known when one row was inserted
         row_id: int = made[0]
         self._remember(level, tuple(own.values()), {"id": row_id, **values})
         return row_id
@@ -224,7 +223,7 @@ class Writer:
         record: InstanceRecord,
         foreign: frozenset[int] = frozenset(),
     ) -> None:
-        """Give a row what it has no value for; nothing of the foreign tags."""
+        """Fill in the values that a row does not have, except those of the foreign tags."""
         wanted = entity.empty.intersection(record.header.elements) - foreign
         if not wanted:
             return
@@ -242,7 +241,7 @@ class Writer:
 
 
 def _found(connection: sa.Connection, uids: Collection[str]) -> Iterable[Any]:
-    """Who of these is here: UID, id and parent of each."""
+    """The UID, id and parent of those instances that the index has."""
     if len(uids) == 1:
         (uid,) = uids
         return connection.execute(_BY_UID, {"uid": uid})
@@ -259,7 +258,9 @@ _FIND: Final = {
         (Level.SERIES, ("parent_id", "series_instance_uid")),
     )
 }
-_WHO: Final = sa.select(instance.c.sop_instance_uid, instance.c.id, instance.c.parent_id)
-_BY_UID: Final = _WHO.where(instance.c.sop_instance_uid == sa.bindparam("uid"))
-_BY_UIDS: Final = _WHO.where(instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)))
+_IDENTITY: Final = sa.select(instance.c.sop_instance_uid, instance.c.id, instance.c.parent_id)
+_BY_UID: Final = _IDENTITY.where(instance.c.sop_instance_uid == sa.bindparam("uid"))
+_BY_UIDS: Final = _IDENTITY.where(
+    instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True))
+)
 _INSERT: Final = instance.insert().returning(instance.c.id, instance.c.sop_instance_uid)

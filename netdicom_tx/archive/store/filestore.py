@@ -1,16 +1,16 @@
-"""Instances as files that survive: temporary name, fsync, rename, directory fsync.
+"""Instances as files that survive a power cut: temporary name, fsync, rename, directory fsync.
 
 The layout of the storage directory::
 
-    lock                        held while a node runs
-    incoming/                   what is arriving; emptied at start, read by nobody
+    lock                        locked while a node runs
+    incoming/                   files that are arriving; deleted at the next start
     instances/3f/3fa9….dcm      Part 10 files, named by the SHA-256 of their SOP Instance UID
 
-No name is ever derived from a peer's text but through the digest. Nothing under ``instances/`` is
-ever incomplete: a file gets its name there when all of it is on the disk. What is kept is the
-data set as it came, behind a Part 10 header.
+File names come from that digest and never from a peer's text. A file gets its name under ``instances/`` when all of it
+is on the disk, so nothing there is ever incomplete. A file contains the data set as it was received, behind a Part 10
+header.
 
-All methods but :meth:`FileStore.spool` and :meth:`Spool.write` block, and belong in a thread.
+All methods except :meth:`FileStore.spool` and :meth:`Spool.write` block, and belong in a thread.
 """
 
 from __future__ import annotations
@@ -48,16 +48,15 @@ __all__ = [
     "StorageError",
 ]
 
-# Octets of an instance that are held in memory; smaller ones are written by the thread that keeps
-# them, in one go.
+# How many octets of an instance are held in memory. The thread that keeps a smaller instance writes it at once.
 SPOOL_MEMORY = 1 << 20
-# Buffers in one writev; the kernel's IOV_MAX is 1024.
+# How many buffers one writev gets; the kernel's limit, IOV_MAX, is 1024.
 _BUFFERS = 512
-# Octets of a large instance after which the disk is told to begin.
+# After how many octets of a large instance the kernel is told to begin writing.
 _WRITE_BACK = 1 << 23
-# How the folder of an instance is opened.
+# The flags with which the folder of an instance is opened.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What is left free on the disk, so that the system and other services live on: 5 %, at most 1 GiB.
+# The part of the disk that is left free for the system and other services: 5 %, at most 1 GiB.
 _RESERVE_DIVISOR, _RESERVE_LIMIT = 20, 1 << 30
 
 
@@ -66,18 +65,18 @@ class StorageError(NetDICOMError):
 
 
 class MismatchError(NetDICOMError):
-    """The data set is not the instance that the request announced."""
+    """The data set is another instance than the request has announced."""
 
 
 class Duplicates(Enum):
-    """What happens to an instance whose SOP Instance UID is here with another data set."""
+    """What happens when the store already has another data set with the same SOP Instance UID."""
 
     KEEP = "keep"
     REPLACE = "replace"
 
 
 class Outcome(Enum):
-    """What became of an instance."""
+    """What has become of an instance."""
 
     STORED = "stored"
     SAME = "a data set of the same content was here"
@@ -89,6 +88,8 @@ class Kept(NamedTuple):
     """The result of :meth:`FileStore.keep`.
 
     Attributes:
+        path: The path of the file that is kept.
+        walked: What the walk through the data set has found.
         earlier_sender: The AE title that sent the instance which was here; empty when there was none, or when its
             file does not say.
     """
@@ -113,10 +114,10 @@ class _Found(NamedTuple):
 
 
 class Spool(io.RawIOBase):
-    """A Part 10 file on its way in: in memory while small, then under a temporary name.
+    """A Part 10 file that is arriving: in memory while it is small, then under a temporary name.
 
-    Can be read and positioned like any binary file. Closing it deletes it, unless it was kept;
-    while :meth:`FileStore.keep` has it in another thread, it is closed when that is done.
+    It can be read and positioned like any binary file. Closing it deletes it, unless it was kept. While
+    :meth:`FileStore.keep` runs in another thread, the closing is put off until that is done.
     """
 
     def __init__(
@@ -132,16 +133,16 @@ class Spool(io.RawIOBase):
         self.sop_class_uid = sop_class_uid
         self.sop_instance_uid = sop_instance_uid
         self.transfer_syntax = transfer_syntax
-        #: Octets of the Part 10 header, before the data set.
+        #: The size of the Part 10 header before the data set, in octets.
         self.header_size = len(header)
         self._held: list[ReadableBuffer] = [header]
         self._held_size = len(header)
         self._size = len(header)
         self._position = 0
         self._descriptor: int | None = None
-        self._written = 0  # octets that the file has
-        self._advised = 0  # octets whose way to the disk has begun
-        #: Whether it has its name under instances/, and no temporary one any more.
+        self._written = 0  # octets that were written to the file
+        self._advised = 0  # octets that the kernel was told to write to the disk
+        #: Whether the file has its final name under instances/ instead of the temporary one.
         self.is_named = False
         self._guard = threading.Lock()
         self._is_in_use = False
@@ -149,13 +150,13 @@ class Spool(io.RawIOBase):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Put off what :meth:`close` does until the end of the block.
+        """Put off the work of :meth:`close` until the end of the block.
 
-        The connection may be lost, and the spool closed, while a thread keeps the instance: its
-        descriptor must not become another file's under it.
+        The connection may be lost, and the spool closed, while a thread keeps the instance. Its descriptor must not
+        be given to another file in the meantime.
 
         Raises:
-            ValueError: It is closed.
+            ValueError: The spool is closed.
         """
         with self._guard:
             if self.closed:
@@ -170,7 +171,7 @@ class Spool(io.RawIOBase):
                 self.close()
 
     def write(self, data: ReadableBuffer) -> int:
-        """Append; views are kept, not copied."""
+        """Append octets; a view of them is kept, not a copy."""
         size = memoryview(data).nbytes
         self._held.append(data)
         self._held_size += size
@@ -180,7 +181,7 @@ class Spool(io.RawIOBase):
         return size
 
     def flush_to_file(self) -> int:
-        """Write what is held, and return the descriptor of the file."""
+        """Write the octets that are in memory, and return the descriptor of the file."""
         if self._descriptor is None:
             self._descriptor = os.open(
                 self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -194,14 +195,14 @@ class Spool(io.RawIOBase):
             if left:
                 held = _behind(held, written)
         if self._written - self._advised >= _WRITE_BACK:
-            # The disk begins now with what it would else be given all at once by fsync.
+            # The disk begins now with what fsync would otherwise give it all at once.
             start, self._advised = self._advised, self._written
             os.posix_fadvise(self._descriptor, start, self._advised - start, os.POSIX_FADV_DONTNEED)
         return self._descriptor
 
     @contextmanager
     def octets(self) -> Iterator[bytes | mmap.mmap]:
-        """All of the file: joined when it is in memory, else a memory map that is closed after the block."""
+        """All of the file: joined when it is in memory, otherwise as a memory map that the end of the block closes."""
         if self._descriptor is None:
             whole = b"".join(self._held)
             self._held = [whole]
@@ -239,7 +240,7 @@ class Spool(io.RawIOBase):
         return self._position
 
     def close(self) -> None:
-        """Give it up; never fails, for nobody could be told. A leftover goes at the next start."""
+        """Close and delete the file. Errors are ignored; a file that is left over is deleted at the next start."""
         with self._guard:
             if self._is_in_use:
                 self._is_given_up = True
@@ -256,7 +257,7 @@ class Spool(io.RawIOBase):
 
 
 def _behind(buffers: list[ReadableBuffer], written: int) -> list[ReadableBuffer]:
-    """What of some buffers stands behind so many octets, which are not all."""
+    """The rest of some buffers, without the octets that were written, which are not all."""
     views = [memoryview(each).cast("B") for each in buffers]
     index = 0
     while written >= len(views[index]):
@@ -266,12 +267,12 @@ def _behind(buffers: list[ReadableBuffer], written: int) -> list[ReadableBuffer]
 
 
 class FileStore:
-    """The instances below one directory; one process at a time.
+    """The instances in one directory, which one process uses at a time.
 
     Args:
-        root: Created, with its parents, when absent.
-        fsync: False gives up durability over a power cut, not over a crash of the process.
-        duplicates: What happens to an instance that is here with another data set.
+        root: The directory; it is created, with its parents, when it does not exist.
+        fsync: Whether files survive a power cut. They survive a crash of the process in any case.
+        duplicates: What happens when the store already has another data set with the same SOP Instance UID.
     """
 
     def __init__(
@@ -293,10 +294,10 @@ class FileStore:
     # -- opening and closing -----------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the directory: lock it, make its folders, remove what never became complete.
+        """Lock the directory, make its folders, and remove files that never became complete.
 
         Raises:
-            StorageError: Another process has it, or it cannot be written.
+            StorageError: Another process uses the directory, or it cannot be written.
         """
         try:
             made = [each for each in (self.root, *self.root.parents) if not each.exists()]
@@ -307,7 +308,7 @@ class FileStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._lock, 0)
             os.write(self._lock, b"%d\n" % os.getpid())
-            # All folders now, so that keeping an instance has one directory to sync.
+            # All folders are made now, so that keeping an instance needs to sync one directory only.
             for name in ("incoming", "instances", *(f"instances/{n:02x}" for n in range(256))):
                 _make_folder(self.root / name)
             for leftover in self.incoming.iterdir():
@@ -315,14 +316,14 @@ class FileStore:
             for folder in (self.instances, self.root):
                 self._sync_directory(folder)
             for folder in dict.fromkeys((self.root.parent, *(each.parent for each in made))):
-                # What is above an old directory may be closed to us.
+                # The directories above an existing one may belong to another user.
                 with suppress(PermissionError):
                     self._sync_directory(folder)
         except OSError as error:
             self.close()
             if error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None:
                 raise StorageError(
-                    f"the storage directory {self.root} is in use by another node: stop that one, or "
+                    f"the storage directory {self.root} is in use by another node: stop that node, or "
                     "give this one another directory"
                 ) from error
             raise StorageError(
@@ -330,7 +331,7 @@ class FileStore:
             ) from error
 
     def close(self) -> None:
-        """Give the directory back."""
+        """Unlock the directory."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -338,7 +339,7 @@ class FileStore:
     # -- the way in ----------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """Whether more than the reserve is free."""
+        """Whether more of the disk is free than the reserve."""
         disk = os.statvfs(self.incoming)
         total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
         return free > min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
@@ -346,7 +347,7 @@ class FileStore:
     def spool(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str
     ) -> Spool:
-        """A file for an instance that is about to arrive; it does not touch the disk yet."""
+        """Make a spool for an instance that is about to arrive, without touching the disk."""
         return Spool(
             self.incoming / f"{os.getpid()}-{next(self._count)}",
             sop_class_uid,
@@ -358,7 +359,7 @@ class FileStore:
         )
 
     def path(self, sop_instance_uid: str) -> Path:
-        """Where the instance is, or would be."""
+        """The path that the file of an instance has, or would have."""
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
         return self.instances / digest[:2] / f"{digest}.dcm"
 
@@ -371,23 +372,22 @@ class FileStore:
         before_replacing: Callable[[], object] | None = None,
         when_named: Callable[[], object] | None = None,
     ) -> Kept:
-        """Make a complete instance durable; when this returns, it is on the disk for good.
+        """Make a complete instance durable. When this returns, the instance is on the disk for good.
 
         Args:
-            wanted: Tags whose elements the walk through the data set returns.
-            when_walked: Called when the data set is known to be whole, with the octets of the file, which are
-                gone after the call, and with what the walk has found. What it raises refuses the instance.
-            before_replacing: Called before another data set gives way, to have what says otherwise
-                taken back; what it raises leaves all as it was.
-            when_named: Called when the instance got its name, but its folder has not been synced:
-                what else must be durable can become so at the same time. Calls come in the order in
-                which the names were given.
+            wanted: The tags of elements that the walk through the data set returns.
+            when_walked: Called when the data set is known to be whole, with the octets of the file and the results
+                of the walk. The octets are valid during the call only. An exception refuses the instance.
+            before_replacing: Called before another data set is replaced, to take back what refers to that one. An
+                exception leaves everything as it was.
+            when_named: Called when the file has its name, before its folder is synced, so that other things can
+                become durable at the same time. The calls come in the order in which files get their names.
 
         Raises:
-            InvalidDataSetError: It is no whole data set.
-            MismatchError: It is another instance than was announced.
-            OSError: The disk refused. Nothing of the instance is left behind when the spool is
-                closed, unless only the sync of its folder failed: it has its name then, whole.
+            InvalidDataSetError: The data set is not whole.
+            MismatchError: The data set is another instance than was announced.
+            OSError: The disk has failed. When the spool is closed, nothing of the instance is left, unless only the
+                sync of the folder has failed; then the file has its name, and is whole.
             ValueError: The spool is closed.
         """
         with spool.in_use():
@@ -400,7 +400,7 @@ class FileStore:
             descriptor = spool.flush_to_file()
             if self._fsync:
                 os.fsync(descriptor)
-            # Nobody's link is followed on the way to the name: O_NOFOLLOW, and names in the folder.
+            # No symbolic link is followed: the folder is opened with O_NOFOLLOW, and names are relative to it.
             folder = os.open(target.parent, _FOLDER)
             try:
                 # Large data sets take long to compare: nobody else waits for it.
@@ -412,12 +412,12 @@ class FileStore:
                     if outcome is Outcome.REPLACED and before_replacing is not None:
                         before_replacing()
                     if outcome in (Outcome.STORED, Outcome.REPLACED):
-                        # rename, not link: one entry, one journal transaction.
+                        # rename instead of link: one directory entry, one transaction of the journal.
                         os.rename(spool.path, target.name, dst_dir_fd=folder)
                         spool.is_named = True
                         if when_named is not None:
                             when_named()
-                # Also when it was here already: whoever put it there may not have come so far yet.
+                # Also when the file was there before: whoever has put it there may not have synced yet.
                 if self._fsync:
                     os.fsync(folder)
             finally:
@@ -464,14 +464,14 @@ def _check(spool: Spool, walked: Walked) -> None:
     ):
         if announced != found:
             raise MismatchError(
-                f"{what} of the data set is not the one of the command"
+                f"{what} of the data set is not that of the command"
                 if found
                 else f"the data set has no {what}"
             )
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder for us alone, if it is not there; a link to one is refused."""
+    """Make a folder that only we may use, if it does not exist; refuse a symbolic link to one."""
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is a symbolic link, not a directory")
@@ -506,7 +506,7 @@ def _is_same(spool: Spool, here: io.BufferedReader, meta: FileMeta) -> bool:
 
 
 def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:
-    """Whether two files hold the same octets from their positions on."""
+    """Whether two files contain the same octets behind their positions."""
     while True:
         one = a.read(SPOOL_MEMORY) or b""
         if one != b.read(SPOOL_MEMORY):

@@ -1,13 +1,12 @@
-"""Make the files of an archive and its index agree, and look whether the files are what they were.
+"""Make the files of an archive and its index agree, and verify that the files are what was stored.
 
-Files are the truth: a row without its file goes, a file without its row gets one. The comparison
-reads names and sizes only, in the order of both, and so holds little in memory; an instance is
-opened when it has no row, or another size than its row says.
+The files decide: a row without a file is removed, and a file without a row gets one. The comparison reads names and
+sizes only, both in order, and so needs little memory. A file is opened only when it has no row, or when its size is
+not the one in its row.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -17,38 +16,38 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from ...dsutils import DataSetError
+from ...encoding import DataSetError
 from ..encoded.walk import InvalidDataSetError
 from ..index.index import Index
-from ..index.record import digest_of, record_of
+from ..index.record import digest_of_file, record_of
 
 __all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
 
-# Several groups of the writer.
+# How many rows may be on their way to the writer: enough for several of its groups.
 _AHEAD: Final = 256
 
 
 class Files(Protocol):
-    """What is needed of a :class:`~netdicom_tx.archive.store.filestore.FileStore`."""
+    """The part of a :class:`~netdicom_tx.archive.store.filestore.FileStore` that is needed here."""
 
     @property
     def instances(self) -> Path:
-        """The folder whose folders have the files."""
+        """The folder that contains the folders with the files."""
 
     def path(self, sop_instance_uid: str) -> Path:
-        """Where the file of an instance is, or would be."""
+        """The path that the file of an instance has, or would have."""
 
 
 @dataclass(slots=True)
 class Reconciled:
-    """What was done.
+    """What :func:`reconcile` has done.
 
     Attributes:
-        compared: Files that have their rows.
-        indexed: SOP Instance UIDs of files that got a row.
-        removed: Those of rows that had no file.
-        unreadable: Files that are no whole instance, or another than their name says, and why;
-            they are left where they are, and are not in the index.
+        compared: How many files had the right row.
+        indexed: The SOP Instance UIDs of files that got a row.
+        removed: The SOP Instance UIDs of rows that had no file.
+        unreadable: Files that are not a whole instance, or not the one that their name stands for, each with the
+            reason. They stay where they are, and have no row.
     """
 
     compared: int = 0
@@ -58,9 +57,9 @@ class Reconciled:
 
 
 def reconcile(index: Index, files: Files) -> Reconciled:
-    """Make both agree; blocks until the index is committed.
+    """Make files and index agree; blocks until the index is committed.
 
-    No instance may come or go in the meantime: this is for before a node listens.
+    Call this before the node listens, for no instance may be added or removed in the meantime.
 
     Raises:
         IndexUnavailableError: The database does not answer.
@@ -75,11 +74,11 @@ def reconcile(index: Index, files: Files) -> Reconciled:
 
     def add(path: Path) -> bool:
         try:
-            # A digest would need all octets; verify notes it when it reads them anyway.
+            # A digest would take all octets of the file; verify() stores it when it reads them anyway.
             record = record_of(path, digest="")
             if files.path(record.sop_instance_uid) != path:
-                raise InvalidDataSetError("its name is not the one of its SOP Instance UID")
-        except (DataSetError, InvalidDataSetError, OSError, ValueError) as error:
+                raise InvalidDataSetError("the file name does not fit the SOP Instance UID")
+        except (DataSetError, OSError, ValueError) as error:
             done.unreadable.append((path, str(error)))
             return False
         done.indexed.append(record.sop_instance_uid)
@@ -108,13 +107,13 @@ def reconcile(index: Index, files: Files) -> Reconciled:
 
 
 class _Waiting:
-    """Rows on their way to the writer, so many that it never waits."""
+    """Rows on their way to the writer: enough that it never waits, but not all at once."""
 
     def __init__(self) -> None:
         self._futures: deque[Future[Any]] = deque()
 
     def put(self, future: Future[Any]) -> None:
-        """Wait for the first ones when there are too many."""
+        """Add one, and wait for the oldest ones when there are too many."""
         self._futures.append(future)
         while len(self._futures) > _AHEAD:
             self._futures.popleft().result()
@@ -126,7 +125,7 @@ class _Waiting:
 
 
 def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
-    """Every file: (path as in the index, path, size), in the order of the first."""
+    """All files as (path in the form of the index, path, size), sorted by the first."""
     with os.scandir(files.instances) as entries:
         folders = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
     for folder in folders:
@@ -145,13 +144,13 @@ def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
 class Fault(Enum):
     """What is wrong with a file."""
 
-    MISSING = "there is no file"
+    MISSING = "the file does not exist"
     UNREADABLE = "the file cannot be read as an instance"
     CHANGED = "the file is not what was stored"
 
 
 class Finding(NamedTuple):
-    """A file that is not as it should be."""
+    """A file that is missing or wrong."""
 
     fault: Fault
     sop_instance_uid: str
@@ -160,9 +159,9 @@ class Finding(NamedTuple):
 
 
 def verify(index: Index) -> Iterator[Finding]:
-    """Read every file to its end and hold it against the digest in the index.
+    """Read every file to its end, and compare it with the digest in the index.
 
-    A file whose digest nobody has computed yet is looked through, and its digest noted.
+    A file that has no digest yet is walked through, and its digest is stored.
 
     Raises:
         IndexUnavailableError: The database does not answer.
@@ -170,10 +169,10 @@ def verify(index: Index) -> Iterator[Finding]:
     waiting = _Waiting()
     for uid, path, size, digest in index.entries():
         try:
-            found = _digest(path) if digest else record_of(path)
+            found = digest_of_file(path) if digest else record_of(path)
         except FileNotFoundError:
             yield Finding(Fault.MISSING, uid, path, "")
-        except (DataSetError, InvalidDataSetError, OSError, ValueError) as error:
+        except (DataSetError, OSError, ValueError) as error:
             yield Finding(Fault.UNREADABLE, uid, path, str(error))
         else:
             if isinstance(found, str):
@@ -184,8 +183,3 @@ def verify(index: Index) -> Iterator[Finding]:
             else:
                 waiting.put(index.set_digest(uid, found.digest))
     waiting.finish()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return digest_of(view)

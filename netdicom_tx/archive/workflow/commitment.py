@@ -19,9 +19,7 @@ failure reason (PS3.3 C.14.1.1)    given for
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -31,16 +29,15 @@ from twisted.logger import Logger
 from ... import statuses
 from ...applicationentity import AE, RemoteAE
 from ...asceprovider import Association
-from ...dsutils import DataSetError
+from ...encoding import DataSetError
 from ...exceptions import NetDICOMError, StatusError
 from ...hooks import RequestContext
 from ...negotiation import PContextDef
 from ...sopclass import StorageCommitment
 from ...sopclass.storage_commitment import Report, report_to, send_report
 from ...statuses import Status
-from ..encoded.walk import InvalidDataSetError
 from ..index.index import Index, IndexUnavailableError, InstanceRef
-from ..index.record import digest_of, record_of
+from ..index.record import digest_of_file, record_of
 from ..index.schema import big_integer, instance, metadata
 from .outbound import GiveUpError, QueueRunner, Task
 
@@ -296,17 +293,12 @@ class ArchiveCommitment(StorageCommitment):
             digest = connection.scalar(sa.select(instance.c.digest).where(own))
         try:
             if digest:
-                return bool(_digest(ref.path) == digest)
+                return bool(digest_of_file(ref.path) == digest)
             # Nobody has computed it yet: a file that is whole says so itself.
             record = record_of(ref.path)
-        except (DataSetError, InvalidDataSetError, OSError, ValueError):
+        except (DataSetError, OSError, ValueError):
             return False
         if (record.sop_instance_uid, record.size) != (ref.sop_instance_uid, ref.size):
             return False
         self._index.set_digest(ref.sop_instance_uid, record.digest).result()
         return True
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return digest_of(view)

@@ -43,14 +43,12 @@ from ...sopclass.instance_availability import (
 )
 from ...sopclass.procedure_step import (
     EVENTS,
-    IN_PROGRESS,
     MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS,
     MODALITY_PERFORMED_PROCEDURE_STEP_SOP_CLASS,
     notify_procedure_step,
     report_procedure_step,
-    state_of,
-    updated,
 )
+from ...sopclass.step_rules import IN_PROGRESS, state_of, updated
 from ...uids import DEFAULT_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ..index.database import Database
 from ..index.index import IndexUnavailableError
@@ -167,7 +165,7 @@ class ProcedureSteps:
         """A step changes.
 
         Raises:
-            StatusError: 0x0112, it is not here; what :func:`~netdicom_tx.sopclass.procedure_step.updated`
+            StatusError: 0x0112, it is not here; what :func:`~netdicom_tx.sopclass.step_rules.updated`
                 says against it; 0x0110 or 0x0213, it cannot be kept.
         """
         await self._do(self._change, uid, modifications)

@@ -439,10 +439,10 @@ def test_what_stands_between_items_is_refused(encoding: Encoding) -> None:
     data = encoding.element(0x00081140, "SQ", encoding.identity(), UNDEFINED)
     assert (
         refused(data, encoding.transfer_syntax)
-        == "(0008,0016) in sequence (0008,1140), where an item is expected"
+        == "expected an item in sequence (0008,1140), found (0008,0016)"
     )
     stray = encoding.element(0x00081140, "SQ", encoding.element(0xFFFEE00D, ""), UNDEFINED)
-    assert "(FFFE,E00D) in sequence (0008,1140)" in refused(stray, encoding.transfer_syntax)
+    assert "in sequence (0008,1140), found (FFFE,E00D)" in refused(stray, encoding.transfer_syntax)
 
 
 @each_encoding
@@ -676,10 +676,7 @@ def test_the_time_for_the_most_elements_is_bounded(kind: str) -> None:
 def test_stray_octets_at_the_end_are_refused(encoding: Encoding, left: int) -> None:
     """An element has at least eight."""
     data = encoding.identity() + b"\x09\x00\x01\x10LO\x00"[:left]
-    assert (
-        refused(data, encoding.transfer_syntax)
-        == f"{left} stray octets where an element is expected"
-    )
+    assert refused(data, encoding.transfer_syntax) == f"{left} stray octets in place of an element"
 
 
 def test_a_long_element_cut_before_its_length_is_refused() -> None:

@@ -184,7 +184,7 @@ _IN_MEMORY = (
         ),
         (
             "sqlite+waiting:///x.db",
-            "'sqlite+waiting' is a driver for asyncio; expected one that waits, such as 'sqlite' alone",
+            "'sqlite+waiting' is a driver for asyncio; expected a synchronous one, such as 'sqlite' alone",
         ),
         (
             "fussy:///x.db",

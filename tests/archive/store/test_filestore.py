@@ -224,7 +224,7 @@ def test_files_and_folders_are_for_their_owner_only(store: FileStore) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (ct("1.2.4"), "SOP Instance UID (0008,0018) of the data set is not the one"),
+        (ct("1.2.4"), "SOP Instance UID (0008,0018) of the data set is not that"),
         (EXPLICIT.identity("1.2.3", "1.2.840.10008.5.1.4.1.1.4"), "SOP Class UID (0008,0016) of"),
         (EXPLICIT.element(0x00100010, "PN", b"A^B "), "the data set has no SOP Class UID"),
         (EXPLICIT.identity("", CT_IMAGE_STORAGE), "the data set has no SOP Instance UID"),
@@ -775,7 +775,7 @@ def test_a_store_is_opened_once(store: FileStore) -> None:
     with pytest.raises(StorageError) as caught:
         second.open()
     assert str(caught.value) == (
-        f"the storage directory {store.root} is in use by another node: stop that one, or give this "
+        f"the storage directory {store.root} is in use by another node: stop that node, or give this "
         "one another directory"
     )
     store.close()
