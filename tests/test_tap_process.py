@@ -1,0 +1,219 @@
+"""The node as a process: twistd dicom and twist dicom."""
+
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
+from netdicom_tx.archive import ArchiveAE, FileStore
+from netdicom_tx.dsutils import part10_header
+from netdicom_tx.exceptions import AssociationReleasedError
+from netdicom_tx.tap import NodeService
+from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.node import Node
+from support.processes import CHECKOUT, Process, run
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+PYTHONPATH = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+
+
+def dicom(*options: str | Path, runner: str = "twistd") -> CompletedProcess[str]:
+    """Run a node that is expected to end by itself."""
+    program = Path(sys.executable).with_name(runner)
+    own = ("--pidfile=", "-n") if runner == "twistd" else ()
+    return run(sys.executable, program, *own, "dicom", *options, PYTHONPATH=PYTHONPATH)
+
+
+def refused(done: CompletedProcess[str], sentence: str) -> None:
+    """It ended by itself, told of a failure, and its last line is a sentence, not a traceback."""
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    assert "listening on" not in done.stdout
+    assert sentence in done.stdout.rstrip().splitlines()[-1]
+
+
+class Interrupting(BytesIO):
+    """A file that stops a process when half of it has been read."""
+
+    def __init__(self, content: bytes, pid: int) -> None:
+        super().__init__(content)
+        self._half = len(content) // 2
+        self._pid: int | None = pid
+
+    def readinto(self, buffer: Any) -> int:  # what the buffer protocol takes
+        if self._pid is not None and self.tell() > self._half:
+            os.kill(self._pid, signal.SIGTERM)
+            self._pid = None
+        return super().readinto(buffer)
+
+
+@pytest.mark.slow
+class ProcessTests(TestCase):
+    """``twistd -n dicom`` as a process."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, tmp_path: Path) -> Iterator[None]:
+        self.directory = tmp_path
+        self.running = Node(tmp_path)
+        yield
+        self.running.kill()
+
+    async def test_it_says_one_line_and_stops_at_once_with_nothing_to_do(self) -> None:
+        """SIGTERM: an idle association is released, not waited for; twistd ends as it was told to."""
+        self.running.start()
+        starting = [line for line in self.running.log.splitlines() if "NETDICOM" in line]
+        assert len(starting) == 1
+        assert starting[0].endswith(
+            f"NETDICOM listening on 127.0.0.1:{self.running.address.port}, storage "
+            f"{self.running.storage}, index sqlite:///{self.running.storage}/index.db"
+        )
+        ae = AE("SCU").add_scu(verification_scu)
+        asce = await ae.request_association(RemoteAE("X", self.running.address.endpoint))
+        closed = asce.closed()
+        stopped = deferToThread(self.running.stop)
+        assert isinstance(await closed, AssociationReleasedError)
+        await stopped
+        assert "Traceback" not in self.running.log
+
+    async def test_a_store_in_flight_is_finished_when_the_process_is_told_to_stop(self) -> None:
+        """SIGTERM in the middle of a data set: the rest of it is taken, kept and answered."""
+        self.running.start()
+        data = ct("1.2.3", pixels=8 << 20)
+        header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+        ae = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+        asce = await ae.request_association(RemoteAE("X", self.running.address.endpoint))
+        closed = asce.closed()
+        content = Interrupting(header + data, self.running.pid)
+        assert await asce.get_scu(CT_IMAGE_STORAGE)(content) == 0x0000
+        assert isinstance(await closed, AssociationReleasedError)
+        await deferToThread(self.running.stop)
+        assert "Received SIGTERM" in self.running.log
+        (kept,) = self.running.instances().values()
+        assert kept.read_bytes().endswith(data)
+
+    async def test_a_second_node_on_the_same_storage_refuses_to_start(self) -> None:
+        """And the first goes on."""
+        self.running.start()
+        second = await deferToThread(dicom, "--storage", self.running.storage, "--listen", LOOPBACK)
+        refused(second, f"twistd dicom: the storage directory {self.running.storage} is in use")
+        ae = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+        header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+        async with await ae.request_association(
+            RemoteAE("X", self.running.address.endpoint)
+        ) as asce:
+            sent = BytesIO(header + ct("1.2.3"))
+            assert await asce.get_scu(CT_IMAGE_STORAGE)(sent) == 0x0000
+
+    async def test_twist_runs_it_too(self) -> None:
+        """The other runner of Twisted; it does not daemonize."""
+        twist = Path(sys.executable).with_name("twist")
+        process = Process(
+            self.directory / "twist.log",
+            *(sys.executable, twist, "--log-format", "text", "dicom", "--listen", LOOPBACK),
+            *("--storage", self.running.storage),
+            PYTHONPATH=PYTHONPATH,
+        )
+        self.addCleanup(process.kill)
+        port = process.ready(
+            lambda: re.search(r"listening on 127\.0\.0\.1:(\d+), storage", process.text()), "line"
+        )[1]
+        ae = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+        header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+        async with await ae.request_association(RemoteAE("X", f"tcp:127.0.0.1:{port}")) as asce:
+            sent = BytesIO(header + ct("1.2.3"))
+            assert await asce.get_scu(CT_IMAGE_STORAGE)(sent) == 0x0000
+        assert self.running.instances().keys() == {"1.2.3"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_a_node_that_cannot_listen_refuses_to_start(tmp_path: Path, runner: str) -> None:
+    """Instead of running deaf; the sentence says where and why."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = dicom(
+            *("--storage", tmp_path / "archive", "--listen", f"tcp:{port}:interface=127.0.0.1"),
+            runner=runner,
+        )
+    refused(done, f"NETDICOM cannot listen: Couldn't listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["port", "storage"])
+def test_a_node_in_the_background_reports_that_it_cannot_start(tmp_path: Path, fault: str) -> None:
+    """twistd tells the shell, and no pid file is left for the init system to trust."""
+    storage, pid_file = tmp_path / "archive", tmp_path / "twistd.pid"
+    if fault == "storage":
+        storage.write_bytes(b"")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if fault == "port" else 0
+        done = run(
+            *(sys.executable, Path(sys.executable).with_name("twistd")),
+            *("--pidfile", pid_file, "--logfile", tmp_path / "twistd.log", "dicom"),
+            *("--storage", storage, "--listen", f"tcp:{port}:interface=127.0.0.1"),
+            PYTHONPATH=PYTHONPATH,
+        )
+    assert done.returncode == 1
+    assert "NETDICOM cannot listen" in done.stdout if fault == "port" else "storage" in done.stdout
+    assert not pid_file.exists()
+
+
+def test_a_node_whose_port_fails_later_ends(tmp_path: Path) -> None:
+    """Some endpoints take their time; a node that hears nobody must not look alive."""
+    stopped: list[bool] = []
+
+    class Reactor(MemoryReactorClock):
+        def stop(self) -> None:
+            stopped.append(True)
+
+    ae = ArchiveAE("NODE", FileStore(tmp_path / "archive"), reactor=Reactor())
+    node = NodeService(ae, ["tcp:0"])
+    node._listener.listening_failed(Failure(CannotListenError("127.0.0.1", 104, OSError("no"))))
+    assert stopped == [True]
+
+
+@pytest.mark.slow
+def test_a_node_whose_storage_cannot_be_made_refuses_to_start(tmp_path: Path) -> None:
+    """The sentence says what is wrong with it."""
+    (tmp_path / "file").write_bytes(b"")
+    done = dicom("--storage", tmp_path / "file", "--listen", LOOPBACK)
+    refused(done, f"twistd dicom: the storage directory {tmp_path / 'file'} cannot be used: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--listen", "carrier-pigeon:1"], "Unknown endpoint type"),
+        (
+            ["-l", "tcp:0:interface=127.0.0.1", "-l", "tcp:99999"],
+            "--listen: 'tcp:99999' has no port",
+        ),
+        (["-l", f"ssl:0:privateKey={__file__}"], "a private key and its certificate"),
+        (["-m", "many"], "--max-associations: expected a whole number of 1 or more, not 'many'"),
+        (["-w", "/none/such"], "--worklist: /none/such is not a directory"),
+        (["-p", "A@h:1", "-p", "A@h:2"], "another --peer with the AE title A"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_a_node_with_a_wrong_option_refuses_to_start(options: list[str], sentence: str) -> None:
+    """In a few lines: the mistake does not stand behind the help text."""
+    done = dicom(*options)
+    refused(done, sentence)
+    assert len(done.stdout.splitlines()) < 8
