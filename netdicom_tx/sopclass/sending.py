@@ -248,6 +248,9 @@ class _Sender:
         self._is_stopped = True
         for turn in self._turns:
             turn.is_stopped = True
+        self._stop_connecting()
+
+    def _stop_connecting(self) -> None:
         for connecting in list(self._connecting):
             connecting.cancel()
 
@@ -300,6 +303,9 @@ class _Sender:
                 if self._fruitless >= _FRUITLESS:
                     error = asce.error or ConnectionLostError()
         self._lanes -= 1
+        if not work and not self._turns:
+            # A peer that serves one association at a time leaves the other requests unanswered.
+            self._stop_connecting()
         if error is not None and not self._lanes:
             # There is no other association that could do it.
             _give_up(work, error, results)

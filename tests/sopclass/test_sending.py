@@ -273,6 +273,36 @@ def test_closing_the_generator_sends_no_more_and_releases_when_it_can() -> None:
     assert len(sink.received) == 2 < len(FILES)
 
 
+def test_a_peer_that_serves_one_association_at_a_time_is_not_waited_for() -> None:
+    """DCMTK's storescp: the requests of the other associations stand in its queue."""
+    sink = Sink()
+
+    def one_at_a_time(asce: Any, assoc: Any) -> defer.Deferred[None] | None:
+        sink.opened += 1
+        return None if sink.opened == 1 else defer.Deferred()
+
+    waiting: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    sink.on_association_request = one_at_a_time  # type: ignore[method-assign,assignment]
+    sink.then = later
+    pair = Pair(AE("SCU"), sink)
+
+    async def collect() -> list[StoreResult]:
+        results = store_all(pair.scu, pair.remote(), FILES, associations=3)
+        return [each async for each in results]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    while waiting:
+        waiting.pop().callback(0)
+        pair.advance(0)
+    assert sink.opened == 3
+    assert [each.error for each in success_of(done)] == [None] * len(FILES)
+
+
 class Allergic(Sink):
     """Aborts at each instance of some."""
 
