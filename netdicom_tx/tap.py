@@ -177,7 +177,7 @@ class Options(usage.Options):
         for key in found.keys() - self._given:
             self[key] = [str(each) for each in found[key]] if kinds[key] is list else found[key]
 
-    def postOptions(self) -> None:
+    def postOptions(self) -> None:  # noqa: C901 - one check for each option
         if self.get("config"):
             self._read_config(self["config"])
         try:

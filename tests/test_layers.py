@@ -117,7 +117,7 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(source: str, module: str) -> Iterator[Import]:
+def imports(source: str, module: str) -> Iterator[Import]:  # noqa: C901 - one branch for each form of an import
     """Every import of a module's source, relative ones resolved."""
     package = ["netdicom_tx", *module.split(".")] if module != "netdicom_tx" else ["netdicom_tx"]
     if module not in SOURCES or SOURCES[module].name != "__init__.py":

@@ -61,7 +61,7 @@ class Workers:
             return defer.fail(self._not_running())
         return deferToThreadPool(self._reactor, self._pool, call, *arguments)
 
-    def run_then(
+    def run_then(  # noqa: C901 - each stage may be cancelled
         self, call: Callable[..., tuple[_T, Future[Any] | None]], *arguments: Any
     ) -> defer.Deferred[_T]:
         """Call a function in a thread that leaves part of the work to another thread.

@@ -95,7 +95,7 @@ def _parts_of(data: Buffer, transfer_syntax: str, offset: int) -> Iterator[_Part
     return _parts(data, coding_of(transfer_syntax), offset, len(data), 0)
 
 
-def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> Iterator[_Part]:
+def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> Iterator[_Part]:  # noqa: C901 - one branch for each form of an element
     """The parts of a data set or of an item.
 
     Args:

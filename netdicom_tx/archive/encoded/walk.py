@@ -170,7 +170,7 @@ class _Header:
         self.found: dict[int, Element] = {}
         self.header_end = self._end
 
-    def run(self, count: Iterator[object]) -> None:
+    def run(self, count: Iterator[object]) -> None:  # noqa: C901 - the hot loop of every stored instance; calls would cost more
         """Go through all elements. This is on the receive path."""
         data, coding, end, known_vrs = self._data, self._coding, self._end, _KNOWN_VRS
         inside = _Inside(data, count)

@@ -56,7 +56,7 @@ class Reconciled:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def reconcile(index: Index, files: Files) -> Reconciled:
+def reconcile(index: Index, files: Files) -> Reconciled:  # noqa: C901 - a merge of two ordered listings
     """Make files and index agree; blocks until the index is committed.
 
     Call this before the node listens, for no instance may be added or removed in the meantime.

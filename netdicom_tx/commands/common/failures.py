@@ -132,7 +132,7 @@ _AFTER_STATUS = {
 }
 
 
-def explain(error: BaseException, peer: str, calling: str, called: str) -> Problem:
+def explain(error: BaseException, peer: str, calling: str, called: str) -> Problem:  # noqa: C901 - a table of kinds of errors
     """Turn an error of the library into a problem.
 
     Args:
