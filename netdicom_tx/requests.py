@@ -113,6 +113,8 @@ class StreamRequest(Outstanding):
     The stream itself is its reader's. It is held here only while somebody waits for it, so that a stream that its
     reader has lost is noticed.
 
+    Attributes:
+        is_over: Whether no further response will come.
     """
 
     __slots__ = ("_calls", "_is_retrieve", "_stream", "is_over", "kept", "unread")
@@ -128,11 +130,9 @@ class StreamRequest(Outstanding):
         """Pass what comes on to a stream; ``on_lost`` is called, in any thread, when nobody has it any more."""
         self.unread = stream.unread
         self._is_retrieve = stream.takes_instances
-
-        def lost(_: object, one: StreamRequest = self) -> None:
-            on_lost(one)
-
-        self._stream = weakref.ref(stream, lost)
+        self._stream = weakref.ref(stream)
+        # Not the callback of a weak reference: that is not called when the two are lost together.
+        weakref.finalize(stream, on_lost, self).atexit = False
 
     @property
     def stream(self) -> ResponseStream[Any] | None:
@@ -372,7 +372,7 @@ class Invoker:
         """The last reference to a stream is gone; this may run in any thread."""
         one.is_forgotten = True
         one.unread.drop_all()
-        if one.is_over:
+        if one.is_over and one not in self._holding:
             return
         # The rest from a turn of the reactor, for the garbage collector calls at any time.
         from_thread = getattr(self._clock, "callFromThread", None)

@@ -286,7 +286,12 @@ class ResponseStream(Generic[_T]):
         elif self._one.is_forgotten:
             self._drop(item)
         else:
-            self._unread.put(item)
+            try:
+                self._unread.put(item)
+            except OSError as error:  # the disk is full, say
+                self._drop(item)
+                self._give_up(f"the next item cannot be kept for its reader: {error!r:.200}")
+                return
             if self._is_full and not self._is_holding and self._final is None:
                 self._hold()
 
@@ -303,22 +308,34 @@ class ResponseStream(Generic[_T]):
         self._one.is_forgotten = True
         self._unread.drop_all()
 
+    @property
+    def _is_overfull(self) -> bool:
+        """Whether more is unread than can be kept while somebody waits."""
+        unread = self._unread
+        return unread.octets > SPILL_LIMIT or (
+            not self.can_spill and len(unread) > self.most_unread
+        )
+
     def _hold(self) -> None:
+        """Too much is unread: let the peer wait, if nobody else does."""
         if self._watchers and not self._is_read:
             # Somebody waits for the end and nobody reads: holding would wait for ever.
             self._drop_all()
+        elif self._watchers and not self._is_overfull:
+            pass  # the reader has begun, and may go on when the end has come
         elif self._asce.hold(self._one):
             self._is_holding = True
-        elif self._unread.octets > SPILL_LIMIT or (
-            not self.can_spill and len(self._unread) > self.most_unread
-        ):
-            self._one.is_forgotten = True
-            self._excess = LocalProtocolError(
-                f"{self._one.message.OPERATION} was cancelled: {len(self._unread)} items were unread while "
-                "something else on the association was waited for; read the stream first, or use another "
-                "association"
+        elif self._is_overfull:
+            self._give_up(
+                f"{len(self._unread)} items were unread while something else on the association was waited "
+                "for; read the stream first, or use another association"
             )
-            self.cancel()
+
+    def _give_up(self, reason: str) -> None:
+        """Cancel the operation, and tell the reader behind what has been kept."""
+        self._one.is_forgotten = True
+        self._excess = LocalProtocolError(f"{self._one.message.OPERATION} was cancelled: {reason}")
+        self.cancel()
 
     def _release(self) -> None:
         if self._is_holding:
@@ -352,8 +369,9 @@ class ResponseStream(Generic[_T]):
     def done(self) -> defer.Deferred[Status]:
         """Fires with the final status; a new Deferred at each access.
 
-        When nobody iterates, the responses are dropped. Cancelling the Deferred forgets the wait and does not
-        cancel the operation.
+        When nobody iterates, the responses are dropped. When somebody has begun, what is unread is kept as if
+        something else were waited for; unread instances of a C-GET beyond their bound have to be read first.
+        Cancelling the Deferred forgets the wait and does not cancel the operation.
         """
         watcher: defer.Deferred[Status] = defer.Deferred(self._forget_watcher)
         if self._final is not None or self._error is not None:
@@ -362,8 +380,9 @@ class ResponseStream(Generic[_T]):
             self._watchers.append(watcher)
             self._keep()
             self._asce.waits(self._one)
-            if self._is_holding and not self._is_read:
-                self._drop_all()
+            if self._is_holding:
+                if not self._is_read:
+                    self._drop_all()
                 self._release()
         return watcher
 
@@ -385,7 +404,7 @@ class ResponseStream(Generic[_T]):
     async def __anext__(self) -> _T:
         self._is_read = True
         if self._unread:
-            item = self._unread.pop()
+            item = self._pop()
             if self._is_holding and len(self._unread) <= self._high_water // 4:
                 self._release()
             return self._convert(item)
@@ -401,6 +420,15 @@ class ResponseStream(Generic[_T]):
         self._keep()
         self._asce.waits(self._one)
         return self._convert(await waiting)
+
+    def _pop(self) -> Any:
+        try:
+            return self._unread.pop()
+        except OSError as error:
+            self._unread.drop_all()
+            self._give_up(f"what was kept for its reader cannot be read: {error!r:.200}")
+            assert self._excess is not None
+            raise afresh(self._excess) from error
 
     def _next_cancelled(self, _: defer.Deferred[Any]) -> None:
         self._take_next()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import tracemalloc
 from collections.abc import Coroutine, Iterator
+from io import BytesIO
 from typing import Any, TypeVar
 
 import pytest
@@ -356,6 +358,45 @@ def test_too_many_octets_of_responses_cancel_the_query(monkeypatch: pytest.Monke
     assert isinstance(error, LocalProtocolError)
     assert "C-FIND was cancelled" in str(error)
     assert HIGH_WATER < kept < 2_000
+
+
+class Full:
+    """A temporary file on a disk that is full, or broken."""
+
+    def __init__(self, failing: str) -> None:
+        self._failing = failing
+        self._file = BytesIO()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._failing:
+            raise OSError(errno.ENOSPC, "no space left")
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize(("failing", "least"), [("write", HIGH_WATER), ("read", HIGH_WATER)])
+def test_a_disk_that_keeps_nothing_costs_the_query_and_not_the_association(
+    monkeypatch: pytest.MonkeyPatch, failing: str, least: int
+) -> None:
+    monkeypatch.setattr("netdicom_tx.streams.tempfile.TemporaryFile", lambda: Full(failing))
+    net = Net(Window(8, 8))
+    stream = net.asce.find(PatientID="")
+    assert net.result(net.asce.echo()) == 0x0000
+    kept, error = net.run(_counted(stream))
+    assert isinstance(error, LocalProtocolError)
+    assert "no space left" in str(error)
+    assert least <= kept < MANY
+    assert net.result(net.asce.echo()) == 0x0000
+
+
+# -- the end is waited for ----------------------------------------------------------------------------
+
+
+def test_the_end_comes_when_the_reader_has_stopped_half_way(net: Net) -> None:
+    """Whoever waits for the end does not wait for a reader that may never come back."""
+    stream = net.asce.find(PatientID="")
+    net.run(anext(stream))
+    assert net.result(stream.done) == 0x0000
+    assert len(net.run(_all(stream))) == MANY - 1, "and the reader may come back"
 
 
 # -- one reason for many ----------------------------------------------------------------------------
