@@ -327,7 +327,8 @@ class Operation:
         channel = self._performer.channel
         if channel.is_congested or self._emitted % _RESPONSES_PER_TURN == 0:
             await channel.breathe()
-        return False
+        # In memory, what was sent has been read by now, and may have been the peer's reason to leave.
+        return self._is_cancelled or self._is_stopped
 
     # -- answering -----------------------------------------------------------------------------
 
