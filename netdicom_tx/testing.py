@@ -533,9 +533,14 @@ class Network:
         self.close()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for all, and deliver what that causes."""
-        self.clock.advance(seconds)
-        self.wire.run()
+        """Let time pass for all, from one delayed call to the next, and deliver what that causes."""
+        end = self.clock.seconds() + seconds
+        while True:
+            due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=end)
+            self.clock.advance(max(0, min(due, end) - self.clock.seconds()))
+            self.wire.run()
+            if due >= end:
+                return
 
     def free_port(self) -> int:
         """The number of a port that nobody has on this network."""
