@@ -58,9 +58,13 @@ async def listen(reactor: Any, ae: Any, text: str, tls: TLSFiles | None) -> Any:
 
     from ...endpoints import server_endpoint
 
+    hint = _FORMS
     try:
+        if text.startswith("ssl:"):
+            hint = "name both files: ssl:2762:privateKey=KEY.pem:certKey=CERTIFICATE.pem"
         endpoint = server_endpoint(reactor, text)
         if tls is not None:
+            hint = "check the --tls options"
             endpoint = tls.options().wrap_server(endpoint)
         return await ae.listen(endpoint)
     except (CannotListenError, OSError) as error:
@@ -74,7 +78,7 @@ async def listen(reactor: Any, ae: Any, text: str, tls: TLSFiles | None) -> Any:
             )
         ) from error
     except LocalProtocolError as error:
-        raise bad_input(f"cannot listen at {text}", str(error), _FORMS) from error
+        raise bad_input(f"cannot listen at {text}", str(error), hint) from error
     except ImportError as error:
         raise bad_input(
             "TLS needs packages that are not installed",

@@ -3,11 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from twisted.internet import defer
 
-from netdicom_tx.commands.common.addresses import Address
+from netdicom_tx.commands.common.addresses import Address, TLSFiles
 from netdicom_tx.commands.common.failures import CommandError
-from netdicom_tx.commands.common.listening import endpoint_string, where
+from netdicom_tx.commands.common.listening import endpoint_string, listen, where
 from netdicom_tx.commands.move import _listen_at
+from netdicom_tx.testing import failure_of
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,23 @@ def test_a_move_is_received_where_its_peer_can_reach(host: str, text: str, endpo
 def test_a_port_is_shown_with_its_host() -> None:
     host = SimpleNamespace(host="127.0.0.1", port=104)
     assert where(SimpleNamespace(getHost=lambda: host)) == "127.0.0.1:104"
+
+
+@pytest.mark.parametrize(
+    ("text", "tls", "evidence", "hint"),
+    [
+        ("tcp:99999", None, "'tcp:99999' has no port", "0.0.0.0:11112"),
+        ("ssl:0:privateKey=/none", None, "/none: No such file", "privateKey=KEY.pem"),
+        ("tcp:0", TLSFiles(certificate="/none"), "/none: No such file", "--tls options"),
+        ("tcp:0", TLSFiles(), "needs a certificate", "--tls options"),
+    ],
+)
+def test_a_place_that_cannot_be_opened_is_told_with_what_to_write(
+    text: str, tls: TLSFiles | None, evidence: str, hint: str
+) -> None:
+    failure = failure_of(defer.Deferred.fromCoroutine(listen(None, None, text, tls)))
+    assert isinstance(failure, CommandError)
+    problem = failure.problem
+    assert (problem.code, problem.what) == (2, f"cannot listen at {text}")
+    assert evidence in problem.evidence
+    assert hint in problem.hint
