@@ -1,1 +1,1 @@
-"""Bytes of data sets: their structure, elements and values, without decoding the rest (PS3.5 6 and 7)."""
+"""Encoded data sets: their structure, elements and values, read without decoding the rest (PS3.5 6 and 7)."""

@@ -1,1 +1,1 @@
-"""The database of an archive: tables, the engine, the records that are kept, one writer and many readers."""
+"""The database of an archive: its tables and engine, the records of instances, one writer and many readers."""

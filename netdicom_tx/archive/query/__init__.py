@@ -1,1 +1,1 @@
-"""Identifiers to criteria, criteria to rows, rows to answers; and what C-MOVE and C-GET retrieve (PS3.4 C)."""
+"""From identifiers to criteria, from criteria to rows, from rows to answers and to what is retrieved (PS3.4 C)."""

@@ -1,11 +1,10 @@
-"""Rows of the index to response identifiers, as octets (PS3.4 C.4.1.1.3.2).
+"""From rows of the index to encoded response identifiers (PS3.4 C.4.1.1.3.2).
 
-A query is looked at once and becomes a short program; a row then runs through it. What has a column
-is written straight from the row, the rest from the header that is kept for the instance. No data set
-is built.
+A query becomes a short program once, and each row runs through it. Attributes that have a column are written from the
+row, and all others from the kept header of an instance. No data set is built.
 
-The Specific Character Set is the request's where it can hold the text, else ISO_IR 192; a request
-without one is answered without one while the text is plain ASCII.
+The Specific Character Set is that of the request if it can represent the text, otherwise ISO_IR 192. The answer to a
+request without one has none as long as the text is ASCII.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ Encode = Callable[[str], bytes]
 
 @lru_cache(maxsize=64)
 def encoder_of(terms: Sequence[str]) -> Encode | None:
-    """What encodes text for a Specific Character Set; it raises ``UnicodeEncodeError``.
+    """The function that encodes text in a Specific Character Set, or raises ``UnicodeEncodeError``.
 
     Args:
-        terms: A tuple.
+        terms: The values of Specific Character Set, as a tuple.
 
     Returns:
-        None for a set that is not known.
+        The function; None when a term is unknown.
     """
     if not terms or any(term not in python_encoding for term in terms):
         return None
@@ -65,7 +64,7 @@ def _encode_ascii(text: str) -> bytes:
     return text.encode("ascii")
 
 
-# Without a function of ours around it: it is called for every value.
+# The method itself, without a function around it, because it is called for every value.
 _encode_utf8: Encode = str.encode
 
 
@@ -76,12 +75,12 @@ def _encode_katakana(text: str) -> bytes:
     return encoded
 
 
-# PS3.5 6.1.2.5.3: behind each of these the first character set is in force again.
+# PS3.5 6.1.2.5.3: the first character set is active again after each of these.
 _PARTS = re.compile(r"([\\^=\r\n\t\f])")
 
 
 def _extended(text: str, codecs: list[str]) -> bytes:
-    """One part of a text, with the escape sequences of code extensions (PS3.5 6.1.2.5)."""
+    """Encode one part of a text with the escape sequences of code extensions (PS3.5 6.1.2.5)."""
     if text.isascii():
         return text.encode("ascii")
     first_is_ascii = codecs[0] == "iso8859"
@@ -111,13 +110,15 @@ _Call = Callable[[Sequence[Any], KeptHeader, Encode], bytes]
 
 
 class _Step(NamedTuple):
-    """What a row adds to an answer: most are text from a column, and run through one loop.
+    """What a row adds to an answer. Most steps are text from a column, which one loop writes.
 
     Attributes:
-        place: Of the column with the text.
-        head: Constants before the element, and the element up to its length.
-        empty: The same with a length of zero.
-        call: What writes the element instead, of any other kind.
+        place: The place of the column with the text.
+        head: The constants before the element, and the element up to its length.
+        empty: The same with a length of zero, for an element without a value.
+        pad: The octet that makes the length of a value even.
+        lengths: The encoded lengths.
+        call: The function that writes an element of any other kind.
     """
 
     place: int
@@ -129,7 +130,7 @@ class _Step(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """An element of text, from a column."""
+    """An element whose text comes from a column."""
 
     place: int
     head: bytes
@@ -144,7 +145,7 @@ class _Text(NamedTuple):
 
 
 class _Lengths(dict[int, bytes]):
-    """The octets of lengths, made when they are first asked for."""
+    """Encoded lengths, each made when it is needed for the first time."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -159,13 +160,14 @@ _LENGTHS = {form: _Lengths(form) for form in ("<H", "<I", ">H", ">I")}
 
 
 class Answers:
-    """How the rows of one query become answers.
+    """Turns the rows of one query into answers.
 
     Args:
-        transfer_syntax: Of the presentation context; implicit, explicit little or big endian.
-        retrieve_ae_title: Where what was found can be had from.
-        minutes_of: The offset from UTC of an entity, by its Timezone Offset From UTC, which may be
-            empty, the key of a date and that of a time.
+        query: The query.
+        transfer_syntax: The transfer syntax of the presentation context.
+        retrieve_ae_title: The AE title from which the instances can be retrieved.
+        minutes_of: Gives the offset from UTC in minutes, from the Timezone Offset From UTC, which may be empty, and
+            the keys of a date and a time.
     """
 
     def __init__(
@@ -188,7 +190,7 @@ class Answers:
             for attribute, criterion in query.residual
         ]
         self._zones = [(each, *self._zone(each)) for each in query.zones]
-        #: Tags that are taken from the header of an instance.
+        #: The tags of attributes that are read from the kept header of an instance.
         self.wanted: frozenset[int] = frozenset(each.tag for each in query.in_header)
         self._steps, self._end = self._program(retrieve_ae_title)
         self._texts = [each.place for each in self._steps if each.call is None]
@@ -200,7 +202,7 @@ class Answers:
     # -- what is selected ------------------------------------------------------------------------------
 
     def statement(self) -> sa.Select[Any]:
-        """The rows of a page, whose ids are bound to ``ids``."""
+        """The statement for the rows of a page; their ids are bound to ``ids``."""
         source = self.query.joined(self._highest)
         condition = self._table.c.id.in_(sa.bindparam("ids", expanding=True))
         return sa.select(*self._columns).select_from(source).where(condition)
@@ -228,7 +230,7 @@ class Answers:
     # -- the program -----------------------------------------------------------------------------------
 
     def _program(self, retrieve_ae_title: str) -> tuple[list[_Step], bytes]:
-        """The steps, and what stands behind the last of them."""
+        """The steps, and the constants behind the last of them."""
         parts: dict[int, bytes | _Text | _Call] = {
             _LEVEL: self._constant(_LEVEL, "CS", self.query.level.value),
             _RETRIEVE_AE_TITLE: self._constant(_RETRIEVE_AE_TITLE, "AE", retrieve_ae_title),
@@ -257,7 +259,7 @@ class Answers:
         return steps, before
 
     def _part(self, key: Key) -> _Text | _Call | None:
-        """None for what is left out: the standard's way to say *not supported*."""
+        """What writes a key; None when it is left out, which tells the peer that it is not supported."""
         depth = self.query.level.depth
         attribute = self.query.attributes.get(key.tag)
         if attribute is not None and attribute.level.depth <= depth:
@@ -292,7 +294,7 @@ class Answers:
 
     def _text(self, tag: int, vr: str, place: int) -> _Text:
         empty = encode_element(tag, vr, b"", self._coding)
-        # The length is what the element ends with while it has no value.
+        # An element without a value ends with its length.
         size = 2 if len(empty) == 8 and not self._coding.implicit else 4
         lengths = _LENGTHS[self._coding.order + ("H" if size == 2 else "I")]
         return _Text(place, empty[:-size], b"\0" if vr == "UI" else b" ", lengths)
@@ -303,7 +305,7 @@ class Answers:
         element = b""
         if encode is not None and terms != ("",):
             element = self._constant(_CHARACTER_SET, "CS", "\\".join(terms))
-        # The second is for text that is known to be ASCII, and for what is not looked at before.
+        # The second entry encodes text that is known to be ASCII, the third any other text.
         self._plain = (element, _encode_utf8, _encode_ascii)
         encode = encode or _encode_ascii
         self._asked = (element, encode, encode)
@@ -312,12 +314,12 @@ class Answers:
     # -- rows ------------------------------------------------------------------------------------------
 
     def representative(self, row: Sequence[Any]) -> int | None:
-        """The instance whose header is needed for a row."""
+        """The id of the instance whose kept header a row needs."""
         found: int | None = row[self._representative] if self.wanted else None
         return found
 
     def accepts(self, row: Sequence[Any], header: KeptHeader) -> bool:
-        """Whether a row passes what no clause could say."""
+        """Whether a row passes the criteria that no clause can express."""
         for place, criterion in self._residual:
             if isinstance(criterion, SequenceKey):
                 if not accepts_items(row[place], criterion):
@@ -331,14 +333,14 @@ class Answers:
         return all(_accepts_header(header, key) for key in self.query.in_header)
 
     def encode(self, row: Sequence[Any], header: KeptHeader = NO_HEADER) -> bytes:
-        """The identifier for a row."""
+        """Encode the response identifier for a row."""
         if self.wanted:
             return self._encode_all(row, header)
         try:
             if "".join([row[place] for place in self._texts]).isascii():
                 return self._written(row, header, *self._plain)
         except UnicodeEncodeError:
-            pass  # text in the items of a sequence
+            pass  # the items of a sequence have other text
         return self._encode_all(row, header)
 
     def _encode_all(self, row: Sequence[Any], header: KeptHeader) -> bytes:
@@ -372,7 +374,7 @@ class Answers:
 
     def _sequence(self, tag: int, items: bytes, encode: Encode) -> bytes:
         if encode is not _encode_utf8 and not items.isascii():
-            # Items are kept in UTF-8: so is then all of the answer.
+            # Items are kept in UTF-8, so all of the answer must be.
             raise UnicodeEncodeError("ascii", "", 0, 0, "text of an item")
         return encode_element(tag, "SQ", in_coding(items, self._coding), self._coding)
 

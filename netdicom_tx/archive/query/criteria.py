@@ -1,13 +1,13 @@
-"""What a key asks of an attribute: as a clause of SQL, and as a test of a value (PS3.4 C.2.2.2).
+"""What a key asks of an attribute, as an SQL clause and as a test of a value (PS3.4 C.2.2.2).
 
-Both say the same, so that what no column can answer, an item of a sequence for one, is matched by
-the same rules. Keys become *tests*, one for each of their values:
+Both forms mean the same, so that values without a column, for example those in items of a sequence, are matched by the
+same rules. A key becomes *tests*, one for each of its values:
 
 ============  =====================================================================================
 Equal         single value matching, and list of UID matching as several of them
 Like          wild card matching
-Between       dates and times, and ranges of them; a single one is a range of one moment
-Name          person names, by component group and in any case
+Between       dates and times, and ranges of them; a single value is a range of one moment
+Name          person names, by component group, where upper and lower case are equal
 Fuzzy         person names, by sound
 ============  =====================================================================================
 """
@@ -50,7 +50,7 @@ __all__ = [
     "within",
 ]
 
-#: PS3.4 C.2.2.2.4.
+#: The VRs whose keys may have wild cards (PS3.4 C.2.2.2.4).
 WILD_CARD_VRS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 
 Clause = sa.ColumnElement[bool]
@@ -58,12 +58,12 @@ Column = sa.ColumnElement[Any]
 
 
 def is_wild(text: str) -> bool:
-    """Whether there is a wild card in it."""
+    """Whether a text contains a wild card."""
     return "*" in text or "?" in text
 
 
 def matches_wild_card(pattern: str, text: str) -> bool:
-    """Wild card matching of a whole text, in time of the product of both lengths at worst."""
+    """Whether a pattern matches a whole text; takes at most the product of both lengths in time."""
     at = position = 0
     star, resume = -1, 0
     while position < len(text):
@@ -82,7 +82,7 @@ def matches_wild_card(pattern: str, text: str) -> bool:
 
 
 def _like(column: Column, pattern: str) -> Clause:
-    """LIKE, with the range of the prefix, which an index can answer."""
+    """LIKE, together with the range of the pattern's prefix, for which the database can use an index."""
     literal = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
     clause: Clause = column.like(literal.replace("*", "%").replace("?", "_"), escape="!")
     prefix = pattern.replace("?", "*").partition("*")[0]
@@ -93,9 +93,9 @@ def _like(column: Column, pattern: str) -> Clause:
 
 
 def within(column: Column, first: str, last: str) -> Clause:
-    """Whether a key is in a range, both ends included.
+    """The clause that a key is in a range, both ends included.
 
-    Not BETWEEN: PostgreSQL does not take what SQLAlchemy writes for text with a collation there.
+    It is not BETWEEN, because PostgreSQL refuses what SQLAlchemy writes there for text with a collation.
     """
     return sa.and_(column >= first, column <= last)
 
@@ -104,20 +104,20 @@ class Test(ABC):
     """What one value of a key asks of one value of an attribute."""
 
     __slots__ = ()
-    __test__ = False  # the standard's word, not pytest's
+    __test__ = False  # tells pytest that this is not a test case
 
     @abstractmethod
     def accepts(self, value: str) -> bool:
-        """Whether a value, which is not empty, passes."""
+        """Whether a value passes, which is not empty."""
 
     @abstractmethod
     def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
-        """The same for an attribute of one value, by its columns."""
+        """The same as a clause, for the columns of an attribute that has one value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equal(Test):
-    """The text itself, in its case."""
+    """The same text, in which upper and lower case differ."""
 
     value: str
 
@@ -130,7 +130,7 @@ class Equal(Test):
 
 @dataclass(frozen=True, slots=True)
 class Number(Test):
-    """A DS, however it is written."""
+    """The same number as a DS, however both are written."""
 
     value: str
 
@@ -143,7 +143,7 @@ class Number(Test):
 
 @dataclass(frozen=True, slots=True)
 class Like(Test):
-    """Wild cards, in the case of the text."""
+    """A pattern with wild cards, in which upper and lower case differ."""
 
     pattern: str
 
@@ -159,9 +159,9 @@ class Between(Test):
     """A date, a time, a date-time, or a range of them.
 
     Attributes:
-        first: Where it begins; None when it has no beginning.
-        last: Where it ends, this included; None when it has no end.
-        is_range: False for a single value.
+        first: The first moment; None when the range has no beginning.
+        last: The last moment, which is included; None when the range has no end.
+        is_range: Whether it is a range instead of a single value.
     """
 
     vr: str
@@ -171,12 +171,12 @@ class Between(Test):
 
     @property
     def form(self) -> tuple[bool, bool]:
-        """Which ends a range has."""
+        """Whether the range has a beginning, and whether it has an end."""
         return self.first is not None, self.last is not None
 
     @property
     def ends(self) -> tuple[str, str]:
-        """As keys; an open end is before or behind all of them."""
+        """Both ends as keys; an end that is absent sorts before or behind all keys."""
         first = "0" if self.first is None else self.first.first
         if self.last is None:
             return first, "~"
@@ -207,17 +207,17 @@ _READ = {"DA": date_range, "TM": time_range, "DT": moment_range}
 
 
 def _in_step(bound: Moment, found: Moment, key: str) -> str:
-    """The key of a bound for comparison; where one side says no offset, both mean local time."""
+    """The key of a bound for comparison; when one side has no offset from UTC, both are local time."""
     if bound.offset is None or found.offset is not None:
         return key
     return shifted(key, bound.offset)
 
 
 def range_of(vr: str, text: str) -> Between:
-    """The value of a DA, TM or DT key, range or not.
+    """Read a value of a DA, TM or DT key, which may be a range.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is neither a value of the VR nor a range.
     """
     read = _READ[vr]
     if vr == "DT":
@@ -242,16 +242,16 @@ def range_of(vr: str, text: str) -> Between:
             )
         except ValueError:
             continue
-    raise ValueError(f"neither {vr} nor a range: {text!r:.60}")
+    raise ValueError(f"{text!r:.60} is neither a {vr} nor a range")
 
 
 @dataclass(frozen=True, slots=True)
 class Name(Test):
     """A person name, with or without wild cards (PS3.4 C.2.2.2.1, C.2.2.2.4; PS3.5 6.2.1).
 
-    A key of one component group is looked for in all three; of more, each that is not empty in its
-    own. Case does not matter, and neither do components that are empty at the end: ``Doe^*`` is
-    also somebody of whom only the family name is known.
+    A key with one component group is looked for in all three groups of a name. Of a key with several groups, each one
+    that is not empty is looked for in its own. Upper and lower case are equal, and empty components at the end do not
+    count: ``Doe^*`` also matches a name of which only the family name is known.
     """
 
     groups: PersonName
@@ -285,11 +285,11 @@ class Name(Test):
 
 
 def _shortened(wanted: str) -> list[str]:
-    """The key, and what it is without components that anything matches at its end."""
+    """The forms of a key: itself, and without the components at its end that match anything."""
     forms = [wanted]
     while wanted.endswith("^*"):
         wanted = wanted[:-2].rstrip("^")
-        # Nothing at all is no name: most have an empty group.
+        # An empty form is left out, because it would match the empty groups that most names have.
         forms += [wanted] if wanted else []
     return forms
 
@@ -309,7 +309,7 @@ def _group_clause(wanted: str, column: Column) -> Clause:
 
 @dataclass(frozen=True, slots=True)
 class Fuzzy(Test):
-    """A person name in which each word of the key sounds like some word (negotiated)."""
+    """A person name that has a word of similar sound for each word of the key; only after negotiation."""
 
     words: tuple[str, ...]
 
@@ -329,9 +329,9 @@ class Criterion:
     """What a key asks of an attribute.
 
     Attributes:
-        tests: One for each value of the key, or more: an attribute passes with one of its values.
-        is_all: Every test must be passed, by some value (PS3.4 C.2.2.2.8); else one is enough.
-        takes_empty: Whether an attribute without value passes.
+        tests: One or more for each value of the key. One value of the attribute must pass.
+        is_all: Whether each test must be passed by some value (PS3.4 C.2.2.2.8); otherwise one test is enough.
+        takes_empty: Whether an attribute without a value passes.
     """
 
     vr: str
@@ -341,13 +341,13 @@ class Criterion:
 
     @property
     def single(self) -> str | None:
-        """The value, when it is a single one that is matched as it stands."""
+        """The value of the key, when it has exactly one, and that is compared as it is."""
         if len(self.tests) == 1 and isinstance(self.tests[0], Equal):
             return self.tests[0].value
         return None
 
     def accepts(self, text: str) -> bool:
-        """Whether an attribute passes, by its text with all values."""
+        """Whether an attribute passes, given the text with all its values."""
         values = [each for each in split(self.vr, text) if each]
         if not values:
             return self.takes_empty
@@ -355,7 +355,7 @@ class Criterion:
         return combine(any(test.accepts(value) for value in values) for test in self.tests)
 
     def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
-        """The same for an attribute of one value, by its columns."""
+        """The same as a clause, for the columns of an attribute that has one value."""
         if self.is_all:
             found = sa.and_(*(each.clause(text, keys) for each in self.tests))
         else:
@@ -368,7 +368,7 @@ class Criterion:
         return sa.or_(found, self._empty(text, keys)) if self.takes_empty else found
 
     def clause_of_many(self, text: Column) -> Clause | None:
-        """The same for an attribute of several values; None when no clause can say it."""
+        """The same as a clause, for an attribute that has several values; None when no clause can express it."""
         if not all(isinstance(each, Equal) for each in self.tests):
             return None
         clauses = [_among(text, each.value) for each in self.tests if isinstance(each, Equal)]
@@ -377,7 +377,7 @@ class Criterion:
 
     @staticmethod
     def _empty(text: Column, keys: Sequence[Column]) -> Clause:
-        # The first key says it as well, and may have an index.
+        # The first key is empty as well, and may have an index in the database.
         return sa.and_(keys[0] == "", text == "") if keys else text == ""
 
 

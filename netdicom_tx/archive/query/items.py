@@ -1,6 +1,6 @@
-"""Items of sequences: whether they match a key, and what of them is answered (PS3.4 C.2.2.2.6).
+"""Items of sequences: whether they match a key, and what is answered of them (PS3.4 C.2.2.2.6).
 
-Sequences are kept in explicit VR little endian with text in UTF-8, see
+The index keeps sequences in explicit VR little endian with text in UTF-8, see
 :data:`~netdicom_tx.archive.encoded.elements.CANONICAL`.
 """
 
@@ -32,7 +32,7 @@ def _read(data: bytes) -> tuple[_Item, ...]:
 
 
 def accepts_items(data: bytes | None, key: SequenceKey) -> bool:
-    """Whether some item passes; what has no item passes as the key says."""
+    """Whether some item passes; the key decides about a sequence without items."""
     if key.is_universal:
         return True
     found = _read(data) if data else ()
@@ -55,7 +55,7 @@ def _accepts_element(element: tuple[str, bytes] | None, key: Key) -> bool:
 
 
 def selected_items(data: bytes | None, key: SequenceKey) -> bytes:
-    """What is answered: the matching items with the attributes asked for, or all of it."""
+    """The matching items with the attributes that are asked for; all of the sequence when none are."""
     if not data or not key.keys:
         return data or b""
     return b"".join(
@@ -75,7 +75,7 @@ def _selected(item: _Item, key: SequenceKey) -> bytes:
 
 @lru_cache(maxsize=1024)
 def in_coding(data: bytes, coding: Coding) -> bytes:
-    """The value of a sequence as it is written in a transfer syntax, text in UTF-8."""
+    """The value of a sequence in another coding, with text in UTF-8."""
     if coding == CANONICAL:
         return data
     whole = Element(0, "SQ", 0, len(data), len(data), CANONICAL)

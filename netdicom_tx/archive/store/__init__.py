@@ -1,1 +1,1 @@
-"""Where instances live: files that survive a power cut, and their agreement with the index."""
+"""The files of an archive, which survive a power cut, and their agreement with the index."""

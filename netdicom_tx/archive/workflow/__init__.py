@@ -1,1 +1,1 @@
-"""What closes the loop with modalities and RIS: worklist, performed steps, commitment, and the queue behind them."""
+"""The services for modalities and RIS: worklist, performed steps and commitment, with the outbound queue."""
