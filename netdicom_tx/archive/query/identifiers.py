@@ -1,12 +1,12 @@
 """The keys of an identifier, as tests of values (PS3.4 C.2.2.2).
 
-Here is read what came: elements that may be anything at all become :class:`Key`, or a
-:class:`MatchingError`. Which rows they ask for is in :mod:`netdicom_tx.archive.query.matching`.
+The elements of an identifier, which may contain anything, become a :class:`Key` each, or a :class:`MatchingError` is
+raised. The rows that they ask for are the subject of :mod:`netdicom_tx.archive.query.matching`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -46,42 +46,44 @@ __all__ = [
     "unable",
 ]
 
-#: Values of all keys together, keys, characters of a key with wild cards, and such keys.
+#: How many values all keys may have together.
 VALUE_LIMIT: Final = 10_000
+#: How many keys an identifier may have.
 KEY_LIMIT: Final = 512
+#: How many characters a value with wild cards may have, and how many such values there may be.
 PATTERN_LIMIT: Final = 1_024
 PATTERNS_LIMIT: Final = 100
-#: Sequences within sequences of an identifier.
+#: How deeply the sequences of an identifier may be nested.
 DEPTH_LIMIT: Final = 8
 
 _CHARACTER_SET, _LEVEL, _TIMEZONE = 0x00080005, 0x00080052, 0x00080201
-# Parts of an identifier that are no keys: also view, AE title, availability, media.
+# The elements of an identifier that are not keys: with these also view, AE title, availability and media.
 _NO_KEYS: Final = frozenset(
     (_CHARACTER_SET, _LEVEL, 0x00080053, 0x00080054, 0x00080056, _TIMEZONE, 0x00880130, 0x00880140)
 )
-#: What names an entity of a level for good (PS3.4 C.6); in the study root the patient has none.
+#: The unique key of each level (PS3.4 C.6). In the Study Root model, the patient has none.
 UNIQUE_KEYS: Final = {each.level: each.tag for each in ATTRIBUTES.values() if each.key_type == "U"}
 _OCTETS: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
-#: PS3.4 C.2.2.2.8.
+#: The VRs for which multiple value matching is defined (PS3.4 C.2.2.2.8).
 _MULTIPLE_VRS: Final = frozenset(("AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"))
 
 
 class MatchingError(StatusError):
-    """An identifier cannot be answered: 0xA900 for what is missing in it, 0xC000 for a bad value."""
+    """An identifier cannot be answered: 0xA900 when something is missing in it, 0xC000 when a value is wrong."""
 
 
 def mismatch(comment: str) -> MatchingError:
-    """The identifier is not one of the SOP class."""
+    """The error for an identifier that does not fit the SOP class."""
     return MatchingError(statuses.C_FIND_IDENTIFIER_DOES_NOT_MATCH, comment)
 
 
 def unable(comment: str) -> MatchingError:
-    """A key cannot be matched."""
+    """The error for a key that cannot be matched."""
     return MatchingError(statuses.C_FIND_UNABLE_TO_PROCESS, comment)
 
 
 class InformationModel(Enum):
-    """Which levels there are, and which SOP classes ask for them (PS3.4 C.6, Y, Z)."""
+    """An information model, which is the levels that it has, from the highest on (PS3.4 C.6, Y, Z)."""
 
     PATIENT_ROOT = LEVELS
     STUDY_ROOT = LEVELS[1:]
@@ -102,7 +104,7 @@ class InformationModel(Enum):
         """The model of a FIND, MOVE or GET SOP class.
 
         Raises:
-            KeyError: It is none of these.
+            KeyError: The UID is not that of such a SOP class.
         """
         return _MODELS[sop_class_uid]
 
@@ -125,9 +127,9 @@ _MODELS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryOptions:
-    """What was negotiated for a SOP class (PS3.4 C.5.1.1, Tables C.5-1 and C.5-2).
+    """The options that were negotiated for a SOP class (PS3.4 C.5.1.1, Tables C.5-1 and C.5-2).
 
-    Enhanced multi-frame image conversion, the fifth byte, is not supported.
+    The fifth byte, enhanced multi-frame image conversion, is not supported.
     """
 
     relational: bool = False
@@ -139,13 +141,13 @@ class QueryOptions:
 
     @classmethod
     def of(cls, application_information: bytes) -> QueryOptions:
-        """From the service-class-application-information that both sides agreed on."""
+        """Read the service-class-application-information that both sides have agreed on."""
         offered = application_information.ljust(7, b"\0")
         return cls(**{name: offered[at] == 1 for at, name in _OPTION_BYTES.items()})
 
     @staticmethod
     def answer(application_information: bytes) -> bytes:
-        """What an acceptor returns for what a requestor offers: 1 where both sides can."""
+        """The acceptor's answer to what a requestor offers: 1 for each option that both sides support."""
         return bytes(
             1 if at in _OPTION_BYTES and value == 1 else 0
             for at, value in enumerate(application_information)
@@ -170,7 +172,8 @@ class SequenceKey:
     """What a key of VR SQ asks of the items of a sequence (PS3.4 C.2.2.2.6).
 
     Attributes:
-        keys: Of the item; without any, the whole sequence is answered.
+        keys: The keys in the item of the identifier; without any, the whole sequence is answered.
+        takes_empty: Whether a sequence without items passes.
     """
 
     keys: tuple[Key, ...]
@@ -186,7 +189,7 @@ class Key:
     """An attribute that is asked for.
 
     Attributes:
-        criterion: None is universal matching. Of a sequence there is always one.
+        criterion: What is asked; None for universal matching. A sequence always has one.
     """
 
     tag: int
@@ -201,18 +204,16 @@ class Key:
 
 
 class Identifier:
-    """An identifier that was read.
-
-    Counts what must have an end: keys, values, wild cards.
+    """An identifier that has been read; the numbers of its keys, values and wild cards are bounded.
 
     Attributes:
-        terms: Its Specific Character Set.
-        level: Its Query/Retrieve Level, which the model has.
-        keys: In the order of their tags.
-        minutes: From UTC, of the zone that its times are to be compared in; None without such.
+        terms: The values of Specific Character Set.
+        level: The Query/Retrieve Level, which is one of the model's.
+        keys: The keys in the order of their tags.
+        minutes: The offset from UTC of the time zone in which times are compared; None when the identifier has none.
 
     Raises:
-        MatchingError: It cannot be answered.
+        MatchingError: The identifier cannot be answered.
     """
 
     def __init__(
@@ -242,7 +243,7 @@ class Identifier:
         for level in model.levels:
             if level.value == text:
                 return level
-        raise mismatch("the Query/Retrieve Level is none of the model's")
+        raise mismatch("the Query/Retrieve Level is not one of the model's")
 
     def _minutes(self, data_set: Dataset) -> int | None:
         text = self._text(data_set, _TIMEZONE, "SH")
@@ -251,10 +252,10 @@ class Identifier:
         try:
             return offset_minutes(text)
         except ValueError:
-            raise unable("TimezoneOffsetFromUTC is no offset") from None
+            raise unable("TimezoneOffsetFromUTC is not an offset like +0130") from None
 
     def _text(self, data_set: Dataset, tag: int, vr: str) -> str:
-        """The values of an element that is no sequence."""
+        """The text of an element that is not a sequence."""
         if tag not in data_set:
             return ""
         element = data_set.get_item(tag)
@@ -275,7 +276,7 @@ class Identifier:
         found = []
         for number in sorted(data_set.keys()):
             tag = int(number)
-            # Private elements, group lengths, and groups before 0008 are no keys either.
+            # Private elements, group lengths, and groups before 0008 are not keys either.
             if tag in _NO_KEYS or not tag & 0xFFFF or tag >> 16 & 1 or tag < _CHARACTER_SET:
                 continue
             self._keys += 1
@@ -308,7 +309,7 @@ class Identifier:
         if not value:
             return SequenceKey((), unknown)
         if not isinstance(value, Sequence) or not all(isinstance(each, Dataset) for each in value):
-            raise unable(f"{name_of(tag)} is no sequence")
+            raise unable(f"{name_of(tag)} is not a sequence")
         if len(value) > 1:
             raise unable(f"{name_of(tag)} has more than one item")
         if depth == DEPTH_LIMIT:
@@ -337,42 +338,60 @@ class Identifier:
             and not any(map(is_wild, values))
             and _is_multiple(tag)
         )
-        # An item without the attribute is not the item that is looked for.
+        # In a sequence, an item without the attribute never matches.
         takes_empty = self._match_unknown and depth == 0 and tag not in self._unique
         return Criterion(vr, tuple(tests), is_all, takes_empty)
 
     def _tests(self, tag: int, vr: str, value: str) -> list[Test]:
-        """The tests for one value; none when anything passes."""
-        if vr in ("DA", "TM", "DT"):
-            try:
-                return [range_of(vr, value)]
-            except ValueError:
-                raise unable(f"{name_of(tag)} is neither a {_KINDS[vr]} nor a range") from None
+        """The tests for one value; none when any value of the attribute passes."""
         if vr in WILD_CARD_VRS and is_wild(value):
-            value = _collapsed(value)
-            self._patterns += 1
-            if self._patterns > PATTERNS_LIMIT or len(value) > PATTERN_LIMIT:
-                raise unable(f"too many or too long wild cards in {name_of(tag)}")
+            value = self._pattern(tag, value)
             if value == "*":
                 return []
-        if vr == "PN":
-            name = Name.of(value)
-            if self._options.fuzzy_names and not is_wild(value):
-                fuzzy = Fuzzy.of(value)
-                return [name, fuzzy] if fuzzy.words else [name]
-            return [name]
-        if vr in WILD_CARD_VRS and is_wild(value):
-            return [Like(value)]
-        if vr == "DS" and number_key(value):
-            return [Number(number_key(value))]
-        return [Equal(value)]
+        return _TESTS.get(vr, Identifier._text_tests)(self, tag, vr, value)
+
+    def _pattern(self, tag: int, value: str) -> str:
+        """A value with wild cards, which are counted."""
+        value = _collapsed(value)
+        self._patterns += 1
+        if self._patterns > PATTERNS_LIMIT or len(value) > PATTERN_LIMIT:
+            raise unable(f"too many or too long wild cards in {name_of(tag)}")
+        return value
+
+    def _moment_tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        try:
+            return [range_of(vr, value)]
+        except ValueError:
+            raise unable(f"{name_of(tag)} is neither a {_KINDS[vr]} nor a range") from None
+
+    def _name_tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        tests: list[Test] = [Name.of(value)]
+        if self._options.fuzzy_names and not is_wild(value):
+            fuzzy = Fuzzy.of(value)
+            tests += [fuzzy] if fuzzy.words else []
+        return tests
+
+    def _number_tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        number = number_key(value)
+        return [Number(number) if number else Equal(value)]
+
+    def _text_tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        return [Like(value) if vr in WILD_CARD_VRS and is_wild(value) else Equal(value)]
 
 
+# How the tests for a value are made; text and all other VRs are compared as they are.
+_TESTS: Final[Mapping[str, Callable[[Identifier, int, str, str], list[Test]]]] = {
+    "DA": Identifier._moment_tests,
+    "TM": Identifier._moment_tests,
+    "DT": Identifier._moment_tests,
+    "PN": Identifier._name_tests,
+    "DS": Identifier._number_tests,
+}
 _KINDS: Final = {"DA": "date", "TM": "time", "DT": "date-time"}
 
 
 def _collapsed(pattern: str) -> str:
-    """Many stars in a row are one."""
+    """A pattern with each run of stars made one star."""
     while "**" in pattern:
         pattern = pattern.replace("**", "*")
     return pattern
@@ -390,5 +409,5 @@ def _is_multiple(tag: int) -> bool:
 
 
 def name_of(tag: int) -> str:
-    """For a comment: it has 64 characters in all."""
+    """The name of an attribute for an error comment, which has room for 64 characters."""
     return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

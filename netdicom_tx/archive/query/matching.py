@@ -1,32 +1,33 @@
-"""An identifier of C-FIND, C-MOVE or C-GET to a query of the index (PS3.4 C.2.2.2, C.4).
+"""From an identifier of C-FIND, C-MOVE or C-GET to a query of the index (PS3.4 C.2.2.2, C.4).
 
 ===================  =============================================================================
-universal            a key without value, or of ``*`` only where wild cards are admitted
-single value         in its case; by meaning for dates, times and numbers
-list of UID          each of them; of other VRs several values mean any of them
-wild card            ``*`` and ``?``, for the VRs that admit them
+universal            a key without a value, or ``*`` alone where wild cards are allowed
+single value         the same text in the same case; dates, times and numbers by what they mean
+list of UID          any of the UIDs; keys of other VRs with several values are treated likewise
+wild card            ``*`` and ``?``, for the VRs that allow them
 range                DA, TM, DT
-sequence             some item passes all keys of the item in the key
-empty value          ``""``, by negotiation
-multiple value       all of the values, by negotiation
+sequence             some item passes all keys in the item of the identifier
+empty value          ``""``, when negotiated
+multiple value       all of the values, when negotiated
 ===================  =============================================================================
 
-An attribute without a value passes no key, unless ``match_unknown`` asks for PS3.4 C.2.2.1.2, by which it passes
-any key of its own; unique keys, and keys of items, excepted. Where a rule is left to the implementation:
+An attribute without a value passes no key. With ``match_unknown`` it passes every key of its own, as in PS3.4
+C.2.2.1.2, except unique keys and keys in items. The standard leaves these rules to the implementation:
 
-* **Person names**: case does not matter; a key of one component group is looked for in all three;
-  empty components at the end may be left out. Fuzzy matching, when negotiated, also takes a name in
-  which each word of the key sounds like some word (Soundex), in any order.
-* **Dates and times**: ``1015`` as a single value is 101500, and as the end of a range all of that
-  minute, since PS3.5 6.2 calls it *not precise* to the second.
-* **Time zones**: with the adjustment negotiated and (0008,0201) in the identifier, dates with their
-  times are compared in that zone; what an instance does not say is taken as the node's own zone.
-* **Keys of other levels** are matched too; without relational queries negotiated the unique keys
-  above the level must be there all the same. An instance *below* the level must pass all such keys.
-* **Attributes without a column** are answered from the header, and matched at IMAGE level only:
-  above, the answer's status says that a key was not matched (0xFF01).
+* **Person names**: Upper and lower case are equal. A key with one component group is looked for in all three groups.
+  Empty components at the end may be left out. When fuzzy matching is negotiated, a name also passes when it has a
+  word of similar sound (Soundex) for each word of the key, in any order.
+* **Dates and times**: ``1015`` is 10:15:00 as a single value, and the whole minute at the end of a range, because
+  PS3.5 6.2 calls such a time *not precise* to the second.
+* **Time zones**: When the adjustment is negotiated and the identifier has (0008,0201), dates are compared together
+  with their times in that time zone. An instance without a time zone is taken to be in that of the node.
+* **Keys of other levels** are matched as well. The unique keys above the level must be present unless relational
+  queries are negotiated. For keys below the level, one instance must pass all of them.
+* **Attributes without a column** are answered from the kept header. They are matched at IMAGE level only; at a higher
+  level, the status of the answers (0xFF01) tells that a key was not matched.
 
-What cannot be answered is :class:`MatchingError`, with the status and a comment that holds no value.
+An identifier that cannot be answered raises :class:`MatchingError`, with a status and a comment that has no value of a
+key in it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ __all__ = [
     "retrieve_query",
 ]
 
-#: Dates and the times that belong to them; of a patient's birth no time zone is known.
+#: Each date and the time that belongs to it. The time zone of a patient's birth is unknown.
 _PAIRS: Final = {
     0x00080020: 0x00080030,
     0x00080021: 0x00080031,
@@ -86,10 +87,10 @@ class ZoneTest:
 
     Attributes:
         date: The tag of the date; the time's follows from it.
-        minutes: From UTC, of the requestor.
-        of_date: What is asked of the date there; None when nothing is.
-        of_time: The same of the time.
-        combined: The first and the last moment instead, when both are one range.
+        minutes: The requestor's offset from UTC.
+        of_date: What is asked of the date in that time zone; None when nothing is.
+        of_time: What is asked of the time in that time zone; None when nothing is.
+        combined: The first and the last moment, when date and time are one range; then it replaces the other two.
     """
 
     date: int
@@ -108,7 +109,7 @@ class ZoneTest:
         return ATTRIBUTES[self.date].level
 
     def accepts(self, day: str, time: str, minutes: int) -> bool:
-        """Whether an entity passes, by its keys and its own offset from UTC."""
+        """Whether an entity passes, given the keys of its date and time, and its own offset from UTC."""
         if day and time:
             moment = shifted(day + time, self.minutes - minutes)
             if self.combined is not None:
@@ -122,18 +123,18 @@ class ZoneTest:
 
 @dataclass(slots=True)
 class Query:
-    """What is asked of the index.
+    """A query of the index.
 
     Attributes:
-        level: Of the rows that are looked for.
-        keys: What each answer holds.
-        terms: The request's Specific Character Set.
-        clauses: For the rows and those above them.
-        below: For one instance below the row, each with the level it is of.
-        residual: Columns of the row or above that no clause matches, in whole or in part.
-        in_header: Attributes of the instance that have no column.
-        zones: Dates with times in another time zone.
-        is_partial: Whether a key that was asked to match is not matched (0xFF01).
+        level: The level of the rows that are searched.
+        keys: The keys that each answer contains.
+        terms: The values of the request's Specific Character Set.
+        clauses: Clauses for the rows, and for those above them, each with its level.
+        below: Clauses for one instance below the row, each with its level.
+        residual: Columns of the row, or of one above, that no clause matches completely.
+        in_header: Keys of attributes of the instance that have no column.
+        zones: Dates and times that are compared in another time zone.
+        is_partial: Whether some key with a value is not matched (0xFF01).
     """
 
     model: InformationModel
@@ -157,16 +158,16 @@ class Query:
 
     @property
     def pending_status(self) -> int:
-        """Of each answer: 0xFF00, or 0xFF01 when a key was not matched (PS3.4 Table C.4-1)."""
+        """The status of each answer: 0xFF00, or 0xFF01 when a key is not matched (PS3.4 Table C.4-1)."""
         return statuses.C_FIND_PENDING_WARNING if self.is_partial else statuses.PENDING
 
     @property
     def has_residual(self) -> bool:
-        """Whether rows that are found must still be looked at."""
+        """Whether the rows that the statement finds must be checked further."""
         return bool(self.residual or self.in_header or self.zones)
 
     def ids(self) -> sa.Select[tuple[int]]:
-        """The rows that pass all clauses."""
+        """The statement for the ids of the rows that pass all clauses."""
         highest = min((level.depth for level, _ in self.clauses), default=self.level.depth)
         table = TABLES[self.level]
         statement = sa.select(table.c.id).select_from(self.joined(LEVELS[highest]))
@@ -175,17 +176,17 @@ class Query:
             deepest = max(level.depth for level, _ in self.below)
             tables, start = _descend(self.level, deepest)
             top = tables[LEVELS[self.level.depth + 1]]
-            # Not EXISTS: what is below is looked up once, and not for every row.
+            # IN instead of EXISTS, so that the rows below are looked up once, and not for every row.
             passing = sa.select(top.c.parent_id).select_from(start)
             passing = passing.where(*(make(tables) for _, make in self.below))
             statement = statement.where(table.c.id.in_(passing))
         return statement
 
     def joined(self, highest: Level) -> sa.FromClause:
-        """The table of the level with those above it."""
+        """The table of the level, joined with those above it."""
         depth = self.level.depth
         if self.level is Level.IMAGE and InformationModel.COMPOSITE_INSTANCE_ROOT is not self.model:
-            # What is of no series is in no model but that of single instances.
+            # Instances without a series are part of the model of single instances only.
             highest = LEVELS[min(highest.depth, Level.SERIES.depth)]
         found: sa.FromClause = TABLES[self.level]
         for upper in range(depth - 1, highest.depth - 1, -1):
@@ -194,7 +195,7 @@ class Query:
         return found
 
     def representative(self) -> sa.ColumnElement[int]:
-        """The row of the first instance of a row, that passes what is asked of one below."""
+        """The id of the first instance below a row that passes the clauses for instances below."""
         if self.level is Level.IMAGE:
             return TABLES[Level.IMAGE].c.id
         tables, start = _descend(self.level, Level.IMAGE.depth)
@@ -212,14 +213,14 @@ def find_query(
     *,
     match_unknown: bool = False,
 ) -> Query:
-    """The query of a C-FIND.
+    """Make the query of a C-FIND.
 
     Args:
-        match_unknown: Whether an attribute without value passes every key of its own, as PS3.4
-            C.2.2.1.2 has it; the unique keys of the model excepted.
+        match_unknown: Whether an attribute without a value passes every key of its own, as in PS3.4 C.2.2.1.2,
+            except the unique keys of the model.
 
     Raises:
-        MatchingError: It cannot be answered.
+        MatchingError: The identifier cannot be answered.
     """
     read = Identifier(identifier, model, options, match_unknown=match_unknown)
     query = Query(model, read.level, options, read.keys, read.terms)
@@ -237,14 +238,16 @@ def retrieve_query(
     *,
     match_unknown: bool = False,
 ) -> Query:
-    """The query of a C-MOVE or C-GET: its rows are instances.
+    """Make the query of a C-MOVE or C-GET, whose rows are instances.
 
-    The unique key of the level must have a value, or several when it is a UID. Other keys than
-    unique ones have no place in such an identifier (PS3.4 C.4.2.1.4); with values they may only make
-    less of what is sent.
+    The unique key of the level must have a value, or several when it is a UID. Such an identifier should have no other
+    keys (PS3.4 C.4.2.1.4). If it has some with values, they can only reduce the number of instances.
+
+    Args:
+        match_unknown: As for :func:`find_query`.
 
     Raises:
-        MatchingError: It cannot be answered.
+        MatchingError: The identifier cannot be answered.
     """
     read = Identifier(identifier, model, options, match_unknown=match_unknown)
     level = read.level
@@ -256,24 +259,24 @@ def retrieve_query(
     if key is None or not isinstance(key.criterion, Criterion):
         raise mismatch(f"no {name_of(UNIQUE_KEYS[level])}, the unique key of {level} level")
     if level is Level.PATIENT and key.criterion.single is None:
-        raise mismatch("one PatientID is expected at PATIENT level")
+        raise mismatch("expected one PatientID at PATIENT level")
     _place(query, by_tag, read.minutes)
     return query
 
 
 def _check_above(by_tag: Mapping[int, Key], model: InformationModel, level: Level) -> None:
-    """PS3.4 C.4.1.2.1: one value for the unique key of every level above."""
+    """Check that the unique key of every level above has one value (PS3.4 C.4.1.2.1)."""
     for above in model.levels[: model.levels.index(level)]:
         tag = UNIQUE_KEYS[above]
         key = by_tag.get(tag)
         if key is None or key.criterion is None:
             raise mismatch(f"no {name_of(tag)}, the unique key of {above} level")
         if not isinstance(key.criterion, Criterion) or key.criterion.single is None:
-            raise mismatch(f"{name_of(tag)} must be one value, above the level")
+            raise mismatch(f"{name_of(tag)} must have one value above the level")
 
 
 def _place(query: Query, by_tag: Mapping[int, Key], minutes: int | None) -> None:
-    """Put every key where it is matched."""
+    """Sort the keys by where they are matched."""
     done = _place_dates(query, by_tag, minutes)
     for key in query.keys:
         if key.is_universal or key.tag in done:
@@ -308,7 +311,7 @@ def _place_below(
 
     def make(tables: Tables) -> sa.ColumnElement[bool]:
         clause = _clause(attribute, criterion, tables[attribute.level])
-        assert clause is not None  # it was none of these above
+        assert clause is not None  # this was checked above
         return clause
 
     query.below.append((attribute.level, make))
@@ -317,7 +320,7 @@ def _place_below(
 def _clause(
     attribute: Attribute, criterion: Criterion, table: sa.FromClause
 ) -> sa.ColumnElement[bool] | None:
-    """Of a row; None when a clause cannot say it."""
+    """The clause for a row; None when no clause can express the criterion."""
     if attribute.tag in COMPUTED:
         return _computed_clause(attribute, criterion)
     text = table.c[attribute.column]
@@ -327,7 +330,7 @@ def _clause(
 
 
 def _place_dates(query: Query, by_tag: Mapping[int, Key], minutes: int | None) -> set[int]:
-    """Match dates together with their times, where that was negotiated; the tags so done."""
+    """Match dates together with their times where that was negotiated, and return the tags that are done."""
     done: set[int] = set()
     for date, time in _PAIRS.items():
         attribute = query.attributes[date]
@@ -352,7 +355,7 @@ def _criterion_of(key: Key | None) -> Criterion | None:
 
 
 def _combined(date: Criterion | None, time: Criterion | None) -> tuple[str, str] | None:
-    """The ends of one range, when date and time are ranges of one form (PS3.4 C.2.2.2.5.4)."""
+    """The ends of the combined range, when date and time are ranges of the same form (PS3.4 C.2.2.2.5.4)."""
     if date is None or time is None or len(date.tests) != 1 or len(time.tests) != 1:
         return None
     (day,), (hour,) = date.tests, time.tests
@@ -377,7 +380,7 @@ def _together(
 
 
 def _widened(attribute: Attribute, asked: Criterion) -> sa.ColumnElement[bool]:
-    """The date a day earlier and later: no zone is farther away."""
+    """The clause for a date, widened by a day at both ends, because no two time zones are farther apart."""
     table = TABLES[attribute.level]
     day = table.c[attribute.key_columns[0]]
     clauses: list[sa.ColumnElement[bool]] = []
@@ -399,12 +402,12 @@ def _widened(attribute: Attribute, asked: Criterion) -> sa.ColumnElement[bool]:
 # -- what is below a row ----------------------------------------------------------------------------------
 
 
-#: The tables of a chain downwards; aliases, since the same may stand outside.
+#: The tables below a level. They are aliases, because the query around may use the same tables.
 Tables = Mapping[Level, sa.FromClause]
 
 
 def _descend(level: Level, deepest: int) -> tuple[Tables, sa.FromClause]:
-    """Aliases of the tables below a level, and their join."""
+    """Make aliases of the tables below a level, and join them."""
     tables: dict[Level, sa.FromClause] = {}
     start: sa.FromClause | None = None
     for depth in range(level.depth + 1, deepest + 1):
@@ -419,9 +422,9 @@ def _descend(level: Level, deepest: int) -> tuple[Tables, sa.FromClause]:
 
 
 def computed(attribute: Attribute) -> sa.ColumnElement[Any]:
-    """The value of a computed attribute of the row in its level's table.
+    """The expression for a computed attribute of a row in the table of its level.
 
-    A number; or text with backslashes between, in no order.
+    It is a number, or the values with backslashes between them, in no particular order.
     """
     source, target = _COMPUTED[attribute.keyword]
     tables, start = _descend(attribute.level, source.depth)
@@ -447,7 +450,7 @@ def computed(attribute: Attribute) -> sa.ColumnElement[Any]:
     return sa.select(sa.func.aggregate_strings(values.c.value, "\\")).scalar_subquery()
 
 
-# What is counted, or collected.
+# The level whose rows are counted; or whose values are collected, with the column that they are in.
 _COMPUTED: Final[Mapping[str, tuple[Level, str | None]]] = {
     "NumberOfPatientRelatedStudies": (Level.STUDY, None),
     "NumberOfPatientRelatedSeries": (Level.SERIES, None),

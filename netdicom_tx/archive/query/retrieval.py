@@ -1,7 +1,7 @@
-"""C-FIND, C-MOVE and C-GET of the node: the index asked off the reactor thread, the files sent as kept.
+"""C-FIND, C-MOVE and C-GET of the node: the index is searched in threads, and files are sent as they are kept.
 
-The services themselves, with their sub-operations, counters and cancellation, are those of
-:mod:`netdicom_tx.sopclass.query_retrieve`; here is what they ask.
+The services with their sub-operations, counters and cancellation are in
+:mod:`netdicom_tx.sopclass.query_retrieve`. This module provides the matches and instances that they ask for.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["Retrieval"]
 
 _log = Logger()
 _COMPRESSED = frozenset(COMPRESSED_TRANSFER_SYNTAXES)
-# Bulk data that Composite Instance Retrieve Without Bulk Data leaves out (PS3.4 Z.1.3); those of a
-# repeating group by their element.
+# Attributes that Composite Instance Retrieve Without Bulk Data leaves out (PS3.4 Z.1.3), and those of repeating groups
+# by their element numbers.
 _BULK = frozenset(
     (0x7FE00010, 0x7FE00008, 0x7FE00009, 0x00287FE0, 0x56000020, 0x00420011, 0x54001010)
 )
@@ -40,13 +40,13 @@ _BULK_OF_GROUP = {0x5000: (0x200C, 0x3000), 0x6000: (0x3000,)}
 
 
 class Retrieval:
-    """What an archive answers queries and retrieve requests with.
+    """The hooks of an archive for queries and retrieve requests.
 
     Args:
-        search: What finds the instances.
-        readers: Threads in which it is asked.
-        peers: By AE title: where C-MOVE may send to, and nowhere else.
-        ae_title: For Retrieve AE Title.
+        search: The search of the index.
+        readers: The threads in which the search runs.
+        peers: The peers that C-MOVE may send to, by AE title.
+        ae_title: The AE title that is answered as Retrieve AE Title.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Retrieval:
     async def find(
         self, context: RequestContext, identifier: Dataset
     ) -> AsyncIterator[tuple[bytes, int]]:
-        """The matches, encoded, with their Pending status; a page is read while the last one goes out."""
+        """The encoded matches with their Pending status. The next page is read while one is being sent."""
         try:
             pages = await self._readers.run(
                 lambda: self._search.find_pages(
@@ -108,8 +108,8 @@ class Retrieval:
         remote = self._peers.get(destination)
         if remote is None:
             _log.warn(
-                "C-MOVE from {peer} to {destination!r}, which is no peer of this node: add it with "
-                "--peer",
+                "C-MOVE from {peer} to {destination!r} is refused: the destination is not a peer of this node; "
+                "add it with --peer",
                 peer=context.association.peer_title,
                 destination=destination,
             )
@@ -139,7 +139,12 @@ class Retrieval:
     def transcode(
         self, asce: Association, instance: Instance
     ) -> defer.Deferred[Instance | None] | None:
-        """The instance decompressed, when the peer takes it so and pydicom can (extra ``pixel``)."""
+        """Decompress an instance for a peer that accepts it only so, if pydicom can (extra ``pixel``).
+
+        Returns:
+            None when the peer does not accept it uncompressed either. Otherwise fires with the decompressed
+            instance, or with None when it cannot be decompressed.
+        """
         if instance.transfer_syntax not in _COMPRESSED:
             return None
         if not any(
@@ -157,11 +162,11 @@ def _instance(ref: InstanceRef) -> Instance:
 
 
 def _decompressed(instance: Instance) -> Instance | None:
-    """Runs in a thread; None where no decoder is at hand, or the pixel data is damaged."""
+    """Decompress an instance, in a thread; None when there is no decoder, or the pixel data is damaged."""
     data_set = dcmread(str(instance.source))
     try:
         data_set.decompress()
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders document no closed set of errors
         _log.warn(
             "{uid} cannot be decompressed: {error}", uid=instance.sop_instance_uid, error=error
         )
@@ -172,7 +177,7 @@ def _decompressed(instance: Instance) -> Instance | None:
 
 
 def _without_bulk_data(ref: InstanceRef) -> Instance:
-    """Runs in a thread: the data set without pixels, waveforms, documents and the like."""
+    """Read a data set, in a thread, without pixels, waveforms, documents and other bulk data."""
     data_set = dcmread(ref.path, defer_size=1024)
     _strip(data_set)
     data_set.is_decompressed = True

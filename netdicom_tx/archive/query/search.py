@@ -1,7 +1,7 @@
 """Queries of the index: rows that match an identifier, a page at a time (PS3.4 C.4).
 
-:class:`Search` asks the database of an :class:`~netdicom_tx.archive.index.index.Index`. It blocks, and belongs in a
-thread. Nothing here knows Twisted.
+:class:`Search` queries the database of an :class:`~netdicom_tx.archive.index.index.Index`. It blocks, and belongs in a
+thread. This module does not depend on Twisted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .matching import InformationModel, Query, QueryOptions, find_query, retriev
 
 __all__ = ["Pages", "Search"]
 
-#: Answers in one page, and instances whose headers are read at once.
+#: How many answers are in one page, and how many headers are read at once.
 PAGE: Final = 500
-# Sets of answers that are put in order; a larger one comes as the database has it.
+# Up to how many answers are sorted; more are given in the order of the database.
 _SORTED: Final = 100_000
 _HEADERS: Final = (
     sa.select(instance.c.id, instance.c.available_transfer_syntax_uid, kept_header.c.data)
@@ -35,13 +35,13 @@ _HEADERS: Final = (
 
 
 class Pages(Iterator[list[bytes]]):
-    """The answers to a C-FIND, a page at a time; nothing is held in the database in between.
+    """The answers to a C-FIND, a page at a time.
 
-    Each step reads and blocks. A page may be empty, when no row of it passed: time to look whether
-    anybody still waits.
+    Each step reads from the database and blocks. Between steps, no connection is held. A page is empty when none of
+    its rows has passed, so that the caller can check whether anybody still waits.
 
     Attributes:
-        status: Of each answer, 0xFF00 or 0xFF01.
+        status: The status of each answer, 0xFF00 or 0xFF01.
     """
 
     def __init__(self, status: int, pages: Iterator[list[bytes]]) -> None:
@@ -52,7 +52,7 @@ class Pages(Iterator[list[bytes]]):
         return next(self._pages)
 
     def close(self) -> None:
-        """End it in its middle."""
+        """End the iteration."""
         self._pages = iter(())
 
 
@@ -81,7 +81,7 @@ class Search:
         transfer_syntax: str,
         retrieve_ae_title: str,
     ) -> Iterator[bytes]:
-        """The answers to a C-FIND, one encoded identifier after the other; see :meth:`find_pages`."""
+        """The answers to a C-FIND, one encoded identifier at a time; see :meth:`find_pages`."""
         pages = self.find_pages(
             identifier,
             model=model,
@@ -102,16 +102,19 @@ class Search:
     ) -> Pages:
         """The answers to a C-FIND, a page at a time.
 
-        What was found is remembered as numbers, eight octets each; rows are read as they are asked
-        for. What is removed in the meantime is left out.
+        The ids of all matches are held in memory, eight octets each. Rows are read page by page; an instance that is
+        removed in the meantime is left out.
 
         Args:
-            transfer_syntax: Of the presentation context.
-            retrieve_ae_title: Where instances can be had from.
+            identifier: The identifier of the request.
+            model: The information model of the SOP class.
+            options: The options that were negotiated.
+            transfer_syntax: The transfer syntax of the presentation context.
+            retrieve_ae_title: The AE title from which the instances can be retrieved.
 
         Raises:
             MatchingError: The identifier cannot be answered.
-            IndexUnavailableError: Also by the iteration.
+            IndexUnavailableError: The database does not answer. The iteration may raise it, too.
         """
         query = find_query(identifier, model, options, match_unknown=self._match_unknown)
         answers = Answers(query, transfer_syntax, retrieve_ae_title, self._minutes)
@@ -126,7 +129,7 @@ class Search:
     def matches(
         self, identifier: Dataset, model: InformationModel, options: QueryOptions
     ) -> list[InstanceRef]:
-        """The instances that a C-MOVE or C-GET asks for, in the order in which they came.
+        """The instances that a C-MOVE or C-GET asks for, in the order in which they were stored.
 
         Raises:
             MatchingError: The identifier cannot be answered.
@@ -155,7 +158,7 @@ class Search:
         return found
 
     def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], KeptHeader]]:
-        """The rows of a page that pass, each with the header of an instance where needed."""
+        """The rows of a page that pass, each with the kept header of an instance if it needs one."""
         with self._index.reading() as connection:
             rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
             by_id = {row[0]: row for row in rows}
@@ -180,13 +183,13 @@ class Search:
         return {row_id: KeptHeader.of(data, syntax, wanted) for row_id, syntax, data in rows}
 
     def _minutes(self, text: str, day: str, time: str) -> int:
-        """The offset from UTC of an instance: its own, or that of this node at its date."""
+        """The offset from UTC of an instance in minutes: its own, or that of this node at its date."""
         try:
             return offset_minutes(text)
         except ValueError:
             pass
         try:
-            # Without a zone of its own it is the machine's.
+            # Without tzinfo, astimezone() takes the time zone of the machine.
             moment = datetime.fromisoformat(f"{day}T{(time or '12')[:4]}")
             offset = moment.replace(tzinfo=self._zone).astimezone(self._zone).utcoffset()
         except (OSError, OverflowError, ValueError):

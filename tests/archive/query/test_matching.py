@@ -647,7 +647,7 @@ def test_a_sequence_where_text_is_expected_is_refused(index: Index, value: Any) 
 def test_something_else_where_a_sequence_is_expected_is_refused(index: Index, value: Any) -> None:
     identifier = data_set(QueryRetrieveLevel="STUDY", ProcedureCodeSequence=[])
     identifier[0x00081032]._value = value
-    with pytest.raises(MatchingError, match="ProcedureCodeSequence is no sequence"):
+    with pytest.raises(MatchingError, match="ProcedureCodeSequence is not a sequence"):
         Search(index).matches(identifier, InformationModel.STUDY_ROOT, QueryOptions())
 
 
