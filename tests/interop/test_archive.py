@@ -76,6 +76,7 @@ def fill(store: FileStore, count: int) -> None:
         StudyInstanceUID="1.2.6.1",
         SeriesInstanceUID="1.2.6.1.1",
         PatientID="MANY",
+        PatientComments="x" * 4000,
         Modality="OT",
         InstanceNumber=1,
     )
@@ -103,14 +104,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     assert "Traceback" not in node.log
 
 
-def all_of_the_series() -> Dataset:
+def all_of_the_series(**more: str) -> Dataset:
     return data_set(
         QueryRetrieveLevel="IMAGE",
         StudyInstanceUID="1.2.6.1",
         SeriesInstanceUID="1.2.6.1.1",
         SOPInstanceUID="",
         InstanceNumber="",
+        **more,
     )
+
+
+def all_at_length() -> Dataset:
+    """The same with 40 MB of answers: more than the buffers between two processes hold."""
+    return all_of_the_series(PatientComments="")
 
 
 class CancelTests(TestCase):
@@ -125,7 +132,8 @@ class CancelTests(TestCase):
         remote = RemoteAE(self.node.ae_title, self.node.address.endpoint)
         count = 0
         async with await ae.request_association(remote) as asce:
-            stream = asce.get_scu(STUDY_ROOT_FIND_SOP_CLASS)(all_of_the_series())
+            asked = all_of_the_series() if cancel_after is None else all_at_length()
+            stream = asce.get_scu(STUDY_ROOT_FIND_SOP_CLASS)(asked)
             async for ds, status in stream:  # noqa: B007 - the last one is returned
                 count += ds is not None
                 if count == cancel_after:
@@ -156,7 +164,7 @@ def findscu_cancelling(address: Address, directory: Path) -> str:
     """What findscu prints when it cancels after a hundred responses."""
     directory.mkdir()
     query = directory / "query.dcm"
-    write_part10(all_of_the_series(), query)
+    write_part10(all_at_length(), query)
     return succeed(
         program("findscu"),
         *("--verbose", "--study", "--cancel", "100", "--call", address.ae_title),
