@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -79,7 +79,7 @@ class OneShot(Generic[_Item, _All]):
         self,
         opening: Callable[[], defer.Deferred[Association]],
         call: Callable[[Association], VerbStream[_Item]],
-        gather: Callable[[Any], Any],
+        gather: Callable[[Any], Awaitable[_All]],
     ) -> None:
         self._opening = opening
         self._call = call
@@ -149,8 +149,7 @@ class OneShot(Generic[_Item, _All]):
 
     async def _whole(self) -> _All:
         async with self:
-            result: _All = await self._gather(await self._begin())
-            return result
+            return await self._gather(await self._begin())
 
     def __await__(self) -> Generator[Any, Any, _All]:
         return self._whole().__await__()
@@ -178,13 +177,10 @@ def find(
     identifier(level, given, keys)  # a mistake is told here, not after the association is open
     entity, remote, model = _prepared(ae, peer, "find", level, model)
 
-    async def gather(matches: VerbStream[Dataset]) -> list[Dataset]:
-        return [each async for each in matches]
-
     return OneShot(
         lambda: entity.associate(remote, model),
         lambda asce: asce.find(level, given, model=model, timeout=timeout, **keys),
-        gather,
+        lambda stream: stream,  # awaiting it gathers
     )
 
 
@@ -264,14 +260,10 @@ def move(
     unique(identifier(level, given, keys))
     entity, remote, model = _prepared(ae, peer, "move", level, model)
 
-    async def gather(progress: VerbStream[Progress]) -> Progress:
-        *_, last = [each async for each in progress]
-        return last
-
     return OneShot(
         lambda: entity.associate(remote, model),
         lambda asce: asce.move(level, given, to=to, model=model, timeout=timeout, **keys),
-        gather,
+        lambda stream: stream,  # awaiting it gathers
     )
 
 

@@ -7,6 +7,7 @@ final response is an attribute of the stream, and a failure is raised at the end
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from io import BytesIO
 from types import TracebackType
@@ -37,7 +38,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 
 
-class VerbStream(Generic[_Item]):
+class VerbStream(ABC, Generic[_Item]):
     """What one call brings, item by item.
 
     Read it with ``async for``. Inside ``async with``, leaving early sends C-CANCEL; so does
@@ -70,9 +71,9 @@ class VerbStream(Generic[_Item]):
             if item is not None:
                 return item
 
+    @abstractmethod
     def _pick(self, item: Any) -> _Item | None:
         """The item for the reader of one of the stream below; None when it is not for the reader."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
@@ -191,11 +192,11 @@ class Retrieval(VerbStream[Retrieved]):
             check(brought)
             return None
         if isinstance(brought, Dataset):
-            brought = _as_file(brought, context)
+            brought = _as_file(brought)
         return Retrieved(context, brought)
 
 
-def _as_file(data_set: Dataset, context: PContextDef) -> BinaryIO:
+def _as_file(data_set: Dataset) -> BinaryIO:
     """The Part 10 file of a data set that a storage service of the AE has taken in memory."""
     file = BytesIO()
     data_set.save_as(file, enforce_file_format=True)

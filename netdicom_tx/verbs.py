@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -394,7 +395,7 @@ class Association(asceprovider.Association):
         if self.ae.supported_scu.find(uid) is not None:
             return self.get_scu(uid)
         ctx = self._context(uid)
-        return lambda *args, **kwargs: standard(self, ctx, *args, **kwargs)
+        return partial(standard, self, ctx)
 
     def _context(self, uid: str) -> PContextDef:
         for ctx in self.contexts_for(uid):
