@@ -17,6 +17,8 @@ returns any other iterable of these       as if it had yielded them: a list, a t
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
 has nothing for this operation            0x0211 Unrecognized operation
+is not called: the command names another  0x0122 SOP class not supported; the exceptions are those of
+SOP class than its presentation context   :data:`~netdicom_tx.dispatch.COMMAND_SOP_CLASSES`
 ========================================  ===========================================================================
 """
 
@@ -388,6 +390,36 @@ class Operation:
         return response
 
 
+def _has_operation(service: Service, message: Request) -> bool:
+    """Whether a service has something for an operation, as far as it says so."""
+    operations = getattr(service, "operations", None)
+    if isinstance(message, UnknownRQ) or (
+        operations is not None and message.OPERATION not in operations
+    ):
+        return False
+    get_method = getattr(service, "get_method", None)
+    if get_method is None:
+        return True
+    try:
+        get_method(message)
+    except EventHandlingError:
+        return False
+    return True
+
+
+def _contradiction(ctx: PContextDef, message: Request, registration: Registration) -> str:
+    """Why a command may not name its SOP class on its context (PS3.7 9.1, 10.1); empty when it may."""
+    named = message.sop_class_uid
+    if (
+        not named
+        or registration.may_name(named, ctx.sop_class)
+        or not _has_operation(registration.service, message)  # 0x0211 says more
+    ):
+        return ""
+    role = "Affected" if hasattr(message, "affected_sop_class_uid") else "Requested"
+    return f"{role} SOP Class UID is not that of the presentation context"
+
+
 class Performer:
     """The operations of one association.
 
@@ -495,23 +527,30 @@ class Performer:
         if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
             self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
             return
-        service = (
-            self._service_for(ctx, message) if failure is None else self._failing(message, failure)
-        )
-        if service is None:
-            self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
-            return
+        service: Service
+        if failure is not None:
+            service = self._failing(message, failure)
+        else:
+            registration = self._registration_for(ctx, message)
+            if registration is None:
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
+                return
+            contradiction = _contradiction(ctx, message, registration)
+            if contradiction:
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED, contradiction)
+                return
+            service = registration.service
         operation = Operation(self, ctx, message, service)
         self._answered.discard(message.message_id)
         self._running[message.message_id] = operation
         operation.start()
 
-    def _service_for(self, ctx: PContextDef, message: Request) -> Service | None:
+    def _registration_for(self, ctx: PContextDef, message: Request) -> Registration | None:
         registration = self.asce.scp_for(ctx.sop_class)
         if registration is None and isinstance(message, NEventReportRQ):
             # An event is reported to an SCU (PS3.7 10.1.1).
             registration = self._scu.find(ctx.sop_class)
-        return None if registration is None else registration.service
+        return registration
 
     def _failing(self, message: Request, failure: EventHandlingError) -> Service:
         """A service that answers with a failure."""
@@ -528,13 +567,15 @@ class Performer:
 
         return service
 
-    def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
+    def _refuse(
+        self, ctx: PContextDef, message: Request, status: Status, comment: str | None = None
+    ) -> None:
         """Answer a request that no service sees."""
         give_up(message.data_set)
         dul = self.channel.dul
         if self.error is not None or not dul.machine.may_send_data:
             return  # in Sta7 a request may come, but no answer may go
-        self.channel.send(message.response(status), ctx.id)
+        self.channel.send(message.response(status, error_comment=comment), ctx.id)
         if dul.is_congested and not self.channel.is_held_by(dul):
             # No window bounds refusals: a peer that does not take them is asked for no more.
             self.channel.pause(dul)

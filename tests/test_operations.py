@@ -6,6 +6,7 @@ import io
 import tracemalloc
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import pytest
@@ -498,7 +499,7 @@ def test_a_status_error_is_answered_with_its_status_and_comment(form):
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (store_rq(1), 0xC000),
+        (replace(store_rq(1), affected_sop_class_uid=FIND), 0xC000),
         (find_rq(1), 0xC000),
         (CGetRQ(affected_sop_class_uid=FIND, message_id=1, data_set=b"??"), 0xC000),
         (

@@ -12,6 +12,9 @@ attribute           meaning
 ``suboperations``   abstract syntaxes of the sub-operations that the SCP performs on the same association, as
                     C-GET stores (PS3.4 C.4.3). For an SCU service they are proposed with the SCP role, where
                     the AE serves them; for an SCP service we offer to be their SCU.
+``command_sop_classes``
+                    SOP classes that its commands may name besides that of their presentation context, for a
+                    private meta SOP class; a command that names another one is answered with 0x0122
 ==================  =====================================================================================
 
 **Handlers.** An SCP of this package is an instance of a class. Its methods for messages (``c_store``) do what the
