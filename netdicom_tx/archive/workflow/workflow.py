@@ -17,6 +17,7 @@ from ...applicationentity import AE, RemoteAE
 from ...sopclass import ModalityWorklist
 from ...sopclass.procedure_step import ModalityPerformedProcedureStep
 from ..index.index import Index
+from ..index.watch import Watches
 from ..workers import Workers
 from .commitment import ArchiveCommitment
 from .outbound import Queue, QueueRunner
@@ -54,6 +55,7 @@ class Workflow:
         peers: By AE title.
         owner: Of what this node performs of the queue: of no other node, and the same after a restart.
         sources: Worklist sources besides the directory and the table that is imported into.
+        watches: Watch over the worklist queries; None means watches of its own.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Workflow:
         options: WorkflowOptions,
         owner: str,
         sources: Iterable[Any] = (),
+        watches: Watches | None = None,
     ) -> None:
         self.queue = Queue(index, owner)
         self._runner = QueueRunner(self.queue, workers.run)
@@ -87,6 +90,7 @@ class Workflow:
             ],
             workers.run,
             self.steps.states,
+            watches,
         )
         ae.add_scp(ArchiveCommitment(ae, index, self._runner, workers.run, peers))
         ae.add_scp(ModalityPerformedProcedureStep())
