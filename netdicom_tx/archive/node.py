@@ -195,6 +195,8 @@ class ArchiveAE(AE):
         """Finish what is being written, end all searches, and give store and index back."""
         self._forget_queue_start()
         self._watches.cancel()
+        if self.index is not None:
+            self.workflow.close()
         self._writers.stop()
         self._readers.stop()
         if self.index is not None:

@@ -35,7 +35,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
 
 from .. import statuses
 from ..asceprovider import Association
@@ -114,6 +118,25 @@ async def settled(value: _T | Awaitable[_T]) -> _T:
         result: _T = await value
         return result
     return value
+
+
+#: Up to how many octets a data set is read on the reactor thread, in a few milliseconds at most.
+AT_ONCE: Final = 1 << 14
+
+
+def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer.Deferred[_T]:
+    """Read the data set of a request: a large one in a thread of the reactor, where it holds nobody up.
+
+    Args:
+        asce: The association, whose AE has the reactor.
+        msg: The request.
+        read: Reads the data set and returns what the service needs of it.
+    """
+    data, reactor = msg.data_set, asce.ae.reactor
+    is_small = data is None or (isinstance(data, bytes) and len(data) <= AT_ONCE)
+    if is_small or not IReactorThreads.providedBy(reactor):
+        return read()
+    return deferToThreadPool(reactor, reactor.getThreadPool(), read)
 
 
 def ae_hook(context: RequestContext, name: str) -> Callable[..., Any]:

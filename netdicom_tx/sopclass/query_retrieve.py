@@ -37,7 +37,7 @@ from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
-from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
+from .base import MessageDispatcherSCP, aside, settled, sop_classes, suboperations
 from .retrieving import got, moved, told
 from .storage import Arrival, Instance, Storage
 
@@ -66,16 +66,17 @@ def _encoded(ctx: PContextDef, ds: Dataset) -> bytes:
     return dsutils.encode(ds, ctx.supported_ts)
 
 
-def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
+async def _identifier(asce: Association, ctx: PContextDef, msg: Request) -> Dataset:
     """The identifier of a request.
 
     Raises:
         StatusError: The request has no identifier (0xA900), or it cannot be read (0xC000).
     """
-    if msg.data_set is None:
+    data = msg.data_set
+    if data is None:
         raise StatusError(0xA900, "the request has no identifier")
     try:
-        return dsutils.decode(msg.data_set, ctx.supported_ts)
+        return await settled(aside(asce, msg, lambda: dsutils.decode(data, ctx.supported_ts)))
     except dsutils.DataSetError as error:
         raise StatusError(0xC000, str(error)) from error
 
@@ -156,9 +157,10 @@ class QueryRetrieveFind(MessageDispatcherSCP):
     ) -> None:
         self._use(on_find=on_find, on_extended=on_extended)
 
-    def c_find(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
+    async def c_find(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
         """Answer C-FIND (PS3.4 C.4.1)."""
-        return self.on_find(RequestContext.of(asce, ctx, msg), _identifier(ctx, msg))
+        identifier = await _identifier(asce, ctx, msg)
+        return await settled(self.on_find(RequestContext.of(asce, ctx, msg), identifier))
 
     def on_find(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the matches; see :meth:`AE.on_receive_find`."""
@@ -277,7 +279,7 @@ class QueryRetrieveMove(MessageDispatcherSCP):
     ) -> AsyncIterator[Response] | int:
         """Answer C-MOVE."""
         context = RequestContext.of(asce, ctx, msg)
-        asked = self.on_move(context, _identifier(ctx, msg), msg.move_destination)
+        asked = self.on_move(context, await _identifier(asce, ctx, msg), msg.move_destination)
         remote, number, instances = _parts(await settled(asked), "remote AE, number, instances")
         if remote is None:
             return Status(
@@ -437,7 +439,7 @@ class QueryRetrieveGet(MessageDispatcherSCP):
     ) -> AsyncIterator[Response]:
         """Answer C-GET."""
         context = RequestContext.of(asce, ctx, msg)
-        asked = self.on_get(context, _identifier(ctx, msg))
+        asked = self.on_get(context, await _identifier(asce, ctx, msg))
         number, instances = _parts(await settled(asked), "number, instances")
         return told(context, number, got(context, instances, self.on_transcode))
 

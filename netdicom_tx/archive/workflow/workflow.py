@@ -69,6 +69,7 @@ class Workflow:
         sources: Iterable[Any] = (),
         watches: Watches | None = None,
     ) -> None:
+        self._reactor = ae.reactor
         self.queue = Queue(index, owner)
         self._runner = QueueRunner(self.queue, workers.run)
         self.steps = ProcedureSteps(
@@ -92,14 +93,26 @@ class Workflow:
             self.steps.states,
             watches,
         )
-        ae.add_scp(ArchiveCommitment(ae, index, self._runner, workers.run, peers))
+        self._verifier = Workers("netdicom-verifier", min(1, workers.threads))
+        self._commitment = ArchiveCommitment(
+            ae, index, self._runner, workers.run, peers, self._verifier.run
+        )
+        ae.add_scp(self._commitment)
         ae.add_scp(ModalityPerformedProcedureStep())
         ae.add_scp(ModalityWorklist(on_find=self.worklist.find))
 
     def start(self, clock: IReactorTime) -> None:
         """Perform what the queue holds, from now on."""
+        self._commitment.resume()
+        self._verifier.start(self._reactor)
         self._runner.start(clock)
 
     def stop(self) -> defer.Deferred[None]:
         """Perform no more; what is not done stays in the queue. Fires when nothing is under way."""
+        self._commitment.stop()
         return self._runner.stop()
+
+    def close(self) -> None:
+        """End the thread that reads files for commitment; blocks until it has ended."""
+        self._commitment.stop()
+        self._verifier.stop()
