@@ -16,7 +16,7 @@ The SCPs ask a handler which data sets or instances match, and do the rest: sub-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydicom.dataset import Dataset
 
@@ -58,6 +58,8 @@ __all__ = [
 #: The type of a handler that answers extended negotiation; see :class:`QueryRetrieveFind`.
 Extended = Callable[[Association, SOPClassExtendedNegotiation], bytes | None]
 
+#: How many elements and how many items an identifier may have.
+PARTS_LIMIT: Final = 4_096
 # How many instances of a C-GET may wait for their reader, each with an open file.
 _UNREAD_INSTANCES = 8
 
@@ -75,8 +77,14 @@ async def _identifier(asce: Association, ctx: PContextDef, msg: Request) -> Data
     data = msg.data_set
     if data is None:
         raise StatusError(0xA900, "the request has no identifier")
+
+    def read() -> Dataset:
+        if isinstance(data, bytes):
+            dsutils.check_parts(data, ctx.supported_ts, PARTS_LIMIT)
+        return dsutils.decode(data, ctx.supported_ts)
+
     try:
-        return await settled(aside(asce, msg, lambda: dsutils.decode(data, ctx.supported_ts)))
+        return await settled(aside(asce, msg, read))
     except dsutils.DataSetError as error:
         raise StatusError(0xC000, str(error)) from error
 
