@@ -315,6 +315,14 @@ class Association(ServiceUser):
         """Send C-CANCEL-RQ for a request that has been sent; take back one that still waits for its turn."""
         self._invoker.cancel_request(one)
 
+    def withdraw(self, message_id: int) -> bool:
+        """Take back a request that still waits for its turn, whose Deferred then fails with CancelledError.
+
+        Returns:
+            Whether it was still waiting; nothing takes back a request that has been sent.
+        """
+        return self._invoker.withdraw(message_id)
+
     # -- pressure ----------------------------------------------------------------------------------
 
     def pause(self, holder: object) -> None:

@@ -13,6 +13,7 @@ returns a response message                that message
 returns a Deferred or a coroutine         as above, when it fires
 yields data sets or (data set, status)    a Pending response each, then the final one; FE00 after C-CANCEL
 yields response messages                  those messages; one that is not Pending is the last
+  and has a method ``cancelled``          after C-CANCEL, the response that this method returns once it is closed
 returns any other iterable of these       as if it had yielded them: a list, a tuple, ``dict.values()``, a Sequence
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
@@ -56,6 +57,7 @@ from .exceptions import (
 )
 from .negotiation import NO_WINDOW, PContextDef
 from .statuses import Status
+from .streams import status_of
 
 __all__ = ["Operation", "Performer"]
 
@@ -133,6 +135,7 @@ class Operation:
         self._emitted = 0
         self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
+        self._cancelled: Callable[[], Response] | None = None  # makes the response after C-CANCEL
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
@@ -148,7 +151,7 @@ class Operation:
 
     def cancel(self) -> None:
         """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, and answer FE00."""
-        if self.msg.OPERATION in _CANCELLABLE:
+        if self.msg.OPERATION in _CANCELLABLE and not self._is_cancelled:
             self._is_cancelled = True
             self._interrupt_soon()
 
@@ -235,6 +238,7 @@ class Operation:
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, AsyncIterable):
+            self._cancelled = getattr(result, "cancelled", None)
             await self._stream_async(result)
         elif _is_many(result):
             await self._stream(iter(result))
@@ -291,7 +295,10 @@ class Operation:
         self._complete()
 
     def _respond_cancelled(self) -> None:
-        """FE00, with the counters of the last Pending response where there was one."""
+        """FE00, with the counters of the service, or of the last Pending response where there was one."""
+        if self._cancelled is not None:
+            self._send(self._cancelled())
+            return
         counters = {
             name: value
             for name in _COUNTERS
@@ -362,7 +369,7 @@ class Operation:
     def _send(self, response: Response) -> None:
         if self._is_answered or self._is_stopped:
             return
-        is_final = not Status(response.status).is_pending
+        is_final = not status_of(response).is_pending
         if is_final and self.msg.OPERATION == "C-STORE":
             response = self._hand_over(response)
         try:
@@ -375,7 +382,7 @@ class Operation:
 
     def _hand_over(self, response: Response) -> Response:
         """Give the instance to the reader of the C-GET that it came for, before the peer hears of Success."""
-        if Status(response.status).is_failure:
+        if status_of(response).is_failure:
             return response
         try:
             self._is_handed_over = self._performer.hand_over(self.ctx, self.msg)
@@ -588,7 +595,7 @@ class Performer:
         """See :meth:`Association.send`."""
         if self._refusal is not None:
             raise afresh(self._refusal)
-        if not isinstance(message, Response) or Status(message.status).is_pending:
+        if not isinstance(message, Response) or status_of(message).is_pending:
             self.channel.send(message, context_id)
             return
         self._unsent += 1

@@ -38,7 +38,8 @@ from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
 from .base import MessageDispatcherSCP, aside, settled, sop_classes, suboperations
-from .retrieving import got, moved, told
+from .retrieving import Responses, got, moved
+from .sending import Stop
 from .storage import Arrival, Instance, Storage
 
 __all__ = [
@@ -295,7 +296,8 @@ class QueryRetrieveMove(MessageDispatcherSCP):
                 "C-MOVE",
                 f"move destination {msg.move_destination} is not known here",
             )
-        return told(context, number, moved(context, remote, instances))
+        stop = Stop()
+        return Responses(context, number, moved(context, remote, instances, stop), stop)
 
     def on_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
         """Find the destination and the instances; see :meth:`AE.on_receive_move`."""
@@ -334,7 +336,7 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
 
     def respond(self, response: Response) -> None:
         self.progress = response
-        if not Status(response.status).is_pending:
+        if not status_of(response).is_pending:
             super().respond(response)
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
@@ -449,7 +451,8 @@ class QueryRetrieveGet(MessageDispatcherSCP):
         context = RequestContext.of(asce, ctx, msg)
         asked = self.on_get(context, await _identifier(asce, ctx, msg))
         number, instances = _parts(await settled(asked), "number, instances")
-        return told(context, number, got(context, instances, self.on_transcode))
+        stop = Stop()
+        return Responses(context, number, got(context, instances, self.on_transcode, stop), stop)
 
     def on_get(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the instances; see :meth:`AE.on_receive_get`."""
