@@ -21,6 +21,13 @@ has nothing for this operation            0x0211 Unrecognized operation
 is not called: the command names another  0x0122 SOP class not supported; the exceptions are those of
 SOP class than its presentation context   :data:`~netdicom_tx.dispatch.COMMAND_SOP_CLASSES`
 ========================================  ===========================================================================
+
+When the association ends, no answer can be sent any more. The handlers of C-FIND, C-GET and C-MOVE work for the peer
+alone, so they are cancelled at once, and their generators are closed. Every other handler has ``timeouts.response``
+seconds to finish, because what it does counts without the peer: a C-STORE is kept. The file of a received data set is
+open until its handler has ended. A handler that takes longer is cancelled then; a warning is logged, and the file is
+closed when the handler has ended by that. Cancelling cannot stop a thread, so the file is closed while a thread that
+takes longer is still reading.
 """
 
 from __future__ import annotations
@@ -48,6 +55,7 @@ from .dimsemessages import (
     UnknownRQ,
 )
 from .dispatch import Dispatcher, Registration, Service
+from .dulprovider import Timeouts
 from .exceptions import (
     AssociationError,
     EventHandlingError,
@@ -117,7 +125,7 @@ class Operation:
     Args:
         performer: The part of the association that the request came to.
         ctx: The presentation context of the request.
-        msg: The request. A data set in a file is closed at the end of the operation.
+        msg: The request. A data set in a file is closed when the service has ended.
         service: The service that answers.
     """
 
@@ -147,7 +155,7 @@ class Operation:
         self._running = running
         running.addBoth(self._ended)
         if self._is_stopped:  # the service itself has ended the association, before it first waited
-            self._interrupt_soon()
+            self.stop()
 
     def cancel(self) -> None:
         """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, and answer FE00."""
@@ -156,8 +164,28 @@ class Operation:
             self._interrupt_soon()
 
     def stop(self) -> None:
-        """The association has ended, and the peer no longer waits for an answer."""
-        self._interrupt_soon()
+        """The association has ended, and the peer no longer waits for an answer.
+
+        A handler that produces for the peer alone is cancelled at once. Every other one, such as that of a C-STORE,
+        may still be reading what has come, perhaps in a thread: it has ``timeouts.response`` to end.
+        """
+        if self.msg.OPERATION in _CANCELLABLE:
+            self._interrupt_soon()
+        elif self._running is not None and not self._is_over:
+            self._interrupt = self._performer.clock.callLater(
+                self._performer.timeouts.response, self._too_late
+            )
+
+    def _too_late(self) -> None:
+        self._log.warn(
+            "{operation} {id} from {peer}: the handler is still at work {seconds:g} s after the end of the "
+            "association; it is cancelled (timeout 'response')",
+            operation=self.msg.OPERATION,
+            id=self.msg.message_id,
+            peer=self._performer.asce.peer_title,
+            seconds=self._performer.timeouts.response,
+        )
+        self._interrupt_now()
 
     @property
     def _is_stopped(self) -> bool:
@@ -436,6 +464,7 @@ class Performer:
         asce: The association, which is handed to the services.
         channel: Sends the responses.
         clock: The time of all waits.
+        timeouts: Uses ``response``.
         scu: The services that make requests; they answer the event reports that come for them.
         take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it; True when it was
             taken, and then its file stays open.
@@ -455,6 +484,7 @@ class Performer:
         channel: Channel,
         *,
         clock: IReactorTime,
+        timeouts: Timeouts,
         scu: Dispatcher,
         take_instance: Callable[[PContextDef, Request], bool],
         on_quiet: Callable[[], None],
@@ -462,6 +492,7 @@ class Performer:
         self.asce = asce
         self.channel = channel
         self.clock = clock
+        self.timeouts = timeouts
         self.limit = NO_WINDOW.performed
         self.error: NetDICOMError | None = None
         self.counts: Counter[str] = Counter()
