@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -320,16 +321,18 @@ def save_instance(file: BinaryIO, path: str | os.PathLike[str]) -> None:
     """Write a copy of an open file under a path; nothing half written ever stands there.
 
     The file is read from its beginning and stays open. The copy is written beside its path and renamed, so an
-    earlier file of that name is replaced only by a whole one.
+    earlier file of that name is replaced only by a whole one. It may run in a thread, and several copies may be
+    written under one path at the same time: the last one stays.
 
     Raises:
         OSError: The copy cannot be written.
     """
     target = os.fspath(path)
-    temporary = f"{target}.part"
+    # A name of its own: a peer that was cut off may send the instance again while this copy is being written.
+    temporary = f"{target}.{secrets.token_hex(4)}.part"
     file.seek(0)
     try:
-        with open(temporary, "wb") as copy:
+        with open(temporary, "xb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
         os.replace(temporary, target)
     except BaseException:
