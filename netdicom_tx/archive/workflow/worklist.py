@@ -40,7 +40,7 @@ from ..encoded.walk import InvalidDataSetError, elements, items
 from ..index.schema import Level
 from ..index.watch import Watch, Watches
 from ..query.answers import Encode, encoder_of
-from ..query.criteria import Between, Criterion
+from ..query.criteria import Between, Criterion, Test
 from ..query.identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
 from ..query.retrieval import refusing
 
@@ -58,6 +58,7 @@ _T = TypeVar("_T")
 _CHARACTER_SET, _STUDY, _STEPS = 0x00080005, 0x0020000D, 0x00400100
 _STATION, _START_DATE, _START_TIME = 0x00400001, 0x00400002, 0x00400003
 _STEP_ID, _STEP_STATUS = 0x00400009, 0x00400020
+_PREGNANCY_STATUS = 0x001021C0
 
 #: What a step is called that is over; (0040,0020) has other words for those that are not.
 ENDED: Final = frozenset(("COMPLETED", "DISCONTINUED"))
@@ -180,6 +181,12 @@ class _Identifier(Identifier):
 
     def _level(self, data_set: Dataset, model: InformationModel) -> Level:
         return Level.IMAGE
+
+    def _tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        # Its values are 1 to 4; dcmjs-dimse 0.3.3 writes 0 for a key without a value, in every query that it makes.
+        if tag == _PREGNANCY_STATUS and value == "0":
+            return []
+        return super()._tests(tag, vr, value)
 
 
 class _Period(NamedTuple):
