@@ -43,6 +43,9 @@ _READ_AHEAD = 64
 # New associations that may end without any answer, one after another, before the rest is given up: a peer that aborts
 # at every instance must not be called for each of ten thousand.
 _FRUITLESS = 5
+# Seconds for which the final response of a C-MOVE waits until the destination agrees to a release. GDCM's gdcmscu is
+# its own destination and answers neither before it has that response.
+_RELEASE_PATIENCE = 1.0
 # Failures that say nothing about the association.
 _OF_THE_INSTANCE = (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError)
 
@@ -367,14 +370,22 @@ class _Sender:
         return None
 
     async def close(self) -> None:
-        """Release what is open."""
+        """Release what is open; for a C-MOVE, what takes its time is released meanwhile."""
         opened, self._open = self._open, []
-        for asce in opened:
-            if asce.is_open:
-                try:
-                    await asce.release()
-                except NetDICOMError:
-                    asce.abort()
+        await defer.gatherResults(
+            [defer.Deferred.fromCoroutine(self._release(asce)) for asce in opened if asce.is_open]
+        )
+
+    async def _release(self, asce: Association) -> None:
+        released = asce.release()
+        if self._originator is not None:
+            released.addTimeout(_RELEASE_PATIENCE, self._ae.clock)
+        try:
+            await released
+        except defer.TimeoutError:
+            return  # timeouts.release ends it
+        except NetDICOMError:
+            asce.abort()
 
 
 def _settle(turn: _Turn, work: deque[_Item], results: _Results, *, is_new: bool) -> None:

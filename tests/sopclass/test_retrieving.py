@@ -78,8 +78,11 @@ class Near:
     def connect(self, factory: Any) -> defer.Deferred[Any]:
         self.connections += 1
         client = factory.buildProtocol(None)
-        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
+        join(client, self.acceptor(), self.pair.wire)
         return defer.succeed(client)
+
+    def acceptor(self) -> Any:
+        return self.ae.acceptor_factory().buildProtocol(None)
 
 
 class Retrieve:
@@ -161,6 +164,27 @@ def test_an_async_generator_is_sent_from_its_first_item_on(retrieve: Retrieve) -
     retrieve.pair.advance(0)
     assert final(stream) == 0x0000
     assert len(retrieve.keeper.received) == 3
+
+
+class NeverReleased(Near):
+    """The same, but A-RELEASE-RQ is never answered."""
+
+    def acceptor(self) -> Any:
+        protocol = super().acceptor()
+        protocol.answer_release = lambda: None
+        return protocol
+
+
+def test_a_destination_that_does_not_agree_to_a_release_holds_up_no_final_response() -> None:
+    """As gdcmscu 3.0.21 does, which is the destination of its own C-MOVE and waits for the response first."""
+    archive, keeper = Archive(), Keeper("KEEPER")
+    with connected(AE("SCU").add_scu(qr_move_scu), archive) as pair:
+        retrieve = Retrieve("move", pair, archive, keeper)
+        retrieve.archive.remote = RemoteAE("KEEPER", NeverReleased(pair, keeper))  # type: ignore[arg-type]
+        stream = retrieve.start([FILES[0]])
+        pair.advance(1)
+        assert final(stream) == 0x0000
+        assert len(keeper.received) == 1
 
 
 @pytest.mark.slow
