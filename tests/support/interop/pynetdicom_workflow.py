@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from ..node import Address
-from ..processes import PATIENCE
+from ..processes import PATIENCE, eventually
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -126,6 +126,25 @@ def listening(
         ae.shutdown()
 
 
+def one_request_after_another(association: Association) -> None:
+    """Let a request wait until pynetdicom's own thread has taken note of the end of the one before.
+
+    That thread rests during a request. When the next request begins before it is awake, it does not
+    rest, and takes the response for a request of the peer.
+    """
+    wake = association._reactor_checkpoint.set
+
+    def wake_and_wait() -> None:
+        wake()
+        eventually(
+            lambda: not association._is_paused or not association.is_alive(),
+            "thread of the association",
+            every=0.001,
+        )
+
+    association._reactor_checkpoint.set = wake_and_wait  # type: ignore[method-assign]
+
+
 @contextmanager
 def associated(
     address: Address, title: str, contexts: list[str], told: Told | None = None
@@ -139,6 +158,7 @@ def associated(
         "127.0.0.1", address.port, ae_title=address.ae_title, evt_handlers=handlers(told or Told())
     )
     assert association.is_established
+    one_request_after_another(association)
     try:
         yield association
     finally:
@@ -156,6 +176,7 @@ def reporting(ae: AE, requestor: Address) -> Iterator[Association]:
         ext_neg=[build_role(COMMITMENT, scp_role=True)],
     )
     assert association.is_established
+    one_request_after_another(association)
     try:
         yield association
     finally:
