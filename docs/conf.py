@@ -217,7 +217,10 @@ def limits() -> str:
     """Return the bounds that are constants of the package."""
     from netdicom_tx import asceprovider, dulprovider, fragments, pdu, requests, userdataitems
     from netdicom_tx.archive.encoded import walk
-    from netdicom_tx.archive.query import identifiers
+    from netdicom_tx.archive.index import watch
+    from netdicom_tx.archive.query import criteria, identifiers
+    from netdicom_tx.archive.workflow import commitment
+    from netdicom_tx.sopclass import query_retrieve
 
     mega, kilo = 1 << 20, 1 << 10
     return table(
@@ -282,10 +285,46 @@ def limits() -> str:
                 f"{walk.HEADER_LIMIT // kilo} KiB",
                 "the rest is kept in the file but returned empty",
             ),
+            (
+                "elements, and items, of an identifier",
+                str(query_retrieve.PARTS_LIMIT),
+                "0xC000",
+            ),
             ("keys of an identifier", str(identifiers.KEY_LIMIT), "0xC000"),
             ("values of all keys in total", str(identifiers.VALUE_LIMIT), "0xC000"),
-            ("keys with wild cards", str(identifiers.PATTERNS_LIMIT), "0xC000"),
-            ("characters of a key with wild cards", str(identifiers.PATTERN_LIMIT), "0xC000"),
+            ("values with wild cards in total", str(identifiers.PATTERNS_LIMIT), "0xC000"),
+            (
+                "ranges, names, numbers and values with wild cards in total",
+                str(identifiers.COMPARISONS_LIMIT),
+                "0xC000",
+            ),
+            (
+                "values of a key, all of which must be found",
+                str(criteria.TESTS_LIMIT),
+                "0xC000",
+            ),
+            (
+                "characters of a person name in a key",
+                str(identifiers.VALUE_LENGTHS["PN"]),
+                "0xC000",
+            ),
+            (
+                "characters of a date, time, age or number in a key",
+                str(identifiers.VALUE_LENGTHS["DA"]),
+                "0xC000",
+            ),
+            (
+                "characters of a code, UID, AE title or short text in a key",
+                str(identifiers.VALUE_LENGTHS["LO"]),
+                "0xC000",
+            ),
+            ("characters of a long text in a key", str(identifiers.TEXT_LENGTH), "0xC000"),
+            (
+                "commitment requests of an AE title that wait for their report",
+                str(commitment.OWED_LIMIT),
+                "0x0213",
+            ),
+            ("each step of a search", f"{watch.SECONDS:g} s", "0xA700 (C-FIND), 0xA701"),
             ("nesting of sequences in keys", str(identifiers.DEPTH_LIMIT), "0xC000"),
         ],
     )

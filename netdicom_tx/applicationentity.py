@@ -451,8 +451,9 @@ class AE(Hooks):
     def drain(self, grace: float) -> defer.Deferred[None]:
         """Accept no new association, let operations end, then end all associations of both roles.
 
-        Idle associations end at once, those with a running operation when it is done, and all
-        others after ``grace`` seconds. A service that stops ends only its own associations in this way.
+        Idle associations are released at once, those with a running operation when it is done. A peer that does
+        not answer A-RELEASE-RQ within a second is sent A-ABORT, and so are all others after ``grace`` seconds. A
+        service that stops ends only its own associations in this way.
 
         Returns:
             Fires when no association is left. Cancelling it aborts all associations.

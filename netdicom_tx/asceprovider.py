@@ -187,9 +187,18 @@ class Association(ServiceUser):
         """Close the connection without waiting for the peer; what the peer has not taken is lost."""
         self._channel.drop()
 
-    def finish(self) -> None:
-        """Release the association as soon as nothing is under way; end it at once when it is not open."""
-        self._closing.finish()
+    def hang_up(self, seconds: float) -> None:
+        """Close the connection when what was written has gone out; drop it after some seconds."""
+        self._channel.hang_up(seconds)
+
+    def finish(self, answer_within: float | None = None) -> None:
+        """Release the association as soon as nothing is under way; end it at once when it is not open.
+
+        Args:
+            answer_within: The seconds that the peer has to answer A-RELEASE-RQ, and then to close the
+                connection. None means ``timeouts.release``, and ``timeouts.artim`` to close.
+        """
+        self._closing.finish(answer_within)
 
     def release(self) -> defer.Deferred[None]:
         """End the association in order, when what was requested has been answered (PS3.8 7.2).
@@ -314,6 +323,14 @@ class Association(ServiceUser):
     def cancel_request(self, one: Outstanding) -> None:
         """Send C-CANCEL-RQ for a request that has been sent; take back one that still waits for its turn."""
         self._invoker.cancel_request(one)
+
+    def withdraw(self, message_id: int) -> bool:
+        """Take back a request that still waits for its turn, whose Deferred then fails with CancelledError.
+
+        Returns:
+            Whether it was still waiting; nothing takes back a request that has been sent.
+        """
+        return self._invoker.withdraw(message_id)
 
     # -- pressure ----------------------------------------------------------------------------------
 

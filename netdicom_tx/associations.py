@@ -9,7 +9,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from .asceprovider import Association
 
-__all__ = ["Associations"]
+__all__ = ["RELEASE_GRACE", "Associations"]
+
+#: The seconds that a peer has to answer A-RELEASE-RQ when all associations are ended.
+RELEASE_GRACE = 1.0
 
 
 class Associations:
@@ -44,8 +47,9 @@ class Associations:
     def drain(self, grace: float) -> defer.Deferred[None]:
         """Accept no new association, let operations end, then end the associations.
 
-        Idle associations end at once, those with a running operation when it is done, and all
-        others after ``grace`` seconds.
+        Idle associations are released at once, those with a running operation when it is done. A peer that
+        does not answer A-RELEASE-RQ within :data:`RELEASE_GRACE` seconds gets an A-ABORT, and so do all others
+        after ``grace`` seconds.
 
         Returns:
             Fires when no association is left. Cancelling it aborts all associations.
@@ -60,7 +64,7 @@ class Associations:
         drained: defer.Deferred[None] = defer.Deferred(cancel)
         self._drained.append(drained)
         for asce in list(self._live):
-            asce.finish()
+            asce.finish(RELEASE_GRACE)
         self._check_drained()
 
         def finished(result: None) -> None:  # or a Failure, which is passed on as it came
@@ -73,7 +77,7 @@ class Associations:
     def _abort_all(self) -> None:
         for asce in list(self._live):
             asce.abort()
-            asce.drop()
+            asce.hang_up(RELEASE_GRACE)
 
     def _check_drained(self) -> None:
         while self._drained and not self._live:

@@ -67,6 +67,11 @@ class Channel:
         if self._dul is not None:
             self._dul.abort_transport()
 
+    def hang_up(self, seconds: float) -> None:
+        """Close the connection when what was written has gone out; drop it after some seconds."""
+        if self._dul is not None:
+            self._dul.hang_up(seconds)
+
     def end(self) -> None:
         """Let go of all holds: the transport must see the peer close."""
         if self._holders and self._dul is not None:

@@ -249,6 +249,8 @@ class Closing:
         self._timeouts = timeouts
         self._on_end = on_end
         self._timer: IDelayedCall | None = None  # of the state
+        self._answer_within = timeouts.release  # for A-RELEASE-RP
+        self._is_leaving = False  # this side ends all associations
         self._idle: IDelayedCall | None = None
         self._owed = 0  # what the peer waits for besides responses
         self._room: defer.Deferred[None] | None = None
@@ -278,8 +280,14 @@ class Closing:
         self._take(Event.RELEASE)
         return released
 
-    def finish(self) -> None:
+    def finish(self, answer_within: float | None = None) -> None:
         """See :meth:`Association.finish`."""
+        if answer_within is not None:
+            self._is_leaving = True
+            self._answer_within = min(answer_within, self._timeouts.release)
+            if self.state is State.RELEASING:
+                # It was asked before, with more time.
+                self._start_timer(self._answer_within)
         self._requests.let_go()
         self._take(Event.FINISH)
 
@@ -352,6 +360,7 @@ class Closing:
     def disconnected(self) -> None:
         """The transport is gone, and :meth:`end` has been called."""
         self._take(Event.DISCONNECTED)
+        _stop(self._timer)
         self._tell_closed()
 
     def end(self, error: NetDICOMError) -> None:
@@ -372,6 +381,9 @@ class Closing:
             else:
                 released.errback(afresh(error))
         self._on_end(error)
+        if self._is_leaving:
+            # In the next turn: an A-ABORT may still have to be written.
+            self._timer = self._clock.callLater(0, self._channel.hang_up, self._answer_within)
 
     # -- the machine -------------------------------------------------------------------------------
 
@@ -412,13 +424,17 @@ class Closing:
         if state is not self.state:
             _stop(self._timer)
             self.state = state
-            if state in TIMED:
-                self._timer = self._clock.callLater(
-                    self._timeouts.release, self._take, Event.EXPIRED
-                )
+            if state is State.RELEASING:
+                self._start_timer(self._answer_within)
+            elif state in TIMED:
+                self._start_timer(self._timeouts.release)
         if action is not None:
             self._perform(action)
         self.settle()
+
+    def _start_timer(self, seconds: float) -> None:
+        _stop(self._timer)
+        self._timer = self._clock.callLater(seconds, self._take, Event.EXPIRED)
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -442,7 +458,7 @@ class Closing:
             case Action.CONCLUDE:
                 self.end(AssociationReleasedError())
             case Action.TIME_OUT:
-                self.time_out("release", self._timeouts.release)
+                self.time_out("release", self._answer_within)
             case Action.GIVE_UP:  # pragma: no branch - there is no other
                 self.abort()
                 self._channel.drop()

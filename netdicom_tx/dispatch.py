@@ -7,13 +7,14 @@ the peer gets for it, is in :mod:`netdicom_tx.operations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import uids as known
 from .uids import as_tuple
 
-__all__ = ["UNKNOWN_SOP_CLASSES", "Dispatcher", "Registration", "Service"]
+__all__ = ["COMMAND_SOP_CLASSES", "UNKNOWN_SOP_CLASSES", "Dispatcher", "Registration", "Service"]
 
 # A service takes (asce, ctx, msg) as SCP and (asce, ctx, *args, **kwargs) as SCU. What an SCP may return is the
 # table in netdicom_tx.operations; hence Any.
@@ -22,6 +23,34 @@ Service = Callable[..., Any]
 #: Register a service for this to have it serve every SOP class that the registry of PS3.6 does not
 #: name: private ones, and those that are newer than this version.
 UNKNOWN_SOP_CLASSES = "*"
+
+#: The SOP classes that a command may name besides that of its presentation context, by the latter.
+COMMAND_SOP_CLASSES: Mapping[str, tuple[str, ...]] = {
+    # PS3.4 Tables H.3.2.2.1-1 and H.3.2.2.2-1. The optional classes of H.3.3.2 have contexts of their own.
+    known.BasicGrayscalePrintManagementMeta: (
+        known.BasicFilmSession,
+        known.BasicFilmBox,
+        known.BasicGrayscaleImageBox,
+        known.Printer,
+    ),
+    known.BasicColorPrintManagementMeta: (
+        known.BasicFilmSession,
+        known.BasicFilmBox,
+        known.BasicColorImageBox,
+        known.Printer,
+    ),
+    # PS3.4 F.8.2.1: the three classes share their instances, which N-CREATE makes of the first. The standard wants
+    # N-GET to name the second; the name of the first means the same instance.
+    known.ModalityPerformedProcedureStepRetrieve: (known.ModalityPerformedProcedureStep,),
+    known.ModalityPerformedProcedureStepNotification: (known.ModalityPerformedProcedureStep,),
+    # PS3.4 CC.3.1: all unified procedure steps are instances of the Push class, whichever class is negotiated.
+    known.UnifiedProcedureStepWatch: (known.UnifiedProcedureStepPush,),
+    known.UnifiedProcedureStepPull: (known.UnifiedProcedureStepPush,),
+    known.UnifiedProcedureStepEvent: (known.UnifiedProcedureStepPush,),
+    known.UnifiedProcedureStepQuery: (known.UnifiedProcedureStepPush,),
+}
+# The standard no longer says what belongs to the retired meta SOP classes: their services decide.
+_RETIRED_META = known.META_SOP_CLASSES - COMMAND_SOP_CLASSES.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +63,23 @@ class Registration:
         store_in_file: Whether the data sets of its requests are received into a file.
         suboperations: The abstract syntaxes of the sub-operations that the SCP performs on the same association,
             in the other direction: C-GET stores at its requestor.
+        command_sop_classes: The SOP classes that its commands may name besides that of the presentation context.
     """
 
     service: Service
     transfer_syntaxes: tuple[str, ...]
     store_in_file: bool
     suboperations: tuple[str, ...] = ()
+    command_sop_classes: tuple[str, ...] = ()
+
+    def may_name(self, named: str, abstract_syntax: str) -> bool:
+        """Whether a command may name a SOP class on a context of this abstract syntax (PS3.7 9.1, 10.1)."""
+        return (
+            named == abstract_syntax
+            or named in COMMAND_SOP_CLASSES.get(abstract_syntax, ())
+            or named in self.command_sop_classes
+            or abstract_syntax in _RETIRED_META
+        )
 
 
 class Dispatcher:
@@ -88,6 +128,7 @@ class Dispatcher:
             as_tuple("transfer_syntaxes", transfer_syntaxes),
             bool(getattr(service, "store_in_file", False)),
             tuple(getattr(service, "suboperations", ())),
+            tuple(getattr(service, "command_sop_classes", ())),
         )
         self._services.update(dict.fromkeys(uids, registration))
         self._suboperations |= frozenset(registration.suboperations)

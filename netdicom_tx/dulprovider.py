@@ -90,7 +90,9 @@ class Timeouts:
         artim: ARTIM (PS3.8 9.1.5): the time from the open transport to a complete A-ASSOCIATE-RQ,
             and from the end of an association to the closed transport.
         associate: The time from A-ASSOCIATE-RQ to its answer.
-        response: The time from a request to its response. Each pending response renews it.
+        response: The time from a request to its response. Each pending response renews it. It is also the time
+            that the handler of a C-STORE, or of another request that is not a query, still has when the
+            association has ended before it.
         total: The time from a request to its final response, with any number of pending ones.
         send: The time in which the peer takes none of the octets that we send. It is noticed up to
             a quarter later.
@@ -196,6 +198,7 @@ class DULProtocol(Protocol):
         self._next_turn: IDelayedCall | None = None
         self._is_paused = False  # by the user
         self._is_dropped = False
+        self._is_gone = False  # the transport, and the user has been told
         self._lost: Failure | None = None  # the transport, with input still to be performed
         self._queue: deque[_Outgoing] = deque()
         self._is_pumping = False
@@ -295,6 +298,7 @@ class DULProtocol(Protocol):
             self._end(reason)
 
     def _end(self, reason: Failure) -> None:
+        self._is_gone = True
         for call in (self._artim, self._closing, self._stall, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
@@ -319,12 +323,13 @@ class DULProtocol(Protocol):
                 self.transport.write(octets)
             case _Bare.StartARTIM:
                 self._stop_artim()
-                self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
+                if not self._is_gone:  # writing the PDU before it may have ended the connection
+                    self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
             case _Bare.StopARTIM:
                 self._stop_artim()
             # The endpoint has performed OpenTransport when there is a protocol.
             case _Bare.CloseTransport:  # pragma: no branch
-                self._close()
+                self._close(self._timeouts.artim)
 
     def _stop_artim(self) -> None:
         if self._artim is not None and self._artim.active():
@@ -336,7 +341,7 @@ class DULProtocol(Protocol):
         self._log.debug("ARTIM expired in {state}", state=self.machine.state.name)
         self._perform(self.machine.artim_expired())
 
-    def _close(self) -> None:
+    def _close(self, seconds: float) -> None:
         assert self.transport is not None
         was_congested = self._is_congested
         # A transport does not close before its producer is done.
@@ -347,8 +352,19 @@ class DULProtocol(Protocol):
             self.abort_transport()
             return
         # A peer that takes nothing any more must not keep the connection open.
-        self._closing = self._clock.callLater(self._timeouts.artim, self.abort_transport)
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._closing = self._clock.callLater(seconds, self.abort_transport)
         self.transport.loseConnection()
+
+    def hang_up(self, seconds: float) -> None:
+        """Close the connection when what was written has gone out, whatever the peer does.
+
+        Args:
+            seconds: The time after which the connection is dropped.
+        """
+        if not self._is_gone:
+            self._close(seconds)
 
     def abort_transport(self) -> None:
         """Drop the connection, with whatever is unsent or received and not performed."""

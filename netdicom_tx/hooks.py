@@ -159,7 +159,7 @@ class Hooks:
             The file, at the position where the data set is to be written; and the position at
             which it is handed to the service. By default this is a temporary file that begins with the
             Part 10 header and is handed over from its beginning. It is closed, and so deleted, when the
-            operation is over.
+            handler has ended.
         """
         file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         file.write(
@@ -187,7 +187,7 @@ class Hooks:
 
         Args:
             context: The presentation context, the association and the request.
-            ds: The Part 10 file, at its beginning; it is closed when the operation is over.
+            ds: The Part 10 file, at its beginning. It stays open until the handler has ended, and is closed then.
 
         Returns:
             The status. Success promises that the instance is kept.

@@ -13,11 +13,21 @@ returns a response message                that message
 returns a Deferred or a coroutine         as above, when it fires
 yields data sets or (data set, status)    a Pending response each, then the final one; FE00 after C-CANCEL
 yields response messages                  those messages; one that is not Pending is the last
+  and has a method ``cancelled``          after C-CANCEL, the response that this method returns once it is closed
 returns any other iterable of these       as if it had yielded them: a list, a tuple, ``dict.values()``, a Sequence
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
 has nothing for this operation            0x0211 Unrecognized operation
+is not called: the command names another  0x0122 SOP class not supported; the exceptions are those of
+SOP class than its presentation context   :data:`~netdicom_tx.dispatch.COMMAND_SOP_CLASSES`
 ========================================  ===========================================================================
+
+When the association ends, no answer can be sent any more. The handlers of C-FIND, C-GET and C-MOVE work for the peer
+alone, so they are cancelled at once, and their generators are closed. Every other handler has ``timeouts.response``
+seconds to finish, because what it does counts without the peer: a C-STORE is kept. The file of a received data set is
+open until its handler has ended. A handler that takes longer is cancelled then; a warning is logged, and the file is
+closed when the handler has ended by that. Cancelling cannot stop a thread, so the file is closed while a thread that
+takes longer is still reading.
 """
 
 from __future__ import annotations
@@ -45,6 +55,7 @@ from .dimsemessages import (
     UnknownRQ,
 )
 from .dispatch import Dispatcher, Registration, Service
+from .dulprovider import Timeouts
 from .exceptions import (
     AssociationError,
     EventHandlingError,
@@ -54,6 +65,7 @@ from .exceptions import (
 )
 from .negotiation import NO_WINDOW, PContextDef
 from .statuses import Status
+from .streams import status_of
 
 __all__ = ["Operation", "Performer"]
 
@@ -113,7 +125,7 @@ class Operation:
     Args:
         performer: The part of the association that the request came to.
         ctx: The presentation context of the request.
-        msg: The request. A data set in a file is closed at the end of the operation.
+        msg: The request. A data set in a file is closed when the service has ended.
         service: The service that answers.
     """
 
@@ -131,6 +143,7 @@ class Operation:
         self._emitted = 0
         self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
+        self._cancelled: Callable[[], Response] | None = None  # makes the response after C-CANCEL
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
@@ -142,17 +155,37 @@ class Operation:
         self._running = running
         running.addBoth(self._ended)
         if self._is_stopped:  # the service itself has ended the association, before it first waited
-            self._interrupt_soon()
+            self.stop()
 
     def cancel(self) -> None:
         """C-CANCEL-RQ came (PS3.7 9.3.2.3): close the generator, and answer FE00."""
-        if self.msg.OPERATION in _CANCELLABLE:
+        if self.msg.OPERATION in _CANCELLABLE and not self._is_cancelled:
             self._is_cancelled = True
             self._interrupt_soon()
 
     def stop(self) -> None:
-        """The association has ended, and the peer no longer waits for an answer."""
-        self._interrupt_soon()
+        """The association has ended, and the peer no longer waits for an answer.
+
+        A handler that produces for the peer alone is cancelled at once. Every other one, such as that of a C-STORE,
+        may still be reading what has come, perhaps in a thread: it has ``timeouts.response`` to end.
+        """
+        if self.msg.OPERATION in _CANCELLABLE:
+            self._interrupt_soon()
+        elif self._running is not None and not self._is_over:
+            self._interrupt = self._performer.clock.callLater(
+                self._performer.timeouts.response, self._too_late
+            )
+
+    def _too_late(self) -> None:
+        self._log.warn(
+            "{operation} {id} from {peer}: the handler is still at work {seconds:g} s after the end of the "
+            "association; it is cancelled (timeout 'response')",
+            operation=self.msg.OPERATION,
+            id=self.msg.message_id,
+            peer=self._performer.asce.peer_title,
+            seconds=self._performer.timeouts.response,
+        )
+        self._interrupt_now()
 
     @property
     def _is_stopped(self) -> bool:
@@ -233,6 +266,7 @@ class Operation:
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, AsyncIterable):
+            self._cancelled = getattr(result, "cancelled", None)
             await self._stream_async(result)
         elif _is_many(result):
             await self._stream(iter(result))
@@ -289,7 +323,10 @@ class Operation:
         self._complete()
 
     def _respond_cancelled(self) -> None:
-        """FE00, with the counters of the last Pending response where there was one."""
+        """FE00, with the counters of the service, or of the last Pending response where there was one."""
+        if self._cancelled is not None:
+            self._send(self._cancelled())
+            return
         counters = {
             name: value
             for name in _COUNTERS
@@ -360,7 +397,7 @@ class Operation:
     def _send(self, response: Response) -> None:
         if self._is_answered or self._is_stopped:
             return
-        is_final = not Status(response.status).is_pending
+        is_final = not status_of(response).is_pending
         if is_final and self.msg.OPERATION == "C-STORE":
             response = self._hand_over(response)
         try:
@@ -373,7 +410,7 @@ class Operation:
 
     def _hand_over(self, response: Response) -> Response:
         """Give the instance to the reader of the C-GET that it came for, before the peer hears of Success."""
-        if Status(response.status).is_failure:
+        if status_of(response).is_failure:
             return response
         try:
             self._is_handed_over = self._performer.hand_over(self.ctx, self.msg)
@@ -388,6 +425,36 @@ class Operation:
         return response
 
 
+def _has_operation(service: Service, message: Request) -> bool:
+    """Whether a service has something for an operation, as far as it says so."""
+    operations = getattr(service, "operations", None)
+    if isinstance(message, UnknownRQ) or (
+        operations is not None and message.OPERATION not in operations
+    ):
+        return False
+    get_method = getattr(service, "get_method", None)
+    if get_method is None:
+        return True
+    try:
+        get_method(message)
+    except EventHandlingError:
+        return False
+    return True
+
+
+def _contradiction(ctx: PContextDef, message: Request, registration: Registration) -> str:
+    """Why a command may not name its SOP class on its context (PS3.7 9.1, 10.1); empty when it may."""
+    named = message.sop_class_uid
+    if (
+        not named
+        or registration.may_name(named, ctx.sop_class)
+        or not _has_operation(registration.service, message)  # 0x0211 says more
+    ):
+        return ""
+    role = "Affected" if hasattr(message, "affected_sop_class_uid") else "Requested"
+    return f"{role} SOP Class UID is not that of the presentation context"
+
+
 class Performer:
     """The operations of one association.
 
@@ -397,6 +464,7 @@ class Performer:
         asce: The association, which is handed to the services.
         channel: Sends the responses.
         clock: The time of all waits.
+        timeouts: Uses ``response``.
         scu: The services that make requests; they answer the event reports that come for them.
         take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it; True when it was
             taken, and then its file stays open.
@@ -416,6 +484,7 @@ class Performer:
         channel: Channel,
         *,
         clock: IReactorTime,
+        timeouts: Timeouts,
         scu: Dispatcher,
         take_instance: Callable[[PContextDef, Request], bool],
         on_quiet: Callable[[], None],
@@ -423,6 +492,7 @@ class Performer:
         self.asce = asce
         self.channel = channel
         self.clock = clock
+        self.timeouts = timeouts
         self.limit = NO_WINDOW.performed
         self.error: NetDICOMError | None = None
         self.counts: Counter[str] = Counter()
@@ -495,23 +565,30 @@ class Performer:
         if message.OPERATION in _WITHOUT_DATA_SET and message.data_set is not None:
             self._refuse(ctx, message, statuses.MISTYPED_ARGUMENT)
             return
-        service = (
-            self._service_for(ctx, message) if failure is None else self._failing(message, failure)
-        )
-        if service is None:
-            self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
-            return
+        service: Service
+        if failure is not None:
+            service = self._failing(message, failure)
+        else:
+            registration = self._registration_for(ctx, message)
+            if registration is None:
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
+                return
+            contradiction = _contradiction(ctx, message, registration)
+            if contradiction:
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED, contradiction)
+                return
+            service = registration.service
         operation = Operation(self, ctx, message, service)
         self._answered.discard(message.message_id)
         self._running[message.message_id] = operation
         operation.start()
 
-    def _service_for(self, ctx: PContextDef, message: Request) -> Service | None:
+    def _registration_for(self, ctx: PContextDef, message: Request) -> Registration | None:
         registration = self.asce.scp_for(ctx.sop_class)
         if registration is None and isinstance(message, NEventReportRQ):
             # An event is reported to an SCU (PS3.7 10.1.1).
             registration = self._scu.find(ctx.sop_class)
-        return None if registration is None else registration.service
+        return registration
 
     def _failing(self, message: Request, failure: EventHandlingError) -> Service:
         """A service that answers with a failure."""
@@ -528,13 +605,15 @@ class Performer:
 
         return service
 
-    def _refuse(self, ctx: PContextDef, message: Request, status: Status) -> None:
+    def _refuse(
+        self, ctx: PContextDef, message: Request, status: Status, comment: str | None = None
+    ) -> None:
         """Answer a request that no service sees."""
         give_up(message.data_set)
         dul = self.channel.dul
         if self.error is not None or not dul.machine.may_send_data:
             return  # in Sta7 a request may come, but no answer may go
-        self.channel.send(message.response(status), ctx.id)
+        self.channel.send(message.response(status, error_comment=comment), ctx.id)
         if dul.is_congested and not self.channel.is_held_by(dul):
             # No window bounds refusals: a peer that does not take them is asked for no more.
             self.channel.pause(dul)
@@ -547,7 +626,7 @@ class Performer:
         """See :meth:`Association.send`."""
         if self._refusal is not None:
             raise afresh(self._refusal)
-        if not isinstance(message, Response) or Status(message.status).is_pending:
+        if not isinstance(message, Response) or status_of(message).is_pending:
             self.channel.send(message, context_id)
             return
         self._unsent += 1

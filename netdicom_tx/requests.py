@@ -25,7 +25,6 @@ from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
 from .dulprovider import Timeouts, made_ahead
 from .exceptions import LocalProtocolError, NetDICOMError, afresh
 from .negotiation import NO_WINDOW, PContextDef
-from .statuses import Status
 from .streams import HIGH_WATER, ResponseStream, status_of
 
 __all__ = [
@@ -99,7 +98,7 @@ class SingleRequest(Outstanding):
         self.is_forgotten = True
 
     def respond(self, response: Response) -> None:
-        if not self.is_forgotten and not Status(response.status).is_pending:
+        if not self.is_forgotten and not status_of(response).is_pending:
             self.deferred.callback(response)
 
     def fail(self, error: Exception) -> None:
@@ -149,7 +148,7 @@ class StreamRequest(Outstanding):
 
     def respond(self, response: Response) -> None:
         stream = self.stream
-        if not Status(response.status).is_pending:
+        if not status_of(response).is_pending:
             self._over()
         if stream is not None:
             stream.respond(response)
@@ -336,6 +335,18 @@ class Invoker:
             cancel = CCancelRQ(message_id_being_responded_to=one.message.message_id)
             self._channel.send(cancel, one.ctx.id)
 
+    def withdraw(self, message_id: int) -> bool:
+        """Take back a request that still waits for its turn; its Deferred fails with CancelledError.
+
+        Returns:
+            Whether it was waiting. False also says that its response may still come.
+        """
+        one = self._waiting.pop(message_id, None)
+        if one is None:
+            return False
+        one.fail(defer.CancelledError())
+        return True
+
     # -- streams that are not read ---------------------------------------------------------------
 
     def hold(self, one: Outstanding) -> bool:
@@ -433,7 +444,7 @@ class Invoker:
             or response.command_field != outstanding.message.COMMAND_FIELD | 0x8000
         ):
             return False
-        if Status(response.status).is_pending:
+        if status_of(response).is_pending:
             self._start_timer(outstanding)
             outstanding.respond(response)
             return True

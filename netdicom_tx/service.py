@@ -40,8 +40,9 @@ class AEService(Service):
     ``privilegedStartService`` opens the ports; ``startService`` does so if that method was not called before. A line
     ``AETITLE listening on HOST:PORT`` is logged for each port when it is open and the service runs.
     ``stopService`` stops listening, rejects further association requests, lets operations end for ``grace``
-    seconds, ends the associations that this service has accepted, and fires when the last connection is gone. Other
-    services of the AE, and the associations that the AE has requested itself, continue.
+    seconds, ends the associations that this service has accepted, and fires when the last connection is gone. A peer
+    that does not answer A-RELEASE-RQ within a second gets an A-ABORT. Other services of the AE, and the associations
+    that the AE has requested itself, continue.
 
     If a port cannot be opened, the start raises CannotListenError, the other ports of the service are closed, and the
     service can be started again. :meth:`listening_failed` is called for an endpoint that fails only later.

@@ -113,6 +113,7 @@ class ServiceUser:
             self,
             self._channel,
             clock=clock,
+            timeouts=timeouts,
             scu=ae.supported_scu,
             take_instance=self._invoker.take_instance,
             on_quiet=lambda: self._closing.settle(),

@@ -60,6 +60,11 @@ __all__ = [
     "add_status",
 ]
 
+# Only these have Pending responses and can be cancelled (PS3.7 9.1); an empty string stands for any operation.
+_WITH_MANY_RESPONSES = ("", "C-FIND", "C-GET", "C-MOVE")
+# Statuses that are not a failure where they belong.
+_OF_OTHER_OPERATIONS = (0x0001, 0x0107, 0x0116, 0xFE00, 0xFF00, 0xFF01)
+
 # PS3.7 Annex C.
 _GENERAL: dict[int, str] = {
     0x0000: "Success",
@@ -158,20 +163,27 @@ class Status(int):
 
     @property
     def is_pending(self) -> bool:
-        return self in (0xFF00, 0xFF01)
+        """Whether more responses follow; only C-FIND, C-GET and C-MOVE have such a status (PS3.7 9.1)."""
+        return self in (0xFF00, 0xFF01) and self._may_have_many
 
     @property
     def is_cancel(self) -> bool:
-        return self == 0xFE00
+        """Whether the operation was cancelled, which only C-FIND, C-GET and C-MOVE can be (PS3.7 9.3)."""
+        return self == 0xFE00 and self._may_have_many
+
+    @property
+    def _may_have_many(self) -> bool:
+        return self.command in _WITH_MANY_RESPONSES
 
     @property
     def is_warning(self) -> bool:
-        """Whether it is 0001, 0107, 0116 or Bxxx (PS3.7 C.4)."""
-        return self in (0x0001, 0x0107, 0x0116) or 0xB000 <= self <= 0xBFFF
+        """Whether it is 0001, 0107, 0116 or Bxxx (PS3.7 C.4); C-STORE has only Bxxx (PS3.4 Table B.2-1)."""
+        is_general = self in (0x0001, 0x0107, 0x0116) and self.command != "C-STORE"
+        return is_general or 0xB000 <= self <= 0xBFFF
 
     @property
     def is_failure(self) -> bool:
-        """Whether it is none of the others; a code that no table knows is a failure, too."""
+        """Whether it is none of the others; a code that is not one of its operation is a failure, too."""
         return not (self.is_success or self.is_warning or self.is_pending or self.is_cancel)
 
     @property
@@ -188,6 +200,8 @@ class Status(int):
         for command, first, last, words in _SPECIFIC:
             if first <= self <= last and command in ("", self.command):
                 return words
+        if self.is_failure and self in _OF_OTHER_OPERATIONS:
+            return f"Failure: not a status of {self.command}"
         return _GENERAL.get(int(self), self.category)
 
     def __str__(self) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "IMPLEMENTATION_CLASS_UID",
     "IMPLEMENTATION_VERSION_NAME",
     "IMPLICIT_VR_LITTLE_ENDIAN",
+    "META_SOP_CLASSES",
     "MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS",
     "MOVE_SOP_CLASSES",
     "PATIENT_ROOT_FIND_SOP_CLASS",
@@ -138,6 +139,11 @@ def _storage(*, retired: bool) -> tuple[str, ...]:
 
 #: Every storage SOP class of PS3.4 B.5, B.6 and GG.3, the current ones before the retired ones.
 STORAGE_SOP_CLASSES: Final = (*_storage(retired=False), *_storage(retired=True))
+
+#: Every meta SOP class of PS3.6, including the retired ones.
+META_SOP_CLASSES: Final = frozenset(
+    uid for uid, (_, kind, _) in _registry.REGISTRY.items() if kind == "Meta SOP Class"
+)
 
 #: Every transfer syntax of PS3.6, including the retired ones.
 ALL_TRANSFER_SYNTAXES: Final = tuple(

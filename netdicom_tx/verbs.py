@@ -117,7 +117,7 @@ _PATIENT_ROOT: Final = {
 @store_in_file
 def _receive_for_get(asce: Association, ctx: PContextDef, msg: Request) -> int:
     """Take an instance for the reader of a :class:`Retrieval`, where the AE has no storage service."""
-    refusal = check_request(ctx, msg)
+    refusal = check_request(msg)
     if refusal is None and not asce.is_retrieving:
         refusal = Status(statuses.PROCESSING_FAILURE, "C-STORE", "no C-GET is under way")
     return statuses.SUCCESS if refusal is None else refusal

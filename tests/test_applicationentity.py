@@ -684,6 +684,61 @@ def test_draining_releases_who_is_idle():
     assert node.clock.getDelayedCalls() == []
 
 
+def test_draining_does_not_wait_for_a_silent_peer():
+    """PS3.8 7.2, 7.3: an idle peer has one second to answer A-RELEASE-RQ; then it is sent A-ABORT."""
+    node = Node()
+    silent = node.associate()
+    drained = node.ae.drain(10)
+    assert silent.kinds() == [RELEASE_RQ]
+    node.advance(0.9)
+    assert not silent.take()
+    assert not drained.called
+    node.advance(0.1)
+    assert silent.kinds() == [ABORT]
+    assert silent.is_lost, "the peer does not close, so this side does"
+    assert success_of(drained) is None
+    assert node.clock.getDelayedCalls() == []
+
+
+def test_draining_gives_one_second_after_the_last_operation():
+    """PS3.8 7.2: the second begins with A-RELEASE-RQ, not with the stop."""
+    busy = Busy()
+    drained = busy.node.ae.drain(10)
+    busy.node.advance(5)
+    busy.answer.callback(0)
+    assert busy.peer.kinds() == [DATA, RELEASE_RQ]
+    busy.node.advance(0.9)
+    assert not drained.called
+    busy.node.advance(0.1)
+    assert busy.peer.kinds() == [ABORT]
+    assert success_of(drained) is None
+
+
+def test_draining_shortens_a_release_that_was_asked_for_before():
+    """timeouts.release is 10 s, which is too long for a process that stops."""
+    node = Node()
+    silent = node.associate()
+    released = node.association().release()
+    node.advance(5)
+    drained = node.ae.drain(10)
+    node.advance(1)
+    assert silent.kinds() == [RELEASE_RQ, ABORT]
+    assert isinstance(failure_of(released), DCMTimeoutError)
+    assert success_of(drained) is None
+
+
+def test_draining_does_not_wait_for_a_peer_that_releases_and_does_not_close():
+    """PS3.8 AR-4: the peer has ARTIM to close the transport, which a process that stops does not wait for."""
+    busy = Busy()
+    drained = busy.node.ae.drain(10)
+    busy.peer.send(pdu(RELEASE_RQ))
+    busy.answer.callback(0)
+    busy.node.advance(0)
+    assert busy.peer.kinds() == [DATA, RELEASE_RP]
+    assert busy.peer.is_lost
+    assert success_of(drained) is None
+
+
 def test_draining_lets_operations_end():
     busy = Busy()
     drained = busy.node.ae.drain(10)

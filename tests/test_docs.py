@@ -13,7 +13,6 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from support.measuring import variables
 from support.processes import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +55,7 @@ def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs:
     with subprocess.Popen(
         [sys.executable, "scp.py", f"tcp:{port}:interface=127.0.0.1"],
         cwd=programs,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
     ) as scp:
         try:
             eventually(lambda: accepts(int(port)), "the SCP listens")
@@ -64,7 +63,7 @@ def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs:
             scu = subprocess.run(
                 [sys.executable, "scu.py", f"RECEIVER@127.0.0.1:{port}", str(image)],
                 cwd=programs,
-                env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
+                env={"PYTHONPATH": str(ROOT), "PATH": ""},
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -94,7 +93,7 @@ class Helper:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=cwd,
-            env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -155,7 +154,7 @@ def test_an_scu_is_driven_from_asyncio(tmp_path: Path, pacs: str) -> None:
     done = subprocess.run(
         [sys.executable, "from_asyncio.py", pacs],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
         timeout=60,

@@ -777,3 +777,21 @@ def test_sequences_keep_their_items():
     for transfer_syntax in UNCOMPRESSED:
         again = decode(encode(outer, transfer_syntax), transfer_syntax)
         assert [len(item) for item in again.ConceptNameCodeSequence] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "syntax", [IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN]
+)
+@pytest.mark.parametrize("kind", ["elements", "items"])
+def test_too_many_parts_are_refused_before_they_are_decoded(syntax: str, kind: str) -> None:
+    """A mebibyte of empty items kept pydicom busy for two seconds."""
+    ds = Dataset()
+    if kind == "elements":
+        for number in range(101):
+            ds.add_new(0x00190010 + number, "LO", "")
+    else:
+        ds.ReferencedSOPSequence = [Dataset() for _ in range(101)]
+    octets = dsutils.encode(ds, syntax)
+    dsutils.check_parts(octets, syntax, 101)
+    with pytest.raises(DataSetError, match="more than 100 elements or items"):
+        dsutils.check_parts(octets, syntax, 100)

@@ -194,12 +194,32 @@ def test_a_response_that_nobody_asked_for_is_ignored():
 
 
 def test_a_pending_response_is_none_to_who_wants_one():
+    caller, asce = calling({FIND: [IMPLICIT]})
+    answer = asce.request(find_rq(), context(asce, FIND))
+    caller.peer.send(find_rq(1).response(0xFF00))
+    assert not answer.called
+    caller.peer.send(find_rq(1).response(0))
+    assert success_of(answer).status == 0
+
+
+@pytest.mark.parametrize("status", [0xFF00, 0xFF01, 0xFE00])
+def test_an_operation_with_one_response_ends_with_it(status: int):
+    """PS3.7 9.1.5: C-ECHO has no Pending status, so nothing else is waited for."""
     caller, asce = calling()
     answer = echo(asce)
-    caller.peer.send(echo_rq(1).response(0xFF00))
-    assert not answer.called
+    caller.peer.send(echo_rq(1).response(status))
+    assert success_of(answer).status == status
+    assert asce.operations == 0
+
+
+def test_a_request_that_waits_can_be_withdrawn():
+    caller, asce = calling()
+    sent, waiting = echo(asce), echo(asce)
+    assert [asce.withdraw(number) for number in (1, 2, 3)] == [False, True, False]
+    assert isinstance(failure_of(waiting), defer.CancelledError)
     caller.peer.send(echo_rq(1).response(0))
-    assert success_of(answer).status == 0
+    assert success_of(sent).status == 0
+    assert [each.message_id for each in caller.peer.messages()] == [1]
 
 
 def test_a_response_has_its_data_set():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
 import tracemalloc
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import pytest
@@ -13,18 +15,25 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from twisted.internet import defer
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import TestCase
 
 from netdicom_tx import (
     AE,
     Association,
+    AssociationError,
     EventHandlingError,
     PContextDef,
+    RemoteAE,
     ResponseStream,
     Status,
     StatusError,
     Timeouts,
     Window,
     statuses,
+    storage_scp,
     store_in_file,
     verification_scu,
 )
@@ -55,11 +64,13 @@ from support.doubles import (
     RELEASE_RQ,
     VERIFICATION,
     Caller,
+    File,
     Node,
     RawPeer,
     command,
     echo_rq,
     find_rq,
+    keeping,
     message,
     p_data,
     pdu,
@@ -498,7 +509,7 @@ def test_a_status_error_is_answered_with_its_status_and_comment(form):
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (store_rq(1), 0xC000),
+        (replace(store_rq(1), affected_sop_class_uid=FIND), 0xC000),
         (find_rq(1), 0xC000),
         (CGetRQ(affected_sop_class_uid=FIND, message_id=1, data_set=b"??"), 0xC000),
         (
@@ -825,6 +836,143 @@ def test_an_answer_while_we_release_is_not_sent():
     waiting.callback(0)
     assert peer.kinds() == [RELEASE_RQ]
     assert node.association().operations == 0
+
+
+# -- what was received, after the end --------------------------------------------------------------------
+
+
+def a_deferred(waiting: defer.Deferred[int]) -> Any:
+    return waiting
+
+
+async def a_coroutine(waiting: defer.Deferred[int]) -> int:
+    return await waiting
+
+
+@pytest.mark.parametrize("form", [a_deferred, a_coroutine])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_received_file_stays_open_until_its_handler_ends(end, form):
+    file, waiting = File(), defer.Deferred[int]()
+    node, ae, peer = keeping(file)
+    ae.answer = form(waiting)
+    peer.send(store_rq(1))
+    ENDS[end](node, peer)
+    node.advance(node.ae.timeouts.artim)
+    assert not node.ae.associations
+    assert not file.closed
+    waiting.callback(0)
+    assert file.closed
+    node.advance(node.ae.timeouts.response)
+    assert not node.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("form", [a_deferred, a_coroutine])
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), StatusError(0xA700)])
+def test_a_received_file_is_closed_when_its_handler_fails_after_the_end(form, error, failures):
+    """A failure that would have been an answer goes nowhere; a mistake is told."""
+    file, waiting = File(), defer.Deferred[int]()
+    _, ae, peer = keeping(file)
+    ae.answer = form(waiting)
+    peer.send(store_rq(1))
+    peer.transport.abortConnection()
+    waiting.errback(error)
+    assert file.closed
+    assert failures.texts() == (["a bug"] if isinstance(error, ZeroDivisionError) else [])
+
+
+@pytest.mark.parametrize("form", [a_deferred, a_coroutine])
+def test_a_handler_that_does_not_end_after_the_association_is_cancelled_in_time(form):
+    file, cancelled = File(), list[bool]()
+    node, ae, peer = keeping(file)
+    ae.answer = form(defer.Deferred(lambda _: cancelled.append(True)))
+    peer.send(store_rq(1))
+    peer.transport.abortConnection()
+    node.advance(node.ae.timeouts.response - 1)
+    assert not cancelled
+    assert not file.closed
+    with capturedLogs() as logs:
+        node.advance(1)
+    assert cancelled == [True]
+    assert file.closed
+    assert "is still at work 60 s after the end" in formatEvent(logs[0])
+    assert not node.clock.getDelayedCalls()
+
+
+def test_the_file_of_a_cancelled_handler_is_closed_when_it_has_cleaned_up():
+    file, cleaned = File(), defer.Deferred[None]()
+    node, ae, peer = keeping(file)
+
+    async def keep() -> int:
+        try:
+            return await defer.Deferred[int]()
+        finally:
+            await cleaned
+
+    ae.answer = keep()
+    peer.send(store_rq(1))
+    peer.transport.abortConnection()
+    node.advance(node.ae.timeouts.response)
+    assert not file.closed
+    cleaned.callback(None)
+    assert file.closed
+
+
+class ThreadTests(TestCase):
+    """A thread reads what was received, and the association ends meanwhile."""
+
+    timeout = 60
+
+    async def _ends(self, end: Any) -> None:
+        from twisted.internet import reactor
+
+        begun, go_on = defer.Deferred[Any](), threading.Event()
+        self.addCleanup(go_on.set)
+        read, ended = defer.Deferred[bytes](), defer.Deferred[None]()
+
+        def keep(file: BinaryIO) -> bytes:
+            first = file.read(4)
+            reactor.callFromThread(begun.callback, file)
+            assert go_on.wait(30)
+            return first + file.read()
+
+        class Keeping(AE):
+            async def on_receive_store(self, context: Any, ds: BinaryIO) -> int:
+                octets = await deferToThread(keep, ds)
+                ds.seek(0)  # still open for whoever waits for the thread
+                read.callback(octets)
+                return statuses.SUCCESS
+
+            def on_association_ended(self, asce: Any, summary: Any) -> None:
+                ended.callback(None)
+
+        ae = Keeping("NODE").add_scp(storage_scp, [CT])
+        service = ae.as_service("tcp:0:interface=127.0.0.1", grace=0)
+        service.startService()
+        remote = RemoteAE("NODE", f"tcp:127.0.0.1:{service.ports[0].getHost().port}")
+        asce = await AE("SCU").request_association(remote, {CT: [IMPLICIT]})
+        sent = asce.request(store_rq(data=bytes(1_000_000)), asce.contexts_for(CT)[0])
+        file = await begun
+        stopped = end(asce, service)
+        await ended
+        with pytest.raises(AssociationError):
+            await sent
+        assert not file.closed
+        go_on.set()
+        assert (await read).endswith(bytes(1_000_000))
+        # The turn in which the handler ends closes it.
+        await deferLater(reactor, 0)
+        assert file.closed
+        await stopped
+        await service.stopService()
+
+    async def test_the_peer_aborts(self):
+        await self._ends(lambda asce, service: defer.succeed(asce.abort()))
+
+    async def test_the_connection_is_lost(self):
+        await self._ends(lambda asce, service: defer.succeed(asce.drop()))
+
+    async def test_the_service_stops(self):
+        await self._ends(lambda asce, service: service.stopService())
 
 
 def test_a_match_while_we_release_is_not_sent():

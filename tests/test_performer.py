@@ -13,6 +13,7 @@ from netdicom_tx import (
     AssociationAbortedError,
     AssociationReleasedError,
     Window,
+    uids,
     verification_scp,
     verification_scu,
 )
@@ -20,7 +21,15 @@ from netdicom_tx.asceprovider import PContextDef
 from netdicom_tx.dimsemessages import (
     CCancelRQ,
     CEchoRQ,
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    NActionRQ,
+    NCreateRQ,
+    NDeleteRQ,
     NEventReportRQ,
+    NGetRQ,
+    NSetRQ,
 )
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.userdataitems import (
@@ -225,6 +234,109 @@ def test_pending_responses_that_differ_in_their_data_set_share_a_command():
     asce.abort()
     with pytest.raises(AssociationAbortedError):
         asce.send_pending(command, b"????", ctx)
+
+
+_OF_CT: dict[str, Any] = {
+    "requested_sop_class_uid": CT,
+    "requested_sop_instance_uid": "1.2",
+    "message_id": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        CEchoRQ(affected_sop_class_uid=CT, message_id=1),
+        CFindRQ(affected_sop_class_uid=CT, message_id=1, data_set=b""),
+        CMoveRQ(affected_sop_class_uid=CT, message_id=1, move_destination="D", data_set=b""),
+        CGetRQ(affected_sop_class_uid=CT, message_id=1, data_set=b""),
+        store_rq(1),
+        NGetRQ(**_OF_CT),
+        NSetRQ(**_OF_CT, data_set=b""),
+        NActionRQ(**_OF_CT, action_type_id=1),
+        NCreateRQ(affected_sop_class_uid=CT, message_id=1),
+        NDeleteRQ(**_OF_CT),
+        NEventReportRQ(
+            affected_sop_class_uid=CT,
+            affected_sop_instance_uid="1.2",
+            event_type_id=1,
+            message_id=1,
+        ),
+    ],
+    ids=lambda asked: str(asked.OPERATION),
+)
+def test_a_command_names_the_sop_class_of_its_context(asked: Any):
+    """PS3.7 9.1 and 10.1: 0x0122, SOP class not supported; no service sees the request."""
+    seen: list[Any] = []
+    node = serving(lambda asce, ctx, msg: seen.append(msg), VERIFICATION)
+    peer = node.associate({VERIFICATION: [IMPLICIT]})
+    peer.send(message(asked))
+    (answer,) = peer.messages()
+    assert answer.status == 0x0122
+    assert answer.error_comment in (
+        "Affected SOP Class UID is not that of the presentation context",
+        "Requested SOP Class UID is not that of the presentation context",
+    )
+    assert not seen
+    assert node.association().is_open
+
+
+_GRAYSCALE = uids.BasicGrayscalePrintManagementMeta
+_COLOR = uids.BasicColorPrintManagementMeta
+_STEP = uids.ModalityPerformedProcedureStep
+_PUSH = uids.UnifiedProcedureStepPush
+
+
+@pytest.mark.parametrize(
+    ("negotiated", "named", "status"),
+    [
+        (_GRAYSCALE, uids.BasicFilmSession, 0),
+        (_GRAYSCALE, uids.Printer, 0),
+        (_GRAYSCALE, uids.BasicGrayscaleImageBox, 0),
+        (_GRAYSCALE, uids.BasicColorImageBox, 0x0122),
+        (_GRAYSCALE, uids.PresentationLUT, 0x0122),
+        (_COLOR, uids.BasicColorImageBox, 0),
+        (_COLOR, uids.BasicGrayscaleImageBox, 0x0122),
+        (uids.BasicFilmSession, uids.BasicFilmBox, 0x0122),
+        (uids.ModalityPerformedProcedureStepRetrieve, _STEP, 0),
+        (uids.ModalityPerformedProcedureStepNotification, _STEP, 0),
+        (_STEP, uids.ModalityPerformedProcedureStepRetrieve, 0x0122),
+        (uids.UnifiedProcedureStepPull, _PUSH, 0),
+        (uids.UnifiedProcedureStepWatch, _PUSH, 0),
+        (uids.UnifiedProcedureStepEvent, _PUSH, 0),
+        (_PUSH, uids.UnifiedProcedureStepPull, 0x0122),
+        (uids.PullStoredPrintManagementMeta, uids.PullPrintRequest, 0),
+    ],
+    ids=uids.name,
+)
+def test_some_commands_name_a_sop_class_besides_that_of_their_context(
+    negotiated: str, named: str, status: int
+):
+    """PS3.4 H.3.2.2 (meta SOP classes), F.8.2.1 (performed procedure steps), CC.3.1 (unified procedure steps)."""
+    node = serving(lambda asce, ctx, msg: 0, negotiated)
+    peer = node.associate({negotiated: [IMPLICIT]})
+    asked = {"requested_sop_class_uid": named, "requested_sop_instance_uid": "1.2"}
+    peer.send(message(NGetRQ(**asked, message_id=1)))
+    assert peer.statuses() == [status]
+
+
+def test_a_service_names_further_sop_classes_of_its_commands():
+    """PS3.7 10.1.2: only its service knows what belongs to a private meta SOP class."""
+
+    def service(asce: Association, ctx: PContextDef, msg: Any) -> int:
+        return 0
+
+    service.command_sop_classes = (CT,)  # type: ignore[attr-defined]
+    peer = serving(service, "1.2.3.4").associate({"1.2.3.4": [IMPLICIT]})
+    peer.send(message(NGetRQ(**_OF_CT)))
+    assert peer.statuses() == [0]
+
+
+def test_an_operation_that_the_service_does_not_have_is_refused_as_that():
+    """PS3.7 C.5.18: 0x0211 says more than 0x0122 to a peer that has chosen the wrong context."""
+    peer = Node().associate()
+    peer.send(message(find_rq(1)))
+    assert peer.statuses() == [0x0211]
 
 
 @pytest.mark.parametrize("ae", [AE("CALLER"), AE("CALLER").add_scu(verification_scu)])

@@ -67,7 +67,7 @@ def test_a_request_has_one_response():
     caller, asce = calling()
     answer = asce.request(echo_rq(None), asce.contexts_for(VERIFICATION)[0])
     caller.peer.send(echo_rq(1).response(0xFF00), echo_rq(1).response(0))
-    assert success_of(answer).status == 0
+    assert success_of(answer).status == 0xFF00, "C-ECHO has no Pending status"
 
 
 @pytest.mark.parametrize("then", ["response", "end"])

@@ -224,3 +224,11 @@ def test_a_copy_keeps_what_a_status_knows():
     """Results are copied and put into queues."""
     status = copy.deepcopy(Status(0xA700, "C-STORE", "disk full"))
     assert (status, status.command, status.comment) == (0xA700, "C-STORE", "disk full")
+
+
+@pytest.mark.parametrize("code", [0xFE00, 0xFF00, 0xFF01])
+@pytest.mark.parametrize("operation", ["C-STORE", "C-ECHO", "N-CREATE"])
+def test_only_queries_and_retrieves_are_pending_or_cancelled(code: int, operation: str):
+    """PS3.7 9.1: the other operations have one response, which is the last."""
+    assert Status(code, operation).category == "Failure"
+    assert Status(code, "C-FIND").category in ("Cancel", "Pending")

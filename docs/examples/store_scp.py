@@ -1,7 +1,6 @@
 """Receive images and sort them by patient: python store_scp.py DIRECTORY [ENDPOINT]."""
 
 import hashlib
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.internet.threads import deferToThread
 
-from netdicom_tx import AE, statuses, storage_scp, verification_scp
+from netdicom_tx import AE, save_instance, statuses, storage_scp, verification_scp
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES
 
 
@@ -27,9 +26,7 @@ class Sorter(AE):
         names = str(header.get("PatientID", "")), str(header.SOPInstanceUID)
         patient, instance = (hashlib.sha256(name.encode()).hexdigest()[:32] for name in names)
         (self.directory / patient).mkdir(parents=True, exist_ok=True)
-        file.seek(0)
-        with (self.directory / patient / f"{instance}.dcm").open("wb") as copy:
-            shutil.copyfileobj(file, copy)
+        save_instance(file, self.directory / patient / f"{instance}.dcm")
 
 
 async def main(reactor, directory, endpoint="tcp:11112:interface=127.0.0.1"):

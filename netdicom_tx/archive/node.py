@@ -39,8 +39,10 @@ from ..uids import (
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
 from .encoded.walk import Walked
+from .index.engine import IndexUnusableError
 from .index.index import Index, IndexUnavailableError
 from .index.record import WANTED, InstanceRecord, digest_of, record_of
+from .index.watch import SECONDS, Watches
 from .query.retrieval import Retrieval
 from .query.search import Search
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
@@ -76,6 +78,7 @@ class ArchiveAE(AE):
         unknown_sop_classes: Also keep instances of SOP classes that no registry knows.
         match_unknown: Whether an attribute without a value matches every key (PS3.4 C.2.2.1.2). By default it
             matches none, as with other archives: a wrong patient on the screen is worse than a missing one.
+        search_seconds: How long each step of a search may take: the search itself, and each page of its answers.
         workflow: What is said of worklist, performed steps and storage commitment; those need an index.
         threads: How many threads write, and how many read. With 0 all work is done on the reactor thread, even
             before :meth:`start`, which suits a test without a reactor.
@@ -93,6 +96,7 @@ class ArchiveAE(AE):
         peers: Mapping[str, RemoteAE] | None = None,
         unknown_sop_classes: bool = False,
         match_unknown: bool = False,
+        search_seconds: float = SECONDS,
         workflow: WorkflowOptions | None = None,
         threads: int = _THREADS,
         **options: Any,
@@ -102,6 +106,7 @@ class ArchiveAE(AE):
         self.index = index
         self.peers = dict(peers or {})
         self._queue_starts: IDelayedCall | None = None
+        self._watches = Watches(search_seconds)
         self._writers = Workers("netdicom-writer", threads)
         self._readers = Workers("netdicom-reader", threads)
         self.add_scp(verification_scp)
@@ -111,7 +116,11 @@ class ArchiveAE(AE):
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
         if index is not None:
             self.retrieval = Retrieval(
-                Search(index, match_unknown=match_unknown), self._readers, self.peers, self.ae_title
+                Search(index, match_unknown=match_unknown),
+                self._readers,
+                self.peers,
+                self.ae_title,
+                self._watches,
             )
             extended = self.retrieval.answer_extended
             self.add_scp(QueryRetrieveFind(on_extended=extended))
@@ -125,6 +134,7 @@ class ArchiveAE(AE):
                 workflow or WorkflowOptions(),
                 # Nodes that share a database may share a title, but no directory of a host.
                 owner=f"{socket.gethostname()}:{store.root}",
+                watches=self._watches,
             )
 
     def about(self) -> str:
@@ -144,7 +154,13 @@ class ArchiveAE(AE):
         try:
             if self.index is not None:
                 self.index.open()
-                self._reconcile(self.index)
+                try:
+                    self._reconcile(self.index)
+                except IndexUnavailableError as error:
+                    raise IndexUnusableError(
+                        f"{error}; if the file is damaged, move it away: the node makes a new index from "
+                        "the stored instances"
+                    ) from error
         except BaseException:
             self.stop()
             raise
@@ -176,8 +192,11 @@ class ArchiveAE(AE):
             self._queue_starts.cancel()
 
     def stop(self) -> None:
-        """Finish what is being written, and give store and index back."""
+        """Finish what is being written, end all searches, and give store and index back."""
         self._forget_queue_start()
+        self._watches.cancel()
+        if self.index is not None:
+            self.workflow.close()
         self._writers.stop()
         self._readers.stop()
         if self.index is not None:

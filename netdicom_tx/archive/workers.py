@@ -31,15 +31,15 @@ class Workers:
 
     def __init__(self, name: str, threads: int) -> None:
         self._name = name
-        self._threads = threads
+        self.threads = threads
         self._pool: ThreadPool | None = None
         self._reactor: IReactorFromThreads | None = None
 
     def start(self, reactor: IReactorFromThreads) -> None:
         """Start the threads; results come back on this reactor."""
-        if self._threads:
+        if self.threads:
             self._reactor = reactor
-            self._pool = ThreadPool(1, self._threads, self._name)
+            self._pool = ThreadPool(1, self.threads, self._name)
             self._pool.start()
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class Workers:
             Fires with what the function returns. Fails with RuntimeError when the threads are not running.
             Cancelling it forgets the result; the work itself goes on.
         """
-        if not self._threads:
+        if not self.threads:
             return defer.maybeDeferred(call, *arguments)
         if self._pool is None or self._reactor is None:
             return defer.fail(self._not_running())
@@ -74,7 +74,7 @@ class Workers:
             RuntimeError when the threads are not running. Cancelling it forgets the result; the work itself
             goes on.
         """
-        if not self._threads:
+        if not self.threads:
 
             def both() -> _T:
                 result, future = call(*arguments)

@@ -12,6 +12,9 @@ attribute           meaning
 ``suboperations``   abstract syntaxes of the sub-operations that the SCP performs on the same association, as
                     C-GET stores (PS3.4 C.4.3). For an SCU service they are proposed with the SCP role, where
                     the AE serves them; for an SCP service we offer to be their SCU.
+``command_sop_classes``
+                    SOP classes that its commands may name besides that of their presentation context, for a
+                    private meta SOP class; a command that names another one is answered with 0x0122
 ==================  =====================================================================================
 
 **Handlers.** An SCP of this package is an instance of a class. Its methods for messages (``c_store``) do what the
@@ -32,7 +35,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
 
 from .. import statuses
 from ..asceprovider import Association
@@ -111,6 +118,25 @@ async def settled(value: _T | Awaitable[_T]) -> _T:
         result: _T = await value
         return result
     return value
+
+
+#: Up to how many octets a data set is read on the reactor thread, in a few milliseconds at most.
+AT_ONCE: Final = 1 << 14
+
+
+def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer.Deferred[_T]:
+    """Read the data set of a request: a large one in a thread of the reactor, where it holds nobody up.
+
+    Args:
+        asce: The association, whose AE has the reactor.
+        msg: The request.
+        read: Reads the data set and returns what the service needs of it.
+    """
+    data, reactor = msg.data_set, asce.ae.reactor
+    is_small = data is None or (isinstance(data, bytes) and len(data) <= AT_ONCE)
+    if is_small or not IReactorThreads.providedBy(reactor):
+        return read()
+    return deferToThreadPool(reactor, reactor.getThreadPool(), read)
 
 
 def ae_hook(context: RequestContext, name: str) -> Callable[..., Any]:

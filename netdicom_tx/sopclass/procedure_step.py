@@ -34,7 +34,7 @@ from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, ae_hook, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_hook, aside, settled, sop_classes
 from .normalized import NormalizedSCU, data_set_of
 from .step_rules import COMPLETED as COMPLETED
 from .step_rules import DISCONTINUED as DISCONTINUED
@@ -142,8 +142,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
             uid = str(generate_uid())
         elif not uids.is_uid_like(uid):
             raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is not a UID")
-        ds = attribute_list(ctx, msg)
-        check_create(ds)
+        ds = await settled(aside(asce, msg, lambda: _creation(ctx, msg)))
         verdict = await settled(self.on_create(RequestContext.of(asce, ctx, msg), uid, ds))
         return msg.response(
             statuses.SUCCESS if verdict is None else verdict, affected_sop_instance_uid=uid
@@ -151,7 +150,8 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
     async def n_set(self, asce: Association, ctx: PContextDef, msg: NSetRQ) -> int:
         """Answer N-SET (PS3.4 F.7.2.2)."""
-        context, modifications = RequestContext.of(asce, ctx, msg), attribute_list(ctx, msg)
+        context = RequestContext.of(asce, ctx, msg)
+        modifications = await settled(aside(asce, msg, lambda: attribute_list(ctx, msg)))
         verdict = await settled(self.on_set(context, msg.requested_sop_instance_uid, modifications))
         return statuses.SUCCESS if verdict is None else int(verdict)
 
@@ -263,6 +263,17 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         """
         done: Awaitable[None] | None = ae_hook(context, "on_mpps_event")(uid, event)
         return done
+
+
+def _creation(ctx: PContextDef, msg: Request) -> Dataset:
+    """The attributes of a new step, which are checked.
+
+    Raises:
+        StatusError: They cannot be read, or are not those of a new step.
+    """
+    ds = attribute_list(ctx, msg)
+    check_create(ds)
+    return ds
 
 
 def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:

@@ -16,7 +16,7 @@ The SCPs ask a handler which data sets or instances match, and do the rest: sub-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydicom.dataset import Dataset
 
@@ -37,8 +37,9 @@ from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
-from .base import MessageDispatcherSCP, settled, sop_classes, suboperations
-from .retrieving import got, moved, told
+from .base import MessageDispatcherSCP, aside, settled, sop_classes, suboperations
+from .retrieving import Responses, got, moved
+from .sending import Stop
 from .storage import Arrival, Instance, Storage
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
 #: The type of a handler that answers extended negotiation; see :class:`QueryRetrieveFind`.
 Extended = Callable[[Association, SOPClassExtendedNegotiation], bytes | None]
 
+#: How many elements and how many items an identifier may have.
+PARTS_LIMIT: Final = 4_096
 # How many instances of a C-GET may wait for their reader, each with an open file.
 _UNREAD_INSTANCES = 8
 
@@ -66,16 +69,23 @@ def _encoded(ctx: PContextDef, ds: Dataset) -> bytes:
     return dsutils.encode(ds, ctx.supported_ts)
 
 
-def _identifier(ctx: PContextDef, msg: Request) -> Dataset:
+async def _identifier(asce: Association, ctx: PContextDef, msg: Request) -> Dataset:
     """The identifier of a request.
 
     Raises:
         StatusError: The request has no identifier (0xA900), or it cannot be read (0xC000).
     """
-    if msg.data_set is None:
+    data = msg.data_set
+    if data is None:
         raise StatusError(0xA900, "the request has no identifier")
+
+    def read() -> Dataset:
+        if isinstance(data, bytes):
+            dsutils.check_parts(data, ctx.supported_ts, PARTS_LIMIT)
+        return dsutils.decode(data, ctx.supported_ts)
+
     try:
-        return dsutils.decode(msg.data_set, ctx.supported_ts)
+        return await settled(aside(asce, msg, read))
     except dsutils.DataSetError as error:
         raise StatusError(0xC000, str(error)) from error
 
@@ -156,9 +166,10 @@ class QueryRetrieveFind(MessageDispatcherSCP):
     ) -> None:
         self._use(on_find=on_find, on_extended=on_extended)
 
-    def c_find(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
+    async def c_find(self, asce: Association, ctx: PContextDef, msg: Request) -> Any:
         """Answer C-FIND (PS3.4 C.4.1)."""
-        return self.on_find(RequestContext.of(asce, ctx, msg), _identifier(ctx, msg))
+        identifier = await _identifier(asce, ctx, msg)
+        return await settled(self.on_find(RequestContext.of(asce, ctx, msg), identifier))
 
     def on_find(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the matches; see :meth:`AE.on_receive_find`."""
@@ -277,7 +288,7 @@ class QueryRetrieveMove(MessageDispatcherSCP):
     ) -> AsyncIterator[Response] | int:
         """Answer C-MOVE."""
         context = RequestContext.of(asce, ctx, msg)
-        asked = self.on_move(context, _identifier(ctx, msg), msg.move_destination)
+        asked = self.on_move(context, await _identifier(asce, ctx, msg), msg.move_destination)
         remote, number, instances = _parts(await settled(asked), "remote AE, number, instances")
         if remote is None:
             return Status(
@@ -285,7 +296,8 @@ class QueryRetrieveMove(MessageDispatcherSCP):
                 "C-MOVE",
                 f"move destination {msg.move_destination} is not known here",
             )
-        return told(context, number, moved(context, remote, instances))
+        stop = Stop()
+        return Responses(context, number, moved(context, remote, instances, stop), stop)
 
     def on_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
         """Find the destination and the instances; see :meth:`AE.on_receive_move`."""
@@ -324,7 +336,7 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
 
     def respond(self, response: Response) -> None:
         self.progress = response
-        if not Status(response.status).is_pending:
+        if not status_of(response).is_pending:
             super().respond(response)
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
@@ -437,9 +449,10 @@ class QueryRetrieveGet(MessageDispatcherSCP):
     ) -> AsyncIterator[Response]:
         """Answer C-GET."""
         context = RequestContext.of(asce, ctx, msg)
-        asked = self.on_get(context, _identifier(ctx, msg))
+        asked = self.on_get(context, await _identifier(asce, ctx, msg))
         number, instances = _parts(await settled(asked), "number, instances")
-        return told(context, number, got(context, instances, self.on_transcode))
+        stop = Stop()
+        return Responses(context, number, got(context, instances, self.on_transcode, stop), stop)
 
     def on_get(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the instances; see :meth:`AE.on_receive_get`."""

@@ -58,16 +58,20 @@ class ReadAhead(Generic[_T]):
         self._tell()
         return taken
 
+    def stop(self) -> None:
+        """Read no more; what waits can still be taken."""
+        self._limit = 0
+        if self._coming is not None:
+            self._coming.cancel()
+        self._tell()
+
     async def close(self) -> list[_T]:
         """Read no more.
 
         Returns:
             The items that nobody has taken, when the iterator is closed.
         """
-        self._limit = 0
-        if self._coming is not None:
-            self._coming.cancel()
-        self._tell()
+        self.stop()
         while not self._is_over:
             await self._change()
         left, self._ready = list(self._ready), deque()

@@ -1,19 +1,25 @@
 """The C-STORE sub-operations of C-MOVE and C-GET (PS3.4 C.4.2.3, C.4.3.3): performed, counted and told.
 
-:func:`moved` and :func:`got` perform them, :func:`told` makes responses of their results. They begin with the first
-instance that a hook gives, and the hook is asked for more as they proceed.
+:func:`moved` and :func:`got` perform them, :class:`Responses` makes responses of their results. They begin with the
+first instance that a hook gives, and the hook is asked for more as they proceed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from contextlib import aclosing
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,12 +28,13 @@ from ..applicationentity import RemoteAE
 from ..dimsemessages import Request, Response
 from ..exceptions import ClassNotSupportedError, LocalProtocolError, NetDICOMError
 from ..hooks import RequestContext
+from ..statuses import Status
 from .base import settled
 from .readahead import ReadAhead
-from .sending import StoreResult, store_all
+from .sending import Stop, StoreResult, store_all
 from .storage import Instance, MoveOriginator, store_instance
 
-__all__ = ["KEEP_ALIVE", "Counters", "got", "moved", "told"]
+__all__ = ["KEEP_ALIVE", "Counters", "Responses", "got", "moved"]
 
 _log = Logger()
 
@@ -40,8 +47,15 @@ _Results = AsyncGenerator[StoreResult, None]
 # -- performed --------------------------------------------------------------------------------------
 
 
-async def moved(context: RequestContext, remote: RemoteAE, instances: Any) -> _Results:
-    """Send instances to the destination of a C-MOVE, on associations of our own."""
+async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop: Stop) -> _Results:
+    """Send instances to the destination of a C-MOVE, on associations of our own.
+
+    Args:
+        context: The request.
+        remote: The destination.
+        instances: What the hook gave.
+        stop: Ends it when what has been sent is answered.
+    """
     asce = context.association
     # A list is planned as a whole; what comes bit by bit begins at once.
     sources = instances if isinstance(instances, list | tuple) else _settled_each(instances)
@@ -51,21 +65,26 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any) -> _R
         sources,
         associations=asce.ae.move_associations,
         originator=MoveOriginator(asce.calling_ae_title, context.request.message_id or 0),
+        stop=stop,
     )
     async with aclosing(results):
         async for result in results:
-            if result.error is not None:
+            if not result.is_stored:
                 _log.warn(
-                    "C-MOVE for {peer} to {destination}: {error}",
+                    "C-MOVE for {peer} to {destination}: {uid} failed: {reason}",
                     peer=asce.peer_title,
                     destination=remote.ae_title,
-                    error=result.error,
+                    uid=_uid(result.instance),
+                    reason=result.error or result.status,
                 )
             yield result
 
 
 async def got(
-    context: RequestContext, instances: Any, transcode: Callable[[RequestContext, Instance], Any]
+    context: RequestContext,
+    instances: Any,
+    transcode: Callable[[RequestContext, Instance], Any],
+    stop: Stop,
 ) -> _Results:
     """Send instances to the requestor of a C-GET, on its association.
 
@@ -73,44 +92,97 @@ async def got(
         context: The request.
         instances: What the hook gave.
         transcode: Gives another form of an instance that the requestor does not take.
+        stop: Ends it when what has been sent is answered.
     """
+    getting = _Getting(context, transcode, stop)
 
-    async def begun() -> AsyncGenerator[defer.Deferred[StoreResult], None]:
+    async def begun() -> AsyncGenerator[defer.Deferred[StoreResult | None], None]:
         async with aclosing(_each(instances)) as sources:
             async for source in sources:
-                yield defer.Deferred.fromCoroutine(_send(context, source, transcode))
+                yield defer.Deferred.fromCoroutine(getting.send(source))
 
     # Twice the window, with the one that is awaited: the next instance is ready when an answer comes.
     asce = context.association
     sending = ReadAhead(begun(), 2 * max(1, asce.window.invoked) - 1, asce.clock)
+    stop.when_set(sending.stop)
+    stop.when_set(getting.withdraw)
     try:
         while first := await sending.take(1):
-            yield await first[0]
+            result = await first[0]
+            if result is not None:
+                yield result
     finally:
         for each in await sending.close():
             each.addErrback(lambda _: None)
             each.cancel()
 
 
-async def _send(
-    context: RequestContext, source: Any, transcode: Callable[[RequestContext, Instance], Any]
-) -> StoreResult:
-    asce = context.association
-    instance: Instance | None = None
-    try:
-        source = await settled(source)
-        instance = source if isinstance(source, Instance) else Instance.of(source)
+class _Getting:
+    """The sub-operations of one C-GET."""
+
+    def __init__(
+        self,
+        context: RequestContext,
+        transcode: Callable[[RequestContext, Instance], Any],
+        stop: Stop,
+    ) -> None:
+        self._context = context
+        self._asce = context.association
+        self._transcode = transcode
+        self._stop = stop
+        self._message_ids: set[int] = set()  # of the requests that were made
+
+    def withdraw(self) -> None:
+        """Take back what has not been sent."""
+        for message_id in list(self._message_ids):
+            self._asce.withdraw(message_id)
+
+    async def send(self, source: Any) -> StoreResult | None:
+        """Send one instance; None when it was not begun before the stop."""
+        instance: Instance | None = None
         try:
-            status = await store_instance(asce, instance)
-        except ClassNotSupportedError as refused:
-            other = await settled(transcode(context, instance))
-            if other is None:
-                raise refused
-            status = await store_instance(asce, other)
-    except (OSError, NetDICOMError) as error:
-        _log.warn("C-GET for {peer}: {error}", peer=asce.peer_title, error=error)
-        return StoreResult(source, instance, None, error)
-    return StoreResult(source, instance, status, None)
+            source = await settled(source)
+            instance = source if isinstance(source, Instance) else Instance.of(source)
+            try:
+                status = await self._store(instance)
+            except ClassNotSupportedError as refused:
+                other = await settled(self._transcode(self._context, instance))
+                if other is None:
+                    raise refused
+                status = await self._store(other)
+        except defer.CancelledError:
+            if self._stop.is_set:
+                return None
+            raise
+        except (OSError, NetDICOMError) as error:
+            self._warn(instance, error)
+            return StoreResult(source, instance, None, error)
+        result = StoreResult(source, instance, status, None)
+        if not result.is_stored:
+            self._warn(instance, status)
+        return result
+
+    async def _store(self, instance: Instance) -> Status:
+        if self._stop.is_set:
+            raise defer.CancelledError
+        message_id = self._asce.next_message_id()
+        self._message_ids.add(message_id)
+        try:
+            return await store_instance(self._asce, instance, msg_id=message_id)
+        finally:
+            self._message_ids.discard(message_id)
+
+    def _warn(self, instance: Instance | None, reason: object) -> None:
+        _log.warn(
+            "C-GET for {peer}: {uid} failed: {reason}",
+            peer=self._asce.peer_title,
+            uid=_uid(instance),
+            reason=reason,
+        )
+
+
+def _uid(instance: Instance | None) -> str:
+    return "an instance without UIDs" if instance is None else instance.sop_instance_uid
 
 
 async def _settled_each(instances: Any) -> AsyncGenerator[Any, None]:
@@ -177,11 +249,11 @@ class Counters:
 
     def add(self, result: StoreResult) -> None:
         """Count a sub-operation."""
-        if result.status is None or result.status.is_failure:
+        if not result.is_stored:
             self.failed += 1
             if result.instance is not None:
                 self._failures.append(result.instance.sop_instance_uid)
-        elif result.status.is_warning:
+        elif result.status is not None and result.status.is_warning:
             self.warning += 1
         else:
             self.completed += 1
@@ -209,55 +281,138 @@ class Counters:
             status = 0xA702
         elif self.failed or self.warning:
             status = 0xB000
-        data_set = None
-        if self._failures:
-            identifier = Dataset()
-            identifier.FailedSOPInstanceUIDList = self._failures
-            data_set = dsutils.encode(identifier, self._context.supported_ts)
-        return self._request.response(status, data_set, **self._elements())
+        return self._request.response(status, self._identifier(), **self._elements())
+
+    def cancelled(self) -> Response:
+        """The response after C-CANCEL, with what has not been begun as remaining."""
+        return self._request.response(
+            statuses.CANCEL,
+            self._identifier(),
+            number_of_remaining_suboperations=min(self.remaining, 0xFFFF),
+            **self._elements(),
+        )
+
+    def _identifier(self) -> bytes | None:
+        """The UIDs of the instances that failed (PS3.4 C.4.2.1.4.2)."""
+        if not self._failures:
+            return None
+        identifier = Dataset()
+        identifier.FailedSOPInstanceUIDList = self._failures
+        return dsutils.encode(identifier, self._context.supported_ts)
 
 
-async def told(
-    context: RequestContext, number: int, results: _Results
-) -> AsyncGenerator[Response, None]:
-    """The responses to a retrieve: one for each result, one now and then meanwhile, and the final one."""
-    count = Counters(context, number)
-    clock = context.association.clock
-    async with aclosing(results):
-        while True:
-            # A Failure by its type: that is what the list below makes of an error.
-            upcoming: defer.Deferred[StoreResult | Failure | None] = defer.Deferred.fromCoroutine(
-                _next(results)
-            )
-            # Fires in either case, and does not fail.
-            arrival = defer.DeferredList([upcoming], consumeErrors=True)
+class Responses(AsyncIterator[Response]):
+    """The responses to a retrieve: one for each result, one now and then meanwhile, and the final one.
+
+    Closing it begins no more sub-operations and waits for the answers to those that have been sent, so that
+    :meth:`cancelled` counts what has happened. When the association has ended, nothing is waited for.
+
+    Args:
+        context: The request.
+        number: How many instances the hook has announced.
+        results: The sub-operations.
+        stop: What the sub-operations heed.
+    """
+
+    def __init__(self, context: RequestContext, number: int, results: _Results, stop: Stop) -> None:
+        self._asce = context.association
+        self._count = Counters(context, number)
+        self._results = results
+        self._stop = stop
+        self._upcoming: defer.Deferred[_Outcome] | None = None
+        self._responses = self._told()
+
+    async def __anext__(self) -> Response:
+        return await self._responses.__anext__()
+
+    async def aclose(self) -> None:
+        await self._responses.aclose()
+
+    def cancelled(self) -> Response:
+        """The response after C-CANCEL."""
+        return self._count.cancelled()
+
+    async def _told(self) -> AsyncGenerator[Response, None]:
+        async with aclosing(self._results):
             try:
-                while not arrival.called:
-                    tick: defer.Deferred[None] = deferLater(clock, KEEP_ALIVE)
-                    either: list[defer.Deferred[Any]] = [arrival, tick]
-                    await defer.DeferredList(either, fireOnOneCallback=True, consumeErrors=True)
-                    tick.cancel()
-                    if not arrival.called:
-                        yield count.pending()
-                ((_, result),) = await arrival
+                while True:
+                    while not await self._arrived():
+                        yield self._count.pending()
+                    result = await self._taken()
+                    if result is None:
+                        break
+                    self._count.add(result)
+                    if self._count.remaining:
+                        yield self._count.pending()
+            except (GeneratorExit, defer.CancelledError):
+                await self._finish()
+                raise
+        yield self._count.final()
+
+    async def _arrived(self) -> bool:
+        """Wait for the next result; False when that takes so long that the peer should hear something."""
+        if self._upcoming is None:
+            self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
+        if not self._upcoming.called:
+            # Cancelling this wait must leave the sub-operations alone.
+            either: defer.Deferred[None] = defer.Deferred()
+            tick = self._asce.clock.callLater(KEEP_ALIVE, either.callback, None)
+            self._upcoming.addBoth(_wake, either)
+            try:
+                await either
             finally:
-                if not arrival.called:
-                    # The generator of the results must have come to rest before it can be closed.
-                    upcoming.cancel()
-                    await arrival
-            if isinstance(result, Failure):
-                result.raiseException()
-            if result is None:
-                break
-            count.add(result)
-            if count.remaining:
-                yield count.pending()
-    yield count.final()
+                if tick.active():
+                    tick.cancel()
+        return self._upcoming.called
+
+    async def _taken(self) -> StoreResult | None:
+        upcoming, self._upcoming = self._upcoming, None
+        assert upcoming is not None
+        result, failure = await upcoming
+        if failure is not None:
+            failure.raiseException()
+        return result
+
+    async def _finish(self) -> None:
+        """Count the sub-operations that are under way, and begin no other."""
+        try:
+            self._stop.set()
+            while self._asce.is_open:
+                if self._upcoming is None:
+                    self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
+                result = await self._taken()
+                if result is None:
+                    return
+                self._count.add(result)
+        finally:
+            if self._upcoming is not None:
+                # The generator of the results must have come to rest before it can be closed.
+                at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
+                self._upcoming.cancel()
+                await at_rest
 
 
-async def _next(results: _Results) -> StoreResult | Failure | None:
+def _wake(result: Any, waiting: defer.Deferred[None]) -> Any:
+    if not waiting.called:
+        waiting.callback(None)
+    return result
+
+
+class _Outcome(NamedTuple):
+    """A result, or why there is none; with neither, there are no more."""
+
+    result: StoreResult | None
+    failure: Failure | None = None
+
+
+async def _next(results: _Results) -> _Outcome:
     # Not anext(results, None), which resumes at the wrong place when it has waited (Python 3.11).
     try:
-        return await anext(results)
+        return _Outcome(await anext(results))
     except StopAsyncIteration:
-        return None
+        return _Outcome(None)
+    except defer.CancelledError:
+        raise
+    except Exception:
+        # A Deferred that is failing cannot be awaited by what its callbacks wake.
+        return _Outcome(None, Failure())

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Iterable,
     Iterator,
     Sequence,
@@ -33,7 +34,7 @@ from ..statuses import Status
 from .readahead import ReadAhead
 from .storage import Instance, MoveOriginator, Source, store_instance
 
-__all__ = ["StoreResult", "store_all"]
+__all__ = ["Stop", "StoreResult", "store_all"]
 
 # Instances whose contexts are planned together; so many headers are read ahead.
 _PLANNED_TOGETHER = 1000
@@ -42,6 +43,9 @@ _READ_AHEAD = 64
 # New associations that may end without any answer, one after another, before the rest is given up: a peer that aborts
 # at every instance must not be called for each of ten thousand.
 _FRUITLESS = 5
+# Seconds for which the final response of a C-MOVE waits until the destination agrees to a release. GDCM's gdcmscu is
+# its own destination and answers neither before it has that response.
+_RELEASE_PATIENCE = 1.0
 # Failures that say nothing about the association.
 _OF_THE_INSTANCE = (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError)
 
@@ -67,7 +71,27 @@ class StoreResult(NamedTuple):
     @property
     def is_stored(self) -> bool:
         """Success or a warning: the peer has it."""
-        return self.status is not None and not self.status.is_failure
+        return self.status is not None and (self.status.is_success or self.status.is_warning)
+
+
+class Stop:
+    """Asks a :func:`store_all` to send no more than it has begun to send."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._calls: list[Callable[[], object]] = []
+
+    def set(self) -> None:
+        """Ask for it; once is enough."""
+        self.is_set = True
+        while self._calls:
+            self._calls.pop(0)()
+
+    def when_set(self, call: Callable[[], object]) -> None:
+        """Have a call made when it is asked for, at once if that has happened."""
+        self._calls.append(call)
+        if self.is_set:
+            self.set()
 
 
 async def store_all(
@@ -77,6 +101,7 @@ async def store_all(
     *,
     associations: int = 1,
     originator: MoveOriginator | None = None,
+    stop: Stop | None = None,
 ) -> AsyncGenerator[StoreResult, None]:
     """Store any number of instances, at constant memory.
 
@@ -95,6 +120,7 @@ async def store_all(
             as they are sent. The first item of an asynchronous iterable is sent while the next ones are awaited.
         associations: How many associations are open at the same time.
         originator: The C-MOVE that this serves, if any.
+        stop: When it is set, what has been sent is still awaited, and the generator ends with its results.
 
     Yields:
         A result for each source, in the order in which they are known.
@@ -102,10 +128,14 @@ async def store_all(
     Closing the generator early sends no more; the associations are released when what is outstanding
     has been answered.
     """
+    stop = Stop() if stop is None else stop
     sender = _Sender(ae, remote_ae, max(1, associations), originator)
+    stop.when_set(sender.stop)
     try:
-        async with aclosing(_chunks(sources, ae.clock)) as chunks:
+        async with aclosing(_chunks(sources, ae.clock, stop)) as chunks:
             async for chunk in chunks:
+                if stop.is_set:
+                    break
                 async for result in sender.send(chunk):
                     yield result
     finally:
@@ -113,7 +143,9 @@ async def store_all(
 
 
 async def _chunks(
-    sources: Iterable[Source | Instance] | AsyncIterable[Source | Instance], clock: IReactorTime
+    sources: Iterable[Source | Instance] | AsyncIterable[Source | Instance],
+    clock: IReactorTime,
+    stop: Stop,
 ) -> AsyncGenerator[list[Source | Instance], None]:
     """What can be sent now, so much at once that its contexts can be planned together."""
     if not isinstance(sources, AsyncIterable):
@@ -122,6 +154,7 @@ async def _chunks(
             yield chunk
         return
     ahead = ReadAhead(sources, _READ_AHEAD, clock)
+    stop.when_set(ahead.stop)
     try:
         while chunk := await ahead.take(_READ_AHEAD):
             yield chunk
@@ -242,9 +275,10 @@ class _Sender:
                 yield result
         finally:
             if not producing.called:
-                self._stop()
+                self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Begin nothing more; what has been sent is answered, and its results come."""
         self._is_stopped = True
         for turn in self._turns:
             turn.is_stopped = True
@@ -276,6 +310,9 @@ class _Sender:
             ]
             await defer.gatherResults(lanes, consumeErrors=True)
             if self._is_stopped:
+                for item in work:
+                    if item.lost is not None:  # and is not tried again
+                        results.put(StoreResult(item.source, item.instance, None, item.lost))
                 return
 
     async def _lane(self, work: deque[_Item], results: _Results) -> None:
@@ -333,14 +370,22 @@ class _Sender:
         return None
 
     async def close(self) -> None:
-        """Release what is open."""
+        """Release what is open; for a C-MOVE, what takes its time is released meanwhile."""
         opened, self._open = self._open, []
-        for asce in opened:
-            if asce.is_open:
-                try:
-                    await asce.release()
-                except NetDICOMError:
-                    asce.abort()
+        await defer.gatherResults(
+            [defer.Deferred.fromCoroutine(self._release(asce)) for asce in opened if asce.is_open]
+        )
+
+    async def _release(self, asce: Association) -> None:
+        released = asce.release()
+        if self._originator is not None:
+            released.addTimeout(_RELEASE_PATIENCE, self._ae.clock)
+        try:
+            await released
+        except defer.TimeoutError:
+            return  # timeouts.release ends it
+        except NetDICOMError:
+            asce.abort()
 
 
 def _settle(turn: _Turn, work: deque[_Item], results: _Results, *, is_new: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -320,16 +321,18 @@ def save_instance(file: BinaryIO, path: str | os.PathLike[str]) -> None:
     """Write a copy of an open file under a path; nothing half written ever stands there.
 
     The file is read from its beginning and stays open. The copy is written beside its path and renamed, so an
-    earlier file of that name is replaced only by a whole one.
+    earlier file of that name is replaced only by a whole one. It may run in a thread, and several copies may be
+    written under one path at the same time: the last one stays.
 
     Raises:
         OSError: The copy cannot be written.
     """
     target = os.fspath(path)
-    temporary = f"{target}.part"
+    # A name of its own: a peer that was cut off may send the instance again while this copy is being written.
+    temporary = f"{target}.{secrets.token_hex(4)}.part"
     file.seek(0)
     try:
-        with open(temporary, "wb") as copy:
+        with open(temporary, "xb") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
         os.replace(temporary, target)
     except BaseException:
@@ -338,7 +341,7 @@ def save_instance(file: BinaryIO, path: str | os.PathLike[str]) -> None:
         raise
 
 
-def check_request(ctx: PContextDef, msg: Request) -> Status | None:
+def check_request(msg: Request) -> Status | None:
     """Why a C-STORE-RQ is refused before its instance is kept; None when it is not refused (PS3.7 9.1.1).
 
     Raises:
@@ -346,12 +349,6 @@ def check_request(ctx: PContextDef, msg: Request) -> Status | None:
     """
     if msg.data_set is None:
         raise EventHandlingError("C-STORE-RQ without a data set")
-    if msg.sop_class_uid != ctx.sop_class:
-        return Status(
-            statuses.SOP_CLASS_NOT_SUPPORTED,
-            "C-STORE",
-            "Affected SOP Class UID is not that of the presentation context",
-        )
     if not is_uid_like(msg.sop_instance_uid or ""):
         return Status(
             statuses.C_STORE_DATA_SET_DOES_NOT_MATCH,
@@ -364,8 +361,7 @@ def check_request(ctx: PContextDef, msg: Request) -> Status | None:
 class Storage(MessageDispatcherSCP):
     """Storage, as SCP: the file of an instance goes to a handler, whose status is the answer.
 
-    The handler does not see a request whose SOP class is not that of its context (0x0122), nor one whose SOP
-    Instance UID is not a UID (0xA900).
+    The handler does not see a request whose SOP Instance UID is not a UID (0xA900).
 
     Args:
         on_store: Keeps an instance, as :meth:`AE.on_receive_store` does; without it that hook is asked.
@@ -383,7 +379,7 @@ class Storage(MessageDispatcherSCP):
 
     def c_store(self, asce: Association, ctx: PContextDef, msg: CStoreRQ) -> int | Awaitable[int]:
         """Answer C-STORE (PS3.4 B.2)."""
-        refusal = check_request(ctx, msg)
+        refusal = check_request(msg)
         if refusal is not None:
             return refusal
         assert msg.data_set is not None

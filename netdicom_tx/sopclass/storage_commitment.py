@@ -33,7 +33,7 @@ from ..uids import (
     STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
 )
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, settled, sop_classes
+from .base import MessageDispatcherSCP, aside, settled, sop_classes
 from .normalized import data_set_of
 
 __all__ = [
@@ -213,15 +213,7 @@ class StorageCommitment(MessageDispatcherSCP):
             raise StatusError(
                 statuses.NO_SUCH_SOP_INSTANCE, "not the well-known instance of the push model"
             )
-        ds = _information(ctx, msg)
-        transaction_uid = _uid(ds, "TransactionUID")
-        if not transaction_uid:
-            raise StatusError(statuses.MISSING_ATTRIBUTE, "Transaction UID (0008,1195) is missing")
-        uids = [each[:2] for each in _references(ds, "ReferencedSOPSequence")]
-        if not uids:
-            raise StatusError(
-                statuses.INVALID_ARGUMENT_VALUE, "Referenced SOP Sequence (0008,1199) is empty"
-            )
+        transaction_uid, uids = await settled(aside(asce, msg, lambda: _asked(ctx, msg)))
         context = RequestContext.of(asce, ctx, msg)
         remote, success, failure = await settled(self.on_request(context, transaction_uid, uids))
         report = Report(transaction_uid, tuple(success or ()), tuple(failure or ()))
@@ -286,7 +278,7 @@ class StorageCommitment(MessageDispatcherSCP):
             raise StatusError(
                 statuses.NO_SUCH_EVENT_TYPE, f"event type {msg.event_type_id}; expected 1 or 2"
             )
-        ds = _information(ctx, msg)
+        ds = await settled(aside(asce, msg, lambda: _information(ctx, msg)))
         transaction_uid = _uid(ds, "TransactionUID")
         if not transaction_uid:
             raise StatusError(
@@ -330,6 +322,24 @@ class StorageCommitment(MessageDispatcherSCP):
 def _fire(waiting: defer.Deferred[CommitmentResult], result: CommitmentResult) -> None:
     if not waiting.called:
         waiting.callback(result)
+
+
+def _asked(ctx: PContextDef, msg: Request) -> tuple[str, list[tuple[str, str]]]:
+    """The Transaction UID of a request, and the instances that it names.
+
+    Raises:
+        StatusError: One of them is missing, or cannot be read.
+    """
+    ds = _information(ctx, msg)
+    transaction_uid = _uid(ds, "TransactionUID")
+    if not transaction_uid:
+        raise StatusError(statuses.MISSING_ATTRIBUTE, "Transaction UID (0008,1195) is missing")
+    uids = [each[:2] for each in _references(ds, "ReferencedSOPSequence")]
+    if not uids:
+        raise StatusError(
+            statuses.INVALID_ARGUMENT_VALUE, "Referenced SOP Sequence (0008,1199) is empty"
+        )
+    return transaction_uid, uids
 
 
 def _information(ctx: PContextDef, msg: Request) -> Dataset:

@@ -19,7 +19,18 @@ from netdicom_tx.sopclass import (
 )
 from netdicom_tx.sopclass.base import answers
 from netdicom_tx.testing import success_of
-from support.doubles import CT, FIND, IMPLICIT, MR, VERIFICATION, Node, echo_rq, find_rq, store_rq
+from support.doubles import (
+    CT,
+    FIND,
+    IMPLICIT,
+    MR,
+    VERIFICATION,
+    Node,
+    echo_rq,
+    find_rq,
+    message,
+    store_rq,
+)
 from support.doubles import logged_failures as logged_failures
 
 
@@ -139,7 +150,7 @@ def test_a_provider_answers_by_its_methods():
     stored, refused = peer.messages()
     assert (stored.status, refused.status) == (0xB000, 0x0211)
     assert refused.error_comment == "Provider has no C-ECHO"
-    peer.send(find_rq(3))
+    peer.send(message(find_rq(3), 3))
     assert [part[1][5] & 1 for part in peer.take()] == [1, 0, 1], "Pending, its data set, Success"
 
 

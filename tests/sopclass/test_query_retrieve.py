@@ -359,17 +359,17 @@ def test_move_to_an_ae_of_ours_tells_what_arrived(pair: Pair, archive: Archive) 
 def test_a_move_that_is_cancelled_stops_with_its_counters(
     pair: Pair, archive: Archive, destination: Receiver
 ) -> None:
-    """PS3.4 C.4.2.3.1: FE00; no further sub-operation begins."""
+    """PS3.4 C.4.2.3.1: FE00; no further sub-operation begins, and the one under way is counted."""
     waiting: defer.Deferred[int] = defer.Deferred()
     destination.on_receive_store = lambda *_: waiting  # type: ignore[method-assign,assignment]
     stream = pair.requestor.get_scu(MOVE)(query(), "DEST")
     pair.advance(11)  # a Pending response tells that it goes on
     stream.cancel()
     pair.advance(0)
-    status, response = read(stream)[-1]
-    assert (int(status), counters(response)) == (0xFE00, (4, 0, 0, 0))
     waiting.callback(0)
     pair.advance(0)
+    status, response = read(stream)[-1]
+    assert (int(status), counters(response)) == (0xFE00, (3, 1, 0, 0))
 
 
 # -- C-GET ------------------------------------------------------------------------------------------
@@ -436,7 +436,7 @@ def test_the_instance_after_the_next_is_not_begun(pair: Pair, archive: Archive) 
     waiting[1].callback(0)
     assert success_of(stream.done) == 0xFE00
     assert (len(waiting), len(begun)) == (2, 3)
-    assert len(read(stream)) == 2  # what came before the C-CANCEL, and the status
+    assert len(read(stream)) == 3  # what was sent before the C-CANCEL, and the status
 
 
 def test_an_instance_is_open_while_it_is_read(pair: Pair, archive: Archive) -> None:

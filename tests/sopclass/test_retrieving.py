@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pytest
@@ -11,10 +12,22 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from netdicom_tx import AE, PContextDef, RemoteAE, StatusError, Window, storage_scp
+from netdicom_tx import (
+    AE,
+    AssociationAbortedError,
+    PContextDef,
+    RemoteAE,
+    StatusError,
+    Window,
+    storage_scp,
+)
+from netdicom_tx.dimsemessages import Response
+from netdicom_tx.dsutils import decode
+from netdicom_tx.negotiation import NO_WINDOW
 from netdicom_tx.sopclass import qr_get_scp, qr_get_scu, qr_move_scp, qr_move_scu, store_all
 from netdicom_tx.sopclass.retrieving import KEEP_ALIVE
-from netdicom_tx.testing import Pair, connected, join, success_of
+from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
+from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.uids import STUDY_ROOT_MOVE_SOP_CLASS as MOVE
 from support.doubles import logged_failures as logged_failures
@@ -65,8 +78,11 @@ class Near:
     def connect(self, factory: Any) -> defer.Deferred[Any]:
         self.connections += 1
         client = factory.buildProtocol(None)
-        join(client, self.ae.acceptor_factory().buildProtocol(None), self.pair.wire)
+        join(client, self.acceptor(), self.pair.wire)
         return defer.succeed(client)
+
+    def acceptor(self) -> Any:
+        return self.ae.acceptor_factory().buildProtocol(None)
 
 
 class Retrieve:
@@ -108,13 +124,20 @@ def read(stream: Any) -> list[Any]:
     return [stream._convert(each) for each in items]
 
 
-@pytest.fixture(params=["get", "move"])
-def retrieve(request: pytest.FixtureRequest) -> Iterator[Retrieve]:
+@contextmanager
+def retrieving(kind: str, window: Window = NO_WINDOW) -> Iterator[Retrieve]:
     archive, keeper = Archive(), Keeper("KEEPER")
-    scu = keeper if request.param == "get" else AE("SCU")
+    archive.window = keeper.window = window
+    scu = keeper if kind == "get" else AE("SCU")
     scu.add_scu(qr_get_scu).add_scu(qr_move_scu)
     with connected(scu, archive) as pair:
-        yield Retrieve(request.param, pair, archive, keeper)
+        yield Retrieve(kind, pair, archive, keeper)
+
+
+@pytest.fixture(params=["get", "move"])
+def retrieve(request: pytest.FixtureRequest) -> Iterator[Retrieve]:
+    with retrieving(request.param) as made:
+        yield made
 
 
 def test_an_async_generator_is_sent_from_its_first_item_on(retrieve: Retrieve) -> None:
@@ -141,6 +164,27 @@ def test_an_async_generator_is_sent_from_its_first_item_on(retrieve: Retrieve) -
     retrieve.pair.advance(0)
     assert final(stream) == 0x0000
     assert len(retrieve.keeper.received) == 3
+
+
+class NeverReleased(Near):
+    """The same, but A-RELEASE-RQ is never answered."""
+
+    def acceptor(self) -> Any:
+        protocol = super().acceptor()
+        protocol.answer_release = lambda: None
+        return protocol
+
+
+def test_a_destination_that_does_not_agree_to_a_release_holds_up_no_final_response() -> None:
+    """As gdcmscu 3.0.21 does, which is the destination of its own C-MOVE and waits for the response first."""
+    archive, keeper = Archive(), Keeper("KEEPER")
+    with connected(AE("SCU").add_scu(qr_move_scu), archive) as pair:
+        retrieve = Retrieve("move", pair, archive, keeper)
+        retrieve.archive.remote = RemoteAE("KEEPER", NeverReleased(pair, keeper))  # type: ignore[arg-type]
+        stream = retrieve.start([FILES[0]])
+        pair.advance(1)
+        assert final(stream) == 0x0000
+        assert len(keeper.received) == 1
 
 
 @pytest.mark.slow
@@ -203,7 +247,7 @@ def test_an_error_of_the_generator_comes_after_what_it_gave(retrieve: Retrieve) 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 def test_a_cancel_closes_the_generator(retrieve: Retrieve, kind: str) -> None:
     closed: list[bool] = []
-    never: defer.Deferred[int] = defer.Deferred()
+    waiting: defer.Deferred[int] = defer.Deferred()
 
     def generator() -> Iterator[str]:
         try:
@@ -218,15 +262,91 @@ def test_a_cancel_closes_the_generator(retrieve: Retrieve, kind: str) -> None:
         finally:
             closed.append(True)
 
-    retrieve.keeper.answer = lambda: never
+    retrieve.keeper.answer = lambda: waiting
     stream = retrieve.start(generator() if kind == "generator" else async_generator())
     retrieve.pair.advance(0)
     stream.cancel()
     retrieve.pair.advance(0)
-    assert final(stream) == 0xFE00
     assert closed == [True]
+    waiting.callback(0)
+    retrieve.pair.advance(0)
+    assert final(stream) == 0xFE00
+
+
+def counts(response: Response) -> tuple[int | None, ...]:
+    """Completed, failed, warning and remaining."""
+    return (
+        response.number_of_completed_suboperations,
+        response.number_of_failed_suboperations,
+        response.number_of_warning_suboperations,
+        response.number_of_remaining_suboperations,
+    )
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("form", ["list", "generator"])
+@pytest.mark.parametrize("kind", ["get", "move"])
+def test_after_a_cancel_the_counts_are_what_happened(kind: str, form: str, window: int) -> None:
+    """PS3.4 C.4.2.1.6: what is under way when C-CANCEL comes is answered, and counted, before FE00."""
+    waiting: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    with retrieving(kind, Window(window, window)) as retrieve:
+        retrieve.archive.number = 100
+        retrieve.keeper.answer = later
+        sources = FILES * 50
+        stream = retrieve.start(sources if form == "list" else iter(sources))
+        retrieve.pair.advance(0)
+        for done, status in enumerate((0xA700, 0xB000, 0x0000)):
+            waiting[done].callback(status)
+            retrieve.pair.advance(0)
+        under_way = waiting[3:]
+        assert len(under_way) == window
+        stream.cancel()
+        retrieve.pair.advance(0)
+        for each in under_way:
+            assert not stream.done.called
+            each.callback(0)
+        retrieve.pair.advance(0)
+        assert final(stream) == 0xFE00
+        assert len(retrieve.keeper.received) == 3 + window
+    assert counts(stream.final) == (1 + window, 1, 1, 97 - window)
+    failed = decode(stream.final.data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
+
+
+def test_a_cancelled_retrieve_does_not_outlive_its_association(retrieve: Retrieve) -> None:
+    """Nobody is left to hear the counts: what is under way is not waited for."""
+    never: defer.Deferred[int] = defer.Deferred()
+    retrieve.keeper.answer = lambda: never
+    stream = retrieve.start(FILES * 50)
+    retrieve.pair.advance(0)
+    stream.cancel()
+    retrieve.pair.advance(0)
+    retrieve.pair.requestor.abort()
+    retrieve.pair.advance(0)
+    assert isinstance(failure_of(stream.done), AssociationAbortedError)
     never.callback(0)
     retrieve.pair.advance(0)
+    assert len(retrieve.keeper.received) == 1
+    assert not any(each.is_open for each in retrieve.archive.associations)
+
+
+@pytest.mark.parametrize("status", [0xFE00, 0xFF00, 0xFF01, 0x0001, 0x0107, 0x1234])
+def test_a_status_that_c_store_does_not_have_is_a_failure(retrieve: Retrieve, status: int) -> None:
+    """PS3.4 C.4.2.1.6, Table B.2-1: it is counted as failed, and its instance is listed."""
+    retrieve.archive.number = 2
+    answers = [status, 0x0000]
+    retrieve.keeper.answer = lambda: answers.pop(0)
+    stream = retrieve.start(FILES)
+    retrieve.pair.advance(0)
+    assert final(stream) == 0xB000
+    assert counts(stream.final) == (1, 1, 0, None)
+    failed = decode(stream.final.data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,17 @@ def test_a_status_is_a_result() -> None:
     assert (int(result.status), result.error, result.is_stored) == (0xA700, None, False)
 
 
+@pytest.mark.parametrize("status", [0xFE00, 0xFF00, 0xFF01, 0x0001, 0x0107])
+def test_a_status_that_c_store_does_not_have_is_a_failure(status: int) -> None:
+    """PS3.4 Table B.2-1: nothing says that the peer has the instance."""
+    sink = Sink()
+    sink.then = lambda: status
+    (result,) = send(sink, FILES[:1])
+    assert not result.is_stored
+    assert result.status == status
+    assert f"not a status of C-STORE (0x{status:04X})" in str(result.status)
+
+
 def test_a_rejection_is_the_result_of_each() -> None:
     sink = Sink(max_associations=0)
     results = send(sink, FILES)

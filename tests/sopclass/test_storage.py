@@ -28,7 +28,7 @@ from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import DataSetError, decode, read_file_meta
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.sopclass import Arrival, Instance
-from netdicom_tx.sopclass.storage import MoveOriginator, store_instance
+from netdicom_tx.sopclass.storage import MoveOriginator, save_instance, store_instance
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
 from support.doubles import (
@@ -510,3 +510,37 @@ def test_what_was_stored_can_be_read():
     assert success_of(store(asce, data)) == 0
     meta = read_file_meta(io.BytesIO(scp.kept[0]))
     assert decode(scp.kept[0][meta.offset :], EXPLICIT) == data
+
+
+class Interrupted(io.BytesIO):
+    """A file during whose copying something else happens."""
+
+    def __init__(self, octets: bytes, meanwhile: Any) -> None:
+        super().__init__(octets)
+        self._meanwhile = meanwhile
+
+    def read(self, size: int | None = -1) -> bytes:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().read(size)
+
+
+def test_two_copies_under_one_path_do_not_meet(tmp_path):
+    """A peer that was cut off sends an instance again, and the first copy is not complete yet."""
+    path = tmp_path / "saved.dcm"
+    first = Interrupted(b"first", lambda: save_instance(io.BytesIO(b"the second one"), path))
+    save_instance(first, path)
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_copy_that_fails_leaves_the_earlier_file(tmp_path):
+    """The file of a handler that took too long is closed under its thread."""
+    path = tmp_path / "saved.dcm"
+    save_instance(io.BytesIO(b"good"), path)
+    closed: Interrupted = Interrupted(b"bad", lambda: closed.close())
+    with pytest.raises(ValueError, match="closed file"):
+        save_instance(closed, path)
+    assert path.read_bytes() == b"good"
+    assert list(tmp_path.iterdir()) == [path]

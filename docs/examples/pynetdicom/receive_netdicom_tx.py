@@ -1,20 +1,18 @@
 """Receive files: python receive_netdicom_tx.py PORT DIRECTORY."""
 
-import shutil
 import sys
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from netdicom_tx import AE, storage_scp, verification_scp
+from netdicom_tx import AE, save_instance, storage_scp, verification_scp
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES
 
 
 class Receiver(AE):
     def on_receive_store(self, context, ds):
-        with Path(sys.argv[2], f"{context.request.sop_instance_uid}.dcm").open("wb") as file:
-            shutil.copyfileobj(ds, file)
+        save_instance(ds, Path(sys.argv[2], f"{context.request.sop_instance_uid}.dcm"))
         return 0x0000
 
 

@@ -5,7 +5,10 @@ SQL and settings of a single kind of database are here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,8 +17,17 @@ from sqlalchemy import event
 from ...exceptions import NetDICOMError
 from .migrations import STEPS
 from .schema import metadata
+from .watch import Watch
 
-__all__ = ["VERSION", "IndexUnusableError", "migrate", "open_engine"]
+__all__ = [
+    "VERSION",
+    "IndexUnusableError",
+    "file_of",
+    "is_refusal",
+    "migrate",
+    "open_engine",
+    "watched",
+]
 
 
 class IndexUnusableError(NetDICOMError):
@@ -95,6 +107,27 @@ def _is_in_memory(url: sa.URL) -> bool:
     return ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
 
 
+def _configure(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in _SQLITE:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def file_of(engine: sa.Engine) -> str | None:
+    """The path of the database's file; None when it is not a file of this machine."""
+    return engine.url.database if engine.dialect.name == "sqlite" else None
+
+
+def _make_private(path: str) -> None:
+    """Create the file of a database, for its owner alone: it has the names of patients in it.
+
+    SQLite gives its other files the permissions of this one.
+    """
+    with suppress(OSError):  # SQLite itself says better what is wrong with the path
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
 def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
     """Make the engine for a database URL: SQLite, or another database that SQLAlchemy supports.
 
@@ -136,12 +169,47 @@ def open_engine(url: str, *, readers: int = 4) -> sa.Engine:
             f"{kind!r} alone"
         )
     if kind == "sqlite":
-
-        def configure(connection: Any, _: Any) -> None:
-            cursor = connection.cursor()
-            for pragma in _SQLITE:
-                cursor.execute(pragma)
-            cursor.close()
-
-        event.listen(engine, "connect", configure)
+        event.listen(engine, "connect", _configure)
+        if parsed.database is not None and not parsed.query.get("uri"):
+            _make_private(parsed.database)
     return engine
+
+
+# -- what statements do -------------------------------------------------------------------------------
+
+# How many instructions of SQLite pass between two looks at the watch; about a millisecond.
+_INSTRUCTIONS: Final = 50_000
+
+
+@contextmanager
+def watched(connection: sa.Connection, watch: Watch) -> Iterator[None]:
+    """Have the statements of a connection end, with an error of the database, when the watch is over."""
+    raw: Any = connection.connection.dbapi_connection
+    if connection.dialect.name == "sqlite":
+        raw.set_progress_handler(lambda: watch.is_over, _INSTRUCTIONS)
+        try:
+            yield
+        finally:
+            raw.set_progress_handler(None, 0)
+        return
+    if connection.dialect.name == "postgresql":
+        milliseconds = max(1, int(watch.seconds * 1000))
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+    forget = watch.on_cancel(raw.cancel) if hasattr(raw, "cancel") else None
+    try:
+        yield
+    finally:
+        if forget is not None:
+            forget()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database itself refuses: it is locked, full, damaged or gone.
+
+    Otherwise one statement is at fault, with its values.
+    """
+    at_fault = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.ProgrammingError)
+    if not isinstance(error, sa.exc.DBAPIError) or isinstance(error, at_fault):
+        return False
+    # SQLite says this much of any statement that is wrong in itself.
+    return getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR

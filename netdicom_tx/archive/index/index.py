@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from ...exceptions import NetDICOMError
-from .engine import IndexUnusableError, migrate, open_engine
+from .engine import IndexUnusableError, file_of, is_refusal, migrate, open_engine, watched
 from .record import InstanceRecord, record_of
 from .schema import (
     instance,
@@ -28,6 +28,7 @@ from .schema import (
     series,
     study,
 )
+from .watch import SearchEndedError, Watch
 from .writer import Writer
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "InstanceRecord",
     "InstanceRef",
     "PathRow",
+    "SearchEndedError",
+    "Watch",
     "record_of",
 ]
 
@@ -119,6 +122,8 @@ class Index:
         self._prefix = "" if root is None else f"{root}{os.sep}"
         self._readers = readers
         self._engine: sa.Engine | None = None
+        self._file: str | None = None
+        self._file_identity: tuple[int, int] | None = None
         self._connection: sa.Connection | None = None  # of the writer's thread
         self._writer = Writer(self.path_text)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -151,6 +156,8 @@ class Index:
             engine.dispose()
             raise
         self._engine = engine
+        self._file = file_of(engine)
+        self._file_identity = None if self._file is None else _identity(self._file)
         self._writer.forget()
         self._thread = threading.Thread(target=self._run, name="netdicom-index", daemon=True)
         self._thread.start()
@@ -232,49 +239,78 @@ class Index:
     def _run(self) -> None:
         is_open = True
         while is_open:
-            group = []
+            group: list[_Task] = []
             task = self._tasks.get()
-            try:
-                while task is not None:
-                    if task.future.set_running_or_notify_cancel():
-                        group.append(task)
-                    if len(group) == GROUP_LIMIT:
-                        break
-                    task = self._tasks.get_nowait()
-                else:
-                    is_open = False
-            except queue.Empty:
-                pass
-            self._commit(group)
+            is_open = task is not None
+            if task is not None:
+                self._join(task, group)
+                is_open = self._gather(group, GROUP_LIMIT)
+            refusal = self._commit(group)
+            if refusal is not None and is_open:
+                # What has come meanwhile would wait as long again, only to be refused as well.
+                waiting: list[_Task] = []
+                is_open = self._gather(waiting, None)
+                _fail(waiting, refusal)
         self._leave_connection()
+
+    def _gather(self, group: list[_Task], limit: int | None) -> bool:
+        """Take what waits, up to a number of tasks; False when the index is being closed."""
+        while limit is None or len(group) < limit:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                return True
+            if task is None:
+                return False
+            self._join(task, group)
+        return True
+
+    @staticmethod
+    def _join(task: _Task, group: list[_Task]) -> None:
+        if task.future.set_running_or_notify_cancel():
+            group.append(task)
 
     def _leave_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def _commit(self, group: Sequence[_Task]) -> None:
+    def _commit(self, group: Sequence[_Task]) -> BaseException | None:
+        """Do what a group of tasks asks for; returns why the database refuses, if it does."""
         if not group:
-            return
+            return None
         try:
             results = self._transaction(group)
         except Exception as error:  # whatever it is, the waiting callers get it
             self._writer.forget()
             self._leave_connection()
-            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-            if len(group) > 1 and not is_lost:
+            refuses = isinstance(error, IndexUnavailableError) or is_refusal(error)
+            if len(group) > 1 and not refuses:
                 # One task is at fault. Run alone, it does not make the others fail.
                 for task in group:
                     self._commit([task])
-                return
-            for task in group:
-                task.future.set_exception(_translated(error))
-            return
+                return None
+            _fail(group, error)
+            return error if refuses else None
         for task, result in zip(group, results, strict=True):
             task.future.set_result(result)
+        return None
+
+    def _check_file(self) -> None:
+        """What is written to a file that has lost its name is lost with it.
+
+        Raises:
+            IndexUnavailableError: The database's file was deleted or replaced.
+        """
+        if self._file is not None and _identity(self._file) != self._file_identity:
+            raise IndexUnavailableError(
+                f"the file {self._file} of the index was deleted or replaced while the node runs: "
+                "restart the node, which makes files and index agree"
+            )
 
     def _transaction(self, group: Sequence[_Task]) -> list[Any]:
         assert self._engine is not None  # it outlives the thread
+        self._check_file()
         results: list[Any] = []
         # One connection is kept, because taking one from the pool costs as much as a statement.
         connection = self._connection or self._engine.connect()
@@ -298,19 +334,30 @@ class Index:
     # -- reading -----------------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def reading(self, watch: Watch | None = None) -> Iterator[sa.Connection]:
         """A connection to read with, in one transaction.
+
+        Args:
+            watch: Ends the statements when it is over; the block is one step.
 
         Raises:
             IndexUnavailableError: The index is not open, or the database fails, also inside the block.
+            SearchEndedError: The watch is over.
         """
         engine = self._engine
         if engine is None:
             raise IndexUnavailableError("the index is not open")
         try:
             with engine.connect() as connection:
-                yield connection
+                if watch is None:
+                    yield connection
+                    return
+                watch.step()
+                with watched(connection, watch):
+                    yield connection
         except sa.exc.SQLAlchemyError as error:
+            if watch is not None and watch.is_over:
+                raise watch.error() from error
             raise _translated(error) from error
 
     def get(self, sop_instance_uid: str) -> InstanceRef | None:
@@ -385,6 +432,15 @@ _ENTRIES: Final = (
 )
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from another one that has the same name later; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _last(row: Sequence[Any]) -> Any:
     return row[-1]
 
@@ -394,6 +450,11 @@ def _reason(error: BaseException) -> str:
     original = getattr(error, "orig", None)
     said = error if original is None else original
     return (str(said).splitlines() or [type(said).__name__])[0]
+
+
+def _fail(group: Sequence[_Task], error: BaseException) -> None:
+    for task in group:
+        task.future.set_exception(_translated(error))
 
 
 def _translated(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -283,12 +283,26 @@ def digest_of(data: Buffer) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
+def digest_of_file(path: Path, check: Callable[[], None] = lambda: None) -> str:
     """The digest of a file, see :func:`digest_of`.
+
+    The file is read, not mapped: one that is cut meanwhile would end the process.
+
+    Args:
+        check: Called between pieces of a mebibyte; what it raises ends the reading.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: The file is empty.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return digest_of(view)
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        piece = bytearray(_PIECE)
+        while count := file.readinto(piece):
+            check()
+            digest.update(memoryview(piece)[:count])
+        if file.tell() == 0:
+            raise ValueError("the file is empty")
+        if hasattr(os, "posix_fadvise"):
+            # As little as with a map: what is read once only need not push out what others read.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return "sha256:" + digest.hexdigest()

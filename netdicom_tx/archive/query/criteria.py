@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,6 +35,7 @@ from ..encoded.values import (
 )
 
 __all__ = [
+    "TESTS_LIMIT",
     "WILD_CARD_VRS",
     "Between",
     "Criterion",
@@ -52,6 +53,9 @@ __all__ = [
 
 #: The VRs whose keys may have wild cards (PS3.4 C.2.2.2.4).
 WILD_CARD_VRS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
+
+#: How many values of one key become a clause each; a database compiles a long statement slowly, and runs it slowly.
+TESTS_LIMIT = 64
 
 Clause = sa.ColumnElement[bool]
 Column = sa.ColumnElement[Any]
@@ -285,13 +289,15 @@ class Name(Test):
 
 
 def _shortened(wanted: str) -> list[str]:
-    """The forms of a key: itself, and without the components at its end that match anything."""
-    forms = [wanted]
+    """The forms of a key, two at most: without the components at its end that match anything, and with one of them.
+
+    A form with more of them finds nothing that the form with one does not, whose star also passes a ``^``.
+    """
+    longer = ""
     while wanted.endswith("^*"):
-        wanted = wanted[:-2].rstrip("^")
-        # An empty form is left out, because it would match the empty groups that most names have.
-        forms += [wanted] if wanted else []
-    return forms
+        longer, wanted = wanted, wanted[:-2].rstrip("^")
+    # An empty form is left out, because it would match the empty groups that most names have.
+    return [form for form in (wanted, longer) if form] or [wanted]
 
 
 def _accepts(wanted: str, group: str) -> bool:
@@ -338,6 +344,12 @@ class Criterion:
     tests: tuple[Test, ...]
     is_all: bool = False
     takes_empty: bool = False
+    _equals: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A set, because a list of UIDs may have thousands.
+        equals = frozenset(each.value for each in self.tests if isinstance(each, Equal))
+        object.__setattr__(self, "_equals", equals)
 
     @property
     def single(self) -> str | None:
@@ -351,27 +363,35 @@ class Criterion:
         values = [each for each in split(self.vr, text) if each]
         if not values:
             return self.takes_empty
-        combine = all if self.is_all else any
-        return combine(any(test.accepts(value) for value in values) for test in self.tests)
+        if self.is_all:
+            return all(any(map(test.accepts, values)) for test in self.tests)
+        others = [each for each in self.tests if not isinstance(each, Equal)]
+        return not self._equals.isdisjoint(values) or any(
+            test.accepts(value) for value in values for test in others
+        )
+
+    def some_clause(self, text: Column, keys: Sequence[Column]) -> Clause:
+        """The clause that a value in these columns passes one test, whatever else is asked."""
+        equal = sorted(self._equals)
+        clauses = [each.clause(text, keys) for each in self.tests if not isinstance(each, Equal)]
+        if equal:
+            clauses.append(text == equal[0] if len(equal) == 1 else text.in_(equal))
+        return sa.or_(sa.false(), *clauses)
 
     def clause(self, text: Column, keys: Sequence[Column]) -> Clause:
-        """The same as a clause, for the columns of an attribute that has one value."""
+        """The same as :meth:`accepts`, for the columns of an attribute that has one value."""
         if self.is_all:
             found = sa.and_(*(each.clause(text, keys) for each in self.tests))
         else:
-            equal = [each.value for each in self.tests if isinstance(each, Equal)]
-            others = [each for each in self.tests if not isinstance(each, Equal)]
-            clauses = [each.clause(text, keys) for each in others]
-            if equal:
-                clauses.append(text == equal[0] if len(equal) == 1 else text.in_(equal))
-            found = sa.or_(sa.false(), *clauses)
+            found = self.some_clause(text, keys)
         return sa.or_(found, self._empty(text, keys)) if self.takes_empty else found
 
     def clause_of_many(self, text: Column) -> Clause | None:
-        """The same as a clause, for an attribute that has several values; None when no clause can express it."""
-        if not all(isinstance(each, Equal) for each in self.tests):
+        """The same as :meth:`accepts`, for an attribute that has several values; None when no clause can express it."""
+        equal = [each.value for each in self.tests if isinstance(each, Equal)]
+        if len(equal) < len(self.tests) or len(equal) > TESTS_LIMIT:
             return None
-        clauses = [_among(text, each.value) for each in self.tests if isinstance(each, Equal)]
+        clauses = [_among(text, each) for each in equal]
         found = sa.and_(*clauses) if self.is_all else sa.or_(sa.false(), *clauses)
         return sa.or_(found, text == "") if self.takes_empty else found
 

@@ -481,8 +481,10 @@ def _computed_clause(attribute: Attribute, criterion: Criterion) -> sa.ColumnEle
         inner = inner.where(top.c.parent_id == own.c.id, test(tables[source].c[target]))
         return sa.exists(inner.correlate(own))
 
-    tests = [some(functools.partial(_of_column, each)) for each in criterion.tests]
-    found = sa.and_(*tests) if criterion.is_all else sa.or_(sa.false(), *tests)
+    if criterion.is_all:
+        found = sa.and_(*(some(functools.partial(_of_column, each)) for each in criterion.tests))
+    else:
+        found = some(lambda column: criterion.some_clause(column, ()))
     if criterion.takes_empty:
         found = sa.or_(found, sa.not_(some(lambda column: column != "")))
     return found

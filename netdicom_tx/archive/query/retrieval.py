@@ -7,6 +7,7 @@ The services with their sub-operations, counters and cancellation are in
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydicom import dcmread
@@ -23,11 +24,12 @@ from ...sopclass import Instance
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
 from ..index.index import IndexUnavailableError, InstanceRef
+from ..index.watch import SearchEndedError, Watches
 from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
 from .search import Search
 
-__all__ = ["Retrieval"]
+__all__ = ["Retrieval", "refusing"]
 
 _log = Logger()
 _COMPRESSED = frozenset(COMPRESSED_TRANSFER_SYNTAXES)
@@ -47,15 +49,22 @@ class Retrieval:
         readers: The threads in which the search runs.
         peers: The peers that C-MOVE may send to, by AE title.
         ae_title: The AE title that is answered as Retrieve AE Title.
+        watches: Watch over the searches; None means watches of its own.
     """
 
     def __init__(
-        self, search: Search, readers: Workers, peers: Mapping[str, RemoteAE], ae_title: str
+        self,
+        search: Search,
+        readers: Workers,
+        peers: Mapping[str, RemoteAE],
+        ae_title: str,
+        watches: Watches | None = None,
     ) -> None:
         self._search = search
         self._readers = readers
         self._peers = peers
         self._ae_title = ae_title
+        self._watches = watches or Watches()
 
     @staticmethod
     def answer_extended(asce: Association, proposal: SOPClassExtendedNegotiation) -> bytes | None:
@@ -76,7 +85,7 @@ class Retrieval:
         self, context: RequestContext, identifier: Dataset
     ) -> AsyncIterator[tuple[bytes, int]]:
         """The encoded matches with their Pending status. The next page is read while one is being sent."""
-        try:
+        with refusing(statuses.C_FIND_OUT_OF_RESOURCES), self._watches.watching() as watch:
             pages = await self._readers.run(
                 lambda: self._search.find_pages(
                     identifier,
@@ -84,6 +93,7 @@ class Retrieval:
                     options=self._options(context),
                     transfer_syntax=context.supported_ts,
                     retrieve_ae_title=self._ae_title,
+                    watch=watch,
                 )
             )
             following = self._readers.run(next, pages, None)
@@ -96,8 +106,6 @@ class Retrieval:
                 following.addErrback(lambda _: None)
                 following.cancel()
                 pages.close()
-        except IndexUnavailableError as error:
-            raise _out_of_resources(0xA700, error) from error
 
     # -- C-MOVE and C-GET ------------------------------------------------------------------------------
 
@@ -125,16 +133,14 @@ class Retrieval:
         return len(found), (_instance(each) for each in found)
 
     async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
-        try:
-            found = await self._readers.run(
+        with refusing(statuses.Status(0xA701)), self._watches.watching() as watch:
+            return await self._readers.run(
                 self._search.matches,
                 identifier,
                 InformationModel.of(context.sop_class),
                 self._options(context),
+                watch,
             )
-        except IndexUnavailableError as error:
-            raise _out_of_resources(0xA701, error) from error
-        return found
 
     def transcode(
         self, asce: Association, instance: Instance
@@ -200,6 +206,14 @@ def _strip(data_set: Dataset) -> None:
                 _strip(item)
 
 
-def _out_of_resources(status: int, error: Exception) -> StatusError:
-    _log.error("the index does not answer: {error}", error=error)
-    return StatusError(statuses.Status(status), "out of resources: the index does not answer")
+@contextmanager
+def refusing(status: statuses.Status) -> Iterator[None]:
+    """Turn what stops a search into the status "out of resources" of the service."""
+    try:
+        yield
+    except IndexUnavailableError as error:
+        _log.error("the index does not answer: {error}", error=error)
+        raise StatusError(status, "out of resources: the index does not answer") from error
+    except SearchEndedError as error:
+        _log.warn("a search has ended without its answer: {error}", error=error)
+        raise StatusError(status, str(error)) from error

@@ -18,6 +18,7 @@ from ..encoded.values import offset_minutes
 from ..index.index import Index, InstanceRef
 from ..index.record import NO_HEADER, KeptHeader
 from ..index.schema import instance, kept_header
+from ..index.watch import Watch
 from .answers import Answers
 from .matching import InformationModel, Query, QueryOptions, find_query, retrieve_query
 
@@ -99,6 +100,7 @@ class Search:
         options: QueryOptions,
         transfer_syntax: str,
         retrieve_ae_title: str,
+        watch: Watch | None = None,
     ) -> Pages:
         """The answers to a C-FIND, a page at a time.
 
@@ -111,45 +113,59 @@ class Search:
             options: The options that were negotiated.
             transfer_syntax: The transfer syntax of the presentation context.
             retrieve_ae_title: The AE title from which the instances can be retrieved.
+            watch: Limits the time of each step, and can end the search from another thread.
 
         Raises:
             MatchingError: The identifier cannot be answered.
             IndexUnavailableError: The database does not answer. The iteration may raise it, too.
+            SearchEndedError: The watch is over; from the iteration.
         """
         query = find_query(identifier, model, options, match_unknown=self._match_unknown)
         answers = Answers(query, transfer_syntax, retrieve_ae_title, self._minutes)
-        return Pages(query.pending_status, self._pages(answers))
+        return Pages(query.pending_status, self._pages(answers, watch or Watch()))
 
-    def _pages(self, answers: Answers) -> Iterator[list[bytes]]:
-        ids = self._ids(answers.query)
+    def _pages(self, answers: Answers, watch: Watch) -> Iterator[list[bytes]]:
+        ids = self._ids(answers.query, watch)
         for start in range(0, len(ids), PAGE):
-            rows = self._rows(answers, ids[start : start + PAGE])
+            rows = self._rows(answers, ids[start : start + PAGE], watch)
             yield [answers.encode(row, header) for row, header in rows]
 
     def matches(
-        self, identifier: Dataset, model: InformationModel, options: QueryOptions
+        self,
+        identifier: Dataset,
+        model: InformationModel,
+        options: QueryOptions,
+        watch: Watch | None = None,
     ) -> list[InstanceRef]:
         """The instances that a C-MOVE or C-GET asks for, in the order in which they were stored.
+
+        Args:
+            identifier: The identifier of the request.
+            model: The information model of the SOP class.
+            options: The options that were negotiated.
+            watch: Limits the time of each step, and can end the search from another thread.
 
         Raises:
             MatchingError: The identifier cannot be answered.
             IndexUnavailableError: The database does not answer.
+            SearchEndedError: The watch is over.
         """
+        watch = watch or Watch()
         query = retrieve_query(identifier, model, options, match_unknown=self._match_unknown)
         answers = Answers(query, "", "", self._minutes) if query.has_residual else None
         found = []
-        ids = self._ids(query)
+        ids = self._ids(query, watch)
         for start in range(0, len(ids), PAGE):
             part = list(ids[start : start + PAGE])
             if answers is not None:
-                part = [row[0] for row, _ in self._rows(answers, part)]
-            with self._index.reading() as connection:
+                part = [row[0] for row, _ in self._rows(answers, part, watch)]
+            with self._index.reading(watch) as connection:
                 found += self._index.refs(connection, part)
         return found
 
-    def _ids(self, query: Query) -> array[int]:
+    def _ids(self, query: Query, watch: Watch) -> array[int]:
         found = array("q")
-        with self._index.reading() as connection:
+        with self._index.reading(watch) as connection:
             streaming = connection.execution_options(stream_results=True)
             for part in streaming.execute(query.ids()).partitions(8192):
                 found.extend(row.id for row in part)
@@ -157,9 +173,11 @@ class Search:
             found = array("q", sorted(found))
         return found
 
-    def _rows(self, answers: Answers, ids: Sequence[int]) -> list[tuple[Sequence[Any], KeptHeader]]:
+    def _rows(
+        self, answers: Answers, ids: Sequence[int], watch: Watch
+    ) -> list[tuple[Sequence[Any], KeptHeader]]:
         """The rows of a page that pass, each with the kept header of an instance if it needs one."""
-        with self._index.reading() as connection:
+        with self._index.reading(watch) as connection:
             rows = connection.execute(answers.statement(), {"ids": list(ids)}).all()
             by_id = {row[0]: row for row in rows}
             ordered = [by_id[row_id] for row_id in ids if row_id in by_id]
@@ -172,7 +190,12 @@ class Search:
         ]
         if not answers.query.has_residual:
             return pairs
-        return [pair for pair in pairs if answers.accepts(*pair)]
+        passed = []
+        for pair in pairs:
+            watch.check()
+            if answers.accepts(*pair):
+                passed.append(pair)
+        return passed
 
     @staticmethod
     def _headers(

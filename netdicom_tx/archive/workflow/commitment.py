@@ -19,7 +19,11 @@ failure reason (PS3.3 C.14.1.1)    given for
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -46,6 +50,12 @@ __all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment"
 KIND: Final = "commitment"
 #: Seconds after which a transaction that was reported is forgotten, and its UID with it.
 REMEMBERED: Final = 90 * 86400.0
+#: How many requests of one AE title may wait for their report. One more is answered with 0x0213.
+OWED_LIMIT: Final = 100
+#: Seconds for which a file that was read and found whole counts as whole, as long as nothing has changed it.
+TRUSTED: Final = 3600.0
+# How many such files are remembered.
+_TRUSTED_FILES: Final = 100_000
 #: Statuses of a peer that may be others when it is asked again.
 _PASSING: Final = (statuses.PROCESSING_FAILURE, statuses.RESOURCE_LIMITATION)
 
@@ -68,10 +78,15 @@ commitment = sa.Table(
 _C = commitment.c
 
 _Reference = tuple[str, str]
+_Identity = tuple[int, int, int, int, int]
 
 
 class PeerUnknownError(NetDICOMError):
     """There is no address for an AE title: it is no peer of this node."""
+
+
+class StoppingError(NetDICOMError):
+    """The node stops before all files were read."""
 
 
 class RefusedError(NetDICOMError):
@@ -118,6 +133,8 @@ class ArchiveCommitment(StorageCommitment):
         runner: Performs the tasks; this gives it the performer.
         in_thread: Runs a blocking call off the reactor thread.
         peers: By AE title: where to report to.
+        reading: Runs what reads files to their end, which can take minutes, so that nobody else waits for it. None
+            means ``in_thread``.
     """
 
     _log = Logger()
@@ -129,6 +146,7 @@ class ArchiveCommitment(StorageCommitment):
         runner: QueueRunner,
         in_thread: Callable[..., defer.Deferred[Any]],
         peers: Mapping[str, RemoteAE],
+        reading: Callable[..., defer.Deferred[Any]] | None = None,
     ) -> None:
         super().__init__()
         self._ae = ae
@@ -137,9 +155,20 @@ class ArchiveCommitment(StorageCommitment):
         self._queue = runner.queue
         self._in_thread = in_thread
         self._peers = peers
+        self._reading = reading or in_thread
+        self._stopped = threading.Event()
+        self._trusted: OrderedDict[_Identity, float] = OrderedDict()
         # What on_request() has written down, for owe(), which follows it in the same turn.
         self._accepted: dict[tuple[Association, str], _Accepted] = {}
         runner.performers[KIND] = self.perform
+
+    def stop(self) -> None:
+        """Read no further; reports that are not ready stay owed. May be called from any thread."""
+        self._stopped.set()
+
+    def resume(self) -> None:
+        """Read again after :meth:`stop`."""
+        self._stopped.clear()
 
     # -- the request -------------------------------------------------------------------------------
 
@@ -149,7 +178,7 @@ class ArchiveCommitment(StorageCommitment):
         """Write the request down; what is kept is found out after it was answered.
 
         Raises:
-            StatusError: 0x0213, it cannot be written down.
+            StatusError: 0x0213, it cannot be written down, or too many requests of this AE wait for their report.
         """
         asce = context.association
         requestor = asce.calling_ae_title
@@ -166,10 +195,17 @@ class ArchiveCommitment(StorageCommitment):
     ) -> _Accepted:
         now = self._queue.now()
         known = sa.select(_C.id).where(_C.transaction_uid == transaction_uid).limit(1)
+        owed = (
+            sa.select(sa.func.count())
+            .select_from(commitment)
+            .where(_C.requestor == requestor, sa.not_(_C.is_reported))
+        )
         old = commitment.delete().where(_C.is_reported, _C.created < now - REMEMBERED)
 
-        def call(connection: sa.Connection) -> _Accepted:
+        def call(connection: sa.Connection) -> _Accepted | None:
             connection.execute(old)
+            if (connection.scalar(owed) or 0) >= OWED_LIMIT:
+                return None
             duplicate = connection.scalar(known) is not None
             reason = self.DUPLICATE_TRANSACTION_UID
             values = {
@@ -185,7 +221,12 @@ class ArchiveCommitment(StorageCommitment):
             task_id = self._queue.put(connection, KIND, requestor, {"row": row_id}, claimed=True)
             return _Accepted(row_id, task_id)
 
-        return self._index.write(call).result()
+        accepted = self._index.write(call).result()
+        if accepted is None:
+            raise StatusError(
+                statuses.RESOURCE_LIMITATION, f"{OWED_LIMIT} requests still wait for their report"
+            )
+        return accepted
 
     # -- the report --------------------------------------------------------------------------------
 
@@ -210,7 +251,7 @@ class ArchiveCommitment(StorageCommitment):
         await self._perform(task.payload["row"], None)
 
     async def _perform(self, row_id: int, held: tuple[Association, PContextDef] | None) -> None:
-        due = await self._in_thread(self._due, row_id)
+        due = await self._reading(self._due, row_id)
         if due is None:
             return
         requestor, report = due
@@ -267,8 +308,12 @@ class ArchiveCommitment(StorageCommitment):
     # -- what is kept ------------------------------------------------------------------------------
 
     def _failures(self, references: Iterable[_Reference]) -> Iterable[tuple[str, str, int]]:
+        # An instance that is named again is reported again, but is looked at once.
+        reasons: dict[_Reference, int] = {}
         for sop_class, uid in references:
-            reason = self._reason(sop_class, uid)
+            reason = reasons.get((sop_class, uid))
+            if reason is None:
+                reason = reasons[sop_class, uid] = self._reason(sop_class, uid)
             if reason:
                 yield sop_class, uid, reason
 
@@ -288,12 +333,19 @@ class ArchiveCommitment(StorageCommitment):
 
     def _is_whole(self, ref: InstanceRef) -> bool:
         """Whether the file of an instance is what was stored."""
+        self._check()
         own = instance.c.sop_instance_uid == ref.sop_instance_uid
         with self._index.reading() as connection:
             digest = connection.scalar(sa.select(instance.c.digest).where(own))
         try:
+            identity = _identity(ref.path)
+            if self._is_trusted(identity):
+                return True
             if digest:
-                return bool(digest_of_file(ref.path) == digest)
+                is_whole = bool(digest_of_file(ref.path, self._check) == digest)
+                if is_whole:
+                    self._trust(identity)
+                return is_whole
             # Nobody has computed it yet: a file that is whole says so itself.
             record = record_of(ref.path)
         except (DataSetError, OSError, ValueError):
@@ -302,3 +354,30 @@ class ArchiveCommitment(StorageCommitment):
             return False
         self._index.set_digest(ref.sop_instance_uid, record.digest).result()
         return True
+
+    def _check(self) -> None:
+        """Go on reading.
+
+        Raises:
+            StoppingError: The node stops.
+        """
+        if self._stopped.is_set():
+            raise StoppingError("the node stops; the report is owed until it runs again")
+
+    # -- files that were read a moment ago -----------------------------------------------------------
+
+    def _is_trusted(self, identity: _Identity) -> bool:
+        read = self._trusted.get(identity)
+        return read is not None and time.monotonic() - read < TRUSTED
+
+    def _trust(self, identity: _Identity) -> None:
+        self._trusted[identity] = time.monotonic()
+        self._trusted.move_to_end(identity)
+        while len(self._trusted) > _TRUSTED_FILES:
+            self._trusted.popitem(last=False)
+
+
+def _identity(path: Path) -> _Identity:
+    """What changes whenever somebody writes to a file, or puts another one in its place."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

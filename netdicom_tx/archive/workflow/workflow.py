@@ -17,6 +17,7 @@ from ...applicationentity import AE, RemoteAE
 from ...sopclass import ModalityWorklist
 from ...sopclass.procedure_step import ModalityPerformedProcedureStep
 from ..index.index import Index
+from ..index.watch import Watches
 from ..workers import Workers
 from .commitment import ArchiveCommitment
 from .outbound import Queue, QueueRunner
@@ -54,6 +55,7 @@ class Workflow:
         peers: By AE title.
         owner: Of what this node performs of the queue: of no other node, and the same after a restart.
         sources: Worklist sources besides the directory and the table that is imported into.
+        watches: Watch over the worklist queries; None means watches of its own.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Workflow:
         options: WorkflowOptions,
         owner: str,
         sources: Iterable[Any] = (),
+        watches: Watches | None = None,
     ) -> None:
+        self._reactor = ae.reactor
         self.queue = Queue(index, owner)
         self._runner = QueueRunner(self.queue, workers.run)
         self.steps = ProcedureSteps(
@@ -87,15 +91,28 @@ class Workflow:
             ],
             workers.run,
             self.steps.states,
+            watches,
         )
-        ae.add_scp(ArchiveCommitment(ae, index, self._runner, workers.run, peers))
+        self._verifier = Workers("netdicom-verifier", min(1, workers.threads))
+        self._commitment = ArchiveCommitment(
+            ae, index, self._runner, workers.run, peers, self._verifier.run
+        )
+        ae.add_scp(self._commitment)
         ae.add_scp(ModalityPerformedProcedureStep())
         ae.add_scp(ModalityWorklist(on_find=self.worklist.find))
 
     def start(self, clock: IReactorTime) -> None:
         """Perform what the queue holds, from now on."""
+        self._commitment.resume()
+        self._verifier.start(self._reactor)
         self._runner.start(clock)
 
     def stop(self) -> defer.Deferred[None]:
         """Perform no more; what is not done stays in the queue. Fires when nothing is under way."""
+        self._commitment.stop()
         return self._runner.stop()
+
+    def close(self) -> None:
+        """End the thread that reads files for commitment; blocks until it has ended."""
+        self._commitment.stop()
+        self._verifier.stop()

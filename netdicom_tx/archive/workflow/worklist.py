@@ -38,9 +38,11 @@ from ..encoded.recode import recode
 from ..encoded.values import TEXT_VRS, codecs_of, date_range, text_of, time_range
 from ..encoded.walk import InvalidDataSetError, elements, items
 from ..index.schema import Level
+from ..index.watch import Watch, Watches
 from ..query.answers import Encode, encoder_of
-from ..query.criteria import Between, Criterion
+from ..query.criteria import Between, Criterion, Test
 from ..query.identifiers import Identifier, InformationModel, Key, QueryOptions, SequenceKey
+from ..query.retrieval import refusing
 
 __all__ = [
     "ENDED",
@@ -56,6 +58,7 @@ _T = TypeVar("_T")
 _CHARACTER_SET, _STUDY, _STEPS = 0x00080005, 0x0020000D, 0x00400100
 _STATION, _START_DATE, _START_TIME = 0x00400001, 0x00400002, 0x00400003
 _STEP_ID, _STEP_STATUS = 0x00400009, 0x00400020
+_PREGNANCY_STATUS = 0x001021C0
 
 #: What a step is called that is over; (0040,0020) has other words for those that are not.
 ENDED: Final = frozenset(("COMPLETED", "DISCONTINUED"))
@@ -178,6 +181,12 @@ class _Identifier(Identifier):
 
     def _level(self, data_set: Dataset, model: InformationModel) -> Level:
         return Level.IMAGE
+
+    def _tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        # Its values are 1 to 4; dcmjs-dimse 0.3.3 writes 0 for a key without a value, in every query that it makes.
+        if tag == _PREGNANCY_STATUS and value == "0":
+            return []
+        return super()._tests(tag, vr, value)
 
 
 class _Period(NamedTuple):
@@ -351,6 +360,7 @@ class Worklist:
         sources: Providers of :class:`IWorklistSource`.
         in_thread: Runs a blocking call off the reactor thread.
         states: The Scheduled Procedure Step Status of steps that have begun, by their keys; blocks.
+        watches: Watch over the queries; None means watches of its own.
     """
 
     _log = Logger()
@@ -360,8 +370,10 @@ class Worklist:
         sources: Iterable[Any],
         in_thread: Callable[..., defer.Deferred[Any]],
         states: Callable[[Collection[StepKey]], Mapping[StepKey, str]] | None = None,
+        watches: Watches | None = None,
     ) -> None:
         self.sources = list(sources)
+        self._watches = watches or Watches()
         self._in_thread = in_thread
         self._states = states
 
@@ -370,9 +382,18 @@ class Worklist:
 
         Raises:
             MatchingError: The identifier cannot be answered.
-            StatusError: 0xC000, a source has failed.
+            StatusError: 0xC000, a source has failed; 0xA700, the matching takes too long.
         """
-        query = WorklistQuery(identifier)
+        with refusing(statuses.C_FIND_OUT_OF_RESOURCES), self._watches.watching() as watch:
+            # A peer determines how long the keys are, and how long it takes to read them.
+            query: WorklistQuery = await self._in_thread(WorklistQuery, identifier)
+            found = await self._found(identifier)
+            answering: Awaitable[list[bytes]] = self._in_thread(
+                self._answers, query, found, context.supported_ts, watch
+            )
+            return await answering
+
+    async def _found(self, identifier: Dataset) -> list[Dataset | WorklistItem]:
         found: list[Dataset | WorklistItem] = []
         for source in self.sources:
             try:
@@ -385,17 +406,21 @@ class Worklist:
                 raise StatusError(
                     statuses.C_FIND_UNABLE_TO_PROCESS, "a worklist source failed"
                 ) from error
-        answering: Awaitable[list[bytes]] = self._in_thread(
-            self._answers, query, found, context.supported_ts
-        )
-        return await answering
+        return found
 
     def _answers(
-        self, query: WorklistQuery, found: Iterable[Dataset | WorklistItem], transfer_syntax: str
+        self,
+        query: WorklistQuery,
+        found: Iterable[Dataset | WorklistItem],
+        transfer_syntax: str,
+        watch: Watch,
     ) -> list[bytes]:
-        accepted = [item for item in self._current(self._read(found)) if query.accepts(item)]
-        if not query.asks_for_status:
-            accepted = [item for item in accepted if item.status not in ENDED]
+        watch.step()
+        accepted = []
+        for item in self._current(self._read(found)):
+            watch.check()
+            if query.accepts(item) and (query.asks_for_status or item.status not in ENDED):
+                accepted.append(item)
         accepted.sort(key=lambda item: item.start)
         return [query.answer(item, transfer_syntax) for item in accepted]
 

@@ -29,8 +29,8 @@ __all__ = ["Session", "run"]
 _T = TypeVar("_T")
 _AE = TypeVar("_AE", bound="AE")
 
-# Seconds that connections have to close at the end of a command.
-_CLOSING = 2.0
+# Seconds in which a peer may close its side at the end of a command; a silent one must not stretch a timeout.
+_CLOSING = 0.25
 
 
 class Session:
@@ -85,6 +85,7 @@ class Session:
                 connect=common.connect_timeout or defaults.connect,
                 associate=associate,
                 response=common.response_timeout or defaults.response,
+                release=min(defaults.release, common.response_timeout or defaults.release),
             ),
             **options,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -272,6 +273,60 @@ def test_a_lost_connection_fails_the_whole_group_at_once(
         futures = [index.add(record(f"1.{number}")) for number in range(5)]
     assert all(isinstance(each.exception(30), IndexUnavailableError) for each in futures)
     assert len(tries) == 1
+
+
+def test_a_lock_is_waited_for_once_however_many_instances_wait(
+    index: Index, tmp_path: Path
+) -> None:
+    """What came while the first waited was answered only after a wait of its own, and so on."""
+    assert index._engine is not None
+    tries: list[int] = []
+
+    def quickly(connection: Any, *_: object) -> None:
+        connection.connection.dbapi_connection.execute("PRAGMA busy_timeout = 1")
+        tries.append(1)
+
+    sa.event.listen(index._engine, "begin", quickly)
+    with sqlite3.connect(tmp_path / "index.db") as other:
+        other.execute("BEGIN IMMEDIATE")
+        with stopped(index):
+            futures = [index.add(record(f"1.{number}")) for number in range(3 * GROUP_LIMIT)]
+        errors = [each.exception(timeout=30) for each in futures]
+        other.rollback()
+    other.close()
+    assert {str(each) for each in errors} == {"the index refuses: database is locked"}
+    assert len(tries) <= 2  # the group that waits in the fixture, and the first of ours
+    add(index, record("1.1"))
+    assert index.get("1.1") is not None
+
+
+@pytest.mark.parametrize("happens", ["is deleted", "is replaced"])
+def test_nothing_is_written_to_a_database_that_has_lost_its_name(
+    index: Index, tmp_path: Path, happens: str
+) -> None:
+    """It would be lost with the file, though it was acknowledged."""
+    add(index, record("1.1"))
+    file = tmp_path / "index.db"
+    file.rename(tmp_path / "moved.db")
+    if happens == "is replaced":
+        file.write_bytes((tmp_path / "moved.db").read_bytes())
+    error = index.add(record("1.2")).exception(timeout=30)
+    assert isinstance(error, IndexUnavailableError)
+    assert "deleted or replaced" in str(error)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_the_database_is_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    """Names of patients are in it, also in the files that SQLite keeps beside it."""
+    before = os.umask(umask)
+    try:
+        with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+            add(index, record("1.1"))
+            modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes) >= {"index.db", "index.db-wal"}
+    assert set(modes.values()) == {0o600}
 
 
 def test_calls_and_instances_keep_their_order(index: Index) -> None:

@@ -600,6 +600,52 @@ MALFORMED: list[tuple[str, str, dict[str, Any], int]] = [
         {"QueryRetrieveLevel": "STUDY", "StudyDescription": "*?" * 1000},
         0xC000,
     ),
+    (
+        "a range of nothing but hyphens",
+        "",
+        {"QueryRetrieveLevel": "STUDY", "StudyDate": "1" + "-" * 60_000},
+        0xC000,
+    ),
+    (
+        "a time of 60,000 digits",
+        "",
+        {"QueryRetrieveLevel": "STUDY", "StudyTime": "1" * 60_000},
+        0xC000,
+    ),
+    (
+        "a name of combining marks in the wrong order",
+        "",
+        {
+            "SpecificCharacterSet": "ISO_IR 192",
+            "QueryRetrieveLevel": "STUDY",
+            "PatientName": "\u0315\u0300" * 15_000,
+        },
+        0xC000,
+    ),
+    (
+        "an age of 60,000 digits",
+        "",
+        {"QueryRetrieveLevel": "STUDY", "PatientAge": "1" * 60_000},
+        0xC000,
+    ),
+    (
+        "too many ranges",
+        "",
+        {"QueryRetrieveLevel": "STUDY", "StudyDate": [f"{1000 + n}0101-" for n in range(257)]},
+        0xC000,
+    ),
+    (
+        "too many names",
+        "",
+        {"QueryRetrieveLevel": "STUDY", "PatientName": [f"A{n}" for n in range(257)]},
+        0xC000,
+    ),
+    (
+        "too many values that must all be found",
+        "m",
+        {"QueryRetrieveLevel": "STUDY", "ModalitiesInStudy": [f"M{n}" for n in range(65)]},
+        0xC000,
+    ),
 ]
 
 
@@ -688,6 +734,35 @@ def test_ten_thousand_uids_are_matched(index: Index) -> None:
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID=uids)
     answers = find(index, identifier, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN)
     assert labels(answers, "STUDY") == ["A1"]
+
+
+def length_of(keys: dict[str, Any], flags: str = "") -> int:
+    """How many characters the statement of a query has."""
+    query = find_query(
+        data_set(QueryRetrieveLevel="STUDY", **keys), InformationModel.STUDY_ROOT, options(flags)
+    )
+    return len(str(query.ids()))
+
+
+def test_thousands_of_modalities_make_one_subquery(index: Index) -> None:
+    """A subquery for each kept a database busy for minutes, and took a gigabyte to be compiled."""
+    many = [f"M{number}" for number in range(5_000)]
+    assert length_of({"ModalitiesInStudy": many}) == length_of({"ModalitiesInStudy": many[:2]})
+    asked = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""}
+    identifier = data_set(**asked, ModalitiesInStudy=[*many, "CT"])
+    answers = find(index, identifier, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN)
+    one = find(index, data_set(**asked, ModalitiesInStudy="CT"))
+    assert labels(answers, "STUDY") == labels(one, "STUDY") != []
+
+
+def test_thousands_of_values_of_a_list_are_compared_without_a_clause_each() -> None:
+    ids = [f"ID{number}" for number in range(3_000)]
+    assert length_of({"OtherPatientIDs": ids}) < length_of({"OtherPatientIDs": ids[:10]})
+
+
+def test_a_name_of_many_stars_is_looked_for_in_two_forms() -> None:
+    name = "a^*^*"
+    assert length_of({"PatientName": "a" + "^*" * 100}) == length_of({"PatientName": name})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from netdicom_tx import AE, EventHandlingError, StatusError
+from netdicom_tx.archive.index.record import digest_of_file
+from netdicom_tx.archive.workflow import commitment as commitments
 from netdicom_tx.archive.workflow.commitment import REMEMBERED, ArchiveCommitment, commitment
 from netdicom_tx.archive.workflow.outbound import DEAD, RUNNING, WAITING
 from netdicom_tx.dsutils import part10_header
@@ -23,6 +25,19 @@ from support.archive.nodes import Node, at_once
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 HERE = [(CT, f"1.2.{number}") for number in range(3)]
+
+
+def count_reading(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read to their end from now on."""
+    read: list[Path] = []
+
+    def watched(path: Path, *arguments: Any) -> str:
+        read.append(path)
+        return digest_of_file(path, *arguments)
+
+    monkeypatch.setattr(commitments, "digest_of_file", watched)
+    return read
+
 
 Report = tuple[str, tuple[tuple[str, str], ...], tuple[tuple[str, str, int], ...]]
 
@@ -89,6 +104,54 @@ def test_what_is_kept_is_committed_on_the_same_association(
     assert modality.reports == [("1.9", tuple(HERE), ())]
     assert archive.line.calls == 0
     assert archive.queue.list() == []
+
+
+def test_an_instance_that_is_named_again_and_again_is_looked_at_once(
+    archive: Archive, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven thousand references to one instance were as many times its size of reading."""
+    read = count_reading(monkeypatch)
+    archive.ask([HERE[0]] * 500)
+    archive.advance(1)
+    assert modality.reports == [("1.9", (HERE[0],) * 500, ())]
+    assert len(read) == 1
+
+
+def test_a_file_that_was_read_a_moment_ago_is_not_read_again(
+    archive: Archive, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = count_reading(monkeypatch)
+    for number in range(3):
+        archive.ask(HERE, transaction=f"1.9.{number}")
+        archive.advance(1)
+    assert len(read) == len(HERE)
+    path = archive.store.path(HERE[0][1])
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    archive.ask(HERE, transaction="1.9.3")
+    archive.advance(1)
+    assert modality.reports[-1] == ("1.9.3", tuple(HERE[1:]), ((*HERE[0], 0x0110),))
+
+
+def test_an_ae_title_can_be_owed_so_many_reports(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one peer fills the queue, and keeps the reader of files to itself."""
+    monkeypatch.setattr(commitments, "OWED_LIMIT", 2)
+    asce = archive.associate()
+    archive.service.stop()  # nothing is ready
+    answers = [success_of(asce.get_scu(COMMITMENT)(f"1.9.{n}", HERE)) for n in range(3)]
+    assert answers == [0x0000, 0x0000, 0x0213]
+
+
+def test_a_stop_ends_the_reading_and_the_report_stays_owed(
+    archive: Archive, modality: Modality
+) -> None:
+    archive.service.stop()
+    archive.ask(HERE)
+    archive.advance(1)
+    assert modality.reports == []
+    (task,) = archive.queue.list()
+    assert task.state in (WAITING, RUNNING)
 
 
 @pytest.mark.slow

@@ -90,6 +90,14 @@ def test_every_key_must_pass(keys: dict[str, Any], expected: bool) -> None:
     assert passes(item(), **keys) is expected
 
 
+def test_pregnancy_status_0_asks_for_any() -> None:
+    """PS3.3 Table C.7-4a defines 1 to 4; dcmjs-dimse 0.3.3 writes a key of VR US without a value as 0."""
+    assert passes(item(), PregnancyStatus=0)
+    assert passes(item(PregnancyStatus=3), PregnancyStatus=0)
+    assert passes(item(PregnancyStatus=3), PregnancyStatus=3)
+    assert not passes(item(PregnancyStatus=3), PregnancyStatus=4)
+
+
 def test_an_item_without_a_value_is_matched_by_no_value() -> None:
     """Unlike the required keys of Q/R (C.2.2.1.2); so has it wlmscpfs."""
     unassigned = item(ScheduledPerformingPhysicianName=None)

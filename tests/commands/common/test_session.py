@@ -6,14 +6,18 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
+from netdicom_tx import AE
 from netdicom_tx.commands.common.addresses import Address
 from netdicom_tx.commands.common.config import Config
 from netdicom_tx.commands.common.failures import ExitCode, StatusFailure
 from netdicom_tx.commands.common.options import Common
 from netdicom_tx.commands.common.output import Output
 from netdicom_tx.commands.common.session import Session
+from netdicom_tx.dulprovider import Timeouts
+from netdicom_tx.exceptions import DCMTimeoutError
 from netdicom_tx.statuses import Status
-from netdicom_tx.testing import success_of
+from netdicom_tx.testing import failure_of, success_of
+from support.doubles import ABORT, DATA, Caller, echo
 
 
 @pytest.fixture
@@ -151,6 +155,34 @@ def test_sleeping_ends_with_its_time_or_with_an_interruption(session: Session) -
     done = begin(session, command)
     session.interrupt()
     assert success_of(done) == ExitCode.INTERRUPTED
+
+
+def test_a_silent_peer_does_not_stretch_the_end_of_a_command() -> None:
+    """PS3.8 7.3: A-ABORT goes out; a peer that closes nothing is not waited for."""
+    common = Common(Config(), Output(is_quiet=True), response_timeout=2)
+    session = Session(common, Clock())
+    caller = Caller(session.ae(AE, None))
+    session.reactor = caller.clock
+    asce = caller.accept()
+
+    async def command(_: Session) -> int:
+        await echo(asce)
+        return 0
+
+    done = begin(session, command)
+    for _ in range(9):
+        caller.advance(0.25)
+    assert caller.peer.kinds() == [DATA, ABORT]
+    assert caller.peer.is_lost
+    assert isinstance(failure_of(done), DCMTimeoutError)
+
+
+def test_a_command_waits_for_the_answer_to_a_release_as_for_any_answer() -> None:
+    """-td means what it says, also where the peer has answered everything but A-RELEASE-RQ."""
+    common = Common(Config(), Output(is_quiet=True), response_timeout=2)
+    assert Session(common, Clock()).ae(AE, None).timeouts.release == 2
+    common.response_timeout = None
+    assert Session(common, Clock()).ae(AE, None).timeouts.release == Timeouts().release
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Everything listens on 127.0.0.1 at a port the kernel chose, with one exception t
 :class:`Orthanc`. A process is ended by its own pid, never by a name.
 """
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -130,34 +132,36 @@ class PynetdicomStoreSCP:
         self._process.kill()
 
 
-class PynetdicomReceiver:
-    """A pynetdicom AE that writes each data set as the bytes that came; ``pynetdicom_peer.py``."""
+class PynetdicomPeer:
+    """A pynetdicom AE of ``pynetdicom_peer.py``, at the port that it prints."""
 
     ae_title = "PYNETDICOM"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *arguments: str | Path) -> None:
         need_pynetdicom()
-        self.directory = directory / "received"
-        self._process = Process(
-            directory / "pynetdicom.log",
-            sys.executable,
-            PYNETDICOM_PEER,
-            "receive",
-            self.directory,
-        )
+        log = directory / "pynetdicom.log"
+        self._process = Process(log, sys.executable, PYNETDICOM_PEER, *arguments)
         listening = self._process.ready(
             lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", self._process.text()),
-            "pynetdicom receiver",
+            "pynetdicom peer",
         )
         self.address = Address(self.ae_title, int(listening[1]))
-
-    def instances(self) -> dict[str, Path]:
-        """The stored files, by SOP Instance UID."""
-        return by_instance(self.directory)
 
     def close(self) -> None:
         """End it; it keeps nothing, so at once."""
         self._process.kill()
+
+
+class PynetdicomReceiver(PynetdicomPeer):
+    """Writes each data set as the bytes that came."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "received"
+        super().__init__(directory, "receive", self.directory)
+
+    def instances(self) -> dict[str, Path]:
+        """The stored files, by SOP Instance UID."""
+        return by_instance(self.directory)
 
 
 PYNETDICOM_PEER = Path(__file__).with_name("pynetdicom_peer.py")
@@ -229,6 +233,14 @@ class Orthanc:
     def upload(self, path: Path) -> str:
         """Give it a file over HTTP; its identifier of the instance."""
         return str(json.loads(self._call("POST", "/instances", path.read_bytes()))["ID"])
+
+    def upload_many(self, files: Iterable[bytes]) -> None:
+        """Give it instances over HTTP as one ZIP archive, which takes it a tenth of the time."""
+        octets = io.BytesIO()
+        with zipfile.ZipFile(octets, "w") as archive:
+            for number, each in enumerate(files):
+                archive.writestr(str(number), each)
+        self._call("POST", "/instances", octets.getvalue())
 
     def file(self, identifier: str) -> bytes:
         """The file of an instance that it holds."""

@@ -2,18 +2,26 @@
 
 python pynetdicom_peer.py receive DIRECTORY           prints "listening on 127.0.0.1:PORT"
 python pynetdicom_peer.py send PORT FILE...           prints a status for each file
+python pynetdicom_peer.py answer NUMBER               has so many studies of one series each; prints
+                                                      where it listens, too
 """
 
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import NonPatientObjectPresentationContexts
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 
 def receive(directory: Path) -> None:
@@ -30,7 +38,35 @@ def receive(directory: Path) -> None:
     for context in AllStoragePresentationContexts + NonPatientObjectPresentationContexts:
         assert context.abstract_syntax is not None
         ae.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    serve(ae, (evt.EVT_C_STORE, store))
+
+
+def answer(number: int) -> None:
+    """Answer C-FIND and C-ECHO until killed."""
+
+    def find(event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        asked = event.identifier
+        uids = [f"1.2.{each}" for each in range(number)]
+        if asked.QueryRetrieveLevel == "SERIES":
+            uids = [asked.StudyInstanceUID]
+        for uid in uids:
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
+            match = Dataset()
+            match.QueryRetrieveLevel, match.StudyInstanceUID = asked.QueryRetrieveLevel, uid
+            match.SeriesInstanceUID = f"{uid}.1"
+            yield 0xFF00, match
+
+    ae = AE("PYNETDICOM")
+    ae.add_supported_context(Verification)
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    serve(ae, (evt.EVT_C_FIND, find))
+
+
+def serve(ae: AE, handler: Any) -> None:
+    """Listen at a free port, and say at which."""
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[handler])
     assert server is not None
     host, port = server.server_address[:2]
     print(f"listening on {host}:{port}", flush=True)
@@ -59,5 +95,7 @@ def send(port: int, paths: list[Path]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "receive":
         receive(Path(sys.argv[2]))
+    elif sys.argv[1] == "answer":
+        answer(int(sys.argv[2]))
     else:
         send(int(sys.argv[2]), [Path(word) for word in sys.argv[3:]])

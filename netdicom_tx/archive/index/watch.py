@@ -1,0 +1,128 @@
+"""How long a search may take, and whether anybody still waits for it.
+
+A search runs in a thread, which nobody can stop from outside. So it is given a :class:`Watch`: the database asks it
+while a statement runs, and the search asks it between steps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ...exceptions import NetDICOMError
+
+__all__ = ["SECONDS", "SearchEndedError", "Watch", "Watches"]
+
+#: How long each step of a search may take.
+SECONDS: Final = 30.0
+
+
+class SearchEndedError(NetDICOMError):
+    """A search has taken too long, or nobody waits for it any more."""
+
+
+class Watch:
+    """Watches a search, whose steps each have the same time.
+
+    Args:
+        seconds: How long a step may take.
+        now: The clock, in seconds, which never goes back.
+    """
+
+    def __init__(
+        self, seconds: float = SECONDS, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds = seconds
+        self._now = now
+        self._until = now() + seconds
+        self._is_cancelled = False
+        self._lock = threading.Lock()
+        self._interrupts: set[Callable[[], object]] = set()
+
+    def step(self) -> None:
+        """A step begins, and its time with it.
+
+        Raises:
+            SearchEndedError: Nobody waits for it any more.
+        """
+        if self._is_cancelled:
+            self.check()
+        self._until = self._now() + self.seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the search is to end."""
+        return self._is_cancelled or self._now() > self._until
+
+    def check(self) -> None:
+        """Go on.
+
+        Raises:
+            SearchEndedError: The step has taken too long, or nobody waits for it any more.
+        """
+        if self.is_over:
+            raise self.error()
+
+    def error(self) -> SearchEndedError:
+        """Why the search is over."""
+        if self._is_cancelled:
+            return SearchEndedError("the search was cancelled")
+        return SearchEndedError(
+            f"the search takes more than {self.seconds:g} s; ask for less, for example for a range of dates"
+        )
+
+    def cancel(self) -> None:
+        """Nobody waits any more; may be called from any thread, and twice."""
+        with self._lock:
+            self._is_cancelled = True
+            interrupts = list(self._interrupts)
+        for interrupt in interrupts:
+            interrupt()
+
+    def on_cancel(self, interrupt: Callable[[], object]) -> Callable[[], None]:
+        """Have a function called, in the thread that cancels; for a database that cannot ask.
+
+        Returns:
+            Forgets the function. When it returns, the function is not called any more.
+        """
+        with self._lock:
+            self._interrupts.add(interrupt)
+        if self._is_cancelled:
+            interrupt()
+
+        def forget() -> None:
+            with self._lock:
+                self._interrupts.discard(interrupt)
+
+        return forget
+
+
+class Watches:
+    """The watches over all searches that are under way; for the thread of the reactor.
+
+    Args:
+        seconds: As for :class:`Watch`.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self._watches: set[Watch] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """A watch that ends its search when the block ends, because nobody waits any more then."""
+        watch = Watch(self.seconds)
+        self._watches.add(watch)
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+            watch.cancel()
+
+    def cancel(self) -> None:
+        """End all searches."""
+        for watch in self._watches:
+            watch.cancel()
