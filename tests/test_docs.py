@@ -13,6 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from support.measuring import variables
 from support.processes import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs:
     with subprocess.Popen(
         [sys.executable, "scp.py", f"tcp:{port}:interface=127.0.0.1"],
         cwd=programs,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
     ) as scp:
         try:
             eventually(lambda: accepts(int(port)), "the SCP listens")
@@ -63,7 +64,7 @@ def test_the_programs_of_the_readme_are_short_and_work_with_each_other(programs:
             scu = subprocess.run(
                 [sys.executable, "scu.py", f"RECEIVER@127.0.0.1:{port}", str(image)],
                 cwd=programs,
-                env={"PYTHONPATH": str(ROOT), "PATH": ""},
+                env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -93,7 +94,7 @@ class Helper:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=cwd,
-            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -154,7 +155,7 @@ def test_an_scu_is_driven_from_asyncio(tmp_path: Path, pacs: str) -> None:
     done = subprocess.run(
         [sys.executable, "from_asyncio.py", pacs],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", **variables()},
         capture_output=True,
         text=True,
         timeout=60,

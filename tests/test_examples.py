@@ -18,6 +18,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# The options that were given to these tests, for example that coverage is to be measured.
+ENVIRONMENT.pop("PYTEST_ADDOPTS", None)
 
 
 def run(*arguments: str) -> str:

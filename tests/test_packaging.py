@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from support.measuring import variables
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +52,7 @@ def run(*arguments: str | Path, cwd: Path) -> str:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "VIRTUAL_ENV")
+        if name not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "VIRTUAL_ENV", *variables())
     }
     done = subprocess.run(
         [str(argument) for argument in arguments],

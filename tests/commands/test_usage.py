@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from netdicom_tx.commands import COMMANDS, cli, main, run
 from netdicom_tx.commands.common.failures import ExitCode
 from support.commands.running import ROOT, Netdicom
+from support.measuring import variables
 
 CT = str(get_testdata_file("CT_small.dcm"))
 # The commands that call, or are called.
@@ -229,6 +230,7 @@ def test_peers_are_completed_in_the_shell(tmp_path: Path) -> None:
             "_NETDICOM_COMPLETE": "bash_complete",
             "COMP_WORDS": "netdicom echo ar",
             "COMP_CWORD": "2",
+            **variables(),
         },
         capture_output=True,
         text=True,

@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from .measuring import variables
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,4 +27,5 @@ def environment(commands: Path, home: Path) -> dict[str, str]:
         "COLUMNS": "200",
         "PYTHONUTF8": "1",
         "PYTHONPATH": str(ROOT),
+        **variables(),
     }

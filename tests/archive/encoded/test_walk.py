@@ -52,6 +52,7 @@ from support.archive.data_sets import (
     deflated,
 )
 from support.interop.samples import BROKEN, quiet
+from support.measuring import unmeasured
 
 
 class Scanned(NamedTuple):
@@ -840,8 +841,9 @@ def test_a_ct_header_costs_well_under_a_millisecond() -> None:
     octets = (DATA / "test_files" / "CT_small.dcm").read_bytes()
     offset = 144 + struct.unpack_from("<I", octets, 140)[0]
     best = 1.0
-    for _ in range(50):
-        started = time.process_time()
-        scan(octets, EXPLICIT.transfer_syntax, offset)
-        best = min(best, time.process_time() - started)
+    with unmeasured():
+        for _ in range(50):
+            started = time.process_time()
+            scan(octets, EXPLICIT.transfer_syntax, offset)
+            best = min(best, time.process_time() - started)
     assert best < 0.0005
