@@ -481,15 +481,17 @@ class Closing:
 
     def _check_idle(self) -> None:
         dul = self._channel.dul
-        quiet = self._clock.seconds() - dul.last_received
-        left = self._timeouts.idle - quiet
+        now = self._clock.seconds()
+        # Not idle - (now - last_received): rounded, that can leave less than a clock tells apart, again and again.
+        left = dul.last_received + self._timeouts.idle - now
         is_busy = self._operations.is_busy or self._requests.is_busy
         if self._owed or (is_busy and not self._arrival.is_busy):
             left = self._timeouts.idle
         if left <= 0:
             dul.invalid(
                 DIMSEProcessingError(
-                    f"nothing came for {quiet:g} s (timeout 'idle')", AbortReason.NOT_SPECIFIED
+                    f"nothing came for {now - dul.last_received:g} s (timeout 'idle')",
+                    AbortReason.NOT_SPECIFIED,
                 )
             )
         else:

@@ -636,6 +636,17 @@ def test_an_idle_peer_is_given_up():
     assert "'idle'" in str(node.association().error)
 
 
+@pytest.mark.timeout(20)
+def test_the_idle_time_ends_where_seconds_are_rounded():
+    """In binary, 36.3 - 16.3 is a little less than 20, and 36.3 is the next that a clock has."""
+    assert 36.3 - 16.3 < 20 == 36.3 - 16.3 + 4e-15
+    node = Node(AE("NODE", timeouts=Timeouts(idle=20)).add_scp(verification_scp))
+    node.clock.advance(16.3)
+    peer = node.associate()
+    node.advance(20)
+    assert peer.abort() == (2, 0)
+
+
 def test_a_peer_that_is_owed_something_is_not_idle():
     """As a report of storage commitment, whose request has been answered."""
     node = serving(verification_scp)

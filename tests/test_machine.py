@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.base import DelayedCall
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import provider
 
@@ -108,6 +110,20 @@ class Broken(BytesIO):
         return super().read(20)
 
 
+class Bounded(Clock):
+    """A clock on which what makes itself be called again and again, in no time, is an error."""
+
+    _now = 0.0
+    _calls = 0
+
+    def callLater(self, when: float, *what: Any, **options: Any) -> DelayedCall:
+        if self.seconds() > self._now:
+            self._now, self._calls = self.seconds(), 0
+        self._calls += 1
+        assert self._calls < 100_000, f"still {what} at {self._now}"
+        return super().callLater(when, *what, **options)
+
+
 class LowWater(Association):
     """An association whose streams hold the peer up after a few unread items."""
 
@@ -181,7 +197,7 @@ class World:
         self.paused: list[Association] = []
         limits = Window(window, window)
         self.entities = [Slow(self, title, limits) for title in ("A", "B", "C")]
-        self.network = Network(*self.entities)
+        self.network = Network(*self.entities, clock=Bounded())
         self.pool = AssociationPool(self.entities[0], limit=1, idle=5, attempts=2)
 
     def destination(self, title: str) -> Any:
