@@ -215,7 +215,16 @@ def procedure_step() -> str:
 
 def limits() -> str:
     """Return the bounds that are constants of the package."""
-    from netdicom_tx import asceprovider, dulprovider, fragments, pdu, requests, userdataitems
+    from netdicom_tx import (
+        admission,
+        asceprovider,
+        closing,
+        dulprovider,
+        fragments,
+        pdu,
+        requests,
+        userdataitems,
+    )
     from netdicom_tx.archive.encoded import walk
     from netdicom_tx.archive.index import watch
     from netdicom_tx.archive.query import criteria, identifiers
@@ -284,6 +293,16 @@ def limits() -> str:
                 "header of an instance in the index",
                 f"{walk.HEADER_LIMIT // kilo} KiB",
                 "the rest is kept in the file but returned empty",
+            ),
+            (
+                "connections without an A-ASSOCIATE-RQ",
+                str(admission.HALF_OPEN_LIMIT),
+                "the oldest one of the host with most of them is closed",
+            ),
+            (
+                "octets a second of a message that has begun",
+                f"at least {closing.LEAST_RATE}",
+                "A-ABORT after `timeouts.idle`; at once when its place is needed",
             ),
             (
                 "elements, and items, of an identifier",

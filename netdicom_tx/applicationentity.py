@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, uids
+from .admission import Admission
 from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
@@ -77,7 +78,9 @@ class AE(Hooks):
         reactor: The reactor; None means the default one, which is imported when it is needed.
         timeouts: How long each wait on an association of this AE may take.
         max_associations: How many associations peers may have open with us at the same time; None means any
-            number. Further requests are rejected (transient, local limit exceeded).
+            number. When all places are taken, an association on which nothing happens is aborted for the next
+            one; without such an association, that one is rejected (transient, local limit exceeded).
+        max_associations_per_host: The same for one host, except those of the loopback interface.
         window: How many operations at the same time we propose, or grant (PS3.7 D.3.3.3).
         called_ae_titles: The AE titles under which we serve; None means any title, which peers expect
             that call every archive ``ANY-SCP``.
@@ -102,6 +105,7 @@ class AE(Hooks):
         reactor: Any = None,
         timeouts: Timeouts | None = None,
         max_associations: int | None = None,
+        max_associations_per_host: int | None = None,
         window: Window = NO_WINDOW,
         called_ae_titles: Iterable[str] | None = None,
         calling_ae_titles: Iterable[str] | None = None,
@@ -112,14 +116,12 @@ class AE(Hooks):
         check_type(
             "timeouts", timeouts or Timeouts(), Timeouts, "Timeouts, such as Timeouts(response=30)"
         )
-        if max_associations is not None:
-            check_number("max_associations", max_associations, 0)
         check_type("window", window, Window, "a Window, such as Window(8, 8)")
         check_number("move_associations", move_associations, 1)
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
-        self.max_associations = max_associations
+        self._admission = Admission(max_associations, max_associations_per_host)
         self.window = window
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)
         self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
@@ -130,6 +132,15 @@ class AE(Hooks):
         self._live = Associations(lambda: self.clock)
         # The associations that peers have asked for, by association: those of the same listener.
         self._listeners: dict[Association, Associations] = {}
+
+    @property
+    def max_associations(self) -> int | None:
+        """How many associations peers may have open at the same time; may be changed at any time."""
+        return self._admission.total
+
+    @max_associations.setter
+    def max_associations(self, number: int | None) -> None:
+        self._admission.total = number
 
     @property
     def reactor(self) -> Any:
@@ -467,6 +478,8 @@ class AE(Hooks):
     def association_opened(self, asce: Association) -> None:
         """The transport of an association is open."""
         self._live.add(asce)
+        if not asce.is_requestor:
+            self._admission.opened(asce)
         if asce in self._listeners:
             self._listeners[asce].add(asce)
         self._tell(self.on_association_begun, asce)
@@ -478,6 +491,7 @@ class AE(Hooks):
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
         self._live.discard(asce)
+        self._admission.closed(asce)
         listener = self._listeners.pop(asce, None)
         if listener is not None:
             listener.discard(asce)
@@ -526,21 +540,14 @@ class AE(Hooks):
         listener = self._listeners.get(asce)
         if self._live.is_draining or (listener is not None and listener.is_draining):
             return AAssociateRJ(2, 3, 1)
-        limit = self.max_associations
-        if limit is not None:
-            # An association that is being decided on counts; one that is over does not.
-            taken = sum(
-                each.request_pdu is not None and each.error is None
-                for each in self._live
-                if each is not asce and not each.is_requestor
-            )
-            if taken >= limit:
-                return AAssociateRJ(2, 3, 2)
-        return negotiation.reject_reason(
+        rejection = negotiation.reject_reason(
             request,
             called_ae_titles=self.called_ae_titles,
             calling_ae_titles=self.calling_ae_titles,
         )
+        if rejection is None and not self._admission.asks(asce):
+            return AAssociateRJ(2, 3, 2)
+        return rejection
 
 
 def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | None:

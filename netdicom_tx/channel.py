@@ -122,6 +122,11 @@ class Channel:
             if call.active():
                 call.cancel()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is read, so that the peer cannot go on."""
+        return bool(self._holders)
+
     # -- reading -----------------------------------------------------------------------------------
 
     def pause(self, holder: object, *, for_peer: bool = False) -> None:

@@ -164,6 +164,10 @@ WAITS: Mapping[State, Wait] = MappingProxyType(
 TIMED = frozenset({State.YIELDING, State.RELEASING, State.ANSWERING})
 
 _OPEN = State.OPEN
+# Seconds between two looks at what comes, at most.
+_LOOK = 15.0
+#: How many octets of a message that has begun must come in a second, on the average of some :data:`_LOOK` seconds.
+LEAST_RATE = 64
 
 
 class Arrival(Protocol):
@@ -252,6 +256,9 @@ class Closing:
         self._answer_within = timeouts.release  # for A-RELEASE-RP
         self._is_leaving = False  # this side ends all associations
         self._idle: IDelayedCall | None = None
+        self._looked: float | None = None  # when, while a message was arriving
+        self._octets = 0  # that had come by then
+        self._slow_since: float | None = None
         self._owed = 0  # what the peer waits for besides responses
         self._room: defer.Deferred[None] | None = None
         self._released: list[defer.Deferred[None]] = []
@@ -335,7 +342,7 @@ class Closing:
         if self.error is not None:
             return
         if watch_idle:
-            self._idle = self._clock.callLater(self._timeouts.idle, self._check_idle)
+            self._idle = self._clock.callLater(min(self._timeouts.idle, _LOOK), self._check_idle)
         if self._released:
             self._take(Event.RELEASE)
 
@@ -479,23 +486,52 @@ class Closing:
         finally:
             self._owed -= 1
 
+    @property
+    def is_owed(self) -> bool:
+        """Whether the peer waits for something of ours that is no response."""
+        return self._owed > 0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the peer has begun a message and sends less of it than :data:`LEAST_RATE`."""
+        return self._slow_since is not None
+
     def _check_idle(self) -> None:
-        dul = self._channel.dul
-        now = self._clock.seconds()
+        now, dul, idle = self._clock.seconds(), self._channel.dul, self._timeouts.idle
+        self._check_rate(now)
         # Not idle - (now - last_received): rounded, that can leave less than a clock tells apart, again and again.
-        left = dul.last_received + self._timeouts.idle - now
+        left = dul.last_received + idle - now
         is_busy = self._operations.is_busy or self._requests.is_busy
         if self._owed or (is_busy and not self._arrival.is_busy):
-            left = self._timeouts.idle
+            left = idle
         if left <= 0:
-            dul.invalid(
-                DIMSEProcessingError(
-                    f"nothing came for {now - dul.last_received:g} s (timeout 'idle')",
-                    AbortReason.NOT_SPECIFIED,
-                )
+            self._refuse(f"nothing came for {now - dul.last_received:g} s (timeout 'idle')")
+        elif self._slow_since is not None and now - self._slow_since >= idle:
+            self._refuse(
+                f"a message comes with fewer than {LEAST_RATE} octets a second for "
+                f"{now - self._slow_since:g} s (timeout 'idle')"
             )
         else:
-            self._idle = self._clock.callLater(left, self._check_idle)
+            self._idle = self._clock.callLater(min(left, _LOOK), self._check_idle)
+
+    def _check_rate(self, now: float) -> None:
+        """Notice a peer that sends a message octet by octet, which never is quiet for long."""
+        octets, _ = self._channel.octets
+        is_arriving = (
+            self._arrival.is_busy or not self._channel.dul.machine.is_between_pdus
+        ) and not self._channel.is_held
+        if not is_arriving:
+            self._looked = self._slow_since = None
+            return
+        if self._looked is not None and now > self._looked:
+            if octets - self._octets >= LEAST_RATE * (now - self._looked):
+                self._slow_since = None
+            elif self._slow_since is None:
+                self._slow_since = self._looked
+        self._looked, self._octets = now, octets
+
+    def _refuse(self, why: str) -> None:
+        self._channel.dul.invalid(DIMSEProcessingError(why, AbortReason.NOT_SPECIFIED))
 
 
 def _released_by_peer() -> AssociationReleasedError:

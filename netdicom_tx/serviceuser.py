@@ -149,6 +149,28 @@ class ServiceUser:
         """The AE title of the other side, safe for logs."""
         return printable(self.called_ae_title if self.is_requestor else self.calling_ae_title)
 
+    # -- what admission looks at -------------------------------------------------------------------
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether the A-ASSOCIATE-RQ has come."""
+        return self.request_pdu is not None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the peer waits for something of ours that is no response."""
+        return self._closing.is_owed
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the peer has begun a message and hardly sends any of it."""
+        return self._closing.is_slow
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came."""
+        return self.clock.seconds() - self._channel.dul.last_received
+
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class on this association; None when no service does."""
         return self._ae.supported_scp.find(sop_class)

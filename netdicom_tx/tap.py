@@ -30,7 +30,7 @@ GRACE = 10.0
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 # Options that are whole numbers from 1 on.
-_NUMBERS = ("max-associations", "move-associations")
+_NUMBERS = ("max-associations", "max-associations-per-host", "move-associations")
 # What a value in a configuration file is called there.
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 
@@ -68,7 +68,14 @@ class Options(usage.Options):
             "max-associations",
             "m",
             100,
-            "How many associations may be open at the same time; more are rejected as transient.",
+            "How many associations may be open at the same time; when all places are taken, an idle one gives way, "
+            "or the next is rejected as transient.",
+        ],
+        [
+            "max-associations-per-host",
+            None,
+            20,
+            "The same for one host; this machine's own addresses are not limited in this way.",
         ],
         [
             "move-associations",
@@ -338,6 +345,7 @@ def makeService(options: Options) -> NodeService:
         unknown_sop_classes=bool(options["unknown-sop-classes"]),
         match_unknown=bool(options["match-unknown"]),
         max_associations=options["max-associations"],
+        max_associations_per_host=options["max-associations-per-host"],
         move_associations=options["move-associations"],
         called_ae_titles=[options["aet"]] if is_strict else None,
         calling_ae_titles=peers if is_strict else None,

@@ -168,6 +168,11 @@ class UpperLayer:
         return self._reader.titles
 
     @property
+    def is_between_pdus(self) -> bool:
+        """Whether no PDU has begun to come and is not complete."""
+        return self._reader.is_between_pdus
+
+    @property
     def is_established(self) -> bool:
         return self._state is State.Sta6
 

@@ -79,6 +79,7 @@ from support.doubles import (
     RawPeer,
     calling,
     echo_rq,
+    message,
     pdu,
     request,
     store_rq,
@@ -479,6 +480,41 @@ def test_more_associations_than_admitted_are_rejected():
     for peer in (first, second):
         peer.send(echo_rq(1))
         assert peer.statuses() == [0]
+
+
+def test_an_idle_association_gives_its_place_to_a_new_peer():
+    """A peer that only holds associations open must not keep the others out."""
+    node = Node(AE("NODE", max_associations=1).add_scp(verification_scp))
+    idle = node.associate()
+    node.advance(2)
+    assert node.lives()
+    assert idle.abort() == (0, 0)
+
+
+def test_a_peer_that_sends_a_message_octet_by_octet_gives_its_place_too():
+    node = Node(AE("NODE", max_associations=1).add_scp(verification_scp))
+    slow = node.associate()
+    octets = message(echo_rq(1))
+    for number in range(4):
+        slow.send(octets[number : number + 1])
+        node.advance(10)
+    slow.send(octets[4:5])
+    assert node.lives()
+    assert slow.abort() == (0, 0)
+
+
+def test_a_message_that_comes_too_slowly_ends_its_association():
+    """It never is quiet for long, so the idle timeout alone let it hold its place for days."""
+    node = Node()
+    slow, asce = node.associate(), node.association()
+    octets = message(echo_rq(1))
+    for number in range(10):
+        slow.send(octets[number : number + 1])
+        node.advance(TIMEOUTS.idle / 4)
+        if asce.error is not None:
+            break
+    assert slow.abort() == (2, 0)
+    assert "fewer than 64 octets a second" in str(asce.error)
 
 
 @pytest.mark.parametrize(

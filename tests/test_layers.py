@@ -55,6 +55,7 @@ ROWS = {
         "associations",
         "hooks",
         "service",
+        "admission",
         "applicationentity",
         "pool",
         "testing",

@@ -31,6 +31,7 @@ def test_no_option_is_a_working_node() -> None:
         "notify-mpps": [],
         "notify-availability": [],
         "max-associations": 100,
+        "max-associations-per-host": 20,
         "move-associations": 1,
         "duplicates": Duplicates.KEEP,
         "peer": [],
@@ -53,6 +54,7 @@ def test_no_option_is_a_working_node() -> None:
         (["-l", "tcp:104", "--listen", "unix:/x"], "listen", ["tcp:104", "unix:/x"]),
         (["--max-associations", "1"], "max-associations", 1),
         (["-m", "7"], "max-associations", 7),
+        (["--max-associations-per-host", "5"], "max-associations-per-host", 5),
         (["--move-associations", "4"], "move-associations", 4),
         (["--database", "sqlite:///x.db"], "database", "sqlite:///x.db"),
         (["--duplicates", "replace"], "duplicates", Duplicates.REPLACE),
@@ -154,6 +156,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         listen = ["tcp:104", "tcp:11112"]
         peer = ["A@a:104", "B@b:104"]
         max-associations = 7
+        max-associations-per-host = 5
         move-associations = 3
         duplicates = "replace"
         unknown-sop-classes = true
@@ -175,6 +178,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "peer": ["A@a:104", "B@b:104"],
         "peers": {"A": RemoteAE("A", "tcp:a:104"), "B": RemoteAE("B", "tcp:b:104")},
         "max-associations": 7,
+        "max-associations-per-host": 5,
         "move-associations": 3,
         "duplicates": Duplicates.REPLACE,
         "unknown-sop-classes": True,

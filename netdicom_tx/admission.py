@@ -1,0 +1,178 @@
+"""Which peers are served when not all can be: places for associations, and connections that come to nothing.
+
+:class:`Admission` knows every connection that a peer has opened, from the moment it is accepted by the transport. When
+all places are taken, an association on which nothing happens gives its place to one that is asked for now. So a peer
+that only holds connections open, or sends an octet now and then, keeps nobody out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from .arguments import check_number
+from .exceptions import NetDICOMError
+
+__all__ = ["GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
+
+#: How many connections may have brought no A-ASSOCIATE-RQ yet; the oldest of the host with most of them is closed for
+#: one more.
+HALF_OPEN_LIMIT: Final = 64
+#: Seconds without anything from a peer after which its association may give way to another one.
+GIVE_WAY: Final = 1.0
+
+
+class Guest(Protocol):
+    """An association that a peer has opened, or is about to open."""
+
+    peer_address: IAddress | None
+
+    @property
+    def peer_title(self) -> str:
+        """The AE title of the peer, safe for logs."""
+
+    @property
+    def error(self) -> NetDICOMError | None:
+        """Why it is over; None while it is not."""
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether the A-ASSOCIATE-RQ has come."""
+
+    @property
+    def operations(self) -> int:
+        """How many requests of either side have no final response yet."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the peer waits for something of ours that is no response."""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the peer has begun a message and sends less of it than is worth a place."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came."""
+
+    def abort(self) -> None:
+        """End it: A-ABORT."""
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+
+
+class Admission:
+    """The connections that peers have opened with one application entity.
+
+    Args:
+        total: How many associations peers may have open at the same time; None means any number.
+        per_host: The same for one host; None means any number. The hosts of the loopback interface are not limited
+            in this way, because a proxy on this machine stands for many.
+    """
+
+    _log = Logger()
+
+    def __init__(self, total: int | None = None, per_host: int | None = None) -> None:
+        if total is not None:
+            check_number("max_associations", total, 0)
+        if per_host is not None:
+            check_number("max_associations_per_host", per_host, 1)
+        self.total = total
+        self.per_host = per_host
+        # In the order in which they came, with their hosts; "" is unknown, or not limited.
+        self._half_open: dict[Guest, str] = {}
+        self._asked: dict[Guest, str] = {}
+
+    def opened(self, guest: Guest) -> None:
+        """A peer has connected."""
+        self._half_open[guest] = _host(guest)
+        if len(self._half_open) <= HALF_OPEN_LIMIT:
+            return
+        crowd, _ = Counter(self._half_open.values()).most_common(1)[0]
+        oldest = next(each for each, host in self._half_open.items() if host == crowd)
+        del self._half_open[oldest]
+        self._log.warn(
+            "a connection from {address} is closed: {limit} others have sent no A-ASSOCIATE-RQ yet either",
+            address=oldest.peer_address,
+            limit=HALF_OPEN_LIMIT,
+        )
+        oldest.drop()
+
+    def asks(self, guest: Guest) -> bool:
+        """The A-ASSOCIATE-RQ of a connection came.
+
+        Returns:
+            Whether there is a place for the association, also one that another association has just given up.
+        """
+        host = self._half_open.pop(guest, None)
+        host = _host(guest) if host is None else host
+        is_admitted = self._has_place(guest, host)
+        if is_admitted:
+            self._asked[guest] = host
+        return is_admitted
+
+    def closed(self, guest: Guest) -> None:
+        """The connection is gone."""
+        self._half_open.pop(guest, None)
+        self._asked.pop(guest, None)
+
+    def _has_place(self, guest: Guest, host: str) -> bool:
+        if self.per_host is not None and host:
+            neighbours = self._taken(guest, host)
+            if len(neighbours) >= self.per_host:
+                return self._make_room(neighbours, guest)
+        # Usually there are places, and nothing need be counted.
+        if self.total is not None and len(self._asked) >= self.total:
+            taken = self._taken(guest)
+            if len(taken) >= self.total:
+                return self._make_room(taken, guest)
+        return True
+
+    def _taken(self, guest: Guest, host: str | None = None) -> list[Guest]:
+        """The associations that have a place: one that is being decided on has one, one that is over has not."""
+        return [
+            each
+            for each, its_host in self._asked.items()
+            if each.error is None and each is not guest and host in (None, its_host)
+        ]
+
+    def _make_room(self, taken: list[Guest], guest: Guest) -> bool:
+        """Have one association end; False when something happens on each of them."""
+        candidates = [each for each in taken if _may_give_way(each)]
+        if not candidates:
+            return False
+        crowds = Counter(self._asked[each] for each in taken)
+        loser = max(
+            candidates,
+            key=lambda each: (each.is_slow, crowds[self._asked[each]], each.silence),
+        )
+        self._log.warn(
+            "association with {peer} at {address}: aborted, nothing useful came for {silence:.0f} s and all places "
+            "are taken; its place goes to {other}",
+            peer=loser.peer_title,
+            address=loser.peer_address,
+            silence=loser.silence,
+            other=guest.peer_address,
+        )
+        loser.abort()
+        return True
+
+
+def _may_give_way(guest: Guest) -> bool:
+    if guest.is_slow:
+        return True
+    return not guest.operations and not guest.is_owed and guest.silence >= GIVE_WAY
+
+
+def _host(guest: Guest) -> str:
+    """The host of a peer; empty when it has none, or is this machine."""
+    host = getattr(guest.peer_address, "host", "")
+    try:
+        return "" if not host or ip_address(host.partition("%")[0]).is_loopback else host
+    except ValueError:
+        return str(host)

@@ -1,0 +1,135 @@
+"""Who gets a place: peers on whose associations something happens, and those who come anew."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+from netdicom_tx.admission import HALF_OPEN_LIMIT, Admission
+from netdicom_tx.exceptions import AssociationAbortedError, NetDICOMError
+
+WARD, CLINIC = "192.0.2.1", "192.0.2.2"
+
+
+class Peer:
+    """A guest that is told what it does."""
+
+    peer_title = "PEER"
+    error: NetDICOMError | None = None
+    is_requested = False
+    is_owed = False
+    is_slow = False
+    operations = 0
+    silence = 0.0
+    is_dropped = False
+
+    def __init__(self, host: str | None = WARD, **standing: object) -> None:
+        self.peer_address: IAddress | None = None if host is None else IPv4Address("TCP", host, 1)
+        vars(self).update(standing)
+
+    def abort(self) -> None:
+        self.error = AssociationAbortedError(0, 0, by_peer=False)
+
+    def drop(self) -> None:
+        self.is_dropped = True
+
+
+def enter(admission: Admission, peer: Peer) -> bool:
+    admission.opened(peer)
+    return admission.asks(peer)
+
+
+def test_all_come_in_while_there_is_room() -> None:
+    admission = Admission(2)
+    assert enter(admission, Peer())
+    assert enter(admission, Peer())
+    assert not enter(admission, Peer())
+
+
+@pytest.mark.parametrize("total", [None, 100])
+def test_a_host_has_its_share(total: int | None) -> None:
+    admission = Admission(total, per_host=2)
+    assert [enter(admission, Peer(WARD)) for _ in range(3)] == [True, True, False]
+    assert enter(admission, Peer(CLINIC))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [IPv4Address("TCP", "127.0.0.1", 1), IPv6Address("TCP", "::1", 1), UNIXAddress("/s"), None],
+    ids=repr,
+)
+def test_this_machine_has_no_share_of_its_own(address: IAddress | None) -> None:
+    """A proxy speaks for many peers."""
+    admission = Admission(10, per_host=1)
+    peers = [Peer(), Peer()]
+    for peer in peers:
+        peer.peer_address = address
+    assert all(enter(admission, peer) for peer in peers)
+
+
+def test_an_association_that_is_over_has_no_place() -> None:
+    admission = Admission(1)
+    first = Peer()
+    enter(admission, first)
+    first.abort()
+    assert enter(admission, Peer())
+
+
+def test_an_idle_association_gives_way() -> None:
+    admission = Admission(2)
+    idle, idler = Peer(silence=5), Peer(silence=9)
+    enter(admission, idle)
+    enter(admission, idler)
+    assert enter(admission, Peer())
+    assert idler.error is not None
+    assert idle.error is None
+
+
+@pytest.mark.parametrize(
+    "standing",
+    [{"operations": 1, "silence": 9}, {"is_owed": True, "silence": 9}, {"silence": 0.5}],
+    ids=["waits for a response", "waits for a report", "has just sent something"],
+)
+def test_an_association_in_use_keeps_its_place(standing: dict[str, object]) -> None:
+    admission = Admission(1)
+    busy = Peer(**standing)
+    enter(admission, busy)
+    assert not enter(admission, Peer())
+    assert busy.error is None
+
+
+def test_a_slow_sender_goes_before_an_idle_one() -> None:
+    """It would never be idle for long."""
+    admission = Admission(2)
+    slow, idle = Peer(is_slow=True, operations=0, silence=0.1), Peer(silence=50)
+    enter(admission, slow)
+    enter(admission, idle)
+    assert enter(admission, Peer())
+    assert slow.error is not None
+    assert idle.error is None
+
+
+def test_a_crowd_goes_before_a_single_one() -> None:
+    admission = Admission(3)
+    single, *crowd = Peer(CLINIC, silence=50), Peer(WARD, silence=2), Peer(WARD, silence=3)
+    for peer in (single, *crowd):
+        enter(admission, peer)
+    assert enter(admission, Peer("192.0.2.3"))
+    assert [peer.error is None for peer in (single, *crowd)] == [True, True, False]
+
+
+def test_connections_that_ask_for_nothing_are_bounded() -> None:
+    """Each holds a descriptor and up to a whole A-ASSOCIATE-RQ; the crowd pays, not the one who comes by."""
+    admission = Admission()
+    honest = Peer(CLINIC)
+    crowd = [Peer(WARD) for _ in range(HALF_OPEN_LIMIT)]
+    for peer in (honest, *crowd):
+        admission.opened(peer)
+    assert [peer.is_dropped for peer in (honest, *crowd)] == [False, True] + [False] * (
+        HALF_OPEN_LIMIT - 1
+    )
+    admission.closed(crowd[1])
+    admission.opened(Peer(WARD))
+    assert not crowd[2].is_dropped
+    assert admission.asks(honest)
