@@ -22,12 +22,12 @@ is not called: the command names another  0x0122 SOP class not supported; the ex
 SOP class than its presentation context   :data:`~netdicom_tx.dispatch.COMMAND_SOP_CLASSES`
 ========================================  ===========================================================================
 
-When the association ends, no answer can be sent any more. The handlers of C-FIND, C-GET and C-MOVE work for the peer
-alone, so they are cancelled at once, and their generators are closed. Every other handler has ``timeouts.response``
-seconds to finish, because what it does counts without the peer: a C-STORE is kept. The file of a received data set is
-open until its handler has ended. A handler that takes longer is cancelled then; a warning is logged, and the file is
-closed when the handler has ended by that. Cancelling cannot stop a thread, so the file is closed while a thread that
-takes longer is still reading.
+When the association ends, no answer can be sent any more. The handlers of C-ECHO, C-FIND, C-GET, C-MOVE and N-GET
+work for the peer alone, so they are cancelled at once, and their generators are closed. Every other handler has
+``timeouts.response`` seconds to finish, because what it does counts without the peer: a C-STORE is kept. The file of a
+received data set is open until its handler has ended. A handler that takes longer is cancelled then; a warning is
+logged, and the file is closed when the handler has ended by that. Cancelling cannot stop a thread, so the file is
+closed while a thread that takes longer is still reading.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ _FAILURE = {
 }
 _PENDING = (0xFF00, 0xFF01)
 _CANCELLABLE = ("C-FIND", "C-GET", "C-MOVE")
+# What works for the peer alone, and keeps nothing.
+_FOR_PEER = (*_CANCELLABLE, "C-ECHO", "N-GET")
 _COUNTERS = (
     "number_of_remaining_suboperations",
     "number_of_completed_suboperations",
@@ -169,7 +171,7 @@ class Operation:
         A handler that produces for the peer alone is cancelled at once. Every other one, such as that of a C-STORE,
         may still be reading what has come, perhaps in a thread: it has ``timeouts.response`` to end.
         """
-        if self.msg.OPERATION in _CANCELLABLE:
+        if self.msg.OPERATION in _FOR_PEER:
             self._interrupt_soon()
         elif self._running is not None and not self._is_over:
             self._interrupt = self._performer.clock.callLater(
