@@ -58,6 +58,7 @@ ROWS = {
         "admission",
         "applicationentity",
         "pool",
+        "memory",
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],
