@@ -17,15 +17,18 @@ from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
 from .archive.workflow.workflow import WorkflowOptions
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
+from .monotonic import use_monotonic_time
 from .pdu import check_ae_title
 from .service import AEService
+from .signals import Signals
 
 __all__ = ["NodeService", "Options", "StartError", "makeService"]
 
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
 # Seconds that running operations have to end when the node stops.
 GRACE = 10.0
-
+# Seconds that a peer has to take an A-ABORT when the node must end at once.
+_ABORTING = 0.5
 
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
@@ -288,6 +291,7 @@ class NodeService(MultiService):
         self.ae = ae
         self._listener = _Listener(ae, listen)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._signals = Signals(ae.reactor, self._abort)
 
     def privilegedStartService(self) -> None:
         """Open the ports.
@@ -295,6 +299,7 @@ class NodeService(MultiService):
         Raises:
             StartError: A port cannot be opened.
         """
+        use_monotonic_time(self.ae.reactor)
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
@@ -306,6 +311,7 @@ class NodeService(MultiService):
         Raises:
             StartError: The store or the index cannot be used, or a port cannot be opened.
         """
+        use_monotonic_time(self.ae.reactor)
         try:
             self.ae.start()
         except (StorageError, IndexUnusableError) as error:
@@ -317,6 +323,7 @@ class NodeService(MultiService):
             # twist listens only now; threads that wait for work would keep the process.
             self.ae.stop()
             raise self._cannot_listen(error) from error
+        self.ae.reactor.callWhenRunning(self._signals.install)
 
     def _cannot_listen(self, error: CannotListenError) -> StartError:
         return StartError(f"{self.ae.ae_title} cannot listen: {error}")
@@ -325,7 +332,13 @@ class NodeService(MultiService):
         stopped = super().stopService()  # type: ignore[no-untyped-call]
         return stopped.addBoth(lambda _: self.ae.pause()).addBoth(self._stopped)
 
+    def _abort(self) -> None:
+        for asce in self.ae.associations:
+            asce.abort()
+            asce.hang_up(_ABORTING)
+
     def _stopped(self, result: object) -> object:
+        self._signals.uninstall()
         self.ae.stop()
         return result
 

@@ -37,6 +37,8 @@ ROWS = {
         "upperlayer",
     ],
     "shell": [
+        "monotonic",
+        "signals",
         "dulprovider",
         "channel",
         "streams",
@@ -58,7 +60,6 @@ ROWS = {
         "admission",
         "applicationentity",
         "pool",
-        "memory",
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],

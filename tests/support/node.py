@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +77,16 @@ class Node:
         """Stop it as an operator does (SIGTERM)."""
         if self._process is not None:
             process, self._process = self._process, None
-            # twistd ends by the signal that it was sent, after it has shut down.
             status = process.stop()
-            assert status == -signal.SIGTERM, f"the node ended with {status}:\n{process.text()}"
+            assert status == 0, f"the node ended with {status}:\n{process.text()}"
             assert "Server Shut Down" in process.text(), process.text()
+
+    def ended_with(self, status: int) -> None:
+        """Wait for its end, and check the exit status."""
+        assert self._process is not None, "the node is not running"
+        process, self._process = self._process, None
+        found = process.wait()
+        assert found == status, f"the node ended with {found}:\n{process.text()}"
 
     def kill(self) -> None:
         """Kill it as a crash does (SIGKILL)."""

@@ -149,6 +149,10 @@ class Process:
             self.kill()
             raise
 
+    def wait(self) -> int:
+        """Wait until it has ended; its exit status."""
+        return self._process.wait(PATIENCE)
+
     def stop(self, within: float = 15.0) -> int:
         """Ask it to end (SIGTERM), wait, and kill it when it does not; its exit status."""
         self._process.terminate()

@@ -248,7 +248,10 @@ def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) 
     """
     from twisted.internet import defer, reactor
 
+    from ...monotonic import use_monotonic_time
+
     any_reactor: Any = reactor  # no type has all of its interfaces
+    use_monotonic_time(any_reactor)
     _begin_logging(common.verbose)
     session = Session(common, any_reactor)
     outcome: list[Any] = []

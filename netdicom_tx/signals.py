@@ -1,0 +1,106 @@
+"""What the signals of an operator do to the process of a node.
+
+==========================  =====================================================================================
+signal                      the node
+==========================  =====================================================================================
+SIGTERM or SIGINT           stops the reactor, so that its services end in order; the exit status is 0
+a second one                aborts all associations and ends, within two seconds; the exit status is 1
+a third one                 ends at once; the exit status is 1
+SIGHUP                      goes on: it has nothing to reload
+==========================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+__all__ = ["Signals"]
+
+# Seconds that a process has to end after the second signal; a thread that does not end then is left behind.
+_AT_ONCE = 2.0
+
+
+class Signals:
+    """Handles the signals of a process that runs a reactor.
+
+    Args:
+        reactor: The reactor.
+        abort: Ends all associations now.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, abort: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._abort = abort
+        self._stops = 0  # signals that ask for the end
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take the place of the reactor's own handlers, where it has installed them; call it when it runs."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name, own in (("SIGTERM", "sigTerm"), ("SIGINT", "sigInt")):
+            number = getattr(signal, name)
+            if signal.getsignal(number) == getattr(self._reactor, own, None):
+                self._before[number] = signal.signal(number, self._stop)
+        # A system without SIGHUP has no such name, and a process under nohup ignores it.
+        hang_up = getattr(signal, "SIGHUP", None)
+        if hang_up and self._before and signal.getsignal(hang_up) is signal.SIG_DFL:
+            self._before[hang_up] = signal.signal(hang_up, self._reload)
+
+    def uninstall(self) -> None:
+        """Put the handlers back that were there before, unless one of ours has been called to end the process."""
+        if not self._stops:
+            while self._before:
+                signal.signal(*self._before.popitem())
+
+    def _reload(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(
+            self._log.info,
+            "Received SIGHUP. There is nothing to reload: restart the node to change its options",
+        )
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stops += 1
+        name = signal.Signals(number).name
+        if self._stops == 1:
+            self._reactor.callFromThread(self._stop_in_order, name)
+        elif self._stops == 2:
+            end = threading.Timer(_AT_ONCE, _exit)
+            end.daemon = True
+            end.start()
+            self._reactor.callFromThread(self._stop_now, name)
+        else:
+            _exit()
+
+    def _stop_in_order(self, name: str) -> None:
+        self._log.info(
+            "Received {name}: ending in order; a second signal aborts what is running", name=name
+        )
+        try:
+            self._reactor.stop()
+        except ReactorNotRunning:
+            self._log.debug("the reactor is being stopped already")
+
+    def _stop_now(self, name: str) -> None:
+        self._log.warn("Received {name} again: aborting all associations", name=name)
+        # The runners of Twisted end with status 0 when the reactor has stopped.
+        atexit.register(_exit)
+        self._abort()
+
+
+def _exit() -> None:
+    """End the process with status 1, whatever its threads do."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
