@@ -1,0 +1,171 @@
+"""C-GET from the node, beyond sending files as they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from twisted.internet import defer
+
+from netdicom_tx import AE, StatusError, uids
+from netdicom_tx.testing import Pair, success_of
+from netdicom_tx.userdataitems import RoleSelection, SOPClassExtendedNegotiation
+from netdicom_tx.verbs import Association
+from support.archive.archives import Archive
+
+COMPRESSED = str(get_testdata_file("JPEG2000.dcm"))
+GET = uids.StudyRootQueryRetrieveInformationModelGet
+WITHOUT_BULK_DATA = uids.WITHOUT_BULK_DATA_GET_SOP_CLASS
+
+
+class Net:
+    """An archive, and an SCU that asks it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.node = Archive(directory)
+        self.scu = AE("SCU")
+        self.pair = Pair(self.scu, self.node.ae)
+
+    def associate(self, *services: Any, **options: Any) -> Association:
+        return success_of(self.scu.associate(self.pair.remote(), *services, **options))
+
+    def keep(self, file: str | Path) -> str:
+        """Store a file; its SOP Instance UID."""
+        asce = self.associate(files=[file])
+        assert success_of(asce.store(file)) == 0x0000
+        return str(dcmread(file).SOPInstanceUID)
+
+    def get(
+        self, asce: Association, level: str = "STUDY", **keys: Any
+    ) -> tuple[list[tuple[str, Dataset]], int]:
+        """The transfer syntaxes and data sets of what came, and the final status."""
+        came: list[tuple[str, Dataset]] = []
+
+        async def work() -> int:
+            stream = asce.get(level, **keys)
+            try:
+                async for each in stream:
+                    came.append((each.transfer_syntax, each.dataset()))
+            except StatusError as error:
+                return int(error.status)
+            return 0x0000
+
+        return came, success_of(defer.Deferred.fromCoroutine(work()))
+
+    def get_without_bulk_data(self, instance: str) -> tuple[list[tuple[str, Dataset]], int]:
+        asce = self.associate(WITHOUT_BULK_DATA, GET)
+        return self.get(asce, level="IMAGE", model=WITHOUT_BULK_DATA, SOPInstanceUID=instance)
+
+    def get_study(self, *services: Any, **options: Any) -> tuple[list[tuple[str, Dataset]], int]:
+        study = str(dcmread(COMPRESSED).StudyInstanceUID)
+        return self.get(self.associate(*services, **options), StudyInstanceUID=study)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Net]:
+    made = Net(tmp_path / "archive")
+    yield made
+    made.pair.close()
+    made.node.close()
+
+
+def _roles(sop_class: str = uids.SecondaryCaptureImageStorage) -> list[RoleSelection]:
+    return [RoleSelection(sop_class, True, True)]
+
+
+# -- other transfer syntaxes than that of the file ----------------------------------------------------------
+
+
+def test_a_compressed_instance_is_decompressed_for_a_peer_that_takes_it_only_so(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PS3.4 C.4.3.3.1 leaves the transfer syntax to what was accepted; the decoder is not the subject."""
+
+    def decompress(ds: Dataset) -> None:
+        ds.PixelData = b"decoded!"
+        ds["PixelData"].is_undefined_length = False
+        ds.file_meta.TransferSyntaxUID = UID(uids.ExplicitVRLittleEndian)
+
+    monkeypatch.setattr(Dataset, "decompress", decompress)
+    net.keep(COMPRESSED)
+    ((syntax, ds),), status = net.get_study()
+    assert (syntax, ds.PixelData, status) == (uids.ExplicitVRLittleEndian, b"decoded!", 0x0000)
+
+
+def test_an_instance_that_cannot_be_decompressed_fails_alone(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No decoder, or damaged pixel data."""
+
+    def decompress(_: Dataset) -> None:
+        raise RuntimeError("no decoder")
+
+    monkeypatch.setattr(Dataset, "decompress", decompress)
+    net.keep(COMPRESSED)
+    assert net.get_study() == ([], 0xA702)
+
+
+def test_nothing_is_decompressed_for_a_peer_that_takes_only_another_compression(net: Net) -> None:
+    net.keep(COMPRESSED)
+    contexts = [
+        (GET, [uids.ImplicitVRLittleEndian]),
+        (uids.SecondaryCaptureImageStorage, [uids.JPEGBaseline8Bit]),
+    ]
+    assert net.get_study(contexts=contexts, roles=_roles()) == ([], 0xA702)
+
+
+def test_an_instance_that_is_not_compressed_is_not_transcoded(net: Net) -> None:
+    """A peer that does not take its transfer syntax does not get it."""
+    ds = dcmread(get_testdata_file("CT_small.dcm"))
+    net.keep(get_testdata_file("CT_small.dcm"))
+    contexts = [
+        (GET, [uids.ImplicitVRLittleEndian]),
+        (uids.CTImageStorage, [uids.JPEGBaseline8Bit]),
+    ]
+    asce = net.associate(contexts=contexts, roles=_roles(uids.CTImageStorage))
+    assert net.get(asce, StudyInstanceUID=str(ds.StudyInstanceUID)) == ([], 0xA702)
+
+
+# -- Composite Instance Retrieve Without Bulk Data (PS3.4 Annex Z) ------------------------------------------
+
+
+def test_bulk_data_is_left_out_at_every_depth(net: Net, tmp_path: Path) -> None:
+    """PS3.4 Z.1.3 names the attributes. The private element is not one of them, although it looks like one."""
+    ds = dcmread(get_testdata_file("CT_small.dcm"))
+    icon, smallest = Dataset(), Dataset()
+    icon.Rows = smallest.Rows = 1
+    icon.add_new("PixelData", "OW", b"\1\2")
+    ds.IconImageSequence = [icon]
+    ds.add_new(0x60003000, "OW", b"\0\0")  # Overlay Data
+    ds.add_new(0x60000010, "US", 4)  # Overlay Rows
+    ds.add_new(0x50003000, "OW", b"\0\0")  # Curve Data
+    ds.add_new(0x60010030, "LO", "OURS")
+    ds.add_new(0x60013000, "LO", "kept")
+    ds.save_as(tmp_path / "bulk.dcm")
+    ((_, found),), status = net.get_without_bulk_data(net.keep(tmp_path / "bulk.dcm"))
+    assert status == 0x0000
+    bulk = {0x7FE00010, 0x60003000, 0x50003000}
+    assert set(found.keys()) == set(ds.keys()) - bulk
+    assert found.IconImageSequence[0] == smallest
+
+
+def test_without_its_bulk_data_a_compressed_instance_is_sent_uncompressed(net: Net) -> None:
+    ((syntax, ds),), status = net.get_without_bulk_data(net.keep(COMPRESSED))
+    assert (syntax, status) == (uids.ExplicitVRLittleEndian, 0x0000)
+    assert "PixelData" not in ds
+
+
+# -- extended negotiation ------------------------------------------------------------------------------------
+
+
+def test_extended_negotiation_of_another_service_is_not_answered(net: Net) -> None:
+    """PS3.7 D.3.3.5: without an answer, the default holds."""
+    item = SOPClassExtendedNegotiation(uids.Verification, b"\1")
+    asce = net.associate(uids.Verification, user_items=[item])
+    assert asce.extended == {}
