@@ -59,9 +59,11 @@ def storescu(address: Address, samples: Iterable[Sample], *options: str, **envir
     )
 
 
-def received(send: Callable[[Address], object], directory: Path) -> dict[str, Path]:
+def received(
+    send: Callable[[Address], object], directory: Path, accepting: str = "--accept-all"
+) -> dict[str, Path]:
     """By SOP Instance UID, the files that a bit-preserving ``storescp`` has after a transfer."""
-    judge = StoreSCP(directory, "--bit-preserving", "--accept-all", TCP_NODELAY="1")
+    judge = StoreSCP(directory, "--bit-preserving", accepting, TCP_NODELAY="1")
     try:
         send(judge.address)
         return judge.instances()

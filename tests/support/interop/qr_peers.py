@@ -60,7 +60,9 @@ class WlmSCPFS:
         files.mkdir(parents=True)
         (files / "lockfile").touch()
         for number, (name, modality) in enumerate(entries):
-            _entry(number, name, modality).save_as(files / f"{number}.wl", enforce_file_format=True)
+            worklist_entry(number, name, modality).save_as(
+                files / f"{number}.wl", enforce_file_format=True
+            )
         port = free_port()
         self.address = Address(self.ae_title, port)
         self._process = Process(
@@ -77,7 +79,7 @@ class WlmSCPFS:
         self._process.kill()
 
 
-def _entry(number: int, name: str, modality: str) -> Dataset:
+def worklist_entry(number: int, name: str, modality: str) -> Dataset:
     """A scheduled procedure step with what wlmscpfs requires (PS3.4 Table K.6-1, return type 1)."""
     entry = Dataset()
     entry.file_meta = FileMetaDataset()
