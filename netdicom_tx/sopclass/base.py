@@ -3,19 +3,18 @@
 **Declarations.** A service says by attributes what negotiation and reception must know of it. The decorators of
 this module set them on a function; a class simply has them.
 
-==================  =====================================================================================
-attribute           meaning
-==================  =====================================================================================
-``sop_classes``     the abstract syntaxes that the service is for
-``operations``      the operations that it performs; every other one is answered with 0x0211
-``store_in_file``   its data sets arrive in a file, which ``AE.get_file`` gives
-``suboperations``   abstract syntaxes of the sub-operations that the SCP performs on the same association, as
-                    C-GET stores (PS3.4 C.4.3). For an SCU service they are proposed with the SCP role, where
-                    the AE serves them; for an SCP service we offer to be their SCU.
-``command_sop_classes``
-                    SOP classes that its commands may name besides that of their presentation context, for a
-                    private meta SOP class; a command that names another one is answered with 0x0122
-==================  =====================================================================================
+=======================  ================================================================================
+attribute                meaning
+=======================  ================================================================================
+``sop_classes``          the abstract syntaxes that the service is for
+``operations``           the operations that it performs; every other one is answered with 0x0211
+``store_in_file``        its data sets arrive in a file, which ``AE.get_file`` gives
+``suboperations``        abstract syntaxes of the sub-operations that the SCP performs on the same association,
+                         as C-GET stores (PS3.4 C.4.3). For an SCU service they are proposed with the SCP role,
+                         where the AE serves them; for an SCP service we offer to be their SCU.
+``command_sop_classes``  SOP classes that its commands may name besides that of their presentation context, for
+                         a private meta SOP class; a command that names another one is answered with 0x0122
+=======================  ================================================================================
 
 **Handlers.** An SCP of this package is an instance of a class. Its methods for messages (``c_store``) do what the
 standard demands; its handlers (``on_store``) decide what is the program's to decide. There is one way to customise
