@@ -43,6 +43,10 @@ __all__ = ["Hooks", "RequestContext"]
 
 _Status = int | Awaitable[int]
 
+#: The association that a hook is given. Its class is that of the AE's associations: an override may name
+#: :class:`netdicom_tx.Association`, which has more than the class that is known here, so this is Any.
+AnyAssociation = Any
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestContext(PContextDef):
@@ -87,7 +91,7 @@ class Hooks:
 
     # -- associations ------------------------------------------------------------------------------
 
-    def on_association_begun(self, asce: Association) -> Awaitable[None] | None:
+    def on_association_begun(self, asce: AnyAssociation) -> Awaitable[None] | None:
         """The transport of an association is open, on either side.
 
         The AE titles of an acceptor are not known yet. What this hook and the next two return is waited for by
@@ -98,7 +102,7 @@ class Hooks:
         """
         return None
 
-    def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> Verdict:
+    def on_association_request(self, asce: AnyAssociation, assoc: AAssociateRQ) -> Verdict:
         """Decide on the association that a peer asks for.
 
         Args:
@@ -116,7 +120,7 @@ class Hooks:
         """
         return None
 
-    def on_association_accepted(self, asce: Association) -> Awaitable[None] | None:
+    def on_association_accepted(self, asce: AnyAssociation) -> Awaitable[None] | None:
         """An association is established, on either side.
 
         Args:
@@ -125,7 +129,7 @@ class Hooks:
         return None
 
     def on_association_ended(
-        self, asce: Association, summary: AssociationSummary
+        self, asce: AnyAssociation, summary: AssociationSummary
     ) -> Awaitable[None] | None:
         """The transport of an association is gone, on either side.
 
@@ -146,7 +150,7 @@ class Hooks:
         return None
 
     def get_file(
-        self, asce: Association, context: PContextDef, command_set: Request
+        self, asce: AnyAssociation, context: PContextDef, command_set: Request
     ) -> tuple[BinaryIO, int]:
         """Give a file for the data set of a request whose service has ``store_in_file``.
 

@@ -134,6 +134,8 @@ class Association(asceprovider.Association):
     :mod:`netdicom_tx.sopclass`.
     """
 
+    ae: AE
+
     def echo(self) -> defer.Deferred[Status]:
         """Ask whether the peer is there and speaks DICOM (C-ECHO, PS3.4 Annex A).
 

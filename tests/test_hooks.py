@@ -30,6 +30,7 @@ from netdicom_tx.testing import Pair, connected, failure_of, success_of
 from netdicom_tx.userdataitems import UserIdentity, UserIdentityResponse
 from support.doubles import VERIFICATION, Node, echo_rq, request
 from support.doubles import logged_failures as logged_failures
+from support.overriding import Porter
 
 
 class Hooked(AE):
@@ -346,3 +347,14 @@ def test_a_user_identity_is_answered_only_where_an_answer_is_wanted(
     asce = success_of(pair.scu.request_association(remote))
     assert asce.response_pdu is not None
     assert asce.response_pdu.user_item(UserIdentityResponse) is None
+
+
+def test_hooks_may_name_the_public_class_of_an_association():
+    """Its methods complete in an editor, and mypy takes the override: tests/support is checked with the package."""
+    porter = Porter("PORTER")
+    porter.add_scp(verification_scp)
+    caller = AE("CALLER").add_scu(verification_scu)
+    with connected(caller, porter) as pair:
+        assert success_of(pair.requestor.echo()) == 0x0000
+        success_of(pair.requestor.release())
+    assert porter.seen == ["begun", "request of CALLER to PORTER", "accepted", "ended, performed 1"]
