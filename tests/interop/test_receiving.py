@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from pydicom.filereader import read_file_meta_info
 
 from support.interop.dcmtk import received, sendable, storescu
 from support.interop.peers import PYNETDICOM_PEER, Orthanc
 from support.interop.samples import Sample, as_pydicom_writes, one_of_each, read
 from support.node import Node
-from support.part10 import data_set_bytes
+from support.part10 import by_instance, data_set_bytes
 from support.processes import need_pynetdicom, program, succeed
 
 pytestmark = pytest.mark.interop
@@ -142,3 +143,23 @@ def test_pynetdicom_stores_every_sample_as_it_is_in_the_file(
     )
     assert printed.split("\n")[:-1] == [f"{sample.path.name} 0x0000" for sample in samples]
     assert_kept(node, {sample.instance: sample.data_set for sample in samples})
+
+
+def test_every_sample_comes_back_as_it_is_in_the_file(
+    node: Node, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    """Sent and retrieved without being decoded: nothing is lost on the way to the disk and back."""
+    need_pynetdicom()
+    paths = [sample.path for sample in samples]
+    succeed(*(sys.executable, PYNETDICOM_PEER, "send", str(node.address.port)), *paths)
+    port = str(node.address.port)
+    printed = succeed(*(sys.executable, PYNETDICOM_PEER, "get", port, tmp_path / "got"), *paths)
+    assert printed == "0x0000\n"
+    got = by_instance(tmp_path / "got")
+    assert len(got) == len(samples)
+    assert [
+        sample.name
+        for sample in samples
+        if data_set_bytes(got[sample.instance]) != sample.sent
+        or read_file_meta_info(got[sample.instance]).TransferSyntaxUID != sample.transfer_syntax
+    ] == []

@@ -2,6 +2,8 @@
 
 python pynetdicom_peer.py receive DIRECTORY           prints "listening on 127.0.0.1:PORT"
 python pynetdicom_peer.py send PORT FILE...           prints a status for each file
+python pynetdicom_peer.py get PORT DIRECTORY FILE...  retrieves the instances of files; prints the final
+                                                      status
 python pynetdicom_peer.py answer NUMBER               has so many studies of one series each; prints
                                                       where it listens, too
 """
@@ -12,33 +14,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pydicom.uid import UID, AllTransferSyntaxes
+from pynetdicom import AE, AllStoragePresentationContexts, _config, build_role, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import NonPatientObjectPresentationContexts
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    CompositeInstanceRootRetrieveGet,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
 
+def keep(event: Event, directory: Path) -> int:
+    """Write a data set as it has come."""
+    path = directory / f"{event.file_meta.MediaStorageSOPInstanceUID}.dcm"
+    path.write_bytes(event.encoded_dataset())
+    return 0x0000
+
+
 def receive(directory: Path) -> None:
     """Write each data set as it comes, in every storage class and transfer syntax, until killed."""
     directory.mkdir(parents=True, exist_ok=True)
-
-    def store(event: Event) -> int:
-        path = directory / f"{event.file_meta.MediaStorageSOPInstanceUID}.dcm"
-        path.write_bytes(event.encoded_dataset())
-        return 0x0000
-
     ae = AE("PYNETDICOM")
     ae.add_supported_context(Verification)
     for context in AllStoragePresentationContexts + NonPatientObjectPresentationContexts:
         assert context.abstract_syntax is not None
         ae.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
-    serve(ae, (evt.EVT_C_STORE, store))
+    serve(ae, (evt.EVT_C_STORE, keep, [directory]))
 
 
 def answer(number: int) -> None:
@@ -73,16 +77,19 @@ def serve(ae: AE, handler: Any) -> None:
     threading.Event().wait()
 
 
+def propose(ae: AE, paths: list[Path]) -> list[FileMetaDataset]:
+    """Propose a context for each SOP class and transfer syntax of files; their File Meta Information."""
+    metas = [read_file_meta_info(path) for path in paths]
+    for each in dict.fromkeys((m.MediaStorageSOPClassUID, m.TransferSyntaxUID) for m in metas):
+        ae.add_requested_context(*each)
+    return metas
+
+
 def send(port: int, paths: list[Path]) -> None:
     """Send files without decoding them, on one association."""
     _config.STORE_SEND_CHUNKED_DATASET = True
     ae = AE("PYNETDICOM")
-    wanted: dict[tuple[str, str], None] = {}
-    for path in paths:
-        meta = read_file_meta_info(path)
-        wanted[meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID] = None
-    for sop_class, transfer_syntax in wanted:
-        ae.add_requested_context(sop_class, transfer_syntax)
+    propose(ae, paths)
     association = ae.associate("127.0.0.1", port, ae_title="ANY-SCP")
     try:
         for path in paths:
@@ -92,10 +99,36 @@ def send(port: int, paths: list[Path]) -> None:
         association.release()
 
 
+def get(port: int, directory: Path, paths: list[Path]) -> None:
+    """Retrieve instances by their UIDs (PS3.4 Annex Y), in the transfer syntaxes of their files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    ae = AE("PYNETDICOM")
+    ae.add_requested_context(CompositeInstanceRootRetrieveGet)
+    metas = propose(ae, paths)
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.SOPInstanceUID = [meta.MediaStorageSOPInstanceUID for meta in metas]
+    classes = sorted({str(meta.MediaStorageSOPClassUID) for meta in metas})
+    association = ae.associate(
+        "127.0.0.1",
+        port,
+        ae_title="ANY-SCP",
+        ext_neg=[build_role(UID(each), scp_role=True) for each in classes],
+        evt_handlers=[(evt.EVT_C_STORE, keep, [directory])],
+    )
+    try:
+        *_, (final, _) = association.send_c_get(query, CompositeInstanceRootRetrieveGet)
+        print(f"0x{final.Status:04X}", flush=True)
+    finally:
+        association.release()
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "receive":
         receive(Path(sys.argv[2]))
     elif sys.argv[1] == "answer":
         answer(int(sys.argv[2]))
+    elif sys.argv[1] == "get":
+        get(int(sys.argv[2]), Path(sys.argv[3]), [Path(word) for word in sys.argv[4:]])
     else:
         send(int(sys.argv[2]), [Path(word) for word in sys.argv[3:]])
