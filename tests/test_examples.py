@@ -13,6 +13,9 @@ import trustme
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from support.processes import accepts_connections, eventually, free_port
+from support.strict import STRICT, Serving, assert_clean
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +30,7 @@ def run(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=EXAMPLES,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **STRICT},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -35,26 +38,18 @@ def run(*arguments: str) -> str:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
+    assert_clean(done.stdout)
     return done.stdout
 
 
 @contextmanager
 def serving(program: str, *arguments: str) -> Iterator[tuple[str, IO[str]]]:
     """A program of the examples on a free port: its endpoint, for SCUs, and what it says later."""
-    with subprocess.Popen(
-        [sys.executable, program, *arguments, "tcp:0:interface=127.0.0.1"],
-        cwd=EXAMPLES,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
+    with Serving(
+        EXAMPLES, ENVIRONMENT, program, *arguments, "tcp:0:interface=127.0.0.1"
     ) as process:
-        try:
-            assert process.stdout is not None
-            _, _, port = process.stdout.readline().strip(")\n").rpartition("port=")
-            yield f"tcp:127.0.0.1:{port}", process.stdout
-        finally:
-            process.terminate()
+        _, _, port = process.output.readline().strip(")\n").rpartition("port=")
+        yield f"tcp:127.0.0.1:{port}", process.output
 
 
 def test_the_scus_are_served_by_the_scp(tmp_path: Path) -> None:
@@ -87,14 +82,18 @@ def test_an_scp_that_watches_its_associations_tells_of_them() -> None:
     assert " bytes in, " in ended
 
 
-def test_the_application_file_has_both_entities() -> None:
-    program = """
-import runpy
-from twisted.application.service import IServiceCollection
-application = runpy.run_path("node.tac")["application"]
-print(*(service.ae.ae_title for service in IServiceCollection(application)))
-"""
-    assert run("-c", program) == "FIRST SECOND\n"
+def test_the_application_file_serves_both_entities(tmp_path: Path) -> None:
+    """As it stands, but for the ports."""
+    text = (EXAMPLES / "node.tac").read_text("utf-8")
+    ports = {port: free_port() for port in ("11112", "11113")}
+    for port, ours in ports.items():
+        text = text.replace(port, f"{ours}")
+    (tmp_path / "node.tac").write_text(text.replace("tcp:{port}", "tcp:{port}:interface=127.0.0.1"))
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    with Serving(tmp_path, ENVIRONMENT, twistd, "--pidfile=", "-n", "-y", "node.tac"):
+        for title, port in zip(("FIRST", "SECOND"), ports.values(), strict=True):
+            eventually(lambda port=port: accepts_connections(port), f"listening {title}")
+            assert run("echo_scu.py", f"{title}@127.0.0.1:{port}") == "Success (0x0000)\n"
 
 
 def test_the_tests_of_the_examples_pass(tmp_path: Path) -> None:

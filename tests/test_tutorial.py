@@ -16,6 +16,7 @@ import pytest
 from support.commands.running import on_a_terminal
 from support.processes import Process, accepts_connections, free_port, program
 from support.shell import ROOT, environment, put_commands
+from support.strict import STRICT, assert_clean
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,7 @@ def follow(page: str, node_directory: Path, terminal: Terminal) -> None:
                 for command, expected in sessions(here(text)):
                     said = terminal.type(command)
                     assert matches(said, expected), f"$ {command}\n{said}"
+                    assert_clean(said)
 
 
 def test_the_first_images_are_stored_as_the_tutorial_says(tmp_path: Path, commands: Path) -> None:
@@ -135,6 +137,7 @@ class _Node:
             *words[1:],
             *("--listen", f"tcp:{port}:interface=127.0.0.1"),
             PYTHONPATH=str(ROOT),
+            **STRICT,
         )
         process.ready(
             lambda: "listening on" in process.text() and accepts_connections(int(port)),
@@ -149,7 +152,8 @@ class _Node:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            self._process.stop()
+            assert_clean(self._process.text())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from support.node import Node
 from support.part10 import by_instance
 from support.processes import program
 from support.shell import ROOT, environment, put_commands
+from support.strict import assert_clean
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -56,6 +57,7 @@ class Shell:
             check=False,
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}"
+        assert_clean(done.stdout)
         return done.stdout
 
 

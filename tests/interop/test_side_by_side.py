@@ -19,6 +19,7 @@ from support.node import Address, Node
 from support.part10 import by_instance
 from support.processes import Process, accepts_connections, free_port, need_pynetdicom
 from support.shell import ROOT
+from support.strict import STRICT, assert_clean
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -47,11 +48,14 @@ def library(request: pytest.FixtureRequest) -> str:
 
 
 class Programs:
-    """Runs the programs of one library at a peer."""
+    """Runs the programs of one library at a peer; ours with warnings as errors."""
 
     def __init__(self, library: str, directory: Path) -> None:
         self._library = library
         self._directory = directory
+        self._environment = {"PYTHONPATH": str(ROOT)}
+        if library == "netdicom_tx":
+            self._environment |= STRICT
 
     def path(self, job: str) -> Path:
         return PROGRAMS / f"{job}_{self._library}.py"
@@ -60,6 +64,8 @@ class Programs:
         """The lines that a program prints, after a good end."""
         done = self.outcome(job, address, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+        if self._library == "netdicom_tx":
+            assert_clean(done.stderr)
         return done.stdout.splitlines()
 
     def outcome(
@@ -72,7 +78,7 @@ class Programs:
         return subprocess.run(
             [sys.executable, str(self.path(job)), *peer, *map(str, arguments)],
             cwd=self._directory,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **self._environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -88,11 +94,14 @@ class Programs:
             self._directory / f"{job}.log",
             *(sys.executable, self.path(job), str(port)),
             *map(str, arguments),
-            PYTHONPATH=str(ROOT),
+            **self._environment,
         )
         process.ready(lambda: accepts_connections(port), f"listening {job}")
         try:
             yield Address("ANY-SCP", port)
+            if self._library == "netdicom_tx":
+                process.stop()
+                assert_clean(process.text())
         finally:
             process.kill()
 

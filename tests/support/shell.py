@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .measuring import variables
+from .strict import STRICT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +20,10 @@ def put_commands(directory: Path) -> None:
 
 
 def environment(commands: Path, home: Path) -> dict[str, str]:
-    """The variables of a shell that finds these commands and the system's, and no configuration."""
+    """The variables of a shell that finds these commands and the system's, and no configuration.
+
+    Its Python turns warnings into errors.
+    """
     return {
         "PATH": f"{commands}:{os.defpath}",
         "HOME": str(home),
@@ -27,5 +31,6 @@ def environment(commands: Path, home: Path) -> dict[str, str]:
         "COLUMNS": "200",
         "PYTHONUTF8": "1",
         "PYTHONPATH": str(ROOT),
+        **STRICT,
         **variables(),
     }
