@@ -117,8 +117,9 @@ def heads(
     """Go from the head of one element to the head of the next, without a look at the values.
 
     Items and delimiters (PS3.5 7.5) have heads as well, so that the value of a sequence can be gone through in the
-    same way. Nothing is checked: a value may reach beyond ``end``, and a VR may be any two octets. The walk ends where
-    less than a head is left.
+    same way. Nothing is checked: a value may reach beyond ``end``, and a VR may be any two octets. One that PS3.5 6.2
+    does not have is taken to have 16 bits of length, unless these are 0 and no element follows them. The walk ends
+    where less than a head is left.
 
     This stands on the receive path: each element costs a tuple and no other object.
 
@@ -148,6 +149,10 @@ def heads(
                 value += 4
                 # A head that is cut has a value that begins beyond the end.
                 length = long_length(data, position + 8)[0] if value <= end else 0
+            elif not length and vr not in VRS and not _is_head(data, coding, value, end):
+                # A VR that this code does not know, and that comes with 32 bits of length, as all new ones do.
+                value += 4
+                length = long_length(data, position + 8)[0] if value <= end else 0
         else:
             group, element, length = implicit_head(data, position)
         tag = group << 16 | element
@@ -156,6 +161,14 @@ def heads(
         else:
             position = value + length
         yield tag, vr, value, length, position
+
+
+def _is_head(data: Buffer, coding: Coding, position: int, end: int) -> bool:
+    """Whether an element may begin here in explicit VR, or the elements end."""
+    if position + 8 > end:
+        return position == end
+    group, _, vr, _ = _STRUCTS[coding][1](data, position)
+    return group == _DELIMITERS or vr in VRS
 
 
 def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]:

@@ -251,6 +251,13 @@ class ArchiveAE(AE):
             raise StatusError(
                 statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
             ) from error
+        if spool.oddities:
+            self._log.info(
+                "{uid} from {peer} is kept as it came, with what PS3.5 does not describe: {oddities}",
+                uid=spool.sop_instance_uid,
+                peer=context.association.peer_title,
+                oddities="; ".join(spool.oddities),
+            )
         if kept.outcome is Outcome.REFUSED:
             self._log.warn(
                 "{uid} from {peer} is refused: an instance with this UID and other content came from {first}",
@@ -273,6 +280,7 @@ class ArchiveAE(AE):
         rows: list[Future[Any]] = []
 
         def read(octets: Buffer, walked: Walked) -> None:
+            spool.oddities = walked.oddities
             records.append(
                 InstanceRecord.of(
                     walked,

@@ -8,12 +8,17 @@ The walk decodes no value and allocates no memory that the data announces, so a 
 that read the data set later may be less careful; so a data set is refused when it has more elements, or more deeply
 nested sequences, than an instance can need.
 
+Senders in the field write data sets that PS3.5 does not describe. What harms nobody is kept as it came, and named in
+:attr:`Walked.oddities`: a VR that does not exist, a delimiter that ends nothing, zeros behind the last element. What is
+refused is cut off, is not in its transfer syntax, or exceeds a limit.
+
 :func:`elements` and :func:`items` go through one level of a data set that has been walked.
 """
 
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Final, NamedTuple
@@ -68,6 +73,14 @@ _UID_LENGTH = 64
 _PIXELS, _DELIMITERS = 0x7FE00000, 0xFFFE0000
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_TAG = b"\xfe\xff\x00\xe0"
+# Delimiters as they are encoded, in either order of octets.
+_ENDS: Final = frozenset(
+    struct.pack(f"{order}HHI", tag >> 16, tag & 0xFFFF, 0)
+    for order in "<>"
+    for tag in (_ITEM_END, _SEQUENCE_END)
+)
+# Octets that are compared with zeros at once.
+_PIECE: Final = 1 << 16
 # An element in implicit VR has no VR.
 _KNOWN_VRS = VRS | {b""}
 # Octets of an item's head, and of the shortest head of a sequence together with that of its item.
@@ -97,6 +110,7 @@ class Walked(NamedTuple):
         elements: The wanted elements of the header that have a value, by tag; their offsets are in ``header``.
         header_end: The offset of the first element of group 7FE0 or a higher one, or of the end.
         is_whole: False when the walk of a deflated data set ended at the limit of what is inflated.
+        oddities: What is written otherwise than PS3.5 has it, for a log; the first of each kind.
     """
 
     sop_class_uid: str
@@ -105,6 +119,7 @@ class Walked(NamedTuple):
     elements: dict[int, Element]
     header_end: int
     is_whole: bool
+    oddities: tuple[str, ...] = ()
 
 
 def walk(
@@ -169,6 +184,7 @@ class _Header:
         self._left_out: list[tuple[int, int]] = []
         self.found: dict[int, Element] = {}
         self.header_end = self._end
+        self._oddities: dict[str, str] = {}  # by kind
 
     def run(self, count: Iterator[object]) -> None:  # noqa: C901 - the hot loop of every stored instance; calls would cost more
         """Go through all elements. This is on the receive path."""
@@ -185,13 +201,21 @@ class _Header:
             for tag, vr, value, length, behind in heads(
                 data, coding, position, end, behind_undefined, count
             ):
+                if tag >= _DELIMITERS or not tag:
+                    if _ends_here(data, position, end):
+                        break
+                    # A delimiter that ends nothing is passed over, and is no part of the header.
+                    _check_stray(tag, length)
+                    self._note("delimiter", f"delimiter {_show(tag)} outside a sequence")
+                    self._leave_out(position, behind)
+                    shift -= behind - position
+                    position = behind
+                    continue
                 if tag >= _PIXELS and position < self.header_end:
                     self.header_end = position
                     wanted, bound = (), end
-                if tag >= _DELIMITERS:
-                    raise _stray(tag, 0)
                 if vr not in known_vrs:
-                    _check_vr(tag, vr)
+                    self._check_vr(tag, vr)
                 if length >= large or behind > bound:
                     if length != UNDEFINED:
                         inside.look(tag, vr, coding, value, min(behind, end), 0)
@@ -211,10 +235,23 @@ class _Header:
         finally:
             self.header_end = min(self.header_end, position)
         left = end - position
+        if not left:
+            return
         # A sender whose last value has an odd length may add a NUL to make the fragment even (PS3.8 Annex E).
         is_padding = left == 1 and (position - self._offset) % 2 and not data[position]
-        if left and not is_padding:
-            raise _CutError(f"{left} stray octets in place of an element")
+        # Behind pixel data no tag begins with a zero. Before it, a few zeros may be what is left of a head.
+        is_tail = left >= _HEAD or self.header_end < position
+        if not is_padding:
+            if not (is_tail and _ends_here(data, position, end)):
+                raise _CutError(f"{left} stray octets in place of an element")
+            self._note("tail", f"{left} octets of zeros or delimiters behind the data set")
+
+    def _check_vr(self, tag: int, vr: bytes) -> None:
+        _check_vr(tag, vr)
+        self._note("VR", f"element {_show(tag)} has the unknown VR {vr!r}")
+
+    def _note(self, kind: str, words: str) -> None:
+        self._oddities.setdefault(kind, words)
 
     def _leave_out(self, start: int, end: int) -> None:
         if self._left_out and self._left_out[-1][1] == start:
@@ -237,6 +274,7 @@ class _Header:
             self.found,
             self.header_end,
             is_whole,
+            tuple(self._oddities.values()),
         )
 
     def _uid(self, header: bytes, tag: int) -> str:
@@ -361,7 +399,7 @@ def behind_undefined(data: Buffer, coding: Coding, end: int) -> Callable[[int, b
 
 
 def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Element]:
-    """The elements of a data set or of an item, one after the other.
+    """The elements of a data set or of an item, one after the other, without delimiters that end nothing.
 
     Raises:
         InvalidDataSetError: The octets are not elements.
@@ -369,13 +407,17 @@ def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Ele
     inside = partial(_Inside(data, itertools.repeat(None)).value, coding, end, 0)
     position = start
     for tag, vr, value, length, behind in heads(data, coding, start, end, inside):
-        if tag >= _DELIMITERS:
-            raise _stray(tag, 0)
+        if tag >= _DELIMITERS or not tag:
+            if _ends_here(data, position, end):
+                return
+            _check_stray(tag, length)
+            position = behind
+            continue
         if behind > end:
             raise _cut(tag, length, value, end)
         yield element_of(tag, vr, value, length, behind, coding)
         position = behind
-    if position != end:
+    if not _ends_here(data, position, end):
         raise _CutError(f"{end - position} stray octets in place of an element")
 
 
@@ -421,9 +463,29 @@ def find(data: Buffer, coding: Coding, wanted: Collection[int]) -> dict[int, Ele
 
 
 def _check_vr(tag: int, vr: bytes) -> None:
-    # Two capital letters may be a VR that is newer than this code.
-    if not (vr.isalpha() and vr.isupper()):
+    """Tell a VR that somebody has written from octets that are none.
+
+    Octets of a length in implicit VR, which a sender has mixed up, have a NUL and are hardly ever both printable.
+    """
+    if vr != b"\0\0" and not all(0x20 <= octet < 0x7F for octet in vr):
         raise InvalidDataSetError(f"element {_show(tag)} has no value representation: {vr!r}")
+
+
+def _ends_here(data: Buffer, position: int, end: int) -> bool:
+    """Whether nothing follows but zeros and delimiters that end nothing."""
+    while bytes(data[position : position + _HEAD]) in _ENDS:
+        position += _HEAD
+    while position < end:
+        piece = bytes(data[position : min(position + _PIECE, end)])
+        if piece.strip(b"\0"):
+            return False
+        position += len(piece)
+    return True
+
+
+def _check_stray(tag: int, length: int) -> None:
+    if tag not in (_ITEM_END, _SEQUENCE_END) or length:
+        raise _stray(tag, 0)
 
 
 def _check_item(tag: int, sequence: int, depth: int) -> None:

@@ -142,6 +142,8 @@ class Spool(io.RawIOBase):
         self._descriptor: int | None = None
         self._written = 0  # octets that were written to the file
         self._advised = 0  # octets that the kernel was told to write to the disk
+        #: What the data set has that PS3.5 does not describe, when it has been walked through.
+        self.oddities: tuple[str, ...] = ()
         #: Whether the file has its final name under instances/ instead of the temporary one.
         self.is_named = False
         self._guard = threading.Lock()

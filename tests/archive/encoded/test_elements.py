@@ -52,7 +52,7 @@ def test_items_of_both_kinds_stand_in_a_sequence_of_undefined_length() -> None:
         pytest.param(b"\x08\0", id="stray octets"),
         pytest.param(EXPLICIT.element(0x00081032, "SQ")[:8], id="no length"),
         pytest.param(EXPLICIT.element(0x00080100, "SH", b"ab", length=4), id="no value"),
-        pytest.param(EXPLICIT.element(0xFFFEE00D, ""), id="a delimiter"),
+        pytest.param(EXPLICIT.element(0xFFFEE000, ""), id="an item"),
         pytest.param(EXPLICIT.element(0x00081032, "SQ", b"", 0xFFFFFFFF), id="no end"),
         pytest.param(
             EXPLICIT.element(0x00081032, "SQ", EXPLICIT.element(0x00080100, "SH"), 0xFFFFFFFF),

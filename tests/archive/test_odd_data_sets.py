@@ -1,0 +1,172 @@
+"""Data sets that senders in the field make: kept as they came, found, sent, and indexed again."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from netdicom_tx.archive.query.matching import InformationModel
+from netdicom_tx.dimsemessages import CGetRQ
+from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
+from netdicom_tx.userdataitems import MaximumLength, RoleSelection
+from support.archive.archives import Archive, stored
+from support.archive.data_sets import (
+    BIG_ENDIAN,
+    CT_IMAGE_STORAGE,
+    EXPLICIT,
+    IMPLICIT,
+    Encoding,
+)
+from support.archive.patients import data_set as identifier
+from support.archive.patients import find
+
+UID = "1.2.3"
+
+
+def instance(encoding: Encoding, *more: bytes) -> bytes:
+    """A small CT image, with elements behind those that identify it."""
+    text = lambda value: value.encode() + b"\0" * (len(value) % 2)  # noqa: E731
+    return b"".join(
+        (
+            encoding.element(0x00080016, "UI", text(CT_IMAGE_STORAGE)),
+            encoding.element(0x00080018, "UI", text(UID)),
+            encoding.element(0x00100010, "PN", b"ODD^ONE "),
+            encoding.element(0x00100020, "LO", b"7 "),
+            encoding.element(0x0020000D, "UI", b"1.2.3.1\0"),
+            encoding.element(0x0020000E, "UI", b"1.2.3.1.1\0"),
+            *more,
+        )
+    )
+
+
+def with_vr(encoding: Encoding, vr: bytes, value: bytes = b"abcd") -> bytes:
+    return encoding.element(0x00290010, "CS", value).replace(b"CS", vr, 1)
+
+
+def pixels(encoding: Encoding) -> bytes:
+    return encoding.element(0x7FE00010, "OW", b"abcd")
+
+
+def padding(encoding: Encoding) -> bytes:
+    return encoding.element(0xFFFCFFFC, "OB", bytes(100))
+
+
+def end(encoding: Encoding, tag: int = 0xFFFEE00D) -> bytes:
+    return encoding.element(tag, "")
+
+
+ODD: dict[str, Callable[[Encoding], bytes]] = {
+    "VR ??": lambda e: instance(e, with_vr(e, b"??"), pixels(e)),
+    "VR of two NULs": lambda e: instance(e, with_vr(e, b"\0\0"), pixels(e)),
+    "VR of two blanks": lambda e: instance(e, with_vr(e, b"  "), pixels(e)),
+    "VR in small letters": lambda e: instance(e, with_vr(e, b"lo"), pixels(e)),
+    "VR of one letter": lambda e: instance(e, with_vr(e, b"L "), pixels(e)),
+    "unknown VR at the end": lambda e: instance(e, with_vr(e, b"??", b"")),
+    "an item delimiter at the end": lambda e: instance(e, end(e)),
+    "a sequence delimiter behind pixels": lambda e: instance(e, pixels(e), end(e, 0xFFFEE0DD)),
+    "a delimiter in the middle": lambda e: instance(e, end(e), pixels(e)),
+    "zeros at the end": lambda e: instance(e, bytes(200)),
+    "zeros behind pixels": lambda e: instance(e, pixels(e), bytes(200)),
+    "two zeros behind pixels": lambda e: instance(e, pixels(e), bytes(2)),
+    "zeros behind padding": lambda e: instance(e, pixels(e), padding(e), bytes(16)),
+    "padding, a delimiter and zeros": lambda e: instance(e, padding(e), end(e), bytes(12)),
+}
+CASES = [
+    pytest.param(encoding, make, id=f"{name}, {label}")
+    for name, make in ODD.items()
+    for label, encoding in (("explicit", EXPLICIT), ("implicit", IMPLICIT), ("big", BIG_ENDIAN))
+    if not (encoding is IMPLICIT and "VR" in name)
+]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Archive]:
+    opened = Archive(tmp_path / "archive")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged."""
+    found: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        found.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield found
+    globalLogPublisher.removeObserver(note)
+
+
+def got(node: Archive, encoding: Encoding) -> bytes:
+    """The data set that a C-GET of the study brings."""
+    peer = node.associate(
+        {GET: [IMPLICIT_VR_LITTLE_ENDIAN], CT_IMAGE_STORAGE: [encoding.transfer_syntax]},
+        MaximumLength(0),
+        RoleSelection(CT_IMAGE_STORAGE, False, True),
+    )
+    asked = IMPLICIT.element(0x00080052, "CS", b"STUDY ") + IMPLICIT.element(
+        0x0020000D, "UI", b"1.2.3.1\0"
+    )
+    peer.send(CGetRQ(affected_sop_class_uid=GET, message_id=1, data_set=asked))
+    data = b""
+    for kind, body in peer.take():
+        assert kind == 4
+        while body:
+            length, _, flags = struct.unpack_from(">IBB", body)
+            data += b"" if flags & 1 else body[6 : length + 4]
+            body = body[length + 4 :]
+    return data
+
+
+@pytest.mark.parametrize(("encoding", "make"), CASES)
+def test_an_odd_data_set_is_kept(
+    node: Archive, lines: list[str], encoding: Encoding, make: Callable[[Encoding], bytes]
+) -> None:
+    """An archive keeps what came, octet for octet, and says what was odd in one line."""
+    data = make(encoding)
+    assert stored(node.sender(encoding), data) == 0x0000
+    assert node.kept(UID) == data
+    assert len([each for each in lines if "is kept as it came" in each]) == 1
+    (answer,) = find(
+        node.index,
+        identifier(QueryRetrieveLevel="STUDY", StudyInstanceUID="1.2.3.1", PatientName=""),
+        model=InformationModel.STUDY_ROOT,
+    )
+    assert answer.PatientName == "ODD^ONE"
+    assert got(node, encoding) == data
+
+
+@pytest.mark.parametrize(("encoding", "make"), CASES)
+def test_an_odd_data_set_is_the_same_again_and_survives_its_index(
+    node: Archive, encoding: Encoding, make: Callable[[Encoding], bytes]
+) -> None:
+    data = make(encoding)
+    assert stored(node.sender(encoding), data) == 0x0000
+    assert stored(node.sender(encoding), data) == 0x0000
+    node.close()
+    for file in node.store.root.glob("index.db*"):
+        file.unlink()
+    node.ae.start()
+    assert node.kept(UID) == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(instance(IMPLICIT), id="implicit VR"),
+        pytest.param(instance(EXPLICIT, EXPLICIT.element(0x00290010, "LO", b"ab", 4)), id="cut"),
+        pytest.param(bytes(128) + b"DICM" + instance(EXPLICIT), id="a file"),
+        pytest.param(instance(EXPLICIT, bytes(200), EXPLICIT.element(0x00290010, "LO")), id="gap"),
+        pytest.param(bytes(200), id="zeros alone"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(node: Archive, data: bytes) -> None:
+    assert stored(node.sender(EXPLICIT), data) in (0xC000, 0xA900)
+    assert node.kept(UID) is None
