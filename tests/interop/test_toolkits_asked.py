@@ -122,6 +122,17 @@ def test_netdicom_get_has_a_study(
     assert read(path).PixelData == read(ours.path).PixelData
 
 
+@those_that("worklist")
+def test_netdicom_worklist_shows_its_step(acceptor: Acceptor, netdicom: Netdicom) -> None:
+    """PS3.4 Annex K."""
+    with acceptor.listening() as address:
+        shown = successful(netdicom("worklist", netdicom_peer(address), "--json"))
+    [step] = map(json.loads, shown.splitlines())
+    assert step["00100020"]["Value"] == ["ID0"]
+    [item] = step["00400100"]["Value"]
+    assert item["00400001"]["Value"] == ["CT1"]
+
+
 @those_that("store")
 def test_the_node_sends_to_it(
     acceptor: Acceptor,

@@ -6,7 +6,7 @@
 // node dcmjs_peer.js worklist PORT                 prints each answer, and the final status
 // node dcmjs_peer.js get PORT STUDY DIRECTORY      prints the counts of the final response
 // node dcmjs_peer.js move PORT STUDY TITLE         prints the counts of the final response
-// node dcmjs_peer.js serve PORT DIRECTORY          echo, store, find and get, until killed
+// node dcmjs_peer.js serve PORT DIRECTORY          echo, store, find, get and a worklist of one step, until killed
 //
 // Each line that it prints is one JSON value.
 
@@ -23,6 +23,19 @@ const { CEchoResponse, CStoreResponse, CFindResponse, CGetResponse } = dimse.res
 const { PresentationContextResult, SopClass, Status, StorageClass, TransferSyntax } = dimse.constants;
 
 const TITLE = 'DCMJS';
+const STEP = {
+  PatientName: 'Doe^Jane',
+  PatientID: 'ID0',
+  StudyInstanceUID: '1.2.3.0',
+  ScheduledProcedureStepSequence: [
+    {
+      Modality: 'CT',
+      ScheduledStationAETitle: 'CT1',
+      ScheduledProcedureStepStartDate: '20260101',
+      ScheduledProcedureStepStartTime: '120000',
+    },
+  ],
+};
 
 const print = (value) => process.stdout.write(JSON.stringify(value) + '\n');
 
@@ -89,6 +102,7 @@ class Archive extends dimse.Scp {
       SopClass.Verification,
       SopClass.StudyRootQueryRetrieveInformationModelFind,
       SopClass.StudyRootQueryRetrieveInformationModelGet,
+      SopClass.ModalityWorklistInformationModelFind,
       ...Object.values(StorageClass),
     ];
     association.getPresentationContexts().forEach(({ id }) => {
@@ -125,23 +139,29 @@ class Archive extends dimse.Scp {
   }
 
   cFindRequest(request, callback) {
-    const wanted = request.getDataset().getElements();
-    const responses = this.stored()
-      .filter((each) => !wanted.PatientID || each.getElement('PatientID') === wanted.PatientID)
-      .map((each) => {
-        const elements = {};
-        Object.keys(wanted)
-          .filter((key) => !key.startsWith('_'))
-          .forEach((key) => (elements[key] = each.getElement(key) || ''));
-        elements.QueryRetrieveLevel = 'STUDY';
-        const response = CFindResponse.fromRequest(request);
-        response.setDataset(new dimse.Dataset(elements));
-        response.setStatus(Status.Pending);
-        return response;
-      });
+    const steps = request.getAffectedSopClassUid() === SopClass.ModalityWorklistInformationModelFind;
+    const responses = (steps ? [STEP] : this.studies(request)).map((elements) => {
+      const response = CFindResponse.fromRequest(request);
+      response.setDataset(new dimse.Dataset(elements));
+      response.setStatus(Status.Pending);
+      return response;
+    });
     const last = CFindResponse.fromRequest(request);
     last.setStatus(Status.Success);
     callback([...responses, last]);
+  }
+
+  studies(request) {
+    const wanted = request.getDataset().getElements();
+    return this.stored()
+      .filter((each) => !wanted.PatientID || each.getElement('PatientID') === wanted.PatientID)
+      .map((each) => {
+        const elements = { QueryRetrieveLevel: 'STUDY' };
+        Object.keys(wanted)
+          .filter((key) => !key.startsWith('_') && key !== 'QueryRetrieveLevel')
+          .forEach((key) => (elements[key] = each.getElement(key) || ''));
+        return elements;
+      });
   }
 
   cGetRequest(request, callback) {

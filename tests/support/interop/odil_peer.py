@@ -100,7 +100,7 @@ class Instances(odil.GetSCP.DataSetGenerator):  # type: ignore[misc]
 
 def main(port: int, directory: Path) -> None:
     association = odil.Association()
-    association.set_tcp_timeout(60)
+    association.set_tcp_timeout(300)
     association.receive_association("v4", port)
     echo, store = odil.EchoSCP(association), odil.StoreSCP(association)
     find, get = odil.FindSCP(association), odil.GetSCP(association)

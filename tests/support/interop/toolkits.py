@@ -329,7 +329,7 @@ class DcmjsServer(_Server):
     """dcmjs-dimse as a small archive, by ``dcmjs_peer.js``."""
 
     ae_title = "DCMJS"
-    can = frozenset(("echo", "store", "find", "get"))
+    can = frozenset(("echo", "store", "find", "get", "worklist"))
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "stored"
