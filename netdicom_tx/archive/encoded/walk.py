@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from ...encoding import (
     IMPLICIT,
+    NESTING_LIMIT,
     UNDEFINED,
     VRS,
     Buffer,
@@ -53,8 +54,6 @@ __all__ = [
     "walk",
 ]
 
-#: How deeply sequences may be nested; real instances have fewer than 10 levels.
-NESTING_LIMIT = 64
 #: How many elements, items and fragments a data set may have. Enhanced multi-frame instances and whole slide images
 #: have about 15 for each of up to 100,000 frames.
 ELEMENT_LIMIT = 1 << 21
