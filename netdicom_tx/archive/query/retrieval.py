@@ -154,7 +154,7 @@ class Retrieval:
         if instance.transfer_syntax not in _COMPRESSED:
             return None
         if not any(
-            ctx.as_scu and ctx.supported_ts in uids.DEFAULT_TRANSFER_SYNTAXES
+            ctx.as_scu and ctx.supported_ts in uids.UNCOMPRESSED_TRANSFER_SYNTAXES
             for ctx in asce.contexts_for(instance.sop_class_uid)
         ):
             return None
