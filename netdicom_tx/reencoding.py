@@ -238,7 +238,20 @@ class _Reencoder:
             (length,) = struct.unpack(order + "I", self._input.exactly(4))
         else:
             (length,) = struct.unpack_from(order + "H", octets, 6)
+            if tag and not length and vr not in VRS and not self._is_head(level):
+                # A VR that this code does not know, and that comes with 32 bits of length, as all new ones do.
+                (length,) = struct.unpack(order + "I", self._input.exactly(4))
         return _Head(tag, vr, length)
+
+    def _is_head(self, level: _Level) -> bool:
+        """Whether an element may begin here in explicit VR, or the elements end."""
+        if self._input.position == level.end:
+            return True
+        octets = self._input.peek(8)
+        if len(octets) < 8:
+            return not octets
+        (group,) = struct.unpack_from(level.source.order + "H", octets)
+        return group == _DELIMITERS or octets[4:6] in VRS
 
     def _put_head(self, target: Coding, tag: int, vr: bytes, length: int) -> None:
         group, element, order = tag >> 16, tag & 0xFFFF, target.order

@@ -384,6 +384,17 @@ def test_numbers_that_are_not_whole_are_refused(vr: str) -> None:
         reencoded(octets, LITTLE, BIG)
 
 
+def test_a_new_vr_has_32_bits_of_length() -> None:
+    """PS3.5 7.1.2, where only that fits."""
+    head = struct.pack("<HH2s2xI", 0x0009, 0x1001, b"ZZ", 4)
+    for behind in (b"", EXPLICIT.element(0x00100020, "LO", b"AB")):
+        octets = head + b"abcd" + behind
+        expected = IMPLICIT.element(0x00091001, "", b"abcd")
+        assert reencoded(octets, LITTLE, HIDDEN).startswith(expected)
+        nested = EXPLICIT.sequence(0x00081140, octets, defined=True)
+        assert expected in reencoded(nested, LITTLE, HIDDEN)
+
+
 def test_an_unknown_vr_has_no_known_order() -> None:
     octets = EXPLICIT.element(0x00091001, "ZZ", b"ab")
     with pytest.raises(DataSetError, match=r"\(0009,1001\) has the unknown VR"):
