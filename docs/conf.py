@@ -222,7 +222,7 @@ def limits() -> str:
         dulprovider,
         fragments,
         pdu,
-        reencoding,
+        refusals,
         requests,
         userdataitems,
     )
@@ -286,11 +286,6 @@ def limits() -> str:
                 "the rest is kept in the file but not indexed",
             ),
             (
-                "bytes inflated from a deflated data set to re-encode it",
-                f"{reencoding.INFLATED_LIMIT // mega} MiB",
-                "the instance is not sent",
-            ),
-            (
                 "a value in the index",
                 f"{walk.VALUE_LIMIT} octets",
                 "it is kept in the file but returned empty",
@@ -304,6 +299,11 @@ def limits() -> str:
                 "connections without an A-ASSOCIATE-RQ",
                 str(admission.HALF_OPEN_LIMIT),
                 "the oldest one of the host with most of them is closed",
+            ),
+            (
+                "lines of the log about refused peers",
+                f"one in {refusals.INTERVAL:g} s for each host and kind, {refusals.TABLE_SIZE} in all",
+                "the others are counted, and told later",
             ),
             (
                 "octets a second of a message that has begun",

@@ -27,7 +27,6 @@ ROWS = {
         "uids",
         "statuses",
         "encoding",
-        "reencoding",
         "dsutils",
         "userdataitems",
         "pdu",
@@ -38,6 +37,7 @@ ROWS = {
         "upperlayer",
     ],
     "shell": [
+        "refusals",
         "monotonic",
         "signals",
         "dulprovider",

@@ -28,7 +28,9 @@ from ..applicationentity import RemoteAE
 from ..dimsemessages import Request, Response
 from ..exceptions import ClassNotSupportedError, LocalProtocolError, NetDICOMError
 from ..hooks import RequestContext
+from ..refusals import Refusal
 from ..statuses import Status
+from ..uids import name
 from .base import settled
 from .readahead import ReadAhead
 from .sending import Stop, StoreResult, store_all
@@ -173,6 +175,10 @@ class _Getting:
             self._message_ids.discard(message_id)
 
     def _warn(self, instance: Instance | None, reason: object) -> None:
+        if isinstance(reason, ClassNotSupportedError) and reason.role:
+            # All instances of a class fail for it.
+            self._asce.refused(Refusal("role", f"C-GET: {reason}"))
+            return
         _log.warn(
             "C-GET for {peer}: {uid} failed: {reason}",
             peer=self._asce.peer_title,
@@ -238,6 +244,7 @@ class Counters:
         self._number = number
         self.completed = self.failed = self.warning = 0
         self._failures: list[str] = []
+        self._lacks_role = ""  # a SOP class
 
     @property
     def _request(self) -> Request:
@@ -253,6 +260,8 @@ class Counters:
             self.failed += 1
             if result.instance is not None:
                 self._failures.append(result.instance.sop_instance_uid)
+            if isinstance(result.error, ClassNotSupportedError) and result.error.role:
+                self._lacks_role = result.error.sop_class
         elif result.status is not None and result.status.is_warning:
             self.warning += 1
         else:
@@ -276,12 +285,16 @@ class Counters:
 
     def final(self) -> Response:
         """The last response: Success; 0xB000 when some failed or were warned about; 0xA702 when all failed."""
-        status = 0x0000
+        status, comment = 0x0000, None
         if self.failed and not self.completed and not self.warning:
             status = 0xA702
+            if self._lacks_role:
+                comment = f"{name(self._lacks_role)} was proposed without the SCP role"
         elif self.failed or self.warning:
             status = 0xB000
-        return self._request.response(status, self._identifier(), **self._elements())
+        return self._request.response(
+            status, self._identifier(), error_comment=comment, **self._elements()
+        )
 
     def cancelled(self) -> Response:
         """The response after C-CANCEL, with what has not been begun as remaining."""
@@ -304,7 +317,8 @@ class Counters:
 class Responses(AsyncIterator[Response]):
     """The responses to a retrieve: one for each result, one now and then meanwhile, and the final one.
 
-    Closing it ends the sub-operations, whose answers are not awaited then; :meth:`cancelled` awaits them.
+    Closing it begins no more sub-operations and waits for the answers to those that have been sent, so that
+    :meth:`cancelled` counts what has happened. When the association has ended, nothing is waited for.
 
     Args:
         context: The request.
@@ -326,37 +340,26 @@ class Responses(AsyncIterator[Response]):
 
     async def aclose(self) -> None:
         await self._responses.aclose()
-        if self._upcoming is not None:
-            # The generator of the results must have come to rest before it can be closed.
-            at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
-            self._upcoming.cancel()
-            await at_rest
-        await self._results.aclose()
 
-    async def cancelled(self) -> Response:
-        """The response after C-CANCEL, which counts what has happened.
-
-        No further sub-operation is begun, and those that are under way are awaited.
-        """
-        self._stop.set()
-        while True:
-            if self._upcoming is None:
-                self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
-            result = await self._taken()
-            if result is None:
-                return self._count.cancelled()
-            self._count.add(result)
+    def cancelled(self) -> Response:
+        """The response after C-CANCEL."""
+        return self._count.cancelled()
 
     async def _told(self) -> AsyncGenerator[Response, None]:
-        while True:
-            while not await self._arrived():
-                yield self._count.pending()
-            result = await self._taken()
-            if result is None:
-                break
-            self._count.add(result)
-            if self._count.remaining:
-                yield self._count.pending()
+        async with aclosing(self._results):
+            try:
+                while True:
+                    while not await self._arrived():
+                        yield self._count.pending()
+                    result = await self._taken()
+                    if result is None:
+                        break
+                    self._count.add(result)
+                    if self._count.remaining:
+                        yield self._count.pending()
+            except (GeneratorExit, defer.CancelledError):
+                await self._finish()
+                raise
         yield self._count.final()
 
     async def _arrived(self) -> bool:
@@ -382,6 +385,24 @@ class Responses(AsyncIterator[Response]):
         if failure is not None:
             failure.raiseException()
         return result
+
+    async def _finish(self) -> None:
+        """Count the sub-operations that are under way, and begin no other."""
+        try:
+            self._stop.set()
+            while self._asce.is_open:
+                if self._upcoming is None:
+                    self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
+                result = await self._taken()
+                if result is None:
+                    return
+                self._count.add(result)
+        finally:
+            if self._upcoming is not None:
+                # The generator of the results must have come to rest before it can be closed.
+                at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
+                self._upcoming.cancel()
+                await at_rest
 
 
 def _wake(result: Any, waiting: defer.Deferred[None]) -> Any:

@@ -12,17 +12,8 @@ from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
-from ...encoding import (
-    EXPLICIT,
-    IMPLICIT,
-    LONG_VRS,
-    UNDEFINED,
-    UNITS,
-    VRS,
-    Coding,
-    DataSetError,
-    turned,
-)
+from ...encoding import EXPLICIT, IMPLICIT, LONG_VRS, UNDEFINED, VRS, Coding, DataSetError
+from .values import NUMBERS
 
 __all__ = [
     "CANONICAL",
@@ -37,7 +28,16 @@ __all__ = [
 
 #: The coding in which the index keeps sequences, with text in UTF-8: explicit VR little endian.
 CANONICAL: Final = EXPLICIT
-_UNITS: Final = {vr.decode("ascii"): unit for vr, unit in UNITS.items()}
+# The size of the numbers in a value, by VR: their octets are swapped when the byte order changes.
+_UNITS: Final = {
+    **{vr: struct.calcsize(form) for vr, form in NUMBERS.items()},
+    "AT": 2,
+    "OD": 8,
+    "OF": 4,
+    "OL": 4,
+    "OV": 8,
+    "OW": 2,
+}
 _NAMES: Final = {vr: vr.decode("ascii") for vr in VRS if vr != b"UN"}
 _SHORT_LIMIT = 0xFFFE
 _DELIMITER = 8  # octets
@@ -131,4 +131,8 @@ def swapped(vr: str, value: bytes) -> bytes:
     unit = _UNITS.get(vr)
     if unit is None:
         return value
-    return turned(value[: len(value) // unit * unit], unit)
+    value = value[: len(value) // unit * unit]
+    turned = bytearray(len(value))
+    for number in range(unit):
+        turned[number::unit] = value[unit - 1 - number :: unit]
+    return bytes(turned)
