@@ -64,7 +64,8 @@ class KeptHeader:
         self.data = data
         self.elements = found
         self.coding = coding
-        self.codecs: tuple[str, ...] = ()
+        # Specific Character Set itself is of the default repertoire, though some write other octets in it.
+        self.codecs = codecs_of(())
         terms = self.text(_CHARACTER_SET, "CS")
         self.codecs = codecs_of(tuple(terms.split("\\")) if terms else ())
 
