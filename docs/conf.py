@@ -222,6 +222,7 @@ def limits() -> str:
         dulprovider,
         fragments,
         pdu,
+        reencoding,
         refusals,
         requests,
         userdataitems,
@@ -284,6 +285,11 @@ def limits() -> str:
                 "bytes inflated from a deflated data set for the index",
                 f"{walk.INFLATED_LIMIT // mega} MiB",
                 "the rest is kept in the file but not indexed",
+            ),
+            (
+                "bytes inflated from a deflated data set to re-encode it",
+                f"{reencoding.INFLATED_LIMIT // mega} MiB",
+                "the instance is not sent",
             ),
             (
                 "a value in the index",

@@ -313,11 +313,10 @@ class AE(Hooks):
             if uid in suboperations
         ]
         if brought:
-            brought.sort(key=lambda each: uids.is_rare(each[0]))
             room = negotiation.MAXIMUM_CONTEXTS - len(planned)
             planned = negotiation.plan_contexts(
                 [(context.abstract_syntax, context.transfer_syntaxes) for context in planned]
-                + brought[:room]
+                + negotiation.contexts_to_receive(brought, room)
             )
         return planned
 

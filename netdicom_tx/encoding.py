@@ -24,17 +24,21 @@ __all__ = [
     "EXPLICIT",
     "IMPLICIT",
     "LONG_VRS",
+    "NESTING_LIMIT",
     "UNDEFINED",
+    "UNITS",
     "VRS",
     "Buffer",
     "Coding",
     "DataSetError",
+    "Inflating",
     "coding_of",
     "heads",
     "inflate_part",
     "is_deflated",
     "is_implicit_vr",
     "is_little_endian",
+    "turned",
 ]
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
@@ -48,6 +52,14 @@ VRS: Final = LONG_VRS | {
     *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO"),
     *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
 }
+#: How many octets a number of a VR has; they are turned around when the order of octets changes (PS3.5 7.3).
+UNITS: Final = {
+    **dict.fromkeys((b"AT", b"OW", b"SS", b"US"), 2),
+    **dict.fromkeys((b"FL", b"OF", b"OL", b"SL", b"UL"), 4),
+    **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), 8),
+}
+#: How deeply sequences may be nested; real instances have fewer than 10 levels.
+NESTING_LIMIT: Final = 64
 #: The length of a value that ends with a delimiter (PS3.5 7.5).
 UNDEFINED: Final = 0xFFFFFFFF
 # Octets of a deflated data set that zlib is given at once; it copies what it does not take.
@@ -171,11 +183,86 @@ def _is_head(data: Buffer, coding: Coding, position: int, end: int) -> bool:
     return group == _DELIMITERS or vr in VRS
 
 
+def turned(octets: bytes, unit: int) -> bytes:
+    """Numbers in the other order of octets.
+
+    Args:
+        octets: Any number of them.
+        unit: How many octets each has.
+    """
+    result = bytearray(len(octets))
+    for place in range(unit):
+        result[place::unit] = octets[unit - 1 - place :: unit]
+    return bytes(result)
+
+
+class Inflating:
+    """Undoes the deflation of a data set (PS3.5 A.5) piece by piece, at constant memory.
+
+    Args:
+        read: Returns up to so many octets of the stream, none at its end.
+        limit: How many octets the result may have, so that a small message cannot fill memory or disk.
+
+    Attributes:
+        is_whole: Whether the end of the stream has come.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], limit: int) -> None:
+        self._read = read
+        self._limit = self._left = limit
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._tail = b""
+
+    @property
+    def is_whole(self) -> bool:
+        return self._stream.eof
+
+    def some(self, size: int) -> bytes:
+        """Up to so many octets; none at the end, at the limit, and where the stream is cut off.
+
+        Raises:
+            DataSetError: The stream is damaged.
+        """
+        size = min(size, self._left)
+        found = b""
+        while size > 0 and not found and not self._stream.eof:
+            piece = self._tail or self._read(_PIECE)
+            try:
+                found = self._stream.decompress(piece, size)
+            except zlib.error as error:
+                raise DataSetError(f"the deflated data set is damaged: {error}") from error
+            self._tail = self._stream.unconsumed_tail
+            if not piece:
+                break
+        self._left -= len(found)
+        return found
+
+    def read(self, size: int) -> bytes:
+        """Up to so many octets; none at the end of the stream.
+
+        Raises:
+            DataSetError: The stream is damaged or cut off, or its result is longer than the limit.
+        """
+        found = self.some(size)
+        if size > 0 and not found and not self._stream.eof:
+            # At the limit, one octet more tells whether there is more than that.
+            self._left += 1
+            if self.some(1):
+                raise DataSetError(
+                    f"the deflated data set has more than {self._limit} octets when inflated"
+                )
+            if not self._stream.eof:
+                raise DataSetError(
+                    "the deflated data set is damaged: it ends before its stream does"
+                )
+        return found
+
+
 def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]:
     """Undo the deflation of a data set (PS3.5 A.5), up to a limit.
 
     Args:
-        limit: Octets of the result, so that a small message cannot fill memory.
+        limit: How many octets the result may have.
         start: The offset of the stream in ``data``.
 
     Returns:
@@ -184,15 +271,15 @@ def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]
     Raises:
         DataSetError: The stream is damaged.
     """
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    position = start
+
+    def read(size: int) -> bytes:
+        nonlocal position
+        position += size
+        return bytes(data[position - size : position])
+
+    stream = Inflating(read, limit)
     parts = []
-    with memoryview(data) as view:
-        while limit > 0 and start < len(view) and not stream.eof:
-            try:
-                part = stream.decompress(view[start : start + _PIECE], limit)
-            except zlib.error as error:
-                raise DataSetError(f"the deflated data set is damaged: {error}") from error
-            parts.append(part)
-            limit -= len(part)
-            start += _PIECE
-    return b"".join(parts), stream.eof
+    while part := stream.some(limit):
+        parts.append(part)
+    return b"".join(parts), stream.is_whole

@@ -7,7 +7,7 @@ reasons to reject (PS3.8 9.3.4). :mod:`netdicom_tx.opening` asks for these decis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .exceptions import AssociationError, LocalProtocolError, PDUProcessingError
@@ -22,10 +22,14 @@ from .pdu import (
 from .uids import (
     APPLICATION_CONTEXT_NAME,
     DEFAULT_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_BIG_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     STORAGE_SOP_CLASSES,
+    UNCOMPRESSED_TRANSFER_SYNTAXES,
     as_tuple,
+    is_everywhere,
+    rarity,
 )
 from .userdataitems import (
     AsynchronousOperationsWindow,
@@ -55,6 +59,7 @@ __all__ = [
     "confirmed",
     "context_entries",
     "contexts_for_instances",
+    "contexts_to_receive",
     "identification",
     "plan_contexts",
     "refusals",
@@ -248,8 +253,9 @@ def contexts_for_instances(
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Plan one context for each SOP class and transfer syntax of the instances that are to be stored.
 
-    A default transfer syntax stands first in its context, with the other behind it: the acceptor
-    may then ask for a re-encoded data set instead of refusing the instance.
+    An uncompressed transfer syntax stands first in its context, with the default ones behind it: the acceptor
+    may then ask for a re-encoded data set instead of refusing the instance. So little endian is always proposed
+    beside big endian and beside a deflated one (PS3.5 10.1).
 
     Args:
         instances: The SOP class and the transfer syntax of each instance.
@@ -261,10 +267,61 @@ def contexts_for_instances(
     entries: list[tuple[str, tuple[str, ...]]] = []
     for sop_class, transfer_syntax in dict.fromkeys(instances):
         others: tuple[str, ...] = ()
-        if transfer_syntax in DEFAULT_TRANSFER_SYNTAXES:
+        if transfer_syntax in UNCOMPRESSED_TRANSFER_SYNTAXES:
             others = tuple(ts for ts in DEFAULT_TRANSFER_SYNTAXES if ts != transfer_syntax)
         entries.append((sop_class, (transfer_syntax, *others)))
     return entries
+
+
+def contexts_to_receive(
+    sop_classes: Iterable[tuple[str, Sequence[str]]], room: int, alone: Sequence[str] = ()
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Plan the contexts on which a C-GET may bring instances.
+
+    An acceptor picks one transfer syntax of each context, and may be unable to convert what it has. So the default
+    transfer syntaxes have a context each for the classes that every site has, and for others as far as there is room;
+    otherwise all transfer syntaxes of a class share one.
+
+    Args:
+        sop_classes: Pairs of a storage class and its transfer syntaxes, in the order of preference. The rarest ones
+            are left out when there is no room for them.
+        room: How many contexts there may be.
+        alone: Further transfer syntaxes that have a context of their own where the default ones have.
+
+    Returns:
+        Pairs for :func:`plan_contexts`.
+    """
+    apart = {*alone, *DEFAULT_TRANSFER_SYNTAXES}
+    ordered = sorted(sop_classes, key=lambda each: rarity(each[0]))
+    split = {uid: _split(syntaxes, apart) for uid, syntaxes in ordered}
+    # One context each; then those that every site has take up to half of the room; then all others what is left.
+    left = room // 2
+    wide: set[str] = set()
+    for uid, _ in ordered:
+        if is_everywhere(uid) and len(split[uid]) <= left:
+            wide.add(uid)
+            left -= len(split[uid])
+    kept = []
+    left = room
+    for uid, syntaxes in ordered:
+        needed = len(split[uid]) if uid in wide else 1
+        if needed <= left:
+            kept.append((uid, tuple(syntaxes)))
+            left -= needed
+    entries = []
+    for uid, syntaxes in kept:
+        if uid not in wide and len(split[uid]) - 1 <= left:
+            wide.add(uid)
+            left -= len(split[uid]) - 1
+        entries += [(uid, group) for group in (split[uid] if uid in wide else [syntaxes])]
+    return entries
+
+
+def _split(transfer_syntaxes: Sequence[str], apart: Container[str]) -> list[tuple[str, ...]]:
+    """Groups of transfer syntaxes: some are alone, and the others together."""
+    others = tuple(ts for ts in transfer_syntaxes if ts not in apart)
+    groups = ((ts,) if ts in apart else others for ts in transfer_syntaxes)
+    return list(dict.fromkeys(groups))
 
 
 def accepted_contexts(request: AAssociateRQ, answer: AAssociateAC) -> dict[int, PContextDef]:
@@ -450,7 +507,8 @@ def answer_contexts(
     """Decide on each proposed context.
 
     The transfer syntax is the first of the requestor's that we can take: the requestor knows in
-    which one its data sets are.
+    which one its data sets are. Big endian is retired, so it is taken only when nothing else is offered with it that
+    needs no compression (PS3.5 A.3).
 
     Args:
         request: The request.
@@ -479,7 +537,7 @@ def answer_contexts(
         if entry is None or not (as_scu or as_scp):
             result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
         else:
-            chosen = next((ts for ts in context.transfer_syntaxes if ts in takes), None)
+            chosen = _chosen(context.transfer_syntaxes, takes)
             if chosen is not None:
                 answers.append(
                     PresentationContextAC(context.context_id, ContextResult.ACCEPTANCE, chosen)
@@ -491,6 +549,13 @@ def answer_contexts(
             result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
         answers.append(PresentationContextAC(context.context_id, result, first))
     return tuple(answers), accepted
+
+
+def _chosen(proposed: Sequence[str], takes: Container[str]) -> str | None:
+    taken = [ts for ts in proposed if ts in takes]
+    if taken and taken[0] == EXPLICIT_VR_BIG_ENDIAN:
+        taken = [ts for ts in taken if ts in DEFAULT_TRANSFER_SYNTAXES] or taken
+    return taken[0] if taken else None
 
 
 def answer_window(

@@ -13,7 +13,7 @@ returns a response message                that message
 returns a Deferred or a coroutine         as above, when it fires
 yields data sets or (data set, status)    a Pending response each, then the final one; FE00 after C-CANCEL
 yields response messages                  those messages; one that is not Pending is the last
-  and has a method ``cancelled``          after C-CANCEL, the response that this method returns once it is closed
+  and has a coroutine ``cancelled``       after C-CANCEL, the response that this coroutine function returns
 returns any other iterable of these       as if it had yielded them: a list, a tuple, ``dict.values()``, a Sequence
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
@@ -150,7 +150,6 @@ class Operation:
         self._emitted = 0
         self._match_commands: dict[int, bytes] = {}
         self._is_cancelled = False  # C-CANCEL came
-        self._cancelled: Callable[[], Response] | None = None  # makes the response after C-CANCEL
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
@@ -273,7 +272,6 @@ class Operation:
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, AsyncIterable):
-            self._cancelled = getattr(result, "cancelled", None)
             await self._stream_async(result)
         elif _is_many(result):
             await self._stream(iter(result))
@@ -319,10 +317,17 @@ class Operation:
         self._complete()
 
     async def _stream_async(self, items: AsyncIterable[object]) -> None:
+        cancelled = getattr(items, "cancelled", None)
         try:
-            async for item in items:
-                if await self._emit(item):
-                    break
+            try:
+                async for item in items:
+                    if await self._emit(item):
+                        break
+            except defer.CancelledError:
+                if cancelled is None or not self._is_cancelled:
+                    raise
+            if cancelled is not None and self._is_cancelled and not self._is_stopped:
+                self._send(await cancelled())
         finally:
             aclose = getattr(items, "aclose", None)
             if aclose is not None:
@@ -330,10 +335,7 @@ class Operation:
         self._complete()
 
     def _respond_cancelled(self) -> None:
-        """FE00, with the counters of the service, or of the last Pending response where there was one."""
-        if self._cancelled is not None:
-            self._send(self._cancelled())
-            return
+        """FE00, with the counters of the last Pending response where there was one."""
         counters = {
             name: value
             for name in _COUNTERS

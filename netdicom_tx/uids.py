@@ -45,12 +45,16 @@ __all__ = [
     "STUDY_ROOT_FIND_SOP_CLASS",
     "STUDY_ROOT_GET_SOP_CLASS",
     "STUDY_ROOT_MOVE_SOP_CLASS",
+    "UNCOMPRESSED_TRANSFER_SYNTAXES",
     "VERIFICATION_SOP_CLASS",
     "WITHOUT_BULK_DATA_GET_SOP_CLASS",
     "as_tuple",
+    "is_everywhere",
+    "is_rare",
     "is_uid_like",
     "is_valid_uid",
     "name",
+    "rarity",
 ]
 
 __all__ += _registry.__all__
@@ -110,6 +114,14 @@ EXPLICIT_VR_BIG_ENDIAN: Final = _registry.ExplicitVRBigEndian
 
 # Explicit before implicit, because it keeps the VR of private elements.
 DEFAULT_TRANSFER_SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+#: Those that say the same in different ways, the best first (PS3.5 A.1, A.2, A.3, A.5): explicit VR keeps the VR of
+#: every element, and big endian is retired.
+UNCOMPRESSED_TRANSFER_SYNTAXES: Final = (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+)
 # JPIP Referenced Deflate is deflated in the same way (PS3.5 A.7).
 DEFLATED_TRANSFER_SYNTAXES: Final = (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -150,19 +162,42 @@ ALL_TRANSFER_SYNTAXES: Final = tuple(
     uid for uid, (_, kind, _) in _registry.REGISTRY.items() if kind == "Transfer Syntax"
 )
 
-_UNCOMPRESSED = {
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    _registry.Papyrus3ImplicitVRLittleEndian,
-}
+_NOT_ENCAPSULATED = {*UNCOMPRESSED_TRANSFER_SYNTAXES, _registry.Papyrus3ImplicitVRLittleEndian}
 #: Transfer syntaxes that encapsulate pixel data (PS3.5 A.4).
 COMPRESSED_TRANSFER_SYNTAXES: Final = tuple(
-    uid for uid in ALL_TRANSFER_SYNTAXES if uid not in _UNCOMPRESSED
+    uid for uid in ALL_TRANSFER_SYNTAXES if uid not in _NOT_ENCAPSULATED
 )
 
+# What every site has, the most frequent first.
+_EVERYWHERE = (
+    _registry.CTImageStorage,
+    _registry.MRImageStorage,
+    _registry.UltrasoundImageStorage,
+    _registry.UltrasoundMultiFrameImageStorage,
+    _registry.ComputedRadiographyImageStorage,
+    _registry.DigitalXRayImageStorageForPresentation,
+    _registry.DigitalMammographyXRayImageStorageForPresentation,
+    _registry.SecondaryCaptureImageStorage,
+    _registry.XRayAngiographicImageStorage,
+    _registry.XRayRadiofluoroscopicImageStorage,
+    _registry.NuclearMedicineImageStorage,
+    _registry.PositronEmissionTomographyImageStorage,
+    _registry.RTImageStorage,
+    _registry.RTDoseStorage,
+    _registry.RTStructureSetStorage,
+    _registry.RTPlanStorage,
+    _registry.EnhancedSRStorage,
+    _registry.XRayRadiationDoseSRStorage,
+    _registry.GrayscaleSoftcopyPresentationStateStorage,
+    _registry.KeyObjectSelectionDocumentStorage,
+    _registry.EncapsulatedPDFStorage,
+    _registry.SegmentationStorage,
+)
 _COMMON = re.compile(r"Image|SR |RT |Presentation State|Segmentation|PDF|Key Object|Waveform|ECG")
+_SPECIAL = re.compile(
+    r"DICOS|Eddy|Confocal|Photoacoustic|Volum|Electro|Respiratory|Body Position|Extensible|Imaging Agent"
+    r"|Brachy|Instruction|Radiation (Set|Record|Salvage)|Intent|Preparation|Segment Annotation"
+)
 # Standardized since 2024: few devices make them yet.
 _TOO_NEW = {
     _registry.WaveformPresentationStateStorage,
@@ -175,10 +210,24 @@ _TOO_NEW = {
 }
 
 
+def is_everywhere(storage_sop_class: str) -> bool:
+    """Whether every site has instances of a storage SOP class."""
+    return storage_sop_class in _EVERYWHERE
+
+
 def is_rare(storage_sop_class: str) -> bool:
     """Whether a storage SOP class gives way when there is no room for all of them."""
     title, _, is_retired = _registry.REGISTRY.get(storage_sop_class, ("", "", True))
     return is_retired or storage_sop_class in _TOO_NEW or _COMMON.search(title) is None
+
+
+def rarity(storage_sop_class: str) -> int:
+    """A key that sorts storage SOP classes by how many sites have instances of them, the most common first."""
+    if storage_sop_class in _EVERYWHERE:
+        return _EVERYWHERE.index(storage_sop_class)
+    title, _, _ = _registry.REGISTRY.get(storage_sop_class, ("", "", True))
+    is_special = _SPECIAL.search(title) is not None
+    return len(_EVERYWHERE) + is_special + 2 * is_rare(storage_sop_class)
 
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*", re.ASCII)

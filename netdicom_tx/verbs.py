@@ -41,7 +41,12 @@ from . import applicationentity, asceprovider, dsutils, statuses, uids
 from .dimsemessages import Request, Response
 from .dispatch import Registration, Service
 from .exceptions import ClassNotSupportedError, LocalProtocolError
-from .negotiation import MAXIMUM_CONTEXTS, PContextDef, contexts_for_instances
+from .negotiation import (
+    MAXIMUM_CONTEXTS,
+    PContextDef,
+    contexts_for_instances,
+    contexts_to_receive,
+)
 from .remoteae import RemoteAE
 from .requests import status_of
 from .results import Matches, Moves, Progress, Reply, Retrieval, Retrieved, VerbStream
@@ -561,9 +566,8 @@ class AE(applicationentity.AE):
         if any(uid in uids.GET_SOP_CLASSES for uid, _ in wanted):
             # The instances of a C-GET come on contexts of this association (PS3.4 C.4.3).
             already = {abstract_syntax for abstract_syntax, _ in wanted}
-            brought = [uid for uid in _COMMON_STORAGE if uid not in already]
-            room = MAXIMUM_CONTEXTS - len(wanted)
-            wanted += [(uid, self._syntaxes(uid)) for uid in brought[:room]]
+            brought = [(uid, self._syntaxes(uid)) for uid in _COMMON_STORAGE if uid not in already]
+            wanted += contexts_to_receive(brought, MAXIMUM_CONTEXTS - len(wanted))
         return wanted
 
     def _syntaxes(self, sop_class: str) -> tuple[str, ...]:

@@ -229,7 +229,7 @@ def test_what_a_service_brings_is_said_by_the_service():
     scu = suboperations([brought])(lambda asce, ctx: None)
     ae = AE("CALLER").add_scp(nothing, [brought]).add_scu(scu, [private])
     caller = Caller(ae, registered=True)
-    assert [uid for uid, _ in proposed(caller)] == [private, brought]
+    assert [uid for uid, _ in proposed(caller)] == [private, brought, brought]
     assert caller.asked.user_items(RoleSelection) == (RoleSelection(brought, False, True),)
 
 

@@ -189,6 +189,10 @@ def test_a_large_stream_is_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
         def eof(self) -> bool:
             return self._stream.eof
 
+        @property
+        def unconsumed_tail(self) -> bytes:
+            return self._stream.unconsumed_tail
+
         def decompress(self, data: bytes, limit: int) -> bytes:
             taken.append(len(data))
             return self._stream.decompress(data, limit)

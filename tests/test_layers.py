@@ -27,6 +27,7 @@ ROWS = {
         "uids",
         "statuses",
         "encoding",
+        "reencoding",
         "dsutils",
         "userdataitems",
         "pdu",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx import negotiation
 from netdicom_tx.exceptions import AssociationError, LocalProtocolError, PDUProcessingError
 from netdicom_tx.negotiation import (
@@ -22,6 +23,7 @@ from netdicom_tx.negotiation import (
     check_context_ids,
     confirmed,
     contexts_for_instances,
+    contexts_to_receive,
     identification,
     plan_contexts,
     refusals,
@@ -34,7 +36,7 @@ from netdicom_tx.pdu import (
     PresentationContextAC,
     PresentationContextRQ,
 )
-from netdicom_tx.uids import STORAGE_SOP_CLASSES
+from netdicom_tx.uids import STORAGE_SOP_CLASSES, is_everywhere, is_rare
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
@@ -51,6 +53,7 @@ from support.layouts import TABLES
 CT, MR, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.1"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 JPEG, RLE = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 FIND, DEFLATED = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.2.1.99"
 
 
@@ -172,6 +175,44 @@ def test_instances_are_proposed_in_their_own_transfer_syntax_first():
         (CT, (IMPLICIT, EXPLICIT)),
     ]
     assert len(plan_contexts(entries)) == 4
+
+
+@pytest.mark.parametrize("own", [BIG_ENDIAN, DEFLATED])
+def test_little_endian_is_proposed_beside_what_few_can_read(own):
+    """PS3.5 10.1: the default transfer syntax is offered wherever the sender can make it."""
+    assert contexts_for_instances([(CT, own)]) == [(CT, (own, EXPLICIT, IMPLICIT))]
+
+
+PLAIN = (EXPLICIT, IMPLICIT)
+
+
+def test_a_class_that_every_site_has_is_received_on_a_context_for_each_plain_syntax():
+    """PS3.8 9.3.3.2: the acceptor takes one transfer syntax of a context, and may convert nothing."""
+    needs = [(uid, PLAIN) for uid in STORAGE_SOP_CLASSES]
+    entries = contexts_to_receive(needs, 127)
+    assert len(entries) == 127
+    for uid in filter(is_everywhere, STORAGE_SOP_CLASSES):
+        assert [syntaxes for each, syntaxes in entries if each == uid] == [(EXPLICIT,), (IMPLICIT,)]
+    shared = [uid for uid, syntaxes in entries if syntaxes == PLAIN]
+    assert len(shared) > 80
+    assert not any(map(is_rare, shared))
+
+
+@given(
+    st.lists(st.sampled_from(STORAGE_SOP_CLASSES), unique=True, min_size=1),
+    st.integers(1, 127),
+    st.permutations([EXPLICIT, IMPLICIT, JPEG, RLE, BIG_ENDIAN]),
+    st.sets(st.sampled_from([JPEG, RLE])),
+)
+def test_contexts_to_receive_fit_and_lose_no_transfer_syntax(classes, room, syntaxes, alone):
+    entries = contexts_to_receive([(uid, syntaxes) for uid in classes], room, tuple(alone))
+    assert 0 < len(entries) <= room
+    for uid in {uid for uid, _ in entries}:
+        groups = [group for each, group in entries if each == uid]
+        assert sorted(ts for group in groups for ts in group) == sorted(syntaxes)
+        assert len(groups) == 1 or all(
+            len(group) == 1 for group in groups if {*group} & {*alone, *PLAIN}
+        )
 
 
 def test_every_association_begins_with_what_is_obligatory():
@@ -372,6 +413,25 @@ def test_the_requestors_preference_decides(proposed, taken):
         request((CT, tuple(proposed))), offering(CT=Offer(tuple(taken)))
     )
     expected = next(uid for uid in proposed if uid in taken)
+    assert answers[0].transfer_syntax == accepted[1].transfer_syntax == expected
+
+
+@pytest.mark.parametrize(
+    ("proposed", "expected"),
+    [
+        ((BIG_ENDIAN, EXPLICIT, IMPLICIT), EXPLICIT),
+        ((BIG_ENDIAN, IMPLICIT, EXPLICIT), IMPLICIT),
+        ((BIG_ENDIAN, JPEG, IMPLICIT), IMPLICIT),
+        ((BIG_ENDIAN, JPEG), BIG_ENDIAN),
+        ((BIG_ENDIAN,), BIG_ENDIAN),
+        ((IMPLICIT, BIG_ENDIAN), IMPLICIT),
+        ((DEFLATED, EXPLICIT), DEFLATED),
+    ],
+)
+def test_little_endian_is_taken_rather_than_big_endian(proposed, expected):
+    """PS3.5 A.3 is retired, and a sender that offers little endian too can convert what it has."""
+    offer = Offer((BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG))
+    answers, accepted = answer_contexts(request((CT, proposed)), offering(CT=offer))
     assert answers[0].transfer_syntax == accepted[1].transfer_syntax == expected
 
 

@@ -11,7 +11,7 @@ from pydicom.uid import UID
 
 from netdicom_tx import _registry, uids
 from netdicom_tx.negotiation import MAXIMUM_CONTEXTS
-from netdicom_tx.uids import as_tuple, is_rare, is_uid_like, is_valid_uid, name
+from netdicom_tx.uids import as_tuple, is_rare, is_uid_like, is_valid_uid, name, rarity
 from support import uid_registry
 
 
@@ -51,7 +51,7 @@ EVERYWHERE = "2 4 6.1 7 1 1.1 1.2 12.1 20 128 88.22 88.67 481.1 481.2 481.3 481.
 
 def test_what_every_site_has_finds_room_in_one_association():
     """PS3.8 9.3.2.2: 128 contexts; the ancestor proposed all, and could not encode its request."""
-    preferred = sorted(uids.STORAGE_SOP_CLASSES, key=is_rare)[: MAXIMUM_CONTEXTS - 3]
+    preferred = sorted(uids.STORAGE_SOP_CLASSES, key=rarity)[: MAXIMUM_CONTEXTS - 3]
     assert {f"1.2.840.10008.5.1.4.1.1.{part}" for part in EVERYWHERE.split()} <= set(preferred)
     assert not [uid for uid in preferred if STORAGE[uid]["retired"] == "yes"]
 
@@ -71,6 +71,7 @@ def test_what_every_site_has_finds_room_in_one_association():
 def test_what_every_site_has_is_not_rare(uid, rare):
     """Images, reports, plans and documents before what few devices make."""
     assert is_rare(uid) is rare
+    assert (rarity(uid) > rarity(uids.DermoscopicPhotographyImageStorage)) is rare
 
 
 @pytest.mark.parametrize("row", (REGISTERED | SYNTAXES).values(), ids=lambda row: row["uid"])

@@ -115,8 +115,9 @@ def test_storage_scu_stands_for_the_current_storage_classes(net: Net) -> None:
 def test_c_get_brings_the_storage_classes_with_the_scp_role(net: Net) -> None:
     """PS3.4 C.4.3: the requestor is SCP of storage on the association of its C-GET."""
     asce = net.associate(uids.StudyRootQueryRetrieveInformationModelGet)
-    (ctx,) = asce.contexts_for(uids.CTImageStorage)
-    assert ctx.as_scp
+    contexts = asce.contexts_for(uids.CTImageStorage)
+    assert all(ctx.as_scp for ctx in contexts)
+    assert {ctx.supported_ts for ctx in contexts} == {*uids.DEFAULT_TRANSFER_SYNTAXES}
     assert not any(each.as_scp for each in net.associate(storage_scu).accepted_contexts.values())
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..negotiation import MAXIMUM_CONTEXTS
-from ..uids import DEFAULT_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, is_rare
+from ..negotiation import MAXIMUM_CONTEXTS, contexts_to_receive
+from ..uids import DEFAULT_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
 from .common.failures import bad_input
 from .common.options import (
     Common,
@@ -124,22 +124,13 @@ def get_contexts(
 ) -> list[tuple[str, tuple[str, ...]]]:
     """The presentation contexts to propose: one for the C-GET, and those for what it may bring.
 
-    A peer accepts one transfer syntax of each context, and may be unable to convert what it has. So each
-    transfer syntax has a context of its own where there is room; else those that were asked for have one
-    each; else they share one, and rare classes are left out.
+    Those that the user has asked for stand before the uncompressed ones.
     """
-    plain = tuple(ts for ts in DEFAULT_TRANSFER_SYNTAXES if ts not in syntaxes)
-    alone = [(ts,) for ts in syntaxes]
-    room = MAXIMUM_CONTEXTS - 1
-    ordered = sorted(classes, key=is_rare)
-    ways = (
-        [*alone, *((ts,) for ts in plain)],
-        [*alone, *([plain] if plain else [])],
-        [(*syntaxes, *plain)],
+    wanted = tuple(dict.fromkeys((*syntaxes, *DEFAULT_TRANSFER_SYNTAXES)))
+    brought = contexts_to_receive(
+        [(uid, wanted) for uid in classes], MAXIMUM_CONTEXTS - 1, alone=wanted
     )
-    groups = next((way for way in ways if len(ordered) * len(way) <= room), ways[-1])
-    brought = [(uid, group) for uid in ordered for group in groups]
-    return [(query.sop_class("C-GET"), DEFAULT_TRANSFER_SYNTAXES), *brought[:room]]
+    return [(query.sop_class("C-GET"), DEFAULT_TRANSFER_SYNTAXES), *brought]
 
 
 async def _get(

@@ -317,8 +317,7 @@ class Counters:
 class Responses(AsyncIterator[Response]):
     """The responses to a retrieve: one for each result, one now and then meanwhile, and the final one.
 
-    Closing it begins no more sub-operations and waits for the answers to those that have been sent, so that
-    :meth:`cancelled` counts what has happened. When the association has ended, nothing is waited for.
+    Closing it ends the sub-operations, whose answers are not awaited then; :meth:`cancelled` awaits them.
 
     Args:
         context: The request.
@@ -340,26 +339,37 @@ class Responses(AsyncIterator[Response]):
 
     async def aclose(self) -> None:
         await self._responses.aclose()
+        if self._upcoming is not None:
+            # The generator of the results must have come to rest before it can be closed.
+            at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
+            self._upcoming.cancel()
+            await at_rest
+        await self._results.aclose()
 
-    def cancelled(self) -> Response:
-        """The response after C-CANCEL."""
-        return self._count.cancelled()
+    async def cancelled(self) -> Response:
+        """The response after C-CANCEL, which counts what has happened.
+
+        No further sub-operation is begun, and those that are under way are awaited.
+        """
+        self._stop.set()
+        while True:
+            if self._upcoming is None:
+                self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
+            result = await self._taken()
+            if result is None:
+                return self._count.cancelled()
+            self._count.add(result)
 
     async def _told(self) -> AsyncGenerator[Response, None]:
-        async with aclosing(self._results):
-            try:
-                while True:
-                    while not await self._arrived():
-                        yield self._count.pending()
-                    result = await self._taken()
-                    if result is None:
-                        break
-                    self._count.add(result)
-                    if self._count.remaining:
-                        yield self._count.pending()
-            except (GeneratorExit, defer.CancelledError):
-                await self._finish()
-                raise
+        while True:
+            while not await self._arrived():
+                yield self._count.pending()
+            result = await self._taken()
+            if result is None:
+                break
+            self._count.add(result)
+            if self._count.remaining:
+                yield self._count.pending()
         yield self._count.final()
 
     async def _arrived(self) -> bool:
@@ -385,24 +395,6 @@ class Responses(AsyncIterator[Response]):
         if failure is not None:
             failure.raiseException()
         return result
-
-    async def _finish(self) -> None:
-        """Count the sub-operations that are under way, and begin no other."""
-        try:
-            self._stop.set()
-            while self._asce.is_open:
-                if self._upcoming is None:
-                    self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
-                result = await self._taken()
-                if result is None:
-                    return
-                self._count.add(result)
-        finally:
-            if self._upcoming is not None:
-                # The generator of the results must have come to rest before it can be closed.
-                at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
-                self._upcoming.cancel()
-                await at_rest
 
 
 def _wake(result: Any, waiting: defer.Deferred[None]) -> Any:

@@ -10,13 +10,17 @@ import io
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar, NamedTuple, cast
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from .. import dsutils, statuses
@@ -29,9 +33,16 @@ from ..exceptions import (
 )
 from ..hooks import Hooks, RequestContext
 from ..negotiation import PContextDef
+from ..reencoding import check_inferable, reencode
 from ..requests import status_of
 from ..statuses import Status
-from ..uids import EXPLICIT_VR_LITTLE_ENDIAN, STORAGE_SOP_CLASSES, is_uid_like, name
+from ..uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_SOP_CLASSES,
+    UNCOMPRESSED_TRANSFER_SYNTAXES,
+    is_uid_like,
+    name,
+)
 from .base import MessageDispatcherSCP, settled, sop_classes
 
 __all__ = [
@@ -47,17 +58,15 @@ __all__ = [
     "store_instance",
 ]
 
-# Re-encoding between these changes no value and touches no pixel (PS3.5 Annex A.1, A.2, A.3, A.5).
-_PLAIN = frozenset(
-    {
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.2.1",
-        "1.2.840.10008.1.2.1.99",
-        "1.2.840.10008.1.2.2",
-    }
-)
 # Octets that are read at once for a Part 10 header; most headers are smaller.
 _HEADER_BUFFER = 1024
+# Octets of a re-encoded data set that are kept in memory; more are in a temporary file.
+_IN_MEMORY = 1 << 20
+# Octets of a data set that are re-encoded on the reactor thread, where nobody else is served meanwhile; they may be
+# 8,000 elements.
+_AT_ONCE = 1 << 16
+# How many times longer a deflated data set may become.
+_INFLATION = 1000
 
 Source = Dataset | str | os.PathLike[str] | BinaryIO
 
@@ -136,14 +145,17 @@ class Instance:
         return cls(str(sop_class), str(sop_instance), syntax or EXPLICIT_VR_LITTLE_ENDIAN, data_set)
 
     def encoded(self, transfer_syntax: str) -> DataSource:
-        """The data set in a transfer syntax. A file that is in this transfer syntax is opened when it is read.
+        """The data set in a transfer syntax.
+
+        A file that is in this transfer syntax is opened when it is read. Otherwise it is re-encoded, at constant
+        memory, to a temporary file when it is large.
 
         Raises:
-            DataSetError: The data set cannot be re-encoded.
+            DataSetError: The data set cannot be re-encoded, or a receiver would misread it.
             OSError: The file cannot be read.
         """
         if isinstance(self.source, Dataset):
-            return _encode(self.source, self.transfer_syntax, transfer_syntax)
+            return _encoded(self.source, self.transfer_syntax, transfer_syntax)
         source: object = self.source
         if isinstance(self.source, str | os.PathLike):
             # A file that is missing is a failure of this instance, not of the association.
@@ -152,11 +164,23 @@ class Instance:
         if transfer_syntax == self.transfer_syntax:
             return cast(BinaryIO, source)
         try:
-            plain = dsutils.decode(cast(BinaryIO, source), self.transfer_syntax)
+            return _reencoded(cast(BinaryIO, source), self.transfer_syntax, transfer_syntax)
         finally:
             if isinstance(source, _PathSource):
                 source.close()
-        return _encode(plain, self.transfer_syntax, transfer_syntax)
+
+    def takes_long(self, transfer_syntax: str) -> bool:
+        """Whether :meth:`encoded` should be called in a thread, because it re-encodes a large file.
+
+        Raises:
+            OSError: There is no such file.
+        """
+        if transfer_syntax == self.transfer_syntax or not isinstance(
+            self.source, str | os.PathLike
+        ):
+            return False
+        size = os.stat(self.source).st_size
+        return size * (_INFLATION if dsutils.is_deflated(self.transfer_syntax) else 1) > _AT_ONCE
 
 
 class _PathSource:
@@ -197,12 +221,45 @@ class _PathSource:
         self.close()  # the association has ended during a transfer that nobody waits for
 
 
-def _encode(data_set: Dataset, source: str, target: str) -> bytes:
-    if source != target and dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
+def _reencoded(file: BinaryIO, source: str, target: str) -> BinaryIO:
+    """An encoded data set in another transfer syntax, in a temporary file."""
+    if not {source, target} <= set(UNCOMPRESSED_TRANSFER_SYNTAXES):
         raise dsutils.DataSetError(
-            f"re-encoding from {name(source)} to {name(target)} would have to swap pixel data"
+            f"{name(source)} cannot be re-encoded to {name(target)}; expected uncompressed transfer syntaxes"
         )
+    result = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
+    try:
+        reencode(file.read, result.write, source, target)
+    except BaseException:
+        result.close()
+        raise
+    result.seek(0)
+    return cast(BinaryIO, result)
+
+
+def _encoded(data_set: Dataset, source: str, target: str) -> bytes:
+    """A data set in another transfer syntax than its own."""
+    if dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
+        # pydicom does not turn the octets of pixel data around.
+        own = io.BytesIO(dsutils.encode(data_set, source))
+        with _reencoded(own, source, target) as result:
+            return result.read()
+    if dsutils.is_implicit_vr(target):
+        _check_inferable(data_set)
     return dsutils.encode(data_set, target)
+
+
+def _check_inferable(data_set: Dataset) -> None:
+    """Refuse elements that a receiver of implicit VR would misread (PS3.5 A.1)."""
+    for tag in data_set.keys():  # noqa: SIM118 - iterating would convert the elements
+        element = data_set.get_item(tag)
+        is_empty = not element.length if isinstance(element, RawDataElement) else element.is_empty
+        if element.VR is None or is_empty:
+            continue
+        check_inferable(tag, element.VR)
+        if element.VR == "SQ":
+            for item in data_set[tag].value:
+                _check_inferable(item)
 
 
 @sop_classes([])
@@ -215,8 +272,9 @@ def storage_scu(
     """Store an instance at the peer.
 
     A file whose transfer syntax was accepted is streamed as it is, and never decoded. When
-    only another uncompressed transfer syntax was accepted, the data set is read and re-encoded in
-    memory. The instance is sent on the context of its SOP class whose transfer syntax fits best.
+    only another uncompressed transfer syntax was accepted, the data set is re-encoded, a large one in a
+    thread and by way of a temporary file. A data set that the peer would misread then is not sent. The
+    instance is sent on the context of its SOP class whose transfer syntax fits best.
 
     Args:
         asce: The association to store on.
@@ -257,28 +315,64 @@ def store_instance(
     """
     try:
         fitting = _context(asce, ctx, instance.sop_class_uid, instance.transfer_syntax)
-        source = instance.encoded(fitting.supported_ts)
+        if instance.takes_long(fitting.supported_ts):
+            prepared = _in_thread(asce, instance, fitting.supported_ts)
+        else:
+            prepared = instance.encoded(fitting.supported_ts)
     except (OSError, dsutils.DataSetError, ClassNotSupportedError) as error:
         return defer.fail(error)
-    request = CStoreRQ(
-        affected_sop_class_uid=instance.sop_class_uid,
-        affected_sop_instance_uid=instance.sop_instance_uid,
-        message_id=msg_id,
-        data_set=source,
-        move_originator_application_entity_title=originator.ae_title if originator else None,
-        move_originator_message_id=originator.message_id if originator else None,
+
+    def send(source: DataSource) -> defer.Deferred[Status]:
+        request = CStoreRQ(
+            affected_sop_class_uid=instance.sop_class_uid,
+            affected_sop_instance_uid=instance.sop_instance_uid,
+            message_id=msg_id,
+            data_set=source,
+            move_originator_application_entity_title=originator.ae_title if originator else None,
+            move_originator_message_id=originator.message_id if originator else None,
+        )
+        sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
+        if source is not instance.source and not isinstance(source, bytes):
+            sent.addBoth(_close, source)
+        return sent
+
+    if isinstance(prepared, defer.Deferred):
+        return prepared.addCallback(send)
+    return send(prepared)
+
+
+def _close(result: object, source: BinaryIO) -> object:
+    # A transfer whose Deferred was cancelled continues to the end of the file.
+    if not (isinstance(result, Failure) and result.check(defer.CancelledError)):
+        source.close()
+    return result
+
+
+def _in_thread(
+    asce: Association, instance: Instance, transfer_syntax: str
+) -> DataSource | defer.Deferred[DataSource]:
+    """Re-encode an instance in a thread of the reactor, which serves others meanwhile."""
+    reactor = asce.ae.reactor
+    if not IReactorThreads.providedBy(reactor):
+        return instance.encoded(transfer_syntax)
+    # Cancelling cannot stop the thread.
+    waiting: defer.Deferred[DataSource] = defer.Deferred(lambda _: None)
+
+    def encoded(source: DataSource) -> None:
+        if not waiting.called:
+            waiting.callback(source)
+        elif not isinstance(source, bytes):
+            source.close()
+
+    def failed(failure: Failure) -> None:
+        if not waiting.called:
+            waiting.errback(failure)
+
+    pool = reactor.getThreadPool()
+    deferToThreadPool(reactor, pool, instance.encoded, transfer_syntax).addCallbacks(
+        encoded, failed
     )
-    sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
-    if isinstance(source, _PathSource):
-
-        def close(result: object) -> object:
-            # A transfer whose Deferred was cancelled continues to the end of the file.
-            if not (isinstance(result, Failure) and result.check(defer.CancelledError)):
-                source.close()
-            return result
-
-        sent.addBoth(close)
-    return sent
+    return waiting
 
 
 def _context(
@@ -297,13 +391,11 @@ def _context(
     for each in usable:
         if each.supported_ts == transfer_syntax:
             return each
-    if transfer_syntax in _PLAIN:
-        little = dsutils.is_little_endian(transfer_syntax)
-        for each in usable:
-            if each.supported_ts in _PLAIN and (
-                dsutils.is_little_endian(each.supported_ts) == little
-            ):
-                return each
+    if transfer_syntax in UNCOMPRESSED_TRANSFER_SYNTAXES:
+        for other in UNCOMPRESSED_TRANSFER_SYNTAXES:
+            for each in usable:
+                if each.supported_ts == other:
+                    return each
     raise ClassNotSupportedError(
         sop_class,
         asce.refusals(sop_class),

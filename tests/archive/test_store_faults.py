@@ -464,9 +464,10 @@ class StartedTests(TestCase):
         await self.in_the_end(lambda: not open_files(self.directory))
         assert list(verify(index)) == []
 
-    async def test_case_64_an_instance_that_no_thread_has_come_to_is_dropped(self) -> None:
+    async def test_case_64_an_instance_that_no_thread_has_come_to_is_kept(self) -> None:
         """All threads are busy; the connection is lost before one is free."""
         ae = await self.start()
+        assert ae.index is not None
         waiting, may_go_on = self.hold(ae.store, "keep")
         busy = [self.store(await self.associate(), ct(f"1.3.{n}"), f"1.3.{n}") for n in range(4)]
         await self.in_the_end(lambda: len(waiting) == 4)
@@ -482,7 +483,9 @@ class StartedTests(TestCase):
         assert self.flushLoggedErrors() == []
         again = await self.associate()
         assert await self.store(again, ct("1.2.9"), "1.2.9") == 0x0000
-        assert not ae.store.path("1.2.3").exists()
+        index = ae.index
+        await self.in_the_end(lambda: index.counts().instances == 6)
+        assert data_set(ae.store.path("1.2.3")) == ct("1.2.3")
         for each in list(ae.associations):
             each.abort()
 

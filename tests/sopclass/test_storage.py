@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gc
 import io
+import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from netdicom_tx import (
     AE,
@@ -23,14 +28,19 @@ from netdicom_tx import (
     storage_scp,
     storage_scu,
 )
+from netdicom_tx.archive.encoded.content import same_content
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import DataSetError, decode, read_file_meta
 from netdicom_tx.exceptions import LocalProtocolError
-from netdicom_tx.sopclass import Arrival, Instance
+from netdicom_tx.sopclass import Arrival, Instance, storage
 from netdicom_tx.sopclass.storage import MoveOriginator, save_instance, store_instance
 from netdicom_tx.testing import failure_of, success_of
-from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES
+from netdicom_tx.uids import (
+    ALL_TRANSFER_SYNTAXES,
+    STORAGE_SOP_CLASSES,
+    UNCOMPRESSED_TRANSFER_SYNTAXES,
+)
 from support.doubles import (
     CT,
     EXPLICIT,
@@ -47,6 +57,7 @@ from support.doubles import logged_failures as logged_failures
 
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def sample(name: str) -> Path:
@@ -175,13 +186,12 @@ def test_of_those_that_fit_the_given_context_is_taken():
     ("name", "accepted"),
     [
         ("JPEG2000.dcm", EXPLICIT),
-        ("MR_small_bigendian.dcm", EXPLICIT),
-        ("MR_small.dcm", BIG_ENDIAN),
+        ("MR_small.dcm", JPEG_2000),
         ("CT_small.dcm", None),
     ],
 )
 def test_an_instance_that_fits_no_context_is_refused(name: str, accepted: str | None):
-    """Compressed pixels are not decoded, and none are byte-swapped."""
+    """Compressed pixels are not decoded, and none are compressed."""
     path = sample(name)
     instance = Instance.of(path)
     _, asce = storing({instance.sop_class_uid if accepted else MR: [accepted or EXPLICIT]})
@@ -207,10 +217,170 @@ def test_what_cannot_be_read_fails_alone(source: Any, expected: type[Exception])
     assert success_of(store(asce, CT_FILE)) == 0
 
 
-def test_a_data_set_that_would_have_to_be_byte_swapped_is_refused():
-    instance = Instance.of(dcmread(CT_FILE))
-    with pytest.raises(DataSetError, match="swap pixel data"):
-        instance.encoded(BIG_ENDIAN)
+PLAIN = [
+    *("CT_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm"),
+    *("rtplan.dcm", "reportsi.dcm"),
+]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("accepted", UNCOMPRESSED_TRANSFER_SYNTAXES)
+@pytest.mark.parametrize("kind", ["path", "file", "data set"])
+def test_what_is_not_compressed_reaches_whoever_takes_any_such_syntax(
+    name: str, accepted: str, kind: str
+):
+    """PS3.5 10.1, A.1 to A.3, A.5: the same content, and the same pixels."""
+    path = sample(name)
+    source = {"path": str, "file": lambda each: io.BytesIO(each.read_bytes()), "data set": dcmread}
+    instance = Instance.of(path)
+    scp, asce = storing({instance.sop_class_uid: [accepted]})
+    assert success_of(store(asce, source[kind](path))) == 0
+    kept = io.BytesIO(scp.kept[0])
+    meta = read_file_meta(kept)
+    assert meta.transfer_syntax == accepted
+    assert same_content(
+        data_set_of(path), instance.transfer_syntax, 0, scp.kept[0], accepted, meta.offset
+    )
+
+
+def test_the_best_of_several_syntaxes_is_made():
+    """Explicit VR keeps every VR, and big endian is the last resort."""
+    scp, asce = storing([(MR, [BIG_ENDIAN]), (MR, [IMPLICIT]), (MR, [EXPLICIT]), (MR, [DEFLATED])])
+    asce.accepted_contexts.pop(1)
+    for expected in (EXPLICIT, DEFLATED, IMPLICIT):
+        assert success_of(store(asce, sample("MR_small_bigendian.dcm"))) == 0
+        assert read_file_meta(io.BytesIO(scp.kept.pop())).transfer_syntax == expected
+        used = next(k for k, v in asce.accepted_contexts.items() if v.supported_ts == expected)
+        asce.accepted_contexts.pop(used)
+
+
+def hidden(path: Path, vr: str = "LO", value: bytes = b"Siemens Header Anonymizer ") -> Path:
+    """A CT image in explicit VR with an element whose VR implicit VR cannot say."""
+    octets = CT_FILE.read_bytes()
+    end = octets.index(b"\x10\0\x10\0PN")
+    element = struct.pack("<HH2sH", 0x8, 0x1140, vr.encode(), len(value)) + value
+    path.write_bytes(octets[:end] + element + octets[end:])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["path", "file", "data set"])
+def test_an_instance_that_the_peer_would_misread_fails_alone(tmp_path: Path, kind: str):
+    """PS3.5 7.1.3, A.1: a text in the tag of a sequence; the attribute is named."""
+    path = hidden(tmp_path / "hidden.dcm")
+    source = {"path": str, "file": lambda each: io.BytesIO(each.read_bytes()), "data set": dcmread}
+    scp, asce = storing({CT: [IMPLICIT]})
+    error = failure_of(store(asce, source[kind](path)))
+    assert isinstance(error, DataSetError)
+    assert "ReferencedImageSequence (0008,1140) has the VR LO" in str(error)
+    assert success_of(store(asce, CT_FILE)) == 0
+    assert len(scp.kept) == 1
+
+
+def test_a_data_set_that_was_never_explicit_is_checked_too():
+    """Whoever makes it with pydicom may give an element a VR that its transfer syntax cannot say."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = IMPLICIT
+    ds.SOPClassUID, ds.SOPInstanceUID = CT, "1.2.3"
+    item = Dataset()
+    item.add_new(0x00120064, "LO", "text")
+    ds.ReferencedStudySequence = [item]
+    _, asce = storing({CT: [IMPLICIT]})
+    assert "(0012,0064) has the VR LO" in str(failure_of(store(asce, ds)))
+    item.add_new(0x00120064, "LO", "")
+    assert success_of(store(asce, ds)) == 0
+
+
+class Pool:
+    """Threads that the test runs."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+
+    def callInThreadWithCallback(self, on_result: Any, call: Any, *arguments: Any) -> None:
+        self.waiting.append(lambda: on_result(*self._outcome(call, arguments)))
+
+    @staticmethod
+    def _outcome(call: Any, arguments: Any) -> tuple[bool, Any]:
+        try:
+            return True, call(*arguments)
+        except Exception:
+            return False, Failure()
+
+
+@implementer(IReactorThreads)
+class Reactor(Clock):
+    """A clock with threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool()
+
+    def getThreadPool(self) -> Pool:
+        return self.pool
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None:
+        call(*arguments)
+
+
+def threaded(monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Association, Pool]:
+    """An association on which every file is large."""
+    scp, asce = storing({CT: [IMPLICIT]})
+    reactor = Reactor()
+    monkeypatch.setattr(type(asce.ae), "reactor", property(lambda _: reactor))
+    monkeypatch.setattr(storage, "_AT_ONCE", 10)
+    monkeypatch.setattr(storage, "_IN_MEMORY", 10)
+    return scp, asce, reactor.pool
+
+
+def test_a_large_file_is_re_encoded_in_a_thread(monkeypatch: pytest.MonkeyPatch):
+    """Others are served meanwhile; and the result is in a file, which is closed afterwards."""
+    scp, asce, pool = threaded(monkeypatch)
+    made: list[BinaryIO] = []
+    real = Instance.encoded
+    monkeypatch.setattr(
+        Instance, "encoded", lambda *arguments: made.append(real(*arguments)) or made[-1]
+    )
+    sent = store(asce, CT_FILE)
+    assert not sent.called
+    pool.waiting.pop()()
+    assert success_of(sent) == 0
+    assert dcmread(io.BytesIO(scp.kept[0])) == dcmread(CT_FILE)
+    assert made[0].closed
+
+
+def test_a_file_that_cannot_be_re_encoded_in_a_thread_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    scp, asce, pool = threaded(monkeypatch)
+    sent = store(asce, hidden(tmp_path / "hidden.dcm"))
+    pool.waiting.pop()()
+    assert isinstance(failure_of(sent), DataSetError)
+    assert asce.is_open
+    assert not scp.kept
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_cancelling_leaves_nothing_behind_when_the_thread_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_whole: bool
+):
+    scp, asce, pool = threaded(monkeypatch)
+    made: list[BinaryIO] = []
+    real = Instance.encoded
+    monkeypatch.setattr(
+        Instance, "encoded", lambda *arguments: made.append(real(*arguments)) or made[-1]
+    )
+    sent = store(asce, CT_FILE if is_whole else hidden(tmp_path / "hidden.dcm"))
+    sent.cancel()
+    assert isinstance(failure_of(sent), defer.CancelledError)
+    pool.waiting.pop()()
+    assert [each.closed for each in made] == [True] * is_whole
+    assert not scp.kept
+
+
+def test_a_syntax_that_is_compressed_cannot_be_made():
+    with pytest.raises(DataSetError, match="cannot be re-encoded to JPEG 2000"):
+        Instance.of(CT_FILE).encoded(JPEG_2000)
 
 
 def test_a_header_may_be_read_when_the_instance_is_sent():

@@ -12,8 +12,17 @@ from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
-from ...encoding import EXPLICIT, IMPLICIT, LONG_VRS, UNDEFINED, VRS, Coding, DataSetError
-from .values import NUMBERS
+from ...encoding import (
+    EXPLICIT,
+    IMPLICIT,
+    LONG_VRS,
+    UNDEFINED,
+    UNITS,
+    VRS,
+    Coding,
+    DataSetError,
+    turned,
+)
 
 __all__ = [
     "CANONICAL",
@@ -28,16 +37,7 @@ __all__ = [
 
 #: The coding in which the index keeps sequences, with text in UTF-8: explicit VR little endian.
 CANONICAL: Final = EXPLICIT
-# The size of the numbers in a value, by VR: their octets are swapped when the byte order changes.
-_UNITS: Final = {
-    **{vr: struct.calcsize(form) for vr, form in NUMBERS.items()},
-    "AT": 2,
-    "OD": 8,
-    "OF": 4,
-    "OL": 4,
-    "OV": 8,
-    "OW": 2,
-}
+_UNITS: Final = {vr.decode("ascii"): unit for vr, unit in UNITS.items()}
 _NAMES: Final = {vr: vr.decode("ascii") for vr in VRS if vr != b"UN"}
 _SHORT_LIMIT = 0xFFFE
 _DELIMITER = 8  # octets
@@ -131,8 +131,4 @@ def swapped(vr: str, value: bytes) -> bytes:
     unit = _UNITS.get(vr)
     if unit is None:
         return value
-    value = value[: len(value) // unit * unit]
-    turned = bytearray(len(value))
-    for number in range(unit):
-        turned[number::unit] = value[unit - 1 - number :: unit]
-    return bytes(turned)
+    return turned(value[: len(value) // unit * unit], unit)

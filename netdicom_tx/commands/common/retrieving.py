@@ -181,13 +181,13 @@ def _not_kept(receipt: Receipt, where: str) -> Problem:
         return Problem(
             ExitCode.LOCAL_DISK,
             f"{number} could not be written to {where} on this machine",
-            f"{reason}; {receipt.number} were written",
+            f"{reason}; {receipt.number} written",
             f"{'make room' if is_full else 'look at the directory'}, or name another one with -o DIR, and "
             "retrieve again",
         )
     return Problem(
         ExitCode.SOME_FAILED,
-        f"{number} of the peer were refused here",
-        f"the first: {receipt.failure}; {receipt.number} were written",
+        f"netdicom refused {number} of the peer",
+        f"the first: {receipt.failure}; {receipt.number} written",
         "the peer's copies are damaged, or are not the instances that it announced",
     )
