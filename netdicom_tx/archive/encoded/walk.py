@@ -527,6 +527,8 @@ def check_item(tag: int, sequence: int, depth: int) -> None:
 
 
 def _stray(tag: int, depth: int) -> InvalidDataSetError:
+    if tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
+        return InvalidDataSetError(f"octets {tag:08X} in place of a tag")
     where = "inside an item" if depth else "outside a sequence"
     return InvalidDataSetError(f"delimiter {_show(tag)} {where}")
 
