@@ -62,6 +62,7 @@ ROWS = {
         "admission",
         "applicationentity",
         "pool",
+        "memory",
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],
