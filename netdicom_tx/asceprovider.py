@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet import defer
 
 from . import negotiation
+from .arguments import check_type
 from .datasinks import IDENTIFIER_LIMIT, MEMORY_LIMIT
 from .dimsemessages import Message, Request, Response
 from .exceptions import (
@@ -123,15 +124,7 @@ class Association(ServiceUser):
         for ctx in self.contexts_for(sop_class):
             if ctx.as_scu:
                 return partial(registration.service, self, ctx)
-        role = self.role_of_scu if self.contexts_for(sop_class) else ""
-        raise ClassNotSupportedError(sop_class, self.refusals(sop_class), role=role)
-
-    @property
-    def role_of_scu(self) -> str:
-        """The role that must be negotiated for this side to be SCU, in words."""
-        if self.is_requestor:
-            return "the SCU role of this side"
-        return f"the SCP role of its requestor, {self.peer_title}"
+        raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
     @property
     def is_retrieving(self) -> bool:
@@ -255,9 +248,13 @@ class Association(ServiceUser):
             ctx: The presentation context, or its ID.
 
         Raises:
+            TypeError: ``message`` is not a response, or ``ctx`` is not a presentation context.
             AssociationError: The association is over, or about to be.
             LocalProtocolError: A value of the command set does not fit.
         """
+        check_type("message", message, Response, "a response: request() sends requests")
+        if not isinstance(ctx, int):
+            check_type("ctx", ctx, PContextDef, "a presentation context, or its ID")
         self._performer.send(message, ctx if isinstance(ctx, int) else ctx.id)
 
     def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
@@ -297,12 +294,18 @@ class Association(ServiceUser):
         Args:
             message: The request; the association counts its message ID when that is None.
             ctx: An accepted context of this association.
-            timeout: The seconds in which the response must come; None means ``timeouts.response``.
+            timeout: The seconds in which the response must come, greater than 0; None means ``timeouts.response``.
 
         Returns:
             Fires with the response, whatever its status. Fails when the association ends (AssociationError) or
             the response does not come in time (DCMTimeoutError, and the association is aborted). Cancelling it
-            sends nothing, because DIMSE cannot take such a request back; the late response is dropped.
+            sends nothing, because DIMSE cannot take such a request back; the late response is dropped. A request
+            that still waits for its turn is not sent then.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong: an element of the request has a value
+                that cannot be sent, or the context is not one of this association, or not one for requests of
+                ours.
         """
         return self._invoker.request(message, ctx, timeout)
 
@@ -325,6 +328,13 @@ class Association(ServiceUser):
             timeout: The seconds in which each response must follow the one before.
             kind: The class of the stream.
             high_water: The number of unread items above which the transport is paused.
+
+        Returns:
+            A stream of what ``convert`` makes. Its reader is told by an exception why the association has ended.
+            Cancelling a Deferred of its reader cancels the operation, as :class:`ResponseStream` says.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong, as for :meth:`request`.
         """
         return self._invoker.request_many(message, ctx, convert, timeout, kind, high_water)
 

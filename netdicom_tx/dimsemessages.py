@@ -687,7 +687,7 @@ def encode_command(message: Message) -> bytes:
             continue
         try:
             data = encode(value)
-        except (struct.error, UnicodeError, TypeError) as error:
+        except (struct.error, UnicodeError, TypeError, AttributeError) as error:
             raise LocalProtocolError(
                 f"{message.OPERATION}: {keyword} (0000,{number:04X}) cannot be "
                 f"{printable(repr(value))}: {error}"

@@ -26,6 +26,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
+from .arguments import check_type
 from .encoding import (
     EXPLICIT,
     LONG_VRS,
@@ -251,9 +252,11 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
     what the transfer syntax asks for. It leaves out group 0002, which is not part of a data set.
 
     Raises:
+        TypeError: It is not a data set.
         DataSetError: A value cannot be written, or its text is not in the Specific Character Set
             (0008,0005). Without one, text is written as ISO 8859-1, as it is read.
     """
+    check_type("data_set", data_set, Dataset, "a pydicom.Dataset")
     buffer = DicomBytesIO()
     buffer.is_little_endian = is_little_endian(transfer_syntax)
     buffer.is_implicit_VR = is_implicit_vr(transfer_syntax)

@@ -49,26 +49,33 @@ _BETWEEN_MESSAGES = -1
 def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes | bytearray]:
     """Cut a message into P-DATA-TF PDUs, the command set first.
 
-    This is lazy: it reads ``message.data_set`` when PDUs are wanted, so memory holds two fragments.
+    The command set is encoded at once. The rest is lazy: ``message.data_set`` is read when PDUs are wanted, so memory
+    holds two fragments.
 
     Args:
         message: The message. A data set that is a file is read from its position to its end.
         context_id: The ID of an accepted presentation context, 1 to 255.
         limit: The most octets that the peer admits in one PDU's variable field; 0 means no limit.
 
-    Yields:
-        Encoded PDUs with one PDV each. The last one of each part has the *last* bit set.
+    Returns:
+        Encoded PDUs with one PDV each. The last one of each part has the *last* bit set. The first one raises
+        LocalProtocolError when ``limit`` leaves no room for a fragment (1 to 7).
 
     Raises:
-        LocalProtocolError: ``limit`` leaves no room for a fragment (1 to 7), or a value of the
-            command set does not fit.
+        LocalProtocolError: A value of the command set does not fit.
 
     Source: PS3.8 9.3.5, Annex D.1 (maximum length) and Annex E (message control header).
     """
+    return _cut_up(encode_command(message), message.data_set, context_id, limit)
+
+
+def _cut_up(
+    command: bytes, data_set: DataSource | None, context_id: int, limit: int
+) -> Iterator[bytes | bytearray]:
     size = _fragment_size(limit)
-    yield from _pdus(encode_command(message), size, context_id, _COMMAND)
-    if message.data_set is not None:
-        yield from _pdus(message.data_set, size, context_id, 0)
+    yield from _pdus(command, size, context_id, _COMMAND)
+    if data_set is not None:
+        yield from _pdus(data_set, size, context_id, 0)
 
 
 def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .arguments import check_number
 from .exceptions import AssociationError, LocalProtocolError, PDUProcessingError
 from .pdu import (
     AAssociateAC,
@@ -122,10 +123,17 @@ class Window:
     Attributes:
         invoked: The requests of this side.
         performed: The requests of the peer.
+
+    Raises:
+        TypeError, ValueError: One of them is not a number from 0 to 65535.
     """
 
     invoked: int = 1
     performed: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("invoked", self.invoked, 0, most=0xFFFF)
+        check_number("performed", self.performed, 0, most=0xFFFF)
 
 
 #: Without negotiation there is one operation at a time (PS3.7 D.3.3.3).

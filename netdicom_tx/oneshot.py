@@ -26,7 +26,9 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from . import statuses, uids
+from .arguments import check_number, check_seconds, check_type, several
 from .exceptions import LocalProtocolError, StatusError
+from .pdu import check_ae_title
 from .remoteae import RemoteAE
 from .sopclass.keywords import identifier, unique
 from .sopclass.sending import StoreResult, store_all
@@ -45,7 +47,10 @@ CALLING = "NETDICOM-SCU"
 
 
 def _entity(ae: str | AE) -> AE:
-    return AE(ae) if isinstance(ae, str) else ae
+    if isinstance(ae, str):
+        return AE(ae)
+    check_type("ae", ae, AE, "our AE title, or an AE")
+    return ae
 
 
 def echo(peer: Peer, *, ae: str | AE = CALLING) -> defer.Deferred[Status]:
@@ -56,7 +61,7 @@ def echo(peer: Peer, *, ae: str | AE = CALLING) -> defer.Deferred[Status]:
         gives up the attempt, or aborts the association.
 
     Raises:
-        LocalProtocolError: The address is wrong.
+        TypeError, ValueError, LocalProtocolError: The address or another argument is wrong.
     """
     opening = _entity(ae).associate(peer, uids.VERIFICATION_SOP_CLASS)
 
@@ -172,10 +177,10 @@ def find(
         A stream of data sets; ``await`` gives the list of them.
 
     Raises:
-        LocalProtocolError: The address, the level, a keyword or a value is wrong.
+        TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
     """
     identifier(level, given, keys)  # a mistake is told here, not after the association is open
-    entity, remote, model = _prepared(ae, peer, "find", level, model)
+    entity, remote, model = _prepared(ae, peer, "find", level, model, timeout)
 
     return OneShot(
         lambda: entity.associate(remote, model),
@@ -206,17 +211,17 @@ def get(
         A stream of :class:`Retrieved`; ``await`` gives the list of the files in ``into``.
 
     Raises:
-        LocalProtocolError: The address, the level, a keyword or a value is wrong.
+        TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
     """
     unique(identifier(level, given, keys))
-    entity, remote, model = _prepared(ae, peer, "get", level, model)
+    entity, remote, model = _prepared(ae, peer, "get", level, model, timeout)
+    directory = None if into is None else Path(into)
 
     async def gather(instances: VerbStream[Retrieved]) -> list[Path]:
-        if into is None:
+        if directory is None:
             raise LocalProtocolError(
                 "get() without into= has nowhere to put the instances; read it with 'async for'"
             )
-        directory = Path(into)
         directory.mkdir(parents=True, exist_ok=True)
         written = []
         async for instance in instances:
@@ -255,10 +260,11 @@ def move(
         A stream of :class:`Progress`; ``await`` gives the final counts.
 
     Raises:
-        LocalProtocolError: The address, the level, a keyword or a value is wrong.
+        TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
     """
     unique(identifier(level, given, keys))
-    entity, remote, model = _prepared(ae, peer, "move", level, model)
+    entity, remote, model = _prepared(ae, peer, "move", level, model, timeout)
+    check_ae_title(to)
 
     return OneShot(
         lambda: entity.associate(remote, model),
@@ -268,8 +274,17 @@ def move(
 
 
 def _prepared(
-    ae: str | AE, peer: Peer, operation: str, level: str, model: str | None
+    ae: str | AE,
+    peer: Peer,
+    operation: str,
+    level: str,
+    model: str | None,
+    timeout: float | None,
 ) -> tuple[AE, RemoteAE, str]:
+    if model is not None:
+        uids.as_tuple("model", [model])
+    if timeout is not None:
+        check_seconds("timeout", timeout)
     return _entity(ae), RemoteAE.of(peer), model or information_model(operation, level)
 
 
@@ -315,14 +330,15 @@ def store(
         stops the others. ``await`` gives the list.
 
     Raises:
-        LocalProtocolError: The address is wrong.
+        TypeError, ValueError, LocalProtocolError: The address or another argument is wrong.
     """
+    check_number("associations", associations, 1)
     single = isinstance(files, str | os.PathLike | Dataset | Instance) or hasattr(files, "read")
-    sources = [files] if single else files
+    sources = cast(Iterable[Source | Instance], [files] if single else files)
     results = store_all(
         _entity(ae),
         RemoteAE.of(peer),
-        cast(Iterable[Source | Instance], sources),
+        several("files", sources, "paths, open files or data sets"),
         associations=associations,
     )
     return StoreResults(results)

@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .applicationentity import AE, Contexts, RemoteAE
-from .arguments import check_number, check_seconds
+from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .exceptions import (
     AssociationRejectedError,
@@ -50,15 +50,20 @@ class _Wanted:
         roles: Iterable[RoleSelection],
         user_items: Iterable[UserDataItem],
     ) -> None:
+        check_type(
+            "remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')"
+        )
         self.remote_ae = remote_ae
         self.contexts: Contexts | None = contexts
         pairs: tuple[tuple[str, tuple[str, ...]], ...] | None = None
         if contexts is not None:
             pairs = context_entries(contexts)
             self.contexts = dict(pairs) if isinstance(contexts, Mapping) else pairs
-        self.for_files = None if for_files is None else tuple(os.fspath(each) for each in for_files)
-        self.roles = tuple(roles)
-        self.user_items = tuple(user_items)
+        self.for_files: tuple[str | os.PathLike[str], ...] | None = None
+        if for_files is not None:
+            self.for_files = many("for_files", for_files, (str, os.PathLike), "paths")
+        self.roles = many("roles", roles, RoleSelection, "RoleSelection items")
+        self.user_items = many("user_items", user_items, UserDataItem, "user data items")
         self.key: Hashable = (
             remote_ae,
             isinstance(contexts, Mapping),
@@ -118,6 +123,7 @@ class AssociationPool:
         attempts: int = 3,
         backoff: float = 0.5,
     ) -> None:
+        check_type("ae", ae, AE)
         check_number("limit", limit, 1)
         check_seconds("idle", idle, zero=True)
         check_number("attempts", attempts, 1)
@@ -156,7 +162,11 @@ class AssociationPool:
             remote_ae: The application entity to call; this and the others are as for
                 :meth:`AE.request_association`.
 
+        Cancelling what waits in the block, or for a place or a connection before it, gives the place back and
+        raises CancelledError; the other borrowers are not disturbed.
+
         Raises:
+            TypeError, ValueError: An argument is wrong.
             LocalProtocolError: The pool is closed.
             NetDICOMError: It cannot be opened, as :meth:`AE.request_association` says.
         """

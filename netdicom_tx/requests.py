@@ -20,6 +20,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from . import statuses
+from .arguments import (
+    check_callable,
+    check_data_source,
+    check_kind,
+    check_number,
+    check_seconds,
+    check_type,
+)
 from .channel import Channel
 from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
 from .dulprovider import Timeouts, made_ahead
@@ -49,7 +57,17 @@ class Outstanding(ABC):
         timeout: The seconds in which a response must come.
     """
 
-    __slots__ = ("ctx", "deadline", "is_forgotten", "message", "pdus", "timeout", "timer")
+    __slots__ = (
+        "ctx",
+        "deadline",
+        "is_forgotten",
+        "is_prepared",
+        "message",
+        "pdus",
+        "problem",
+        "timeout",
+        "timer",
+    )
 
     def __init__(self, message: Request, ctx: PContextDef, timeout: float) -> None:
         self.message = message
@@ -59,8 +77,11 @@ class Outstanding(ABC):
         #: The time, by the clock, after which not even Pending responses renew the wait.
         self.deadline = float("inf")
         self.is_forgotten = False  # the caller no longer wants the response
-        #: The PDUs of the request, if they were made before its turn.
+        #: The PDUs of the request, before its turn.
         self.pdus: Iterator[bytes | bytearray] | None = None
+        self.is_prepared = False  # the first of them have been made
+        #: Why it cannot be sent now, though nothing is wrong with it.
+        self.problem: NetDICOMError | None = None
 
     @property
     def is_waited_for(self) -> bool:
@@ -246,7 +267,8 @@ class Invoker:
         self, message: Request, ctx: PContextDef, timeout: float | None
     ) -> defer.Deferred[Response]:
         """See :meth:`Association.request`."""
-        one = SingleRequest(self._numbered(message), ctx, timeout or self._timeouts.response)
+        one = SingleRequest(message, ctx, self._seconds(timeout))
+        self._check(one)
         self._submit(one)
         return one.deferred
 
@@ -260,16 +282,51 @@ class Invoker:
         high_water: int,
     ) -> _Stream:
         """See :meth:`Association.request_many`."""
-        one = StreamRequest(self._numbered(message), ctx, timeout or self._timeouts.response)
+        check_callable("convert", convert)
+        check_kind("kind", kind, ResponseStream)
+        check_number("high_water", high_water, 0)
+        one = StreamRequest(message, ctx, self._seconds(timeout))
+        self._check(one)
         stream = kind(self, one, convert, high_water)
         one.attach(stream, self._lost)
         self._submit(one)
         return stream
 
-    def _numbered(self, message: Request) -> Request:
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self._timeouts.response
+        check_seconds("timeout", timeout)
+        return timeout
+
+    def _check(self, one: Outstanding) -> None:
+        """Refuse what is wrong with a request itself, and encode its command set.
+
+        Raises:
+            TypeError, ValueError, LocalProtocolError: An argument is wrong.
+        """
+        message, ctx = one.message, one.ctx
+        check_type("message", message, Request, "a request, such as CEchoRQ(...)")
+        check_type(
+            "ctx", ctx, PContextDef, "a presentation context, such as asce.contexts_for(uid)[0]"
+        )
         if message.message_id is not None:
-            return message
-        return replace(message, message_id=self.next_message_id())
+            check_number("message_id", message.message_id, 0, most=0xFFFF)
+        check_data_source("data_set", message.data_set)
+        if self._contexts.get(ctx.id) != ctx:
+            raise LocalProtocolError(
+                f"presentation context {ctx.id} is not a context of this association"
+            )
+        if not (ctx.as_scp if isinstance(message, NEventReportRQ) else ctx.as_scu):
+            raise LocalProtocolError(
+                f"{message.OPERATION} needs the other role on context {ctx.id}"
+            )
+        if message.message_id is None:
+            try:
+                one.message = replace(message, message_id=self.next_message_id())
+            except LocalProtocolError as error:
+                one.problem = error
+                return
+        one.pdus = self._channel.pdus(one.message, ctx.id)
 
     def _submit(self, one: Outstanding) -> None:
         """Send a request now, or when the window has room for it."""
@@ -290,17 +347,10 @@ class Invoker:
     def _problem(self, one: Outstanding) -> NetDICOMError | None:
         if self._is_over:
             return self._refusal
-        if self._contexts.get(one.ctx.id) != one.ctx:
-            return LocalProtocolError(
-                f"presentation context {one.ctx.id} is not a context of this association"
-            )
         if self._refusal is not None:
             return self._refusal
-        may = one.ctx.as_scp if isinstance(one.message, NEventReportRQ) else one.ctx.as_scu
-        if not may:
-            return LocalProtocolError(
-                f"{one.message.OPERATION} needs the other role on context {one.ctx.id}"
-            )
+        if one.problem is not None:
+            return one.problem
         if one.message.message_id in self._outstanding or one.message.message_id in self._waiting:
             return LocalProtocolError(f"message ID {one.message.message_id} is in use")
         return None
@@ -317,7 +367,8 @@ class Invoker:
         # Recorded before it is written, so that an immediate answer finds it.
         self._outstanding[message_id] = one
         self.counts[one.message.OPERATION] += 1
-        pdus, one.pdus = one.pdus or self._channel.pdus(one.message, one.ctx.id), None
+        pdus, one.pdus = one.pdus, None
+        assert pdus is not None
         try:
             self._channel.dul.send_message(pdus, partial(self._sent, one))
         except NetDICOMError as error:
@@ -424,10 +475,12 @@ class Invoker:
         if not self._waiting:
             return
         message_id, one = next(iter(self._waiting.items()))
-        if one.pdus is not None or one.is_forgotten:
+        if one.is_prepared or one.is_forgotten:
             return
+        assert one.pdus is not None
+        one.is_prepared = True
         try:
-            one.pdus = made_ahead(self._channel.pdus(one.message, one.ctx.id))
+            one.pdus = made_ahead(one.pdus)
         except Exception as error:  # raised by the file of its data set, or whatever stands for one
             # Nothing of it has been sent, so it fails alone.
             del self._waiting[message_id]

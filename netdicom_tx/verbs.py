@@ -38,6 +38,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from . import applicationentity, asceprovider, dsutils, statuses, uids
+from .arguments import check_seconds, many, several
 from .dimsemessages import Request, Response
 from .dispatch import Registration, Service
 from .exceptions import ClassNotSupportedError, LocalProtocolError
@@ -66,7 +67,7 @@ from .sopclass import (
 )
 from .sopclass.base import answers, store_in_file
 from .sopclass.keywords import identifier, unique, worklist_identifier
-from .sopclass.storage import Source, check_request, store_instance
+from .sopclass.storage import Source, check_request, check_source, store_instance
 from .statuses import Status
 from .userdataitems import RoleSelection, UserDataItem
 
@@ -108,6 +109,7 @@ _STUDY_ROOT: Final = {
     "get": uids.STUDY_ROOT_GET_SOP_CLASS,
     "move": uids.STUDY_ROOT_MOVE_SOP_CLASS,
 }
+_TAGS: Final = "tags or keywords"
 _PATIENT_ROOT: Final = {
     "find": uids.PATIENT_ROOT_FIND_SOP_CLASS,
     "get": uids.PATIENT_ROOT_GET_SOP_CLASS,
@@ -145,7 +147,7 @@ class Association(asceprovider.Association):
         """Ask whether the peer is there and speaks DICOM (C-ECHO, PS3.4 Annex A).
 
         Returns:
-            Fires with the status. Cancelling it sends nothing; the late answer is swallowed.
+            Fires with the status. Cancelling it sends nothing; the late answer is dropped.
         """
         sent: defer.Deferred[Status] = self._scu(uids.VERIFICATION_SOP_CLASS, verification_scu)()
         return sent
@@ -161,8 +163,13 @@ class Association(asceprovider.Association):
         Returns:
             Fires with the status. Fails with ClassNotSupportedError when the peer has accepted no context
             that fits: name the files in :meth:`AE.associate`. Fails with DataSetError or OSError when the
-            instance cannot be read. Cancelling does not stop the transfer.
+            instance cannot be read. Cancelling does not stop the transfer; an instance that still waits for its turn
+            is not sent then.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong.
         """
+        check_source("source", source)
         try:
             instance = Instance.of(source)
         except (OSError, dsutils.DataSetError) as error:
@@ -191,7 +198,7 @@ class Association(asceprovider.Association):
                 unique key of the level is always returned.
 
         Raises:
-            LocalProtocolError: A level, keyword or value is wrong.
+            TypeError, ValueError, LocalProtocolError: A level, keyword or value is wrong.
             ClassNotSupportedError: The peer has accepted no context for C-FIND.
         """
         wanted = identifier(level, given, keys)
@@ -210,7 +217,7 @@ class Association(asceprovider.Association):
                 ``ScheduledProcedureStepStartDate``, are put into their sequence.
 
         Raises:
-            LocalProtocolError: A keyword or value is wrong.
+            TypeError, ValueError, LocalProtocolError: A keyword or value is wrong.
             ClassNotSupportedError: The peer has accepted no context for the worklist.
         """
         wanted = worklist_identifier(given, keys)
@@ -241,7 +248,8 @@ class Association(asceprovider.Association):
             keys: The unique keys, by keyword; lists of UIDs.
 
         Raises:
-            LocalProtocolError: A level, keyword or value is wrong, or the level's unique key has no value.
+            TypeError, ValueError, LocalProtocolError: A level, keyword or value is wrong, or the level's unique
+                key has no value.
             ClassNotSupportedError: The peer has accepted no context for C-GET.
         """
         wanted = unique(identifier(level, given, keys))
@@ -270,7 +278,8 @@ class Association(asceprovider.Association):
             keys: The unique keys, by keyword; lists of UIDs.
 
         Raises:
-            LocalProtocolError: A level, keyword or value is wrong, or the level's unique key has no value.
+            TypeError, ValueError, LocalProtocolError: A level, keyword or value is wrong, or the level's unique
+                key has no value.
             ClassNotSupportedError: The peer has accepted no context for C-MOVE.
         """
         wanted = unique(identifier(level, given, keys))
@@ -291,13 +300,21 @@ class Association(asceprovider.Association):
 
         Returns:
             Fires with what the peer keeps and what it does not. Fails with StatusError when the peer refuses,
-            with DCMTimeoutError when no report comes. Cancelling it forgets the report.
+            with DCMTimeoutError when no report comes, with DataSetError or OSError when an instance cannot be read.
+            Cancelling it forgets the report; what the peer has been asked for stays asked.
 
         Raises:
+            TypeError, ValueError: An argument is wrong.
             ClassNotSupportedError: The peer has accepted no context for storage commitment.
-            DataSetError, OSError: An instance cannot be read.
         """
-        references = [_reference(each) for each in _many(instances)]
+        check_seconds("timeout", timeout)
+        try:
+            references = [
+                _reference(each)
+                for each in several("instances", instances, "files, data sets or pairs of UIDs")
+            ]
+        except (OSError, dsutils.DataSetError):
+            return defer.fail()
         scu = self._scu(uids.STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS, storage_commitment_scu)
         asked = request_commitment(self, references, timeout=timeout, scu=scu)
         return defer.Deferred.fromCoroutine(asked)
@@ -348,7 +365,8 @@ class Association(asceprovider.Association):
     ) -> defer.Deferred[Reply]:
         """Read attributes of an instance, by tag or keyword; None asks for all (PS3.7 10.1.2)."""
         scu = self._normalized(sop_class, meta)
-        tags = None if attributes is None else [_tag(each) for each in _many(attributes)]
+        wanted = None if attributes is None else many("attributes", attributes, (int, str), _TAGS)
+        tags = None if wanted is None else [_tag(each) for each in wanted]
         return self._replied(scu, scu.n_get(sop_instance, tags))
 
     def n_action(
@@ -432,9 +450,11 @@ class Association(asceprovider.Association):
 
 
 def _reference(source: Source | Instance | tuple[str, str]) -> tuple[str, str]:
-    if isinstance(source, tuple):
-        sop_class, sop_instance = source
+    if isinstance(source, tuple) and not isinstance(source, Instance):
+        sop_class, sop_instance = uids.as_tuple("instances", source)
         return sop_class, sop_instance
+    if not isinstance(source, Instance):
+        check_source("an item of instances", source)
     instance = source if isinstance(source, Instance) else Instance.of(source)
     return instance.sop_class_uid, instance.sop_instance_uid
 
@@ -446,15 +466,6 @@ def _tag(attribute: int | str) -> int:
     if tag is None:
         raise LocalProtocolError(f"{attribute!r} is not the keyword of a DICOM attribute")
     return tag
-
-
-def _many(values: Iterable[_Item]) -> Iterable[_Item]:
-    """An iterable of values, not one value that could be iterated over by mistake."""
-    if isinstance(values, str | bytes | os.PathLike | Dataset):
-        raise LocalProtocolError(
-            f"expected a list, got one {type(values).__name__}: {values!r:.60}"
-        )
-    return values
 
 
 def information_model(operation: str, level: str) -> str:
@@ -527,26 +538,36 @@ class AE(applicationentity.AE):
 
         Returns:
             A Deferred of the association that is an asynchronous context manager as well. It fails and
-            cancels as :meth:`request_association` says.
+            cancels as :meth:`request_association` says: cancelling gives up the attempt to connect, or aborts the
+            association that is not open yet. A file that cannot be read fails it with OSError or DataSetError.
 
         Raises:
-            LocalProtocolError: The address or another argument is wrong.
+            TypeError, ValueError, LocalProtocolError: The address or another argument is wrong.
         """
         remote = RemoteAE.of(peer)
         opening = Associating(lambda _: asked.cancel())
-        asked_roles = tuple(roles)
+        asked_roles = many("roles", roles, RoleSelection, "RoleSelection items")
         if contexts is None:
-            contexts = planned = self._planned(services, files)
+            named = tuple(uid for service in services for uid in _sop_classes(service))
+            paths = None
+            if files is not None:
+                paths = many("files", files, (str, os.PathLike), "paths")
+            try:
+                contexts = planned = self._planned(named, paths)
+            except (OSError, dsutils.DataSetError) as error:  # raised by a file
+                asked = defer.fail(error)
+                asked.addErrback(opening.errback)
+                return opening
             asked_roles = asked_roles or _roles(planned)
-        asked = self.request_association(
-            remote, contexts, roles=asked_roles, user_items=tuple(user_items)
-        )
+        elif services or files is not None:
+            raise ValueError("name either the contexts, or the services and the files")
+        asked = self.request_association(remote, contexts, roles=asked_roles, user_items=user_items)
         asked.addCallbacks(opening.callback, opening.errback)
         return opening
 
     def _planned(
         self,
-        services: Iterable[Service | str],
+        named: tuple[str, ...],
         files: Iterable[str | os.PathLike[str]] | None,
     ) -> list[tuple[str, tuple[str, ...]]] | None:
         """Pairs of abstract and transfer syntaxes; None leaves them to the registered services."""
@@ -554,9 +575,8 @@ class AE(applicationentity.AE):
         if files is not None:
             wanted += contexts_for_instances(
                 (instance.sop_class_uid, instance.transfer_syntax)
-                for instance in map(Instance.of, _many(files))
+                for instance in map(Instance.of, files)
             )
-        named = tuple(uid for service in services for uid in _sop_classes(service))
         if not named and files is None:
             if any(True for _ in self.supported_scu):
                 return None

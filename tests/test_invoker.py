@@ -330,9 +330,8 @@ def test_a_request_that_waits_and_cannot_be_read_fails_alone():
 def test_a_request_needs_a_context_of_this_association():
     _, asce = calling()
     for wrong in (PContextDef(3, VERIFICATION, IMPLICIT), PContextDef(1, CT, IMPLICIT)):
-        error = failure_of(asce.request(echo_rq(None), wrong))
-        assert isinstance(error, LocalProtocolError)
-        assert "not a context of this association" in str(error)
+        with pytest.raises(LocalProtocolError, match="not a context of this association"):
+            asce.request(echo_rq(None), wrong)
 
 
 def test_a_request_needs_the_role_of_the_scu():
@@ -340,9 +339,8 @@ def test_a_request_needs_the_role_of_the_scu():
     node = serving(verification_scp)
     node.associate()
     asce = node.association()
-    error = failure_of(echo(asce))
-    assert isinstance(error, LocalProtocolError)
-    assert "C-ECHO needs the other role" in str(error)
+    with pytest.raises(LocalProtocolError, match="C-ECHO needs the other role"):
+        echo(asce)
 
 
 def test_an_event_report_needs_the_role_of_the_scp():
@@ -351,8 +349,8 @@ def test_an_event_report_needs_the_role_of_the_scp():
         affected_sop_class_uid=COMMITMENT, affected_sop_instance_uid="1.2.3", event_type_id=1
     )
     _, asce = calling({COMMITMENT: [IMPLICIT]})
-    error = failure_of(asce.request(event, context(asce, COMMITMENT)))
-    assert "needs the other role" in str(error)
+    with pytest.raises(LocalProtocolError, match="needs the other role"):
+        asce.request(event, context(asce, COMMITMENT))
     node = serving(verification_scp, COMMITMENT)
     peer = node.associate({COMMITMENT: [IMPLICIT]})
     answer = node.association().request(event, context(node.association(), COMMITMENT))
@@ -369,13 +367,13 @@ def test_an_acceptor_may_request_in_a_role_that_was_negotiated():
     assert success_of(answer) == SUCCESS
 
 
-def test_a_request_that_cannot_be_encoded_fails_alone():
+@pytest.mark.parametrize("uid", ["1.\N{GREEK SMALL LETTER BETA}", 5])
+def test_a_request_that_cannot_be_encoded_fails_alone(uid):
     caller, asce = calling()
-    error = failure_of(
-        asce.request(CEchoRQ(affected_sop_class_uid="1.\N{GREEK SMALL LETTER BETA}"), context(asce))
-    )
-    assert isinstance(error, LocalProtocolError)
+    with pytest.raises(LocalProtocolError, match="AffectedSOPClassUID"):
+        asce.request(CEchoRQ(affected_sop_class_uid=uid), context(asce))
     assert caller.peer.take() == []
+    assert not asce.operations
     answer = echo(asce)
     caller.peer.send(caller.peer.messages()[0].response(0))
     assert success_of(answer).status == 0

@@ -38,7 +38,6 @@ ROWS = {
         "upperlayer",
     ],
     "shell": [
-        "refusals",
         "monotonic",
         "signals",
         "dulprovider",
@@ -62,7 +61,6 @@ ROWS = {
         "admission",
         "applicationentity",
         "pool",
-        "memory",
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],

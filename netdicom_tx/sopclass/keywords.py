@@ -17,6 +17,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from ..arguments import check_type
 from ..exceptions import LocalProtocolError
 
 __all__ = ["UNIQUE_KEYS", "identifier", "unique", "worklist_identifier"]
@@ -82,6 +83,7 @@ def identifier(level: str, given: Dataset | None, keys: Mapping[str, object]) ->
             of a sequence. Text outside ASCII is sent as UTF-8 (``ISO_IR 192``).
 
     Raises:
+        TypeError: ``given`` is not a data set.
         LocalProtocolError: The level or a keyword is unknown, or a value does not fit its attribute.
     """
     upper = level.upper() if isinstance(level, str) else level
@@ -89,7 +91,7 @@ def identifier(level: str, given: Dataset | None, keys: Mapping[str, object]) ->
         raise LocalProtocolError(
             f"{level!r} is not a query/retrieve level; expected {', '.join(UNIQUE_KEYS)} (PS3.4 C.6)"
         )
-    made = Dataset() if given is None else deepcopy(given)
+    made = _begun(given)
     made.QueryRetrieveLevel = upper
     if UNIQUE_KEYS[upper] not in made:
         setattr(made, UNIQUE_KEYS[upper], "")
@@ -121,7 +123,7 @@ def worklist_identifier(given: Dataset | None, keys: Mapping[str, object]) -> Da
     Raises:
         LocalProtocolError: A keyword is unknown, or a value does not fit its attribute.
     """
-    made = Dataset() if given is None else deepcopy(given)
+    made = _begun(given)
     wanted: dict[str, object] = {} if given is not None else dict.fromkeys(_WORKLIST_KEYS, "")
     wanted.update(keys)
     inside = {name: wanted.pop(name) for name in list(wanted) if name in _OF_STEP}
@@ -132,6 +134,13 @@ def worklist_identifier(given: Dataset | None, keys: Mapping[str, object]) -> Da
     _fill(made, wanted)
     _name_character_set(made)
     return made
+
+
+def _begun(given: Dataset | None) -> Dataset:
+    if given is None:
+        return Dataset()
+    check_type("the identifier", given, Dataset, "a pydicom.Dataset")
+    return deepcopy(given)
 
 
 def _fill(made: Dataset, keys: Mapping[str, object]) -> None:

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 
 from .. import dsutils, statuses
+from ..arguments import many
 from ..asceprovider import Association
 from ..dimsemessages import (
     NActionRQ,
@@ -70,7 +71,7 @@ class NormalizedSCU:
     """The DIMSE-N operations on one presentation context.
 
     Each method returns a Deferred of the response, and has a parameter ``msg_id`` (None lets the association
-    count). The Deferreds fail and cancel as :meth:`Association.request` says.
+    count). The Deferreds fail and cancel as :meth:`Association.request` says; a wrong argument raises at once.
 
     Args:
         asce: The association to ask on.
@@ -124,7 +125,9 @@ class NormalizedSCU:
             NGetRQ(
                 requested_sop_class_uid=self.sop_class,
                 requested_sop_instance_uid=sop_instance,
-                attribute_identifier_list=None if attributes is None else tuple(attributes),
+                attribute_identifier_list=(
+                    None if attributes is None else many("attributes", attributes, int, "tags")
+                ),
                 message_id=msg_id,
             )
         )

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from .. import dsutils, statuses
 from ..applicationentity import AE
+from ..arguments import check_type
 from ..asceprovider import Association, ResponseStream
 from ..dimsemessages import (
     CFindRQ,
@@ -33,6 +34,7 @@ from ..dimsemessages import (
 from ..exceptions import LocalProtocolError, StatusError
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
+from ..pdu import check_ae_title
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
@@ -222,7 +224,8 @@ def qr_move_scu(
     Returns:
         A stream of (status, response), with the final response last. The responses have the counters.
     """
-    title = dest_ae if isinstance(dest_ae, str) else dest_ae.ae_title
+    check_type("dest_ae", dest_ae, (str, AE), "an AE title, or an AE of ours")
+    title = check_ae_title(dest_ae) if isinstance(dest_ae, str) else dest_ae.ae_title
     request = CMoveRQ(
         affected_sop_class_uid=ctx.sop_class,
         move_destination=title,
@@ -235,19 +238,23 @@ def qr_move_scu(
     watching = [] if isinstance(dest_ae, str) else [(each, dest_ae) for each in _storages(dest_ae)]
     for service, ae in watching:
         service.watch_arrivals(ae, *key, arrivals)
-    stream = asce.request_many(
-        request,
-        ctx,
-        lambda response: (status_of(response), response),
-        timeout=timeout,
-        kind=MoveStream,
-    )
-    stream.arrivals = arrivals
 
     def forget() -> None:
         for service, ae in watching:
             service.forget_arrivals(ae, *key)
 
+    try:
+        stream = asce.request_many(
+            request,
+            ctx,
+            lambda response: (status_of(response), response),
+            timeout=timeout,
+            kind=MoveStream,
+        )
+    except Exception:  # an argument is wrong
+        forget()
+        raise
+    stream.arrivals = arrivals
     if watching:
         stream.when_over(forget)
     return stream

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from .. import dsutils, negotiation
 from ..applicationentity import AE, RemoteAE
+from ..arguments import check_number, check_type, several
 from ..asceprovider import Association
 from ..exceptions import (
     ClassNotSupportedError,
@@ -125,11 +126,18 @@ async def store_all(
     Yields:
         A result for each source, in the order in which they are known.
 
+    Raises:
+        TypeError, ValueError: An argument is wrong; like all that a generator raises, it comes with the first item.
+
     Closing the generator early sends no more; the associations are released when what is outstanding
     has been answered.
     """
+    check_type("ae", ae, AE)
+    check_type("remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')")
+    check_number("associations", associations, 1)
+    several("sources", sources, "paths, open files or data sets")
     stop = Stop() if stop is None else stop
-    sender = _Sender(ae, remote_ae, max(1, associations), originator)
+    sender = _Sender(ae, remote_ae, associations, originator)
     stop.when_set(sender.stop)
     try:
         async with aclosing(_chunks(sources, ae.clock, stop)) as chunks:

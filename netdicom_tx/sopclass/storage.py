@@ -25,11 +25,13 @@ from twisted.python.failure import Failure
 
 from .. import dsutils, statuses
 from ..applicationentity import AE
+from ..arguments import check_number, check_seconds
 from ..asceprovider import Association
 from ..dimsemessages import CStoreRQ, DataSource, Request
 from ..exceptions import (
     ClassNotSupportedError,
     EventHandlingError,
+    LocalProtocolError,
 )
 from ..hooks import Hooks, RequestContext
 from ..negotiation import PContextDef
@@ -52,6 +54,7 @@ __all__ = [
     "Source",
     "Storage",
     "check_request",
+    "check_source",
     "save_instance",
     "storage_scp",
     "storage_scu",
@@ -183,6 +186,18 @@ class Instance:
         return size * (_INFLATION if dsutils.is_deflated(self.transfer_syntax) else 1) > _AT_ONCE
 
 
+def check_source(argument: str, source: object) -> None:
+    """Refuse what is no kind of source for one instance.
+
+    Raises:
+        TypeError: It is neither a data set, nor a path, nor a file.
+    """
+    if not isinstance(source, Dataset | str | os.PathLike) and not hasattr(source, "read"):
+        raise TypeError(
+            f"{argument} is {source!r:.80}; expected a Dataset, a path or an open binary file"
+        )
+
+
 class _PathSource:
     """A file that is open only while it is being read, so that thousands can wait to be sent."""
 
@@ -287,7 +302,11 @@ def storage_scu(
         Fires with the status. Fails with ClassNotSupportedError when no accepted context fits,
         with DataSetError or OSError when the instance cannot be read, and otherwise as
         :meth:`Association.request` says. Cancelling does not stop the transfer.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong.
     """
+    check_source("dataset", dataset)
     try:
         return store_instance(asce, Instance.of(dataset), msg_id=msg_id, ctx=ctx)
     except (OSError, dsutils.DataSetError) as error:
@@ -313,6 +332,10 @@ def store_instance(
         originator: The C-MOVE of which this is a sub-operation, if any.
         timeout: Seconds to the response; None means ``timeouts.response``.
     """
+    if msg_id is not None:
+        check_number("msg_id", msg_id, 0, most=0xFFFF)
+    if timeout is not None:
+        check_seconds("timeout", timeout)
     try:
         fitting = _context(asce, ctx, instance.sop_class_uid, instance.transfer_syntax)
         if instance.takes_long(fitting.supported_ts):
@@ -331,7 +354,10 @@ def store_instance(
             move_originator_application_entity_title=originator.ae_title if originator else None,
             move_originator_message_id=originator.message_id if originator else None,
         )
-        sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
+        try:
+            sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
+        except LocalProtocolError:  # a UID of the instance cannot be sent
+            sent = defer.fail()
         if source is not instance.source and not isinstance(source, bytes):
             sent.addBoth(_close, source)
         return sent
@@ -379,13 +405,7 @@ def _context(
     asce: Association, ctx: PContextDef | None, sop_class: str, transfer_syntax: str
 ) -> PContextDef:
     """The accepted context for an instance: one of its transfer syntax, or of one that it is re-encoded to."""
-    accepted = asce.contexts_for(sop_class)
-    usable = [each for each in accepted if each.as_scu]
-    if accepted and not usable:
-        hint = "" if asce.is_requestor else "C-GET needs it: let the peer propose role selection"
-        raise ClassNotSupportedError(
-            sop_class, asce.refusals(sop_class), hint, role=asce.role_of_scu
-        )
+    usable = [each for each in asce.contexts_for(sop_class) if each.as_scu]
     if ctx is not None and ctx in usable:
         usable.insert(0, ctx)
     for each in usable:

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from .. import dsutils, statuses
 from ..applicationentity import AE, RemoteAE
+from ..arguments import check_seconds, several
 from ..asceprovider import Association
 from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
 from ..exceptions import DCMTimeoutError, LocalProtocolError, NetDICOMError, StatusError
@@ -398,7 +399,9 @@ def storage_commitment_scu(
     """
     ds = Dataset()
     ds.TransactionUID = transaction_uid
-    ds.ReferencedSOPSequence = Sequence([_reference(*each) for each in uids])
+    ds.ReferencedSOPSequence = Sequence(
+        [_reference(*each) for each in several("uids", uids, "pairs of SOP class and SOP instance")]
+    )
     request = NActionRQ(
         requested_sop_class_uid=ctx.sop_class,
         requested_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
@@ -435,6 +438,7 @@ async def request_commitment(
         DCMTimeoutError: No report has come in time.
         NetDICOMError: The association ended before the request was answered.
     """
+    check_seconds("timeout", timeout)
     registration = asce.scp_for(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)
     service = None if registration is None else registration.service
     if not isinstance(service, StorageCommitment):
