@@ -147,7 +147,10 @@ def test_a_node_that_does_not_know_where_we_listen_does_not_report_in_time(
 
     owed = eventually(task, "failed attempt")
     assert (owed["kind"], owed["destination"], owed["state"]) == ("commitment", "CT1", "waiting")
-    assert owed["last_error"] == "CT1 is no peer of this node: its address is not known"
+    assert (
+        owed["last_error"]
+        == "CT1 is not a peer of this node, so its address is unknown: add it with --peer"
+    )
 
 
 # -- files --------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_a_step_that_comes_twice_is_told(schedule: Run, orders: Path, capsys: Ca
     [
         (f"{KEYWORDS}\n4711,DOE,1.2,S1,CT,20261123,more\n", "line 2 has more values"),
         ("PatientID,Nonsense\n4711,1\n", "column 'Nonsense'"),
-        ("[{]", "no JSON"),
+        ("[{]", "the text is not JSON"),
         ('[{"00100010": {"vr": "PN"}}]', "item 1 has no scheduled procedure step"),
         (f"{KEYWORDS}\n4711,D\xd6E,1.2,S1,CT,20261123\n".encode("latin-1"), "is not UTF-8"),
         (

@@ -444,7 +444,7 @@ class OurTests(TestCase):
         def has_looked() -> bool:
             with closing(sqlite3.connect(node.storage / "index.db")) as index:
                 tasks = index.execute("SELECT last_error FROM task").fetchall()
-            return tasks == [("1 of 2 instances are not here",)]
+            return tasks == [("1 of 2 instances have not arrived",)]
 
         await store(node.address, both[:1])
         await deferToThread(perform)

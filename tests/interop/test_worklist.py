@@ -486,7 +486,7 @@ def test_changes_of_the_directory_are_seen_without_a_restart(
     write_wl(scheduled("3", ITEMS["3"]), path / "a.wl")
     (path / "b.wl").unlink()
     assert found() == ["3"]
-    assert "broken.wl is no worklist item" in node.log
+    assert "broken.wl is not a worklist item" in node.log
 
 
 def test_a_key_that_is_none_is_refused_and_the_next_query_answered(

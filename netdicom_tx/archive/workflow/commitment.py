@@ -1,18 +1,18 @@
 """Storage commitment as the archive keeps it (PS3.4 Annex J): a promise is written down before it is made.
 
-A request is a row, and the report that it is owed is a task of the queue; both are committed before the
-N-ACTION is answered with Success. Then every instance is looked up in the index, and its file read to the end
-and held against its digest: what is damaged is never committed. The report goes out on the association of the
-request while that is held, else on one of our own to the peer of that AE title, and is tried again until the
+A request is a row, and the report that it is owed is a task of the queue. Both are committed before the N-ACTION is
+answered with Success. Then every instance is looked up in the index, and its file is read to the end and compared with
+its digest, so a damaged instance is never committed. The report goes out on the association of the request while the
+peer holds that, and otherwise on an association of our own to the peer with that AE title. It is tried again until the
 peer has it. A restart at any point loses nothing.
 
 =================================  ===================================================================
 failure reason (PS3.3 C.14.1.1)    given for
 =================================  ===================================================================
-0x0110 processing failure          a file that is not there, cannot be read, or is not what was stored
-0x0112 no such object instance     an instance that is not in the index
-0x0119 class/instance conflict     an instance that is here as one of another SOP class
-0x0122 SOP class not supported     an instance that is not here, of a class that is not stored here
+0x0110 processing failure          a file that is missing, cannot be read, or is not what was stored
+0x0112 no such object instance     an instance that the index does not have
+0x0119 class/instance conflict     an instance that is kept with another SOP class
+0x0122 SOP class not supported     an unknown instance of a SOP class that this AE does not store
 0x0131 duplicate Transaction UID   every instance of a request whose Transaction UID was used before
 =================================  ===================================================================
 """
@@ -63,15 +63,15 @@ commitment = sa.Table(
     "commitment",
     metadata,
     sa.Column("id", big_integer, primary_key=True, autoincrement=True),
-    # More than one row has it when it was used again.
+    # Several rows have the same one when a requestor has used it again.
     sa.Column("transaction_uid", sa.Text, nullable=False, index=True),
-    # AE title of who asked.
+    # The AE title of the requestor.
     sa.Column("requestor", sa.Text, nullable=False),
     # Seconds since 1970.
     sa.Column("created", sa.Double, nullable=False),
     # Pairs of SOP class and instance.
     sa.Column("references", sa.JSON, nullable=False),
-    # [SOP class, SOP instance, reason] of what is not kept; NULL until the files were looked at.
+    # [SOP class, SOP instance, reason] of each instance that is not committed; NULL until the files have been read.
     sa.Column("failures", sa.JSON(none_as_null=True)),
     sa.Column("is_reported", sa.Boolean, nullable=False, server_default=sa.false()),
 )
@@ -82,35 +82,37 @@ _Identity = tuple[int, int, int, int, int]
 
 
 class PeerUnknownError(NetDICOMError):
-    """There is no address for an AE title: it is no peer of this node."""
+    """The node has no address for an AE title."""
 
 
 class StoppingError(NetDICOMError):
-    """The node stops before all files were read."""
+    """The node stops before all files have been read."""
 
 
 class RefusedError(NetDICOMError):
-    """A peer answered with a failure that may pass."""
+    """A peer answered with a failure that may be over at the next attempt."""
 
 
 def peer_of(peers: Mapping[str, RemoteAE], ae_title: str) -> RemoteAE:
-    """Where an AE is.
+    """The address of an AE.
 
     Raises:
-        PeerUnknownError: No peer has this title.
+        PeerUnknownError: No peer of the node has this title.
     """
     found = peers.get(ae_title)
     if found is None:
-        raise PeerUnknownError(f"{ae_title} is no peer of this node: its address is not known")
+        raise PeerUnknownError(
+            f"{ae_title} is not a peer of this node, so its address is unknown: add it with --peer"
+        )
     return found
 
 
 def expect_success(status: Status) -> None:
-    """Whether a peer has taken what it was sent.
+    """Check that a peer has accepted a message.
 
     Raises:
-        RefusedError: It may take it later.
-        GiveUpError: It never will.
+        RefusedError: The peer may accept it later.
+        GiveUpError: The peer will never accept it.
     """
     if status.is_failure:
         if status in _PASSING:
@@ -119,7 +121,7 @@ def expect_success(status: Status) -> None:
 
 
 class _Accepted(NamedTuple):
-    """A request that is written down."""
+    """The rows of a request."""
 
     row_id: int
     task_id: int
@@ -129,10 +131,11 @@ class ArchiveCommitment(StorageCommitment):
     """Storage commitment of an archive, as SCP.
 
     Args:
-        ae: Which reports, when there is no association to report on.
-        runner: Performs the tasks; this gives it the performer.
+        ae: The AE that reports when the requestor holds no association.
+        index: The index, which also keeps the requests.
+        runner: Performs the tasks; the performer is registered with it.
         in_thread: Runs a blocking call off the reactor thread.
-        peers: By AE title: where to report to.
+        peers: The addresses to which reports are sent, by AE title.
         reading: Runs what reads files to their end, which can take minutes, so that nobody else waits for it. None
             means ``in_thread``.
     """
@@ -158,7 +161,7 @@ class ArchiveCommitment(StorageCommitment):
         self._reading = reading or in_thread
         self._stopped = threading.Event()
         self._trusted: OrderedDict[_Identity, float] = OrderedDict()
-        # What on_request() has written down, for owe(), which follows it in the same turn.
+        # The rows that on_request() has written, for owe(), which follows it in the same turn.
         self._accepted: dict[tuple[Association, str], _Accepted] = {}
         runner.performers[KIND] = self.perform
 
@@ -175,10 +178,10 @@ class ArchiveCommitment(StorageCommitment):
     async def on_request(
         self, context: RequestContext, transaction_uid: str, uids: list[_Reference]
     ) -> tuple[RemoteAE | None, Iterable[_Reference], Iterable[tuple[str, str, int]]]:
-        """Write the request down; what is kept is found out after it was answered.
+        """Keep the request. Its instances are looked up after it has been answered.
 
         Raises:
-            StatusError: 0x0213, it cannot be written down, or too many requests of this AE wait for their report.
+            StatusError: 0x0213, the request cannot be kept, or too many requests of this AE wait for their report.
         """
         asce = context.association
         requestor = asce.calling_ae_title
@@ -233,17 +236,17 @@ class ArchiveCommitment(StorageCommitment):
     def owe(
         self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
     ) -> None:
-        """Report as soon as the files were looked at; what does not come about is left to the queue."""
+        """Report as soon as the files have been read; a report that cannot be sent is left to the queue."""
         accepted = self._accepted.pop((asce, report.transaction_uid))
 
         async def perform(task: Task) -> None:
-            with asce.owing():  # to look at all files may take long
+            with asce.owing():  # reading all files may take long
                 await self._perform(accepted.row_id, (asce, ctx))
 
         self._runner.adopt(accepted.task_id, KIND, asce.calling_ae_title, perform)
 
     async def perform(self, task: Task) -> None:
-        """Report on an association of our own; the queue's way.
+        """Report on an association of our own; the queue calls this.
 
         Raises:
             NetDICOMError: The report is still owed.
@@ -264,7 +267,7 @@ class ArchiveCommitment(StorageCommitment):
     async def _report_on(
         self, asce: Association, ctx: PContextDef, report: Report
     ) -> Status | None:
-        """Report on the association of the request; None when it is not held any more."""
+        """Report on the association of the request; returns None when the requestor no longer holds it."""
         # A requestor that wants the report elsewhere has released by then.
         await asce.pause_for(self.same_association)
         if asce.is_open and ctx.as_scp:
@@ -275,7 +278,7 @@ class ArchiveCommitment(StorageCommitment):
         return None
 
     def _due(self, row_id: int) -> tuple[str, Report] | None:
-        """The report that is owed, and to whom; None when it is not owed any more."""
+        """The AE title that a report is owed to, and the report; None when it is no longer owed."""
         with self._index.reading() as connection:
             row = connection.execute(
                 sa.select(_C.transaction_uid, _C.requestor, _C.references, _C.failures).where(
@@ -305,10 +308,10 @@ class ArchiveCommitment(StorageCommitment):
 
         self._index.write(call).result()
 
-    # -- what is kept ------------------------------------------------------------------------------
+    # -- checking instances ------------------------------------------------------------------------
 
     def _failures(self, references: Iterable[_Reference]) -> Iterable[tuple[str, str, int]]:
-        # An instance that is named again is reported again, but is looked at once.
+        # An instance that is named twice is reported twice, but is read once.
         reasons: dict[_Reference, int] = {}
         for sop_class, uid in references:
             reason = reasons.get((sop_class, uid))
@@ -318,7 +321,7 @@ class ArchiveCommitment(StorageCommitment):
                 yield sop_class, uid, reason
 
     def _reason(self, sop_class: str, uid: str) -> int:
-        """Why an instance is not committed; 0 when it is."""
+        """The failure reason of an instance; 0 when it is committed."""
         ref = self._index.get(uid)
         if ref is None:
             if self._ae.supported_scp.find(sop_class) is None:
@@ -346,7 +349,7 @@ class ArchiveCommitment(StorageCommitment):
                 if is_whole:
                     self._trust(identity)
                 return is_whole
-            # Nobody has computed it yet: a file that is whole says so itself.
+            # The digest has not been computed yet, so only the structure of the file can be checked.
             record = record_of(ref.path)
         except (DataSetError, OSError, ValueError):
             return False

@@ -1,9 +1,9 @@
 """The outbound queue of an archive: what it owes to peers, kept until they have it.
 
-A task is a row, put in by the transaction that makes it owed. It is *waiting* until its time has come; who
-claims it has a *lease*, renewed while the work goes on: a task whose owner was killed is claimed again when the
-lease has run out. What fails waits longer each time, with jitter, the first time less than a minute; what has
-failed for days, or cannot succeed, is *dead* and stays for an operator to see.
+A task is a row, which is inserted by the transaction that makes it owed. It is *waiting* until its time has come. The
+node that claims it has a *lease* and renews it while it works on the task, so a task whose owner was killed is claimed
+again when the lease has run out. A task that fails waits longer each time, with jitter; the first wait is less than a
+minute. A task that has failed for days, or cannot succeed, is *dead* and stays for an operator to see.
 
 ==========  ==========================================================
 waiting     to be claimed when ``not_before`` has come
@@ -11,12 +11,12 @@ running     claimed by ``owner``, until ``lease_until``
 dead        not to be tried again, unless an operator says so
 ==========  ==========================================================
 
-What is done has no row. Tasks of one *chain* are performed one after the other, in the order in which they were
-put in. A task may be performed twice, when its performer was killed before it could say that it was done: what
-is sent must be such that it can be sent again.
+A task that is done has no row. Tasks of one *chain* are performed one after the other, in the order in which they were
+inserted. A task may be performed twice if its performer was killed before it could report the end, so everything that
+is sent must be safe to send again.
 
-:class:`Queue` is the table, blocks and knows no Twisted; :class:`QueueRunner` performs. Several nodes may share a
-table: rows are claimed by ``SELECT ... FOR UPDATE SKIP LOCKED`` where the database has it.
+:class:`Queue` is the table; it blocks and does not depend on Twisted. :class:`QueueRunner` performs the tasks. Several
+nodes may share a table: rows are claimed by ``SELECT ... FOR UPDATE SKIP LOCKED`` where the database has it.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ DEAD: Final = "dead"
 
 #: Seconds that a claim lasts without being renewed.
 LEASE: Final = 60.0
-#: Seconds after the first failure, doubled by each further one up to the longest.
+#: Seconds to wait after the first failure. Each further failure doubles them, up to the longest wait.
 FIRST_RETRY: Final = 20.0
 LONGEST_RETRY: Final = 3600.0
-#: Attempts of a task before it is dead: more than two days.
+#: Attempts before a task is dead; they take more than two days.
 ATTEMPTS: Final = 80
-#: Seconds between looks at the table when nobody says that there is something: for tasks of others.
+#: Seconds between two looks at the table, for tasks that other nodes have inserted.
 POLL: Final = 10.0
-#: Tasks that one runner performs at once, and with one peer.
+#: How many tasks one runner performs at once: in all, and for one peer.
 CONCURRENCY: Final = 8
 PER_DESTINATION: Final = 2
 _ERROR_LENGTH: Final = 400
@@ -74,7 +74,7 @@ task_table = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     # AE title.
     sa.Column("destination", sa.Text, nullable=False),
-    # What must be performed in order; empty for what need not.
+    # The tasks of one chain are performed in order; empty means that the order does not matter.
     sa.Column("chain", sa.Text, nullable=False, server_default=""),
     sa.Column("payload", sa.JSON, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
@@ -87,12 +87,12 @@ task_table = sa.Table(
     sa.Column("last_error", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_task_state", "state", "not_before"),
     sa.Index("ix_task_chain", "chain"),
-    # The number of a task that is gone must not become another's, as SQLite has it otherwise.
+    # By default, SQLite would give the number of a deleted task to a new one.
     sqlite_autoincrement=True,
 )
 _C = task_table.c
 _EARLIER = task_table.alias("earlier")
-# Of its chain, if it has one.
+# Whether a task is the first of its chain; a task without a chain always is.
 _IS_FIRST = sa.or_(
     _C.chain == "",
     sa.not_(
@@ -104,14 +104,14 @@ _IS_FIRST = sa.or_(
 
 
 class GiveUpError(NetDICOMError):
-    """Raise this in a performer: the task can never succeed, and is dead."""
+    """A performer raises this when the task can never succeed; the task is dead then."""
 
 
 class NotYetError(NetDICOMError):
-    """Raise this in a performer: it is too early; that is no failure.
+    """A performer raises this when it is too early, which does not count as a failure.
 
     Args:
-        seconds: To the next attempt.
+        seconds: The seconds to the next attempt.
     """
 
     def __init__(self, reason: str, seconds: float) -> None:
@@ -123,11 +123,11 @@ class Task(NamedTuple):
     """A row of the table.
 
     Attributes:
-        kind: Who performs it.
+        kind: The name of its performer.
         destination: The AE title of the peer that it is for.
-        attempt: How often it was claimed, this time included.
-        created: Seconds since 1970, as ``not_before`` and ``lease_until``.
-        last_error: Of the attempt before, or why it is dead.
+        attempt: How often it has been claimed, this time included.
+        created: Seconds since 1970, as are ``not_before`` and ``lease_until``.
+        last_error: The error of the previous attempt, or why the task is dead.
     """
 
     id: int
@@ -148,9 +148,10 @@ class Queue:
     """The table.
 
     Args:
-        owner: Who claims; after a restart the same name, so that its own leases can be taken back.
-        now: Seconds since 1970.
-        jitter: 0 to 1.
+        owner: The name under which tasks are claimed. It must be the same after a restart, so that the owner can take
+            back its own leases.
+        now: Returns the seconds since 1970.
+        jitter: Returns a random number from 0 to 1.
     """
 
     def __init__(
@@ -179,16 +180,16 @@ class Queue:
         after: float = 0.0,
         claimed: bool = False,
     ) -> int:
-        """Put a task in, as part of the caller's transaction.
+        """Insert a task, as part of the caller's transaction.
 
         Args:
-            payload: What JSON can hold.
-            after: Seconds to the first attempt.
-            claimed: The caller performs it himself, by :meth:`QueueRunner.adopt`; if that does not come
-                about, the lease runs out.
+            payload: A value that JSON can hold.
+            after: The seconds to the first attempt.
+            claimed: Whether the caller performs the task itself, by :meth:`QueueRunner.adopt`. If it does not, the
+                lease runs out.
 
         Returns:
-            Its number.
+            The number of the task.
         """
         now = self.now()
         values = {
@@ -204,17 +205,17 @@ class Queue:
             "owner": self.owner if claimed else "",
         }
         made = connection.execute(task_table.insert(), values)
-        assert made.inserted_primary_key is not None  # of one row it is known
+        assert made.inserted_primary_key is not None  # it is known when one row was inserted
         return int(made.inserted_primary_key[0])
 
-    # -- who performs ------------------------------------------------------------------------------
+    # -- performing --------------------------------------------------------------------------------
 
     def claim(self, *, kinds: Collection[str], busy: Collection[str] = ()) -> Future[Task | None]:
         """Take a task whose time has come, or whose owner does not renew its lease.
 
         Args:
-            kinds: That can be performed here.
-            busy: Destinations that have enough to do.
+            kinds: The kinds that can be performed here.
+            busy: The destinations that have enough to do.
         """
         now = self.now()
         is_due = sa.or_(
@@ -243,27 +244,27 @@ class Queue:
         return self.database.write(call)
 
     def renew(self, ids: Iterable[int]) -> Future[None]:
-        """Keep tasks that are still being performed."""
+        """Renew the leases of tasks that are still being performed."""
         until = self.now() + LEASE
         statement = self._own().where(_C.id.in_(list(ids))).values(lease_until=until)
         return self._execute(statement)
 
     def done(self, task_id: int) -> Future[None]:
-        """A task is performed."""
+        """Note that a task has been performed."""
         return self.database.write(lambda connection: self.finish(connection, task_id))
 
     def finish(self, connection: sa.Connection, task_id: int) -> None:
-        """A task is performed; as part of the caller's transaction."""
+        """Note that a task has been performed, as part of the caller's transaction."""
         connection.execute(
             task_table.delete().where(_C.id == task_id, _C.state == RUNNING, _C.owner == self.owner)
         )
 
     def failed(self, task: Task, error: BaseException) -> Future[None]:
-        """A task could not be performed: it waits, or is dead."""
+        """Note that a task could not be performed; it waits again, or is dead."""
         reason = f"{error}"[:_ERROR_LENGTH] or type(error).__name__
         values: dict[str, Any] = {"owner": "", "lease_until": 0.0, "last_error": reason}
         if isinstance(error, NotYetError):
-            # It was no attempt.
+            # This does not count as an attempt.
             values |= {"state": WAITING, "attempt": task.attempt - 1}
             values["not_before"] = self.now() + error.seconds
         elif isinstance(error, GiveUpError) or task.attempt >= ATTEMPTS:
@@ -273,12 +274,12 @@ class Queue:
         return self._execute(self._own().where(_C.id == task.id).values(values))
 
     def back_off(self, attempt: int) -> float:
-        """Seconds to the next attempt: half of it is chance, so that peers do not meet again."""
+        """The seconds to the next attempt. Half of them are random, so that tasks do not come back all at once."""
         longest = min(FIRST_RETRY * 2.0 ** min(attempt - 1, 30), LONGEST_RETRY)
         return longest * (1 + self._jitter()) / 2
 
     def recover(self) -> Future[None]:
-        """Take back what this owner was performing when it was killed: at start, when it is alone."""
+        """Take back the tasks that this owner was performing when it was killed; called once, at the start."""
         now = self.now()
         return self._execute(self._own().values(state=WAITING, owner="", not_before=now))
 
@@ -291,10 +292,10 @@ class Queue:
 
         return self.database.write(call)
 
-    # -- who looks ---------------------------------------------------------------------------------
+    # -- for operators -----------------------------------------------------------------------------
 
     def next_due(self, kinds: Collection[str]) -> float | None:
-        """When the next task is due, in seconds since 1970; None when there is none. Blocks."""
+        """When the next task is due, in seconds since 1970; None when no task waits. Blocks."""
         due = sa.select(sa.func.min(_C.not_before)).where(
             _C.state == WAITING, _C.kind.in_(kinds), _IS_FIRST
         )
@@ -303,7 +304,7 @@ class Queue:
         return found
 
     def list(self, state: str | None = None) -> list[Task]:
-        """All tasks, or those in a state, in the order in which they were put in. Blocks."""
+        """All tasks, or those in one state, in the order in which they were inserted. Blocks."""
         statement = sa.select(task_table).order_by(_C.id)
         if state is not None:
             statement = statement.where(_C.state == state)
@@ -311,10 +312,10 @@ class Queue:
             return [Task(*row) for row in connection.execute(statement)]
 
     def retry(self, ids: Collection[int] | None = None) -> Future[int]:
-        """Let tasks be tried now, from the first attempt on; all that are dead when none are named.
+        """Let tasks be tried now, as if for the first time; without ``ids``, all dead tasks.
 
         Returns:
-            How many.
+            Fires with the number of tasks.
         """
         chosen = _C.state == DEAD if ids is None else _C.id.in_(ids)
         statement = (
@@ -325,10 +326,10 @@ class Queue:
         return self.database.write(lambda connection: connection.execute(statement).rowcount)
 
     def drop(self, ids: Collection[int]) -> Future[int]:
-        """Forget tasks, but those that are being performed.
+        """Forget tasks, except those that are being performed.
 
         Returns:
-            How many.
+            Fires with the number of tasks.
         """
         statement = task_table.delete().where(_C.id.in_(ids), _C.state != RUNNING)
         return self.database.write(lambda connection: connection.execute(statement).rowcount)
@@ -338,8 +339,8 @@ class _Performance(NamedTuple):
     """A task that is being performed.
 
     Attributes:
-        work: What the performer does; cancelled when the runner stops.
-        ended: Fires when the end is noted too.
+        work: The work of the performer; it is cancelled when the runner stops.
+        ended: Fires when the work has ended and its end has been noted.
     """
 
     task: Task
@@ -347,16 +348,17 @@ class _Performance(NamedTuple):
     ended: defer.Deferred[None]
 
 
-#: Performs a task: returns when the peer has what it is owed, raises when it has not.
+#: Performs a task. It returns when the peer has what it is owed, and raises when the peer does not have it.
 Performer = Callable[[Task], Awaitable[object]]
 
 
 class QueueRunner:
-    """Performs what is due, several at once, each by the performer of its kind.
+    """Performs the tasks that are due, several at once, each by the performer of its kind.
 
     Args:
+        queue: The table.
         in_thread: Runs a blocking call off the reactor thread.
-        performers: By kind. Others may be added until :meth:`start`.
+        performers: The performers by kind. More may be added until :meth:`start`.
     """
 
     _log = Logger()
@@ -380,16 +382,16 @@ class QueueRunner:
     # -- running -----------------------------------------------------------------------------------
 
     def start(self, clock: IReactorTime) -> None:
-        """Take back what was being performed when this owner was killed, and begin."""
+        """Take back the tasks that were being performed when this owner was killed, and begin."""
         self._clock = clock
         self._beat(clock)
         self._look(self._in_thread(lambda: self.queue.recover().result()))
 
     def stop(self) -> defer.Deferred[None]:
-        """Claim no more, and give up what is being performed: it stays in the table.
+        """Claim no more tasks, and give up those that are being performed; they stay in the table.
 
         Returns:
-            Fires when nothing is performed any more.
+            Fires when no task is being performed.
         """
         self._clock = None
         for timer in (self._timer, self._heart):
@@ -401,12 +403,12 @@ class QueueRunner:
             waiting.append(self._looking)
         ended = defer.DeferredList([_follow(each) for each in waiting])
         for each in running:
-            # What is performed already is still noted.
+            # A task that has been performed is still noted as done.
             each.work.cancel()
         return ended.addCallback(lambda _: None)
 
     def wake(self) -> None:
-        """Something has become due: look now."""
+        """Look at the table now, because a task has become due."""
         self._is_awake = True
         if self._clock is not None and self._looking is None:
             self._look(defer.succeed(None))
@@ -414,13 +416,14 @@ class QueueRunner:
     def adopt(
         self, task_id: int, kind: str, destination: str, perform: Performer
     ) -> defer.Deferred[None]:
-        """Perform a task that was put in as claimed, in a way of one's own.
+        """Perform a task that was inserted as claimed, by a performer of the caller's own.
 
         Args:
-            kind: As it was put in, like ``destination``.
+            kind: The kind with which the task was inserted.
+            destination: The destination with which the task was inserted.
 
         Returns:
-            Fires when it is over, whatever came of it.
+            Fires when the attempt is over, whether it succeeded or not.
         """
         now = self.queue.now()
         task = Task(
@@ -441,7 +444,7 @@ class QueueRunner:
 
     @property
     def performing(self) -> list[Task]:
-        """What is being performed."""
+        """The tasks that are being performed."""
         return [each.task for each in self._running.values()]
 
     # -- looking at the table ----------------------------------------------------------------------
@@ -470,16 +473,16 @@ class QueueRunner:
                     pass
                 kinds = list(self.performers)
                 due = await self._in_thread(self.queue.next_due, kinds)
-        except Exception:  # the database's: whatever it is, it may be over soon
+        except Exception:  # whatever the database raises, it may work again soon
             if self._clock is not None:
                 self._log.failure("the queue cannot be looked at")
         left = POLL if due is None else due - self.queue.now()
         if self._clock is not None:
-            # What is due and was not claimed waits for room, and whoever makes room wakes us.
+            # A task that is due and was not claimed waits for room; the end of another task wakes the runner.
             self._timer = self._clock.callLater(left if 0 < left < POLL else POLL, self.wake)
 
     async def _claim(self) -> bool:
-        """Claim what is due, and begin to perform it; whether there was such."""
+        """Claim a task that is due and begin to perform it; returns whether there was one."""
         if len(self._running) >= CONCURRENCY:
             return False
         at_work = [task.destination for task in self.performing]
@@ -523,15 +526,15 @@ class QueueRunner:
         try:
             await working
         except defer.CancelledError:
-            # Stopped: its lease runs out, or is taken back at the next start.
+            # The runner was stopped. The lease runs out, or is taken back at the next start.
             return
-        except Exception as error:  # a peer's or a performer's: the task is kept either way
+        except Exception as error:  # whatever a peer or a performer raises, the task is kept
             failure = error
             self._tell(task, error)
         try:
             await self._in_thread(self._note, task, failure)
-        except Exception:  # the database's
-            # Its lease will run out, and it is performed again.
+        except Exception:  # whatever the database raises
+            # The lease will run out, and the task will be performed again.
             self._log.failure("the end of task {id} cannot be noted", id=task.id)
 
     def _note(self, task: Task, failure: BaseException | None) -> None:
@@ -541,7 +544,8 @@ class QueueRunner:
     def _tell(self, task: Task, error: BaseException) -> None:
         say: Callable[..., None] = self._log.failure
         if isinstance(error, NetDICOMError):
-            # A peer that is not there, or not willing, is no fault of ours.
+            # A peer that does not answer, or refuses, is not a fault of this program.
+
             say = self._log.debug if isinstance(error, NotYetError) else self._log.warn
         say(
             "{kind} {id} for {destination}, attempt {attempt}: {error}",

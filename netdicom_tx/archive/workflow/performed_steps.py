@@ -1,17 +1,17 @@
 """Performed procedure steps as the archive keeps them (PS3.4 Annex F), and what follows from them.
 
-A step is a row; N-CREATE and N-SET are answered with Success when it is committed, together with the tasks that
-it makes:
+A step is a row. N-CREATE and N-SET are answered with Success when it is committed, together with the tasks that
+follow from it:
 
 ===================  =============================================================================
 ``mpps``             the message, to each peer that steps are forwarded to, in order
 ``mpps-event``       the event of MPPS Notification (F.9), to each peer that watches
-``availability``     when the step has ended: an instance availability notification (Annex R), as
-                     soon as all instances that the step names are here
+``availability``     an instance availability notification (Annex R) when the step has ended, as
+                     soon as the archive has all instances that the step names
 ===================  =============================================================================
 
-Who holds an association with MPPS Notification open has the event on that as well. The worklist asks
-:meth:`ProcedureSteps.states` what its steps have become.
+A peer that holds an association with MPPS Notification open gets the event on that association as well. The worklist
+asks :meth:`ProcedureSteps.states` for the state of its steps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ __all__ = ["ProcedureSteps", "procedure_step", "scheduled_step"]
 FORWARD: Final = "mpps"
 EVENT: Final = "mpps-event"
 AVAILABILITY: Final = "availability"
-#: Seconds between looks whether the instances of a step that has ended have come, and how long.
+#: Seconds between two checks whether the instances of an ended step have come, and seconds after which they stop.
 LOOK_AGAIN: Final = 15.0
 WAIT_FOR_INSTANCES: Final = 7 * 86400.0
 # Values in one IN clause.
@@ -82,7 +82,7 @@ procedure_step = sa.Table(
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("updated", sa.Double, nullable=False),
 )
-#: The scheduled steps that a performed one is for.
+#: The scheduled steps that a performed step belongs to.
 scheduled_step = sa.Table(
     "scheduled_step",
     metadata,
@@ -95,11 +95,11 @@ _P, _S = procedure_step.c, scheduled_step.c
 
 
 class _Kept(NamedTuple):
-    """What a transaction has made of a request.
+    """The outcome of a transaction.
 
     Attributes:
-        refusal: Why it has changed nothing.
-        event: Of MPPS Notification.
+        refusal: Why the transaction has changed nothing; None when it has.
+        event: The event of MPPS Notification that follows.
     """
 
     refusal: StatusError | None
@@ -109,17 +109,18 @@ class _Kept(NamedTuple):
 class ProcedureSteps:
     """The performed procedure steps of an archive.
 
-    :meth:`create`, :meth:`change` and :meth:`get` are what the hooks ``on_mpps_create``, ``on_mpps_set`` and
-    ``on_mpps_get`` of its AE do.
+    :meth:`create`, :meth:`change` and :meth:`get` do the work of the hooks ``on_mpps_create``, ``on_mpps_set`` and
+    ``on_mpps_get`` of the AE.
 
     Args:
-        ae: Which sends.
-        runner: Performs the tasks; this gives it the performers.
+        ae: The AE that sends.
+        database: The database that holds the steps.
+        runner: Performs the tasks; the performers are registered with it.
         in_thread: Runs a blocking call off the reactor thread.
-        peers: By AE title, the addresses of those below.
-        forward_to: AE titles that steps are forwarded to.
-        notify: AE titles that have the events of MPPS Notification.
-        available_to: AE titles that have instance availability notifications.
+        peers: The addresses of the AE titles below.
+        forward_to: The AE titles that steps are forwarded to.
+        notify: The AE titles that get the events of MPPS Notification.
+        available_to: The AE titles that get instance availability notifications.
     """
 
     _log = Logger()
@@ -154,27 +155,28 @@ class ProcedureSteps:
     # -- hooks -------------------------------------------------------------------------------------
 
     async def create(self, uid: str, ds: Dataset) -> None:
-        """A step begins.
+        """Keep a step that begins.
 
         Raises:
-            StatusError: 0x0111, it is here; 0x0110 or 0x0213, it cannot be kept.
+            StatusError: 0x0111, the step exists already; 0x0110 or 0x0213, it cannot be kept.
         """
         await self._do(self._create, uid, ds)
 
     async def change(self, uid: str, modifications: Dataset) -> None:
-        """A step changes.
+        """Change a step.
 
         Raises:
-            StatusError: 0x0112, it is not here; what :func:`~netdicom_tx.sopclass.step_rules.updated`
-                says against it; 0x0110 or 0x0213, it cannot be kept.
+            StatusError: 0x0112, there is no such step; the status with which
+                :func:`~netdicom_tx.sopclass.step_rules.updated` refuses the change; 0x0110 or 0x0213, the change
+                cannot be kept.
         """
         await self._do(self._change, uid, modifications)
 
     async def get(self, uid: str, tags: Collection[int] | None = None) -> Dataset:
-        """A step, all of it.
+        """Return a step with all of its attributes.
 
         Raises:
-            StatusError: 0x0112, it is not here.
+            StatusError: 0x0112, there is no such step.
         """
         found: Dataset | None = await self._in_thread(self.read, uid)
         if found is None:
@@ -197,15 +199,16 @@ class ProcedureSteps:
     # -- the tables, in a thread -------------------------------------------------------------------
 
     def read(self, uid: str) -> Dataset | None:
-        """A step; None when it is not here. Blocks."""
+        """Return a step; None when there is no such step. Blocks."""
         with self._database.reading() as connection:
             data = connection.scalar(sa.select(_P.data).where(_P.uid == uid))
         return None if data is None else dsutils.decode(data, EXPLICIT_VR_LITTLE_ENDIAN)
 
     def states(self, keys: Collection[StepKey]) -> dict[StepKey, str]:
-        """The Scheduled Procedure Step Status of those steps that have begun. Blocks.
+        """Return the Scheduled Procedure Step Status of those steps that have begun. Blocks.
 
-        One that is being performed is STARTED; of several performed steps for one, the last counts.
+        A step that is being performed is STARTED. When several performed steps belong to one scheduled step, the last
+        one counts.
         """
         found: dict[StepKey, str] = {}
         statement = (
@@ -245,7 +248,7 @@ class ProcedureSteps:
     def _change(self, uid: str, modifications: Dataset) -> _Kept:
         data = dsutils.encode(modifications, EXPLICIT_VR_LITTLE_ENDIAN)
         now = self._queue.now()
-        # Of two final ones at once the second waits here, and finds the state of the first.
+        # When two requests end the step at once, the second waits here and finds the state that the first has set.
         wanted = sa.select(_P.data).where(_P.uid == uid).with_for_update()
 
         def call(connection: sa.Connection) -> _Kept:
@@ -289,12 +292,12 @@ class ProcedureSteps:
             payload = {"uid": uid, "event": event}
             self._queue.put(connection, EVENT, title, payload, chain=f"{title} event {uid}")
 
-    # -- what is sent ------------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------------
 
     def _tell_watchers(self, uid: str, event: int) -> None:
-        """Report the event on the associations that others hold open for it."""
+        """Report the event on the associations that peers hold open for it."""
         sop_class = MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS
-        # On one of our own is a peer that has its events by the queue.
+        # A peer on an association that we have requested gets its events from the queue.
         watching = [each for each in self._ae.associations if not each.is_requestor]
         for asce in watching:
             for ctx in asce.contexts_for(sop_class)[:1]:
@@ -305,10 +308,10 @@ class ProcedureSteps:
                 )
 
     async def forward(self, task: Task) -> None:
-        """Send N-CREATE or N-SET on.
+        """Forward an N-CREATE or N-SET.
 
         Raises:
-            NetDICOMError: The peer does not have it.
+            NetDICOMError: The peer does not have the message.
         """
         payload = task.payload
         uid, data = payload["uid"], base64.b64decode(payload["data"])
@@ -328,18 +331,18 @@ class ProcedureSteps:
         """Report an event on an association of our own.
 
         Raises:
-            NetDICOMError: The peer does not have it.
+            NetDICOMError: The peer does not have the event.
         """
         remote = peer_of(self._peers, task.destination)
         uid, event = task.payload["uid"], task.payload["event"]
         expect_success(await notify_procedure_step(self._ae, remote, uid, event))
 
     async def announce(self, task: Task) -> None:
-        """Say that the instances of a step are here, a notice for each study.
+        """Notify a peer that the instances of a step have arrived, with one notice for each study.
 
         Raises:
-            NotYetError: Some are not.
-            NetDICOMError: The peer does not have it.
+            NotYetError: Some instances have not arrived.
+            NetDICOMError: The peer does not have the notices.
         """
         notices: dict[str, Dataset] = await self._in_thread(self._notices, task)
         sop_class = INSTANCE_AVAILABILITY_NOTIFICATION_SOP_CLASS
@@ -347,7 +350,7 @@ class ProcedureSteps:
         async with asce:
             for uid, ds in notices.items():
                 status = await instance_availability_scu(asce, ctx, ds, uid)
-                # Who has it since an attempt whose answer was lost says so.
+                # The peer has the notice from an earlier attempt, whose answer was lost.
                 if status != statuses.DUPLICATE_SOP_INSTANCE:
                     expect_success(status)
 
@@ -361,11 +364,11 @@ class ProcedureSteps:
         raise ClassNotSupportedError(sop_class, asce.refusals(sop_class))
 
     def _notices(self, task: Task) -> dict[str, Dataset]:
-        """By their UIDs, what is to be sent; blocks.
+        """Return the notices to be sent, by their UIDs; blocks.
 
         Raises:
-            NotYetError: Some instances are not here.
-            GiveUpError: They have not come for days, or there is no such step.
+            NotYetError: Some instances have not arrived.
+            GiveUpError: They have not arrived for days, or there is no such step.
         """
         step_uid = task.payload["uid"]
         step = self.read(step_uid)
@@ -375,7 +378,7 @@ class ProcedureSteps:
         here = {row.sop_instance_uid: row for row in self._instances(wanted)}
         missing = len(wanted.keys() - here.keys())
         if missing:
-            reason = f"{missing} of {len(wanted)} instances are not here"
+            reason = f"{missing} of {len(wanted)} instances have not arrived"
             if self._queue.now() > task.created + WAIT_FOR_INSTANCES:
                 raise GiveUpError(reason)
             raise NotYetError(reason, LOOK_AGAIN)
@@ -386,7 +389,7 @@ class ProcedureSteps:
                 Available(row.sop_class_uid, row.sop_instance_uid, self._ae.ae_title)
             )
         return {
-            # The same at the next attempt.
+            # The UID is the same at the next attempt.
             str(generate_uid(entropy_srcs=[task.destination, step_uid, uid])): availability(
                 uid, of_study, [step_uid]
             )
@@ -411,7 +414,7 @@ class ProcedureSteps:
 
 
 def _parts(values: Iterable[str]) -> Iterator[list[str]]:
-    """Few enough at once for an IN clause."""
+    """Split values into lists that are short enough for an IN clause."""
     listed = list(values)
     for start in range(0, len(listed), _BATCH):
         yield listed[start : start + _BATCH]
@@ -423,7 +426,7 @@ def _scheduled(ds: Dataset) -> Iterator[StepKey]:
 
 
 def _performed(step: Dataset) -> Iterator[str]:
-    """SOP Instance UIDs of what a step has made."""
+    """The SOP Instance UIDs of the instances that a step has made."""
     for item in step.get("PerformedSeriesSequence") or ():
         for reference in chain(
             item.get("ReferencedImageSequence") or (),
@@ -433,7 +436,7 @@ def _performed(step: Dataset) -> Iterator[str]:
 
 
 def _was_there_before(response: Response) -> bool:
-    """Whether a peer says that it has the message since an attempt whose answer was lost."""
+    """Whether a peer says that it has the message from an earlier attempt, whose answer was lost."""
     return response.status == statuses.DUPLICATE_SOP_INSTANCE or (
         response.status == statuses.PROCESSING_FAILURE
         and response.error_id == _MAY_NO_LONGER_BE_UPDATED

@@ -1,6 +1,6 @@
-"""What closes the loop with modalities and RIS, joined for the node: commitment, worklist, performed steps.
+"""The workflow services of a node, which close the loop with modalities and RIS: commitment, worklist, performed steps.
 
-All of it stands on the index's database and on one outbound queue; where it sends to are the node's peers.
+All of them use the database of the index and one outbound queue, and send to the peers of the node.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Workflow", "WorkflowOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowOptions:
-    """What an operator says of the workflow services.
+    """The options of the workflow services.
 
     Attributes:
-        worklist: Directory of worklist files, as ``wlmscpfs`` has them; None means none.
-        forward_mpps: AE titles of peers that have each performed step sent on.
-        notify_mpps: AE titles of peers that are told of its events.
-        notify_availability: AE titles of peers that are told when a performed step's instances are here.
+        worklist: The directory of worklist files, as ``wlmscpfs`` has them; None means that there is none.
+        forward_mpps: The AE titles of the peers to which each performed step is forwarded.
+        notify_mpps: The AE titles of the peers that are notified of its events.
+        notify_availability: The AE titles of the peers that are notified when the instances of a step have arrived.
     """
 
     worklist: Path | None = None
@@ -46,15 +46,17 @@ class WorkflowOptions:
 
 
 class Workflow:
-    """The services of one node; registers them with it.
+    """The workflow services of one node, which are registered with it.
 
     Args:
         ae: The node.
-        index: Opened by the node, before :meth:`start`.
-        workers: For what blocks.
-        peers: By AE title.
-        owner: Of what this node performs of the queue: of no other node, and the same after a restart.
-        sources: Worklist sources besides the directory and the table that is imported into.
+        index: The index, which the node opens before :meth:`start`.
+        workers: The threads for blocking work.
+        peers: The peers by AE title.
+        options: The options of the operator.
+        owner: The name under which this node claims tasks of the queue. No other node may have it, and it must be the
+            same after a restart.
+        sources: Worklist sources besides the directory and the table.
         watches: Watch over the worklist queries; None means watches of its own.
     """
 
@@ -102,13 +104,13 @@ class Workflow:
         ae.add_scp(ModalityWorklist(on_find=self.worklist.find))
 
     def start(self, clock: IReactorTime) -> None:
-        """Perform what the queue holds, from now on."""
+        """Perform the tasks of the queue from now on."""
         self._commitment.resume()
         self._verifier.start(self._reactor)
         self._runner.start(clock)
 
     def stop(self) -> defer.Deferred[None]:
-        """Perform no more; what is not done stays in the queue. Fires when nothing is under way."""
+        """Perform no more tasks; those that are not done stay in the queue. Fires when none is being performed."""
         self._commitment.stop()
         return self._runner.stop()
 

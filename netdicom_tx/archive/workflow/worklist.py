@@ -1,19 +1,20 @@
 """The modality worklist of an archive: scheduled procedure steps, matched and answered (PS3.4 Annex K).
 
-Items come from sources (:class:`IWorklistSource`; those of the archive are in
-:mod:`netdicom_tx.archive.workflow.worklist_sources`) and are matched in memory, as Unicode, by the rules of
-:mod:`netdicom_tx.archive.query.matching`, with what Annex K says of its own:
+Items come from sources (:class:`IWorklistSource`). Those of the archive are in
+:mod:`netdicom_tx.archive.workflow.worklist_sources`. Items are matched in memory, as Unicode, by the rules of
+:mod:`netdicom_tx.archive.query.matching` and those of Annex K:
 
-* every key of the identifier is matched, at any depth; the standard's list of required ones is shorter;
-* an attribute without a value is matched by no value of a key;
-* a range of start dates together with one of start times is one range, from the first time on the first day
-  to the last time on the last day (K.6.1.2.2);
-* an answer has one scheduled procedure step, so an item with several is several (K.6.1.2.2);
-* a step that has ended, by its performed procedure step, is answered only to who asks for the status
+* Every key of the identifier is matched, at any depth; the list of required keys in the standard is shorter.
+* An attribute without a value matches no value of a key.
+* A range of start dates and a range of start times together are one range, from the first time on the first day to
+  the last time on the last day (K.6.1.2.2).
+* An answer has one scheduled procedure step, so an item with several steps becomes several answers (K.6.1.2.2).
+* A step that has ended, according to its performed procedure step, is answered only to a query for its status
   (0040,0020).
 
-An answer is in the identifier's Specific Character Set where that can hold it, else in that of the item, else
-in ISO_IR 192.
+An answer is in the Specific Character Set of the identifier if that can hold it, otherwise in that of the item, and
+otherwise in ISO_IR 192.
+
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class Value(NamedTuple):
     """The value of an attribute.
 
     Attributes:
-        octets: In explicit VR little endian, text in UTF-8.
-        text: Of what is text or number.
-        items: Of a sequence.
+        octets: The value in explicit VR little endian; text is in UTF-8.
+        text: The value as text, for a text or a number.
+        items: The items of a sequence.
     """
 
     vr: str
@@ -105,8 +106,8 @@ class WorklistItem:
     """A scheduled procedure step, with the requested procedure and the patient it is for.
 
     Attributes:
-        terms: The Specific Character Set that it came in.
-        attributes: All of them; Scheduled Procedure Step Sequence has one item.
+        terms: The values of its Specific Character Set.
+        attributes: All attributes; Scheduled Procedure Step Sequence has one item.
     """
 
     terms: tuple[str, ...]
@@ -114,10 +115,10 @@ class WorklistItem:
 
     @classmethod
     def read(cls, data: bytes, transfer_syntax: str, offset: int = 0) -> list[WorklistItem]:
-        """The steps of an encoded data set.
+        """Read the steps of an encoded data set.
 
         Raises:
-            InvalidDataSetError: It cannot be read, or has no Scheduled Procedure Step.
+            InvalidDataSetError: The data set cannot be read, or has no Scheduled Procedure Step.
         """
         coding = coding_of(transfer_syntax)
         terms: tuple[str, ...] = ()
@@ -141,8 +142,8 @@ class WorklistItem:
         """The steps of a data set.
 
         Raises:
-            DataSetError: It cannot be encoded.
-            InvalidDataSetError: It has no Scheduled Procedure Step.
+            DataSetError: The data set cannot be encoded.
+            InvalidDataSetError: The data set has no Scheduled Procedure Step.
         """
         return cls.read(dsutils.encode(ds, EXPLICIT_VR_LITTLE_ENDIAN), EXPLICIT_VR_LITTLE_ENDIAN)
 
@@ -157,27 +158,27 @@ class WorklistItem:
 
     @property
     def status(self) -> str:
-        """Scheduled Procedure Step Status; empty when it is not said."""
+        """Scheduled Procedure Step Status; empty when it has no value."""
         return self.step.get(_STEP_STATUS, _NONE).text
 
     @property
     def start(self) -> tuple[str, str]:
-        """Date and time, as they are sorted."""
+        """The date and time by which steps are sorted."""
         step = self.step
         return step.get(_START_DATE, _NONE).text, step.get(_START_TIME, _NONE).text
 
     def with_status(self, status: str) -> WorklistItem:
-        """The same with another Scheduled Procedure Step Status."""
+        """The same step with another Scheduled Procedure Step Status."""
         step = {**self.step, _STEP_STATUS: Value("CS", status.encode(), status, ())}
         steps = Value("SQ", b"", "", (step,))
         return WorklistItem(self.terms, {**self.attributes, _STEPS: steps})
 
 
-# -- what is asked ----------------------------------------------------------------------------------
+# -- queries ----------------------------------------------------------------------------------------
 
 
 class _Identifier(Identifier):
-    """A worklist has one level, and no element that says so (PS3.4 K.4.1.1.3.1)."""
+    """An identifier without a Query/Retrieve Level, because a worklist has one level (PS3.4 K.4.1.1.3.1)."""
 
     def _level(self, data_set: Dataset, model: InformationModel) -> Level:
         return Level.IMAGE
@@ -190,14 +191,14 @@ class _Identifier(Identifier):
 
 
 class _Period(NamedTuple):
-    """A range of start dates and one of start times as one range; keys of 20 digits."""
+    """A range of start dates and a range of start times, combined into one range; keys have 20 digits."""
 
     first: str
     last: str
 
     @classmethod
     def of(cls, keys: Iterable[Key]) -> _Period | None:
-        """What the keys of a step say; None when it is not two ranges."""
+        """The period that the keys of a step ask for; None when they are not two ranges."""
         found = {}
         for key in keys:
             if key.tag in (_START_DATE, _START_TIME) and isinstance(key.criterion, Criterion):
@@ -218,7 +219,7 @@ class _Period(NamedTuple):
     def accepts(self, step: Attributes) -> bool:
         try:
             day = date_range(step.get(_START_DATE, _NONE).text).first
-            # What begins at an unknown time begins on its day.
+            # A step whose time is unknown begins at some time of its day.
             text = step.get(_START_TIME, _NONE).text
             moment = day + time_range(text).first if text else day
         except ValueError:
@@ -227,14 +228,14 @@ class _Period(NamedTuple):
 
 
 class WorklistQuery:
-    """An identifier that was read.
+    """The identifier of a worklist query.
 
     Attributes:
-        keys: In the order of their tags.
-        terms: Its Specific Character Set.
+        keys: The keys in the order of their tags.
+        terms: The values of its Specific Character Set.
 
     Raises:
-        MatchingError: It cannot be answered.
+        MatchingError: The identifier cannot be answered.
     """
 
     def __init__(self, identifier: Dataset) -> None:
@@ -254,7 +255,7 @@ class WorklistQuery:
 
     @property
     def asks_for_status(self) -> bool:
-        """Whether Scheduled Procedure Step Status is to have a value."""
+        """Whether the query asks for a value of Scheduled Procedure Step Status."""
         return any(key.tag == _STEP_STATUS and not key.is_universal for key in self._of_step)
 
     def accepts(self, item: WorklistItem) -> bool:
@@ -266,7 +267,7 @@ class WorklistQuery:
         )
 
     def answer(self, item: WorklistItem, transfer_syntax: str) -> bytes:
-        """The identifier of the response for an item that is accepted."""
+        """The identifier of the response for a matching item."""
         coding = coding_of(transfer_syntax)
         for terms in (("",), self.terms, item.terms):
             encode = encoder_of(terms)
@@ -302,7 +303,7 @@ def _character_set(terms: Sequence[str], coding: Coding) -> bytes:
 
 
 def _written(keys: Iterable[Key], attributes: Attributes, coding: Coding, encode: Encode) -> bytes:
-    """The attributes that are asked for; one that is not there is empty."""
+    """The requested attributes; one that an item does not have is empty."""
     parts = []
     for key in keys:
         value = attributes.get(key.tag)
@@ -338,15 +339,16 @@ def _whole(tag: int, value: Value, coding: Coding, encode: Encode) -> bytes:
 
 
 class IWorklistSource(Interface):
-    """Where worklist items come from."""
+    """A source of worklist items."""
 
     def items(identifier: Dataset) -> object:
-        """What there is.
+        """Return the items.
 
-        Called on the reactor thread for each C-FIND.
+        This is called on the reactor thread for each C-FIND.
 
         Args:
-            identifier: Of the request. It may be used to look for less; what is given is matched anyway.
+            identifier: The identifier of the request. A source may use it to return fewer items; all that it returns
+                are matched in any case.
 
         Returns:
             An iterable of data sets or of :class:`WorklistItem`; or a Deferred or coroutine of one.
@@ -378,7 +380,7 @@ class Worklist:
         self._states = states
 
     async def find(self, context: PContextDef, identifier: Dataset) -> list[bytes]:
-        """What ``on_receive_find`` returns for the worklist SOP class.
+        """Return the matches that ``on_receive_find`` returns for the worklist SOP class.
 
         Raises:
             MatchingError: The identifier cannot be answered.
@@ -435,7 +437,7 @@ class Worklist:
                 self._log.error("a worklist source gave no item: {error}", error=error)
 
     def _current(self, found: Iterable[WorklistItem]) -> Iterable[WorklistItem]:
-        """The items as their performed procedure steps have them."""
+        """The items with the status that their performed procedure steps have given them."""
         known = list(found)
         states = self._states({item.key for item in known}) if self._states and known else {}
         return [

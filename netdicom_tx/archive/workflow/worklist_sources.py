@@ -1,4 +1,4 @@
-"""Where the worklist of an archive comes from: a directory of files, and a table that is imported into.
+"""The sources of the worklist of an archive: a directory of files, and a table that steps are imported into.
 
 ==========================  ========================================================================
 :class:`WorklistDirectory`  ``*.wl`` files as ``wlmscpfs`` has them, in the directory or one below it
@@ -54,25 +54,25 @@ __all__ = [
     "worklist_item",
 ]
 
-#: Octets of a file; a real one has some 2000.
+#: How many octets a file may have; a real one has about 2000.
 FILE_LIMIT: Final = 1 << 20
 
 InThread = Callable[..., defer.Deferred[Any]]
 
 
 class WorklistImportError(NetDICOMError):
-    """What is to be imported cannot be read; the message says where."""
+    """A text cannot be imported; the message names the place."""
 
 
 # -- files --------------------------------------------------------------------------------------------
 
 
 def read_item(data: bytes) -> list[WorklistItem]:
-    """The steps of a file: Part 10, or a data set alone.
+    """Read the steps of a file, which is a Part 10 file or a data set alone.
 
     Raises:
-        InvalidDataSetError: It is neither, or has no Scheduled Procedure Step.
-        DataSetError: It is deflated, and damaged.
+        InvalidDataSetError: The file is neither, or has no Scheduled Procedure Step.
+        DataSetError: The data set is deflated and damaged.
     """
     if data[128:132] == b"DICM":
         offset, transfer_syntax = _file_meta(data)
@@ -83,7 +83,7 @@ def read_item(data: bytes) -> list[WorklistItem]:
 
 
 def _file_meta(data: bytes) -> tuple[int, str]:
-    """Where the data set begins, and its transfer syntax; what else a header must have, it need not."""
+    """The offset of the data set and its transfer syntax. A header without the other mandatory elements will do."""
     offset, transfer_syntax = 132, EXPLICIT_VR_LITTLE_ENDIAN
     while data[offset : offset + 2] == b"\2\0":
         each = next(elements(data, CANONICAL, offset, len(data)))
@@ -94,7 +94,7 @@ def _file_meta(data: bytes) -> tuple[int, str]:
 
 
 def _guessed(data: bytes) -> str:
-    """The transfer syntax of a data set without header, by its first element."""
+    """Guess the transfer syntax of a data set without a header from its first element."""
     if data[:1] == b"\0":
         return EXPLICIT_VR_BIG_ENDIAN
     return EXPLICIT_VR_LITTLE_ENDIAN if data[4:6].isalpha() else IMPLICIT_VR_LITTLE_ENDIAN
@@ -102,12 +102,13 @@ def _guessed(data: bytes) -> str:
 
 @implementer(IWorklistSource)
 class WorklistDirectory:
-    """The ``*.wl`` files in a directory, and in the directories in it: ``wlmscpfs`` has one for each AE.
+    """The ``*.wl`` files in a directory and in its subdirectories, of which ``wlmscpfs`` has one for each AE.
 
-    Looked through for each query; only files that are new or have changed are read. A file that cannot be
-    read is left out, and said once.
+    The directory is listed for each query, and only files that are new or have changed are read. A file that cannot be
+    read is left out, and logged once.
 
     Args:
+        path: The directory.
         in_thread: Runs a blocking call off the reactor thread.
     """
 
@@ -117,15 +118,15 @@ class WorklistDirectory:
         self.path = Path(path)
         self._in_thread = in_thread
         self._reading = threading.Lock()
-        # By path: what stat said, and the steps.
+        # The result of stat and the steps of each file, by its path.
         self._known: dict[Path, tuple[tuple[int, int, int], list[WorklistItem]]] = {}
 
     def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
-        """All steps."""
+        """Return all steps, whatever the identifier is."""
         return self._in_thread(self.read)
 
     def read(self) -> list[WorklistItem]:
-        """All steps; blocks.
+        """Return all steps; blocks.
 
         Raises:
             OSError: The directory cannot be read.
@@ -141,7 +142,7 @@ class WorklistDirectory:
                         found = (stamp, self._read_one(path))
                     self._known[path] = found
                 except OSError as error:
-                    # Gone since it was listed; or not ours to read.
+                    # The file was removed after it was listed, or this process may not read it.
                     self._log.debug("{path}: {error}", path=path, error=error)
             return [item for _, items in self._known.values() for item in items]
 
@@ -163,7 +164,7 @@ class WorklistDirectory:
                 raise InvalidDataSetError(f"more than {FILE_LIMIT} octets")
             return read_item(data)
         except (InvalidDataSetError, dsutils.DataSetError) as error:
-            self._log.error("{path} is no worklist item: {error}", path=path, error=error)
+            self._log.error("{path} is not a worklist item: {error}", path=path, error=error)
             return []
 
 
@@ -175,7 +176,7 @@ worklist_item = sa.Table(
     sa.Column("id", big_integer, primary_key=True, autoincrement=True),
     sa.Column("study_instance_uid", sa.Text, nullable=False),
     sa.Column("step_id", sa.Text, nullable=False),
-    # Explicit VR little endian, in the character set that it came in.
+    # The data set in explicit VR little endian, in its own character set.
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("study_instance_uid", "step_id"),
 )
@@ -183,9 +184,10 @@ worklist_item = sa.Table(
 
 @implementer(IWorklistSource)
 class WorklistTable:
-    """Worklist items in the database; all methods but :meth:`items` block.
+    """Worklist items in the database. All methods except :meth:`items` block.
 
     Args:
+        database: The database of the archive.
         in_thread: Runs a blocking call off the reactor thread.
     """
 
@@ -193,15 +195,15 @@ class WorklistTable:
         self._database = database
         self._in_thread = in_thread
         self._reading = threading.Lock()
-        # By what stands in the row: the steps.
+        # The steps of each row, by its octets.
         self._known: dict[bytes, list[WorklistItem]] = {}
 
     def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
-        """All steps."""
+        """Return all steps, whatever the identifier is."""
         return self._in_thread(self.read)
 
     def read(self) -> list[WorklistItem]:
-        """All steps; only rows that are new or have changed are decoded."""
+        """Return all steps; only rows that are new or have changed are decoded."""
         statement = sa.select(worklist_item.c.data).order_by(worklist_item.c.id)
         with self._reading, self._database.reading() as connection:
             known, self._known = self._known, {}
@@ -213,21 +215,21 @@ class WorklistTable:
             return [item for items in self._known.values() for item in items]
 
     def data_sets(self) -> list[Dataset]:
-        """All steps as they were put in, the oldest first."""
+        """Return all steps as they were imported, the oldest first."""
         statement = sa.select(worklist_item.c.data).order_by(worklist_item.c.id)
         with self._database.reading() as connection:
             rows = connection.scalars(statement).all()
         return [dsutils.decode(each, EXPLICIT_VR_LITTLE_ENDIAN) for each in rows]
 
     def put(self, data_sets: Iterable[Dataset]) -> int:
-        """Put items in, or in the place of those of the same study and step.
+        """Insert items; an item replaces the one with the same study and step.
 
         Returns:
-            How many.
+            The number of items.
 
         Raises:
-            DataSetError: One cannot be encoded.
-            InvalidDataSetError: One is no worklist item.
+            DataSetError: A data set cannot be encoded.
+            InvalidDataSetError: A data set is not a worklist item.
         """
         rows = {}
         for ds in data_sets:
@@ -245,7 +247,7 @@ class WorklistTable:
         return len(rows)
 
     def remove(self, key: StepKey) -> bool:
-        """Take an item out; whether it was there."""
+        """Remove an item, and return whether it was there."""
         return self._database.write(lambda writer: writer.execute(_of(key)).rowcount).result() > 0
 
 
@@ -255,9 +257,9 @@ def _of(key: StepKey) -> sa.Delete:
 
 
 def _completed(ds: Dataset) -> Dataset:
-    """With a Study Instance UID, which many orders leave to the worklist to make."""
+    """Give an order a Study Instance UID if it has none; many orders leave that to the worklist."""
     if not ds.get("StudyInstanceUID"):
-        # The same for the same order, however often it is imported.
+        # The same order gets the same UID, however often it is imported.
         order = [str(ds.get(each, "")) for each in ("AccessionNumber", "RequestedProcedureID")]
         patient = str(ds.get("PatientID", ""))
         ds.StudyInstanceUID = generate_uid(entropy_srcs=[patient, *order])
@@ -303,12 +305,12 @@ def read_json(text: str) -> list[tuple[str, Dataset]]:
     for number, each in enumerate(found[0] if found and isinstance(found[0], list) else found, 1):
         if not isinstance(each, dict) or not all(isinstance(tag, dict) for tag in each.values()):
             raise WorklistImportError(
-                f'item {number} is no data set: expected {{"00100020": {{"vr": "LO", ...}}, ...}}'
+                f'item {number} is not a data set: expected {{"00100020": {{"vr": "LO", ...}}, ...}}'
             )
         try:
             ds = Dataset.from_json(each)
         except Exception as error:  # pydicom documents no closed set of errors for bad input
-            raise WorklistImportError(f"item {number} is no data set: {error!r:.200}") from error
+            raise WorklistImportError(f"item {number} is not a data set: {error!r:.200}") from error
         data_sets.append((f"item {number}", _unicode(ds, f"item {number}")))
     return data_sets
 
@@ -321,7 +323,7 @@ def _documents(text: str) -> Iterator[Any]:
             yield found
             position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
     except ValueError as error:
-        raise WorklistImportError(f"no JSON: {error}") from error
+        raise WorklistImportError(f"the text is not JSON: {error}") from error
 
 
 def read_csv(text: str) -> list[tuple[str, Dataset]]:
@@ -341,7 +343,7 @@ def read_csv(text: str) -> list[tuple[str, Dataset]]:
         tag = tag_for_keyword(name)
         vrs[name] = "SQ" if tag is None else dictionary_VR(tag)
         if vrs[name] == "SQ":
-            raise WorklistImportError(f"column {name!r:.60} is no keyword of an attribute")
+            raise WorklistImportError(f"column {name!r:.60} is not the keyword of an attribute")
     data_sets = []
     for row in rows:
         where = f"line {rows.line_num}"
@@ -361,10 +363,11 @@ def read_csv(text: str) -> list[tuple[str, Dataset]]:
 
 
 def _unicode(ds: Dataset, where: str) -> Dataset:
-    """In a character set that holds what was read.
+    """Give a data set a character set that can hold its text.
 
     Raises:
-        WorklistImportError: It is no worklist item.
+        WorklistImportError: The data set is not a worklist item.
+
     """
     if not any(ds.get("ScheduledProcedureStepSequence") or ()):
         raise WorklistImportError(f"{where} has no scheduled procedure step")

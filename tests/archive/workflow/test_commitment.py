@@ -338,7 +338,10 @@ def test_a_requestor_whose_address_is_not_known_is_told_on_its_association_or_ne
     archive.advance(0)
     (task,) = archive.queue.list(WAITING)
     assert task.destination == "MODALITY"
-    assert task.last_error == "MODALITY is no peer of this node: its address is not known"
+    assert (
+        task.last_error
+        == "MODALITY is not a peer of this node, so its address is unknown: add it with --peer"
+    )
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,7 @@ def test_a_step_is_announced_when_its_instances_are_here(announcing: Archive, ri
     announcing.settle()
     assert ris.told == []
     (task,) = announcing.queue.list(WAITING)
-    assert (task.last_error, task.attempt) == ("1 of 2 instances are not here", 0)
+    assert (task.last_error, task.attempt) == ("1 of 2 instances have not arrived", 0)
     announcing.restart()
     announcing.keep("1.2.3.2.1", image("1.2.3.2.1", series="1.2.3.2"))
     for _ in range(3):
@@ -489,7 +489,7 @@ def test_instances_that_never_come_are_given_up(announcing: Archive, ris: Ris) -
     announcing._past += module.WAIT_FOR_INSTANCES
     announcing.advance(20)
     (task,) = announcing.queue.list(DEAD)
-    assert task.last_error == "1 of 1 instances are not here"
+    assert task.last_error == "1 of 1 instances have not arrived"
 
 
 def test_a_step_that_is_gone_is_not_announced(announcing: Archive) -> None:

@@ -301,10 +301,10 @@ def test_items_are_read_from_json(table: WorklistTable) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[", "no JSON"),
-        ("{} x", "no JSON"),
-        ("[1]", "item 1 is no data set: expected"),
-        ('[{"PatientID": "1"}]', "item 1 is no data set: expected"),
+        ("[", "the text is not JSON"),
+        ("{} x", "the text is not JSON"),
+        ("[1]", "item 1 is not a data set: expected"),
+        ('[{"PatientID": "1"}]', "item 1 is not a data set: expected"),
         ('[{"00100010": {"vr": "PN"}}]', "item 1 has no scheduled procedure step"),
         ("[]", ""),
     ],
@@ -342,8 +342,8 @@ def test_items_are_read_from_csv(table: WorklistTable) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Name\nDoe\n", "column 'Name' is no keyword"),
-        ("RequestedProcedureCodeSequence\nX\n", "is no keyword"),
+        ("Name\nDoe\n", "column 'Name' is not the keyword"),
+        ("RequestedProcedureCodeSequence\nX\n", "is not the keyword"),
         ("PatientID\nP1,P2\n", "line 2 has more values"),
         ("PatientID\nP1\n", "line 2 has no scheduled procedure step"),
         ("Modality,PregnancyStatus\nCT,no\n", "line 2, PregnancyStatus: invalid literal"),
@@ -356,7 +356,7 @@ def test_csv_that_is_none_is_said(text: str, words: str) -> None:
 
 def test_json_that_no_data_set_can_hold_is_said() -> None:
     model = scheduled().to_json_dict() | {"001021C0": {"vr": "US", "Value": [70_000]}}
-    with pytest.raises(WorklistImportError, match="item 1 is no data set"):
+    with pytest.raises(WorklistImportError, match="item 1 is not a data set"):
         read_json(json.dumps(model))
 
 
