@@ -223,6 +223,7 @@ def limits() -> str:
         fragments,
         pdu,
         reencoding,
+        refusals,
         requests,
         userdataitems,
     )
@@ -304,6 +305,11 @@ def limits() -> str:
                 "connections without an A-ASSOCIATE-RQ",
                 str(admission.HALF_OPEN_LIMIT),
                 "the oldest one of the host with most of them is closed",
+            ),
+            (
+                "lines of the log about refused peers",
+                f"one in {refusals.INTERVAL:g} s for each host and kind, {refusals.TABLE_SIZE} in all",
+                "the others are counted, and told later",
             ),
             (
                 "octets a second of a message that has begun",

@@ -12,10 +12,10 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 
 from .arguments import check_number
 from .exceptions import NetDICOMError
+from .refusals import Refusal, place
 
 __all__ = ["GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
 
@@ -59,6 +59,9 @@ class Guest(Protocol):
     def silence(self) -> float:
         """Seconds since anything came."""
 
+    def refused(self, refusal: Refusal) -> None:
+        """Let the log say that this peer is refused."""
+
     def abort(self) -> None:
         """End it: A-ABORT."""
 
@@ -74,8 +77,6 @@ class Admission:
         per_host: The same for one host; None means any number. The hosts of the loopback interface are not limited
             in this way, because a proxy on this machine stands for many.
     """
-
-    _log = Logger()
 
     def __init__(self, total: int | None = None, per_host: int | None = None) -> None:
         if total is not None:
@@ -96,10 +97,12 @@ class Admission:
         crowd, _ = Counter(self._half_open.values()).most_common(1)[0]
         oldest = next(each for each, host in self._half_open.items() if host == crowd)
         del self._half_open[oldest]
-        self._log.warn(
-            "a connection from {address} is closed: {limit} others have sent no A-ASSOCIATE-RQ yet either",
-            address=oldest.peer_address,
-            limit=HALF_OPEN_LIMIT,
+        oldest.refused(
+            Refusal(
+                "half open",
+                f"{HALF_OPEN_LIMIT} other connections have sent no A-ASSOCIATE-RQ yet either",
+                verb="closed the connection from",
+            )
         )
         oldest.drop()
 
@@ -151,13 +154,13 @@ class Admission:
             candidates,
             key=lambda each: (each.is_slow, crowds[self._asked[each]], each.silence),
         )
-        self._log.warn(
-            "association with {peer} at {address}: aborted, nothing useful came for {silence:.0f} s and all places "
-            "are taken; its place goes to {other}",
-            peer=loser.peer_title,
-            address=loser.peer_address,
-            silence=loser.silence,
-            other=guest.peer_address,
+        loser.refused(
+            Refusal(
+                "gives way",
+                f"nothing useful came for {loser.silence:.0f} s and all places are taken; its place goes to "
+                + place(guest.peer_address),
+                verb="aborted the association with",
+            )
         )
         loser.abort()
         return True

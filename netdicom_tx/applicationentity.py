@@ -38,6 +38,7 @@ from .dulprovider import (
 )
 from .endpoints import server_endpoint
 from .exceptions import (
+    AssociationRejectedError,
     ConnectionLostError,
     DCMTimeoutError,
     NetDICOMError,
@@ -45,6 +46,7 @@ from .exceptions import (
 from .hooks import Hooks
 from .negotiation import NO_WINDOW, Offer, Window
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .refusals import Refusal, Refusals, rejected
 from .remoteae import RemoteAE
 from .service import AEService
 from .tls import TLSOptions
@@ -130,6 +132,7 @@ class AE(Hooks):
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
         self._live = Associations(lambda: self.clock)
+        self._refusals = Refusals(lambda: self.clock)
         # The associations that peers have asked for, by association: those of the same listener.
         self._listeners: dict[Association, Associations] = {}
 
@@ -474,10 +477,15 @@ class AE(Hooks):
             TypeError, ValueError: ``grace`` is not a number of seconds.
         """
         check_seconds("grace", grace, zero=True)
-        return self._live.drain(grace)
+        return self._live.drain(grace).addBoth(self._told)
+
+    def _told(self, result: Any) -> Any:  # the outcome of a Deferred, which is passed on
+        self._refusals.catch_up(at_end=True)
+        return result
 
     def association_opened(self, asce: Association) -> None:
         """The transport of an association is open."""
+        self._refusals.catch_up()
         self._live.add(asce)
         if not asce.is_requestor:
             self._admission.opened(asce)
@@ -488,6 +496,10 @@ class AE(Hooks):
     def association_accepted(self, asce: Association) -> None:
         """An association is established."""
         self._tell(self.on_association_accepted, asce)
+
+    def association_refused(self, asce: Association, refusal: Refusal) -> None:
+        """A peer is refused something: the log says so once a minute for each host and kind."""
+        self._refusals.tell(asce.peer_address, refusal, asce.peer_title)
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
@@ -549,6 +561,20 @@ class AE(Hooks):
         if rejection is None and not self._admission.asks(asce):
             return AAssociateRJ(2, 3, 2)
         return rejection
+
+    def explain(self, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
+        """Say why a request is rejected, in the words of an operator."""
+        admission = self._admission
+        per_host = "" if admission.per_host is None else f", {admission.per_host} for each host"
+        return rejected(
+            request,
+            rejection,
+            words=str(
+                AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
+            ),
+            called=self.called_ae_titles,
+            limit=f"at most {admission.total}{per_host}",
+        )
 
 
 def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | None:

@@ -124,7 +124,15 @@ class Association(ServiceUser):
         for ctx in self.contexts_for(sop_class):
             if ctx.as_scu:
                 return partial(registration.service, self, ctx)
-        raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
+        role = self.role_of_scu if self.contexts_for(sop_class) else ""
+        raise ClassNotSupportedError(sop_class, self.refusals(sop_class), role=role)
+
+    @property
+    def role_of_scu(self) -> str:
+        """The role that must be negotiated for this side to be SCU, in words."""
+        if self.is_requestor:
+            return "the SCU role of this side"
+        return f"the SCP role of its requestor, {self.peer_title}"
 
     @property
     def is_retrieving(self) -> bool:

@@ -37,7 +37,9 @@ from zope.interface import implementer
 
 from .arguments import check_seconds
 from .exceptions import LocalProtocolError
+from .fsm import State
 from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
+from .refusals import Refusal, cut_off, not_asked, tls_failed
 from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare
 
 __all__ = [
@@ -77,6 +79,8 @@ RECEIVE_LIMIT = 1 << 20
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
+# Octets at the beginning of a connection that tell which protocol it speaks.
+_FIRST_OCTETS = 16
 # How many times within its timeout we look at a peer that is behind.
 _LOOKS = 4
 
@@ -128,6 +132,9 @@ class UpperLayerUser(TypingProtocol):
 
     def indicated(self, what: Indication) -> None:
         """The machine indicates or confirms this. It may call again before this call returns."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """What came is no acceptable association request; the machine has answered it."""
 
     def stalled(self, seconds: float) -> None:
         """The peer has taken none of the octets that we send for so long."""
@@ -205,6 +212,8 @@ class DULProtocol(Protocol):
         self._is_congested = False
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._quickack: Callable[[], object] | None = None
+        self._first_octets = b""
+        self._has_refused = False  # and has told the user of it
         #: The clock's time of the last receipt.
         self.last_received = clock.seconds()
         #: The octets that came and went on the transport.
@@ -242,6 +251,8 @@ class DULProtocol(Protocol):
         # sender with Nagle's algorithm on (DCMTK's as shipped) would wait for our acknowledgement.
         if self._quickack is not None:
             self._quickack()
+        if self.octets_received < _FIRST_OCTETS:
+            self._first_octets += data[:_FIRST_OCTETS]
         self.octets_received += len(data)
         self._segments.append(data)
         if self._next_turn is None and not self._is_performing_input:
@@ -270,6 +281,8 @@ class DULProtocol(Protocol):
             self._is_performing_input = False
         if self._queue and not self.machine.may_send_data:
             self._drop_queue()
+        if self.machine.refusal:
+            self._refuse(not_asked(self._first_octets, self.machine.refusal))
         if left:
             return True
         assert self.transport is not None
@@ -299,12 +312,24 @@ class DULProtocol(Protocol):
 
     def _end(self, reason: Failure) -> None:
         self._is_gone = True
+        if self.machine.state is State.Sta2 and not self._is_dropped:
+            self._missed(reason)
         for call in (self._artim, self._closing, self._stall, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
         self._perform(self.machine.transport_closed(reason.getErrorMessage()))
         self._drop_queue()
         self._user.disconnected(reason)
+
+    def _missed(self, reason: Failure) -> None:
+        """The connection ends without an association request."""
+        end = "before the connection was closed"
+        self._refuse(tls_failed(reason.value) or cut_off(self.octets_received, end))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if not self._has_refused:
+            self._has_refused = True
+            self._user.refused(refusal)
 
     # -- machine to transport ------------------------------------------------------------------
 
@@ -339,6 +364,8 @@ class DULProtocol(Protocol):
     def _artim_expired(self) -> None:
         self._artim = None
         self._log.debug("ARTIM expired in {state}", state=self.machine.state.name)
+        if self.machine.state is State.Sta2:
+            self._refuse(cut_off(self.octets_received, f"within {self._timeouts.artim:g} s"))
         self._perform(self.machine.artim_expired())
 
     def _close(self, seconds: float) -> None:

@@ -236,12 +236,17 @@ class ClassNotSupportedError(AssociationError):
     Attributes:
         sop_class: The abstract syntax that was wanted.
         answers: What the peer answered, for each transfer syntax that was proposed with it.
+        role: The role that was not negotiated, where the SOP class itself was accepted; otherwise empty.
     """
 
-    def __init__(self, sop_class: str, answers: Mapping[str, str], hint: str = "") -> None:
+    def __init__(
+        self, sop_class: str, answers: Mapping[str, str], hint: str = "", *, role: str = ""
+    ) -> None:
         told = "; ".join(f"{printable(k)}: {v}" for k, v in answers.items())
-        # The peer may have accepted it for another role, or this side may lack the service.
-        kind = "usable" if "accepted" in answers.values() else "accepted"
+        if role:
+            told = f"it was negotiated without {role} (PS3.7 D.3.3.4)"
+        # This side may lack the service.
+        kind = "usable" if role or "accepted" in answers.values() else "accepted"
         super().__init__(
             f"no {kind} presentation context for {printable(sop_class)}: "
             + (told or "it was not proposed")
@@ -249,6 +254,7 @@ class ClassNotSupportedError(AssociationError):
         )
         self.sop_class = sop_class
         self.answers = dict(answers)
+        self.role = role
 
 
 class DCMTimeoutError(NetDICOMError):

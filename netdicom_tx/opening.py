@@ -31,6 +31,7 @@ from .exceptions import (
 )
 from .negotiation import Agreed, Offer, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from .refusals import Refusal, no_contexts, place
 from .userdataitems import SOPClassExtendedNegotiation, UserIdentityResponse
 
 __all__ = ["Opening", "Verdict"]
@@ -48,6 +49,9 @@ class Host(Protocol):
 
     def reject_reason(self, asce: Any, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why a request is rejected before the hook is asked, or None."""
+
+    def explain(self, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
+        """Say why a request is rejected, in the words of an operator."""
 
     def offer(self, abstract_syntax: str) -> Offer | None:
         """What the AE has for a proposed presentation context; None when it has nothing."""
@@ -74,6 +78,9 @@ class Party(Protocol):
     @property
     def peer_title(self) -> str:
         """The AE title of the peer, safe for logs."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Let the log say that the peer is refused."""
 
 
 class Opening:
@@ -173,13 +180,16 @@ class Opening:
             return
         rejection = self._ae.reject_reason(self._asce, request)
         if rejection is not None:
-            self._reject(rejection)
+            self._reject(rejection, self._ae.explain(request, rejection))
             return
         try:
             identity = await self._ask(request)
         except AssociationRejectedError as error:
             if self._closing.error is None:
-                self._reject(AAssociateRJ(error.result, error.source, error.diagnostic))
+                self._reject(
+                    AAssociateRJ(error.result, error.source, error.diagnostic),
+                    Refusal("rejected", f"on_association_request rejects it: {error}"),
+                )
             return
         if self._closing.error is not None:
             return  # the peer went away meanwhile
@@ -196,11 +206,13 @@ class Opening:
         self._log.info(
             "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
             peer=self._asce.peer_title,
-            address=self._asce.peer_address,
+            address=place(self._asce.peer_address),
             called=printable(self._asce.called_ae_title),
             accepted=len(agreed.contexts),
             proposed=len(agreed.answer.presentation_contexts),
         )
+        if not agreed.contexts:
+            self._asce.refused(no_contexts(request, agreed.answer))
         dul.accept(agreed.answer)
         self._closing.established(watch_idle=True)
         if self._closing.error is None:
@@ -236,22 +248,19 @@ class Opening:
         finally:
             self._asked = None
 
-    def _reject(self, rejection: AAssociateRJ) -> None:
-        error = AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
-        self._log.info(
-            "association from {peer} at {address} to {called}: {error}",
-            peer=self._asce.peer_title,
-            address=self._asce.peer_address,
-            called=printable(self._asce.called_ae_title),
-            error=error,
+    def _reject(self, rejection: AAssociateRJ, refusal: Refusal) -> None:
+        self._asce.refused(refusal)
+        self._closing.end(
+            AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
         )
-        self._closing.end(error)
         self._channel.dul.reject(rejection)
 
     def _decision_failed(self, failure: Failure) -> None:
         if self._closing.error is None:
             self._log.failure("on_association_request failed", failure)
-            self._reject(AAssociateRJ(2, 1, 1))
+            self._reject(
+                AAssociateRJ(2, 1, 1), Refusal("rejected", "on_association_request has failed")
+            )
 
     # -- the end -----------------------------------------------------------------------------------
 

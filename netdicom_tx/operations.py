@@ -64,8 +64,10 @@ from .exceptions import (
     afresh,
 )
 from .negotiation import NO_WINDOW, PContextDef
+from .refusals import Refusal
 from .statuses import Status
 from .streams import status_of
+from .uids import name
 
 __all__ = ["Operation", "Performer"]
 
@@ -103,6 +105,9 @@ class Asked(Protocol):
     @property
     def peer_title(self) -> str:
         """The AE title of the peer, safe for logs."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Let the log say that the peer is refused."""
 
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class."""
@@ -579,6 +584,14 @@ class Performer:
                 return
             contradiction = _contradiction(ctx, message, registration)
             if contradiction:
+                self.asce.refused(
+                    Refusal(
+                        "SOP class",
+                        f"{message.OPERATION}: {contradiction}, but {name(message.sop_class_uid or '')}",
+                        name(ctx.sop_class),
+                        "send the command on a context of its own SOP class",
+                    )
+                )
                 self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED, contradiction)
                 return
             service = registration.service

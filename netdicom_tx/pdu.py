@@ -646,7 +646,7 @@ class PDUReader:
         if pdu_type == _P_DATA_TF:
             if self.receive_limit and length > self.receive_limit:
                 raise PDUProcessingError(
-                    f"P-DATA-TF of {length} octets; this side admits {self.receive_limit}"
+                    f"P-DATA-TF of {length} octets; expected at most {self.receive_limit}"
                 )
             if length < 6:
                 raise PDUProcessingError(

@@ -42,6 +42,7 @@ from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
 from .opening import Host, Opening
 from .operations import Performer
 from .pdu import AAssociateAC, AAssociateRQ, Fragment
+from .refusals import Refusal, aborted
 from .remoteae import RemoteAE
 from .requests import Invoker
 from .upperlayer import Indication, ProviderAbort
@@ -57,6 +58,9 @@ class LocalAE(Host, Protocol):
 
     def association_opened(self, asce: Any) -> None:
         """The transport of an association is open."""
+
+    def association_refused(self, asce: Any, refusal: Refusal) -> None:
+        """The peer of an association, or of a connection that has not become one, is refused something."""
 
     def association_closed(self, asce: Any) -> None:
         """The transport of an association is gone."""
@@ -196,12 +200,12 @@ class ServiceUser:
             self._opening.confirm(self.request_pdu, what)
         else:
             if isinstance(what, ProviderAbort):
-                self._log.warn(
-                    "association with {peer}: aborted, {detail}",
-                    peer=self.peer_title or self.peer_address,
-                    detail=printable(what.detail, 200),
-                )
+                self.refused(aborted(what.detail))
             self._closing.indicated(what)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Let the log say, now or later, that this peer is refused."""
+        self._ae.association_refused(self, refusal)
 
     def stalled(self, seconds: float) -> None:
         self._closing.time_out("send", seconds)

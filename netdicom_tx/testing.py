@@ -19,8 +19,7 @@ What needs real threads or sockets (an archive, TLS) needs a real reactor.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
@@ -30,27 +29,20 @@ from twisted.internet import defer
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import (
     CannotListenError,
-    ConnectionAborted,
-    ConnectionDone,
-    ConnectionLost,
     ConnectionRefusedError,
     UserError,
 )
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
-    IConsumer,
     IDelayedCall,
     IHostnameResolver,
     IHostResolution,
     IListeningPort,
-    IProtocol,
-    IPushProducer,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     IResolutionReceiver,
-    ITransport,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
@@ -59,6 +51,7 @@ from zope.interface import implementer
 
 from .applicationentity import AE, RemoteAE
 from .asceprovider import Association
+from .memory import PORT, Cut, MemoryTransport, Wire, join
 
 __all__ = [
     "MemoryTransport",
@@ -71,203 +64,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-#: Cuts a written segment on its way.
-Cut = Callable[[bytes], Iterable[bytes]]
-# The port of each AE on a network in memory; then those that connections go out from.
-_PORT, _FIRST_FREE_PORT = 104, 49152
-
-
-class Wire:
-    """Delivers what two transports write to each other, in order, never from within a delivery.
-
-    Args:
-        clock: Its zero-delay calls are run as part of the delivery.
-        cut: How a written segment is cut on its way; None delivers it as it was written.
-    """
-
-    def __init__(self, clock: Clock, cut: Cut | None = None) -> None:
-        self.clock = clock
-        self.cut = cut
-        self._actions: deque[Callable[[], None]] = deque()
-        self._is_running = False
-
-    def do(self, action: Callable[[], None]) -> None:
-        """Do something when all that was asked before is done."""
-        self._actions.append(action)
-        self.run()
-
-    def run(self) -> None:
-        """Deliver all there is."""
-        if self._is_running:
-            return
-        self._is_running = True
-        try:
-            while True:
-                while self._actions:
-                    self._actions.popleft()()
-                due = [
-                    call
-                    for call in self.clock.getDelayedCalls()
-                    if call.getTime() <= self.clock.seconds()
-                ]
-                if not due:
-                    return
-                self.clock.advance(0)
-        finally:
-            self._is_running = False
-
-
-@implementer(ITransport, IPushProducer, IConsumer)
-class MemoryTransport:
-    """One end of a connection in memory.
-
-    Args:
-        wire: Delivers what is written.
-        host: The name of the host at this end.
-        port: The port at this end.
-
-    Attributes:
-        written: All octets that were written at this end, for assertions.
-        high_water: Octets on their way to a peer that has paused, above which the producer of this
-            end is paused.
-    """
-
-    high_water = 1 << 16
-
-    def __init__(self, wire: Wire, host: str, port: int = _PORT) -> None:
-        self._wire = wire
-        self._address = IPv4Address("TCP", host, port)
-        self.peer: MemoryTransport | None = None
-        self.protocol: IProtocol | None = None
-        self.written = bytearray()
-        self.is_connected = True
-        self.disconnecting = False
-        self._is_paused = False
-        self._has_peer_closed = False
-        self._inbox: deque[bytes] = deque()
-        self._inbox_size = 0
-        self._producer: Any = None  # what registerProducer was given
-        self._is_streaming = True
-        self._producer_paused = False
-
-    # -- writing -------------------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        if not self.is_connected or self.disconnecting or not data:
-            return
-        self.written += data
-        peer = self.peer
-        assert peer is not None
-        for piece in [data] if self._wire.cut is None else self._wire.cut(data):
-            peer._inbox.append(piece)
-            peer._inbox_size += len(piece)
-        self._wire.do(peer._deliver)
-        if peer._inbox_size > self.high_water and self._producer and not self._producer_paused:
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        self.write(b"".join(data))
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self._producer, self._is_streaming = producer, streaming
-        if not streaming:
-            producer.resumeProducing()
-
-    def unregisterProducer(self) -> None:
-        self._producer = None
-        if self.disconnecting:
-            self._wire.do(self._close)
-
-    # -- reading -------------------------------------------------------------------------------
-
-    def pauseProducing(self) -> None:
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            self._wire.do(self._deliver)
-            self._wire.do(self._see_close)
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    def _deliver(self) -> None:
-        while self._inbox and not self._is_paused and self.is_connected:
-            data = self._inbox.popleft()
-            self._inbox_size -= len(data)
-            assert self.protocol is not None
-            self.protocol.dataReceived(data)
-        peer = self.peer
-        assert peer is not None
-        if not self._inbox and peer._producer and (peer._producer_paused or not peer._is_streaming):
-            peer._producer_paused = False
-            peer._producer.resumeProducing()
-        if peer.disconnecting:
-            self._wire.do(peer._close)
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def loseConnection(self) -> None:
-        """Close when the producer has been unregistered and the peer has been given all."""
-        if self.is_connected and not self.disconnecting:
-            self.disconnecting = True
-            self._wire.do(self._close)
-
-    def _close(self) -> None:
-        peer = self.peer
-        assert peer is not None
-        if not self._producer and not (peer._inbox and peer.is_connected):
-            self._lost(ConnectionDone())
-            peer._has_peer_closed = True
-            self._wire.do(peer._see_close)
-
-    def _see_close(self) -> None:
-        """A transport that is not read does not notice that the peer has closed."""
-        if self._has_peer_closed and not self._is_paused:
-            self._lost(ConnectionDone())
-
-    def abortConnection(self) -> None:
-        """Drop the connection and what is on its way."""
-        if self.is_connected:
-            peer = self.peer
-            assert peer is not None
-            peer._inbox.clear()
-            peer._inbox_size = 0
-            self._wire.do(lambda: self._lost(ConnectionAborted()))
-            self._wire.do(lambda: peer._lost(ConnectionLost()))
-
-    def _lost(self, reason: Exception) -> None:
-        if self.is_connected:
-            self.is_connected = False
-            assert self.protocol is not None
-            self.protocol.connectionLost(Failure(reason))
-
-    def getPeer(self) -> IAddress:
-        assert self.peer is not None
-        return self.peer.getHost()
-
-    def getHost(self) -> IAddress:
-        return self._address
-
-
-def join(
-    client: IProtocol,
-    server: IProtocol,
-    wire: Wire,
-    *,
-    client_address: tuple[str, int] = ("requestor", _PORT),
-    server_address: tuple[str, int] = ("acceptor", _PORT),
-) -> tuple[MemoryTransport, MemoryTransport]:
-    """Connect two protocols; the server's connection is made first."""
-    one, other = MemoryTransport(wire, *client_address), MemoryTransport(wire, *server_address)
-    one.peer, other.peer = other, one
-    one.protocol, other.protocol = client, server
-    server.makeConnection(other)
-    client.makeConnection(one)
-    wire.run()
-    return one, other
+# From here on are the ports that connections go out from.
+_FIRST_FREE_PORT = 49152
 
 
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver)
@@ -499,8 +297,8 @@ class Network:
         base = re.sub(r"[^a-z0-9]+", "-", ae.ae_title.lower()).strip("-") or "host"
         name = next(each for each in _names(base) if each not in taken)
         host = Host(self, name)
-        host.listenTCP(_PORT, _Entities(ae))
-        remote = RemoteAE(ae.ae_title, f"tcp:{name}:{_PORT}")
+        host.listenTCP(PORT, _Entities(ae))
+        remote = RemoteAE(ae.ae_title, f"tcp:{name}:{PORT}")
         self._members[ae] = _Member(host, remote, ae._reactor)
         ae._reactor = host
         return remote

@@ -151,6 +151,9 @@ class UpperLayer:
         # One side has closed the transport: whatever it still reports is ignored.
         self._is_over = False
         self._request: AAssociateRQ | None = None
+        #: Why the machine has refused what came instead of an acceptable A-ASSOCIATE-RQ, of which the standard
+        #: indicates nothing to the user; empty while it has not.
+        self.refusal = ""
 
     @property
     def state(self) -> State:
@@ -282,7 +285,14 @@ class UpperLayer:
             raise LocalProtocolError(
                 f"{event.value} is not possible in {before.name} ({before.value})"
             )
-        action = ACTIONS[self._outcome(name, payload)]
+        outcome = self._outcome(name, payload)
+        action = ACTIONS[outcome]
+        if outcome == "AE-6 unacceptable":
+            self.refusal = (
+                "A-ASSOCIATE-RQ of another protocol version; expected bit 0 of the version"
+            )
+        elif outcome == "AA-1" and before is State.Sta2:
+            self.refusal = _fault(payload, before).detail
         # The outputs are made before the state is committed: what cannot be encoded has not happened.
         outputs = [self._output(step, payload, before) for step in action.steps]
         self._state = action.next_state

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IAddress
 
 from netdicom_tx.admission import HALF_OPEN_LIMIT, Admission
 from netdicom_tx.exceptions import AssociationAbortedError, NetDICOMError
+from netdicom_tx.refusals import Refusal
 
 WARD, CLINIC = "192.0.2.1", "192.0.2.2"
 
@@ -26,10 +27,14 @@ class Peer:
 
     def __init__(self, host: str | None = WARD, **standing: object) -> None:
         self.peer_address: IAddress | None = None if host is None else IPv4Address("TCP", host, 1)
+        self.refusals: list[Refusal] = []
         vars(self).update(standing)
 
     def abort(self) -> None:
         self.error = AssociationAbortedError(0, 0, by_peer=False)
+
+    def refused(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
 
     def drop(self) -> None:
         self.is_dropped = True

@@ -32,8 +32,10 @@ from netdicom_tx.dulprovider import (
 )
 from netdicom_tx.exceptions import AbortReason, DIMSEProcessingError, LocalProtocolError
 from netdicom_tx.fragments import fragment
+from netdicom_tx.memory import Wire, join
 from netdicom_tx.pdu import AAbort, AAssociateRJ, AReleaseRP, AReleaseRQ
-from netdicom_tx.testing import Wire, failure_of, join, success_of
+from netdicom_tx.refusals import Refusal
+from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.upperlayer import Indication, ProviderAbort, TransportClosed
 from netdicom_tx.userdataitems import MaximumLength
 from support.doubles import (
@@ -111,6 +113,9 @@ class User:
         self.events.append(what)
         if self._on_indicated is not None:
             self._on_indicated(what)
+
+    def refused(self, refusal: Refusal) -> None:
+        self.events.append(refusal.kind)
 
     def stalled(self, seconds: float) -> None:
         self.events.append(("stalled", seconds))

@@ -38,6 +38,7 @@ ROWS = {
         "upperlayer",
     ],
     "shell": [
+        "refusals",
         "monotonic",
         "signals",
         "dulprovider",
@@ -61,6 +62,7 @@ ROWS = {
         "admission",
         "applicationentity",
         "pool",
+        "memory",
         "testing",
     ],
     "services": ["sopclass.base", "sopclass"],

@@ -609,7 +609,7 @@ WRONG = {
     ),
     "P-DATA of 5 octets": (b"\4\0\0\0\0\5", 6, "P-DATA-TF of 5 octets"),
     "P-DATA of 0 octets": (b"\4\0\0\0\0\0", 6, "P-DATA-TF of 0 octets"),
-    "P-DATA over the limit": (b"\4\0\0\0\1\1", 6, "257 octets; this side admits 256"),
+    "P-DATA over the limit": (b"\4\0\0\0\1\1", 6, "257 octets; expected at most 256"),
     "PDV length 0": (b"\4\0\0\0\0\6\0\0\0\0\1\3", 6, "PDV of 0 octets"),
     "PDV length 1": (b"\4\0\0\0\0\6\0\0\0\1\1\3", 6, "PDV of 1 octets"),
     "PDV beyond its PDU": (b"\4\0\0\0\0\x08\0\0\0\5\1\3ab", 6, "5 octets in a P-DATA-TF with 8"),

@@ -1,5 +1,6 @@
 """TLS over real sockets, with certificates made for the test."""
 
+import re
 import ssl
 from hashlib import sha256
 from pathlib import Path
@@ -13,11 +14,14 @@ trustme = pytest.importorskip("trustme")
 
 from twisted.internet.endpoints import HostnameEndpoint  # noqa: E402
 from twisted.internet.testing import MemoryReactorClock  # noqa: E402
+from twisted.internet.threads import deferToThread  # noqa: E402
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent  # noqa: E402
 from twisted.trial.unittest import TestCase  # noqa: E402
 
 from netdicom_tx import AE, RemoteAE, TLSOptions, verification_scp, verification_scu  # noqa: E402
 from netdicom_tx.exceptions import ConnectionLostError, LocalProtocolError  # noqa: E402
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS  # noqa: E402
+from support.processes import eventually  # noqa: E402
 
 
 class TLSTests(TestCase):
@@ -97,7 +101,33 @@ class TLSTests(TestCase):
 
     async def test_plain_dicom_on_a_tls_port_reaches_nobody(self) -> None:
         port = await self.serve()
-        await self.refused(port, None, "lost")
+        with capturedLogs() as logs:
+            await self.refused(port, None, "lost")
+            warned = lambda: any(map(self.is_warning, logs))  # noqa: E731
+            await deferToThread(eventually, warned, "warning")
+        (line,) = (formatEvent(each) for each in logs if self.is_warning(each))
+        assert re.fullmatch(
+            r"refused 127\.0\.0\.1:\d+: something else than TLS came; expected a TLS ClientHello; .*",
+            line,
+        )
+
+    async def test_tls_on_a_plain_port_reaches_nobody(self) -> None:
+        ae = AE("SCP").add_scp(verification_scp)
+        listening = await ae.listen("tcp:0:interface=127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        port: int = listening.getHost().port  # type: ignore[attr-defined]
+        with capturedLogs() as logs:
+            await self.refused(port, TLSOptions(trust=self.path("ca.pem")), "lost")
+        (line,) = (formatEvent(each) for each in logs if self.is_warning(each))
+        assert re.fullmatch(
+            r"refused 127\.0\.0\.1:\d+: a TLS ClientHello came; expected DICOM without TLS; .*",
+            line,
+        )
+
+    @staticmethod
+    def is_warning(event: LogEvent) -> bool:
+        """Whether the log says that somebody is refused."""
+        return bool(event["log_level"] >= LogLevel.warn)
 
 
 def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ class ArchiveAE(AE):
     def stop(self) -> None:
         """Finish what is being written, end all searches, and give store and index back."""
         self._forget_queue_start()
+        self._refusals.catch_up(at_end=True)
         self._watches.cancel()
         if self.index is not None:
             self.workflow.close()

@@ -28,7 +28,9 @@ from ..applicationentity import RemoteAE
 from ..dimsemessages import Request, Response
 from ..exceptions import ClassNotSupportedError, LocalProtocolError, NetDICOMError
 from ..hooks import RequestContext
+from ..refusals import Refusal
 from ..statuses import Status
+from ..uids import name
 from .base import settled
 from .readahead import ReadAhead
 from .sending import Stop, StoreResult, store_all
@@ -173,6 +175,10 @@ class _Getting:
             self._message_ids.discard(message_id)
 
     def _warn(self, instance: Instance | None, reason: object) -> None:
+        if isinstance(reason, ClassNotSupportedError) and reason.role:
+            # All instances of a class fail for it.
+            self._asce.refused(Refusal("role", f"C-GET: {reason}"))
+            return
         _log.warn(
             "C-GET for {peer}: {uid} failed: {reason}",
             peer=self._asce.peer_title,
@@ -238,6 +244,7 @@ class Counters:
         self._number = number
         self.completed = self.failed = self.warning = 0
         self._failures: list[str] = []
+        self._lacks_role = ""  # a SOP class
 
     @property
     def _request(self) -> Request:
@@ -253,6 +260,8 @@ class Counters:
             self.failed += 1
             if result.instance is not None:
                 self._failures.append(result.instance.sop_instance_uid)
+            if isinstance(result.error, ClassNotSupportedError) and result.error.role:
+                self._lacks_role = result.error.sop_class
         elif result.status is not None and result.status.is_warning:
             self.warning += 1
         else:
@@ -276,12 +285,16 @@ class Counters:
 
     def final(self) -> Response:
         """The last response: Success; 0xB000 when some failed or were warned about; 0xA702 when all failed."""
-        status = 0x0000
+        status, comment = 0x0000, None
         if self.failed and not self.completed and not self.warning:
             status = 0xA702
+            if self._lacks_role:
+                comment = f"{name(self._lacks_role)} was proposed without the SCP role"
         elif self.failed or self.warning:
             status = 0xB000
-        return self._request.response(status, self._identifier(), **self._elements())
+        return self._request.response(
+            status, self._identifier(), error_comment=comment, **self._elements()
+        )
 
     def cancelled(self) -> Response:
         """The response after C-CANCEL, with what has not been begun as remaining."""

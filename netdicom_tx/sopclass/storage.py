@@ -405,7 +405,13 @@ def _context(
     asce: Association, ctx: PContextDef | None, sop_class: str, transfer_syntax: str
 ) -> PContextDef:
     """The accepted context for an instance: one of its transfer syntax, or of one that it is re-encoded to."""
-    usable = [each for each in asce.contexts_for(sop_class) if each.as_scu]
+    accepted = asce.contexts_for(sop_class)
+    usable = [each for each in accepted if each.as_scu]
+    if accepted and not usable:
+        hint = "" if asce.is_requestor else "C-GET needs it: let the peer propose role selection"
+        raise ClassNotSupportedError(
+            sop_class, asce.refusals(sop_class), hint, role=asce.role_of_scu
+        )
     if ctx is not None and ctx in usable:
         usable.insert(0, ctx)
     for each in usable:

@@ -170,3 +170,33 @@ def test_an_odd_data_set_is_the_same_again_and_survives_its_index(
 def test_what_cannot_be_read_is_refused(node: Archive, data: bytes) -> None:
     assert stored(node.sender(EXPLICIT), data) in (0xC000, 0xA900)
     assert node.kept(UID) is None
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        pytest.param(b"ISO_IR 10\xe9", id="not ASCII"),
+        pytest.param(b"\xff\xfe", id="no text"),
+        pytest.param(b"ISO_IR 100\\\xe4\xe4\xe4", id="the second one"),
+        pytest.param("ISO_IR 192é".encode(), id="UTF-8"),
+        pytest.param(b"ISO_IR\x00192  ", id="a NUL"),
+        pytest.param(b"UTF-8 ", id="unknown"),
+        pytest.param(b"\x1b$B\x1b(J", id="escapes"),
+        pytest.param(b"a\\" * 600, id="many"),
+    ],
+)
+def test_an_odd_character_set_is_kept_and_stops_no_start(node: Archive, terms: bytes) -> None:
+    """It was answered with 0x0110; and a file with it, once stored, kept the node from starting."""
+    data = EXPLICIT.element(0x00080005, "CS", terms) + instance(EXPLICIT)
+    assert stored(node.sender(), data) == 0x0000
+    assert node.kept(UID) == data
+    node.close()
+    for file in node.store.root.glob("index.db*"):
+        file.unlink()
+    node.ae.start()
+    assert node.kept(UID) == data
+    for asked in ("ISO_IR 192", None):
+        keys = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "1.2.3.1", "PatientName": ""}
+        keys |= {"SpecificCharacterSet": asked} if asked else {}
+        (answer,) = find(node.index, identifier(**keys), model=InformationModel.STUDY_ROOT)
+        assert answer.PatientName == "ODD^ONE"

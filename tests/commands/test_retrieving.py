@@ -196,7 +196,7 @@ def test_a_directory_that_turns_out_unusable_fails_the_instances(
     done = netdicom("get", peer.address(), "-k", STUDY, "-o", "out")
     assert done.returncode == 11
     assert "cannot write to out: Not a directory" in done.stderr
-    assert "1.2.3: Not a directory; 0 were written" in done.stderr
+    assert "1.2.3: Not a directory; 0 written" in done.stderr
     assert list((netdicom.directory / "elsewhere").iterdir()) == []
 
 

@@ -26,7 +26,8 @@ from netdicom_tx.sopclass.procedure_step import (
 from netdicom_tx.sopclass.step_rules import updated
 from netdicom_tx.statuses import DUPLICATE_SOP_INSTANCE, NO_SUCH_SOP_INSTANCE
 from netdicom_tx.testing import Pair, connected, success_of
-from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, is_valid_uid
+from support.doubles import Node, command, p_data, us
 from support.doubles import logged_failures as logged_failures
 from support.steps import UID, data_set, final, new_step, without
 
@@ -272,3 +273,27 @@ def test_an_event_is_reported_on_an_association_of_the_scp() -> None:
     pair = Pair(scp, watcher)
     assert run(notify_procedure_step(scp, pair.remote(), UID, 1)) == 0
     assert watcher.events == [(UID, 1)]
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\0\0", b"  "], ids=["absent", "empty", "NULs", "blank"]
+)
+def test_an_empty_sop_instance_uid_is_assigned_as_an_absent_one(
+    ris: Steps, value: bytes | None
+) -> None:
+    """PS3.7 10.1.5.1.4: the performer assigns one, and says so in the response."""
+    peer = Node(ris).associate({MPPS: [IMPLICIT_VR_LITTLE_ENDIAN]})
+    elements = [
+        (0x0002, MPPS.encode() + b"\0"),
+        (0x0100, us(0x0140)),
+        (0x0110, us(1)),
+        (0x0800, us(1)),
+    ]
+    if value is not None:
+        elements.append((0x1000, value))
+    octets = dsutils.encode(new_step(), IMPLICIT_VR_LITTLE_ENDIAN)
+    peer.send(p_data(1, 3, command(*elements)), p_data(1, 2, octets))
+    (answer,) = peer.messages()
+    assert answer.status == 0x0000
+    assert list(ris.steps) == [answer.affected_sop_instance_uid]
+    assert is_valid_uid(answer.affected_sop_instance_uid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
@@ -11,6 +12,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from netdicom_tx import (
     AE,
@@ -22,28 +24,37 @@ from netdicom_tx import (
     storage_scp,
 )
 from netdicom_tx.dimsemessages import Response
-from netdicom_tx.dsutils import decode
+from netdicom_tx.dsutils import decode, part10_header
 from netdicom_tx.negotiation import NO_WINDOW
 from netdicom_tx.sopclass import qr_get_scp, qr_get_scu, qr_move_scp, qr_move_scu, store_all
 from netdicom_tx.sopclass.retrieving import KEEP_ALIVE
 from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
-from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from netdicom_tx.uids import (
+    DEFAULT_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    UNCOMPRESSED_TRANSFER_SYNTAXES,
+)
 from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.uids import STUDY_ROOT_MOVE_SOP_CLASS as MOVE
+from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT
 from support.doubles import logged_failures as logged_failures
 
 FILES = [str(get_testdata_file(name)) for name in ("CT_small.dcm", "MR_small.dcm")]
 MANY = 300
+LITTLE = EXPLICIT_VR_LITTLE_ENDIAN
 
 
 class Keeper(AE):
     """Takes instances; answers when the test lets it."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(
+        self, title: str, transfer_syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES
+    ) -> None:
         super().__init__(title)
         self.received: list[str] = []
         self.answer: Callable[[], Any] = lambda: 0
-        self.add_scp(storage_scp)
+        self.add_scp(storage_scp, transfer_syntaxes=transfer_syntaxes)
 
     def on_receive_store(self, context: PContextDef, ds: BinaryIO) -> Any:
         self.received.append(str(dcmread(ds, stop_before_pixels=True).SOPClassUID))
@@ -125,13 +136,30 @@ def read(stream: Any) -> list[Any]:
 
 
 @contextmanager
-def retrieving(kind: str, window: Window = NO_WINDOW) -> Iterator[Retrieve]:
-    archive, keeper = Archive(), Keeper("KEEPER")
+def retrieving(
+    kind: str,
+    window: Window = NO_WINDOW,
+    transfer_syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES,
+) -> Iterator[Retrieve]:
+    archive, keeper = Archive(), Keeper("KEEPER", transfer_syntaxes)
     archive.window = keeper.window = window
     scu = keeper if kind == "get" else AE("SCU")
     scu.add_scu(qr_get_scu).add_scu(qr_move_scu)
     with connected(scu, archive) as pair:
         yield Retrieve(kind, pair, archive, keeper)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged."""
+    found: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        found.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield found
+    globalLogPublisher.removeObserver(note)
 
 
 @pytest.fixture(params=["get", "move"])
@@ -314,7 +342,7 @@ def test_after_a_cancel_the_counts_are_what_happened(kind: str, form: str, windo
         assert final(stream) == 0xFE00
         assert len(retrieve.keeper.received) == 3 + window
     assert counts(stream.final) == (1 + window, 1, 1, 97 - window)
-    failed = decode(stream.final.data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+    failed = decode(stream.final.data_set, LITTLE)
     assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
 
 
@@ -345,7 +373,7 @@ def test_a_status_that_c_store_does_not_have_is_a_failure(retrieve: Retrieve, st
     retrieve.pair.advance(0)
     assert final(stream) == 0xB000
     assert counts(stream.final) == (1, 1, 0, None)
-    failed = decode(stream.final.data_set, EXPLICIT_VR_LITTLE_ENDIAN)
+    failed = decode(stream.final.data_set, LITTLE)
     assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
 
 
@@ -405,6 +433,63 @@ def test_store_all_takes_an_async_iterable_as_it_comes() -> None:
     pair.advance(0)
     assert success_of(done) == [0] * 41
     assert near.connections == 2
+
+
+# -- what the receiver cannot take, or would misread --------------------------------------------------------
+
+ODD = {
+    "text in the tag of a sequence": (0x00120064, "LO", b"Siemens Healthcare Header Anonymizer"),
+    "UN in the tag of a sequence": (0x00120064, "UN", b"Siemens Healthcare Header Anonymizer"),
+    "a number in the tag of a text": (0x00100030, "US", b"\1\0"),
+    "a sequence in the tag of a text": (0x00100030, "SQ", EXPLICIT.items(b"", defined=True)),
+}
+
+
+@pytest.mark.parametrize("kind", ["get", "move"])
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_what_implicit_vr_would_garble_fails_alone(
+    kind: str, odd: str, depth: int, tmp_path: Path, lines: list[str]
+) -> None:
+    """PS3.5 7.1.3, A.1: the receiver would take the VR from its dictionary."""
+    tag, vr, value = ODD[odd]
+    element = EXPLICIT.element(tag, vr, value)
+    for _ in range(depth):
+        element = EXPLICIT.sequence(0x00081140, element)
+    path = tmp_path / "odd.dcm"
+    path.write_bytes(part10_header(CT_IMAGE_STORAGE, "1.2.3.9", LITTLE) + element)
+    with retrieving(kind, transfer_syntaxes=[IMPLICIT_VR_LITTLE_ENDIAN]) as retrieve:
+        retrieve.archive.number = 3
+        stream = retrieve.start([str(path), *FILES])
+        retrieve.pair.advance(0)
+        assert final(stream) == 0xB000
+        assert len(retrieve.keeper.received) == 2
+    assert counts(stream.final) == (2, 1, 0, None)
+    assert decode(stream.final.data_set, LITTLE).FailedSOPInstanceUIDList == "1.2.3.9"
+    (line,) = [line for line in lines if "failed" in line]
+    assert "1.2.3.9" in line
+    assert f"({tag >> 16:04X},{tag & 0xFFFF:04X})" in line
+
+
+NAMES = ("MR_small_bigendian.dcm", "image_dfl.dcm", "MR_small_implicit.dcm", "CT_small.dcm")
+
+
+@pytest.mark.parametrize("kind", ["get", "move"])
+@pytest.mark.parametrize("taken", UNCOMPRESSED_TRANSFER_SYNTAXES)
+def test_what_is_not_compressed_reaches_whoever_takes_any_such_syntax(
+    kind: str, taken: str
+) -> None:
+    """PS3.5 10.1."""
+    files = [str(get_testdata_file(name)) for name in NAMES]
+    # A receiver of big endian must take little endian, too; it is offered both.
+    takes = [taken] if taken in DEFAULT_TRANSFER_SYNTAXES else [taken, IMPLICIT_VR_LITTLE_ENDIAN]
+    with retrieving(kind, transfer_syntaxes=takes) as retrieve:
+        retrieve.archive.number = len(files)
+        stream = retrieve.start(files)
+        retrieve.pair.advance(0)
+        assert final(stream) == 0x0000
+        assert len(retrieve.keeper.received) == len(files)
+    assert counts(stream.final) == (len(files), 0, 0, None)
 
 
 def test_a_window_lets_several_instances_of_a_get_be_on_their_way() -> None:

@@ -34,13 +34,14 @@ from netdicom_tx import (
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CEchoRQ, CFindRQ, CStoreRQ, Message, decode_command
 from netdicom_tx.fragments import fragment
+from netdicom_tx.memory import MemoryTransport, Wire, join
 from netdicom_tx.pdu import (
     AAssociateAC,
     AAssociateRQ,
     PresentationContextAC,
     PresentationContextRQ,
 )
-from netdicom_tx.testing import MemoryTransport, Wire, join, success_of
+from netdicom_tx.testing import success_of
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     MaximumLength,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -26,7 +26,7 @@ PATIENCE = 30.0
 T = TypeVar("T")
 
 
-def absent(reason: str) -> None:
+def absent(reason: str) -> NoReturn:
     """Skip the test for want of a peer; fail it where all peers are said to be installed."""
     if REQUIRE_PEERS:
         pytest.fail(f"{reason}, and NETDICOM_TX_REQUIRE_PEERS=1")
@@ -36,11 +36,13 @@ def absent(reason: str) -> None:
 def program(name: str) -> str:
     """The path of a peer's program."""
     # Debian has Orthanc in /usr/sbin, which is not on everybody's PATH.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-    found = shutil.which(name, path=path)
-    if found is None:
-        absent(f"{name} is not installed")
-    return str(found)
+    path = [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"]
+    for directory in os.pathsep.join(path).split(os.pathsep):
+        found = shutil.which(name, path=directory)
+        # pynetdicom installs scripts that have the names of DCMTK's programs, but other options.
+        if found is not None and Path(found).read_bytes()[:2] != b"#!":
+            return found
+    absent(f"{name} is not installed")
 
 
 def need_pynetdicom() -> None:

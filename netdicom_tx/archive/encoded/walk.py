@@ -47,9 +47,14 @@ __all__ = [
     "InvalidDataSetError",
     "Walked",
     "behind_undefined",
+    "check_end",
+    "check_item",
+    "cut",
     "elements",
     "find",
     "inflated",
+    "is_delimiter",
+    "is_sequence_end",
     "items",
     "walk",
 ]
@@ -219,7 +224,7 @@ class _Header:
                     if length != UNDEFINED:
                         inside.look(tag, vr, coding, value, min(behind, end), 0)
                     if behind > end:
-                        raise _cut(tag, length, value, end)
+                        raise cut(tag, length, value, end)
                     if wanted and (behind > bound or behind - position > VALUE_LIMIT):
                         self._leave_out(position, behind)
                         shift -= behind - position
@@ -317,11 +322,11 @@ class _Inside:
         ):
             if found == _SEQUENCE_END:
                 return value
-            _check_item(found, tag, depth)
+            check_item(found, tag, depth)
             if large <= length < UNDEFINED:
                 self._let_be(self._elements, tag, coding, value, min(behind, end), depth)
             if behind > end:
-                raise _cut(found, length, value, end)
+                raise cut(found, length, value, end)
         raise _CutError(f"sequence {_show(tag)} is not ended")
 
     def item(
@@ -332,7 +337,7 @@ class _Inside:
         Args:
             depth: The number of sequences around the item, with its own.
         """
-        _check_item(tag, sequence, depth)
+        check_item(tag, sequence, depth)
         return self._elements(sequence, coding, start, end, depth)
 
     def _elements(self, sequence: int, coding: Coding, start: int, end: int, depth: int) -> int:
@@ -351,7 +356,7 @@ class _Inside:
             if large <= length < UNDEFINED:
                 self.look(tag, vr, coding, value, min(behind, end), depth)
             if behind > end:
-                raise _cut(tag, length, value, end)
+                raise cut(tag, length, value, end)
         raise _CutError(f"sequence {_show(sequence)} is not ended")
 
     def look(self, tag: int, vr: bytes, coding: Coding, start: int, end: int, depth: int) -> None:
@@ -413,7 +418,7 @@ def elements(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[Ele
             position = behind
             continue
         if behind > end:
-            raise _cut(tag, length, value, end)
+            raise cut(tag, length, value, end)
         yield element_of(tag, vr, value, length, behind, coding)
         position = behind
     if not _ends_here(data, position, end):
@@ -431,9 +436,9 @@ def items(data: Buffer, coding: Coding, start: int, end: int) -> Iterator[tuple[
     for tag, _, value, length, behind in heads(data, coding, start, end, inside):
         if tag == _SEQUENCE_END:
             return
-        _check_item(tag, 0, 1)
+        check_item(tag, 0, 1)
         if behind > end:
-            raise _cut(tag, length, value, end)
+            raise cut(tag, length, value, end)
         yield value, behind - _HEAD if length == UNDEFINED else behind
         position = behind
     if position != end:
@@ -487,7 +492,32 @@ def _check_stray(tag: int, length: int) -> None:
         raise _stray(tag, 0)
 
 
-def _check_item(tag: int, sequence: int, depth: int) -> None:
+def is_delimiter(tag: int) -> bool:
+    """Whether a tag is that of an item or of a delimiter."""
+    return tag >= _DELIMITERS
+
+
+def is_sequence_end(tag: int) -> bool:
+    """Whether a tag ends a sequence."""
+    return tag == _SEQUENCE_END
+
+
+def check_end(data: Buffer) -> None:
+    """Check that what follows the last element is zeros and delimiters alone.
+
+    Raises:
+        InvalidDataSetError: There is something else.
+    """
+    if not _ends_here(data, 0, len(data)):
+        raise _CutError(f"{len(data)} stray octets in place of an element")
+
+
+def check_item(tag: int, sequence: int, depth: int) -> None:
+    """Check that an item begins here.
+
+    Raises:
+        InvalidDataSetError: Something else does, or the items are nested too deeply.
+    """
     if tag != _ITEM:
         raise InvalidDataSetError(
             f"expected an item in sequence {_show(sequence)}, found {_show(tag)}"
@@ -497,11 +527,14 @@ def _check_item(tag: int, sequence: int, depth: int) -> None:
 
 
 def _stray(tag: int, depth: int) -> InvalidDataSetError:
+    if tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
+        return InvalidDataSetError(f"octets {tag:08X} in place of a tag")
     where = "inside an item" if depth else "outside a sequence"
     return InvalidDataSetError(f"delimiter {_show(tag)} {where}")
 
 
-def _cut(tag: int, length: int, value: int, end: int) -> InvalidDataSetError:
+def cut(tag: int, length: int, value: int, end: int) -> InvalidDataSetError:
+    """The error for an element that is longer than what is there."""
     left = max(end - value, 0)
     return _CutError(f"element {_show(tag)} says {length} octets, {left} are left")
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ...dsutils import read_file_meta
 from ...encoding import Buffer, Coding, DataSetError, coding_of
 from ..encoded.elements import CANONICAL, Element
+from ..encoded.files import walk_file
 from ..encoded.recode import recode
 from ..encoded.values import codecs_of, keys_of, text_of
 from ..encoded.walk import InvalidDataSetError, Walked, elements, find, items, walk
@@ -64,7 +65,8 @@ class KeptHeader:
         self.data = data
         self.elements = found
         self.coding = coding
-        self.codecs: tuple[str, ...] = ()
+        # Specific Character Set itself is of the default repertoire, though some write other octets in it.
+        self.codecs = codecs_of(())
         terms = self.text(_CHARACTER_SET, "CS")
         self.codecs = codecs_of(tuple(terms.split("\\")) if terms else ())
 
@@ -257,14 +259,14 @@ def record_of(
         )
     with open(source, "rb") as file:
         meta = read_file_meta(file)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return InstanceRecord.of(
-                walk(view, meta.transfer_syntax, meta.offset, WANTED),
-                meta.transfer_syntax,
-                path=Path(path or source),
-                size=len(view),
-                digest=digest_of(view) if digest is None else digest,
-            )
+        size = os.fstat(file.fileno()).st_size
+        return InstanceRecord.of(
+            walk_file(file.fileno(), meta.transfer_syntax, meta.offset, WANTED),
+            meta.transfer_syntax,
+            path=Path(path or source),
+            size=size,
+            digest=digest_of_file(Path(source)) if digest is None else digest,
+        )
 
 
 def digest_of(data: Buffer) -> str:

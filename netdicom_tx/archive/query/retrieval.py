@@ -25,6 +25,7 @@ from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
 from ..index.index import IndexUnavailableError, InstanceRef
 from ..index.watch import SearchEndedError, Watches
+from ..store.checked import KeptInstance, LostInstance, check_file
 from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
 from .search import Search
@@ -123,14 +124,14 @@ class Retrieval:
             )
             return None, 0, ()
         found = await self._matches(context, identifier)
-        return remote, len(found), [_instance(each) for each in found]
+        return remote, len(found), [KeptInstance.of_ref(each) for each in found]
 
     async def get(self, context: RequestContext, identifier: Dataset) -> tuple[int, Iterator[Any]]:
         """How many instances match, and which (PS3.4 C.4.3.3.1)."""
         found = await self._matches(context, identifier)
         if context.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
             return len(found), (self._readers.run(_without_bulk_data, each) for each in found)
-        return len(found), (_instance(each) for each in found)
+        return len(found), (KeptInstance.of_ref(each) for each in found)
 
     async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
         with refusing(statuses.Status(0xA701)), self._watches.watching() as watch:
@@ -161,16 +162,12 @@ class Retrieval:
         return self._readers.run(_decompressed, instance)
 
 
-def _instance(ref: InstanceRef) -> Instance:
-    return Instance(
-        ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax, ref.path, offset=None
-    )
-
-
 def _decompressed(instance: Instance) -> Instance | None:
     """Decompress an instance, in a thread; None when there is no decoder, or the pixel data is damaged."""
-    data_set = dcmread(str(instance.source))
     try:
+        if isinstance(instance, KeptInstance) and instance.ref is not None:
+            check_file(instance.ref)
+        data_set = dcmread(str(instance.source))
         data_set.decompress()
     except Exception as error:  # decoders document no closed set of errors
         _log.warn(
@@ -184,8 +181,12 @@ def _decompressed(instance: Instance) -> Instance | None:
 
 def _without_bulk_data(ref: InstanceRef) -> Instance:
     """Read a data set, in a thread, without pixels, waveforms, documents and other bulk data."""
-    data_set = dcmread(ref.path, defer_size=1024)
-    _strip(data_set)
+    try:
+        check_file(ref)
+        data_set = dcmread(ref.path, defer_size=1024)
+        _strip(data_set)
+    except Exception as error:  # pydicom documents no closed set of errors for bad input
+        return LostInstance.of_ref(ref, error)
     data_set.is_decompressed = True
     syntax = ref.transfer_syntax
     if syntax in _COMPRESSED:

@@ -78,8 +78,8 @@ def reconcile(index: Index, files: Files) -> Reconciled:  # noqa: C901 - a merge
             record = record_of(path, digest="")
             if files.path(record.sop_instance_uid) != path:
                 raise InvalidDataSetError("the file name does not fit the SOP Instance UID")
-        except (DataSetError, OSError, ValueError) as error:
-            done.unreadable.append((path, str(error)))
+        except Exception as error:  # whatever a file has in it, the node must start
+            done.unreadable.append((path, str(error) or type(error).__name__))
             return False
         done.indexed.append(record.sop_instance_uid)
         waiting.put(index.add(record))

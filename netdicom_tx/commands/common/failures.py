@@ -197,6 +197,13 @@ def _not_supported(error: ClassNotSupportedError, peer: str) -> Problem:
     from ...exceptions import printable
     from ...uids import name
 
+    if error.role:
+        return Problem(
+            ExitCode.NO_CONTEXT,
+            f"{peer} accepted {name(printable(error.sop_class))}, but not {error.role}",
+            str(error),
+            "the peer does not take part in this service in that role; see its conformance statement",
+        )
     answers = "; ".join(f"{name(printable(ts))}: {said}" for ts, said in error.answers.items())
     return Problem(
         ExitCode.NO_CONTEXT,

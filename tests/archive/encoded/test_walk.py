@@ -515,6 +515,15 @@ def test_a_delimiter_with_a_length_is_refused(encoding: Encoding, tag: int) -> N
 
 
 @each_encoding
+def test_octets_that_are_no_tag_are_not_called_a_delimiter(encoding: Encoding) -> None:
+    """A file with its preamble, sent as a data set; and what a disk has of a file that was not written."""
+    behind = bytes(128) + b"DICM" + encoding.identity()
+    assert refused(behind, encoding.transfer_syntax) == "octets 00000000 in place of a tag"
+    blank = encoding.identity() + b"\xff" * 20
+    assert refused(blank, encoding.transfer_syntax) == "octets FFFFFFFF in place of a tag"
+
+
+@each_encoding
 def test_what_stands_between_items_is_refused(encoding: Encoding) -> None:
     """PS3.5 7.5: a sequence holds items and nothing else."""
     data = encoding.element(0x00081140, "SQ", encoding.identity(), UNDEFINED)

@@ -10,6 +10,7 @@ python pynetdicom_peer.py answer NUMBER               has so many studies of one
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, _config, build_role, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import NonPatientObjectPresentationContexts
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -85,12 +87,29 @@ def propose(ae: AE, paths: list[Path]) -> list[FileMetaDataset]:
     return metas
 
 
+def one_request_after_another(association: Association) -> None:
+    """Let a request wait until pynetdicom's own thread has taken note of the end of the one before.
+
+    That thread rests during a request. When the next request begins before it is awake, it does not
+    rest, and takes the response for a request of the peer.
+    """
+    wake = association._reactor_checkpoint.set
+
+    def wake_and_wait() -> None:
+        wake()
+        while association._is_paused and association.is_alive():
+            time.sleep(0.001)
+
+    association._reactor_checkpoint.set = wake_and_wait  # type: ignore[method-assign]
+
+
 def send(port: int, paths: list[Path]) -> None:
     """Send files without decoding them, on one association."""
     _config.STORE_SEND_CHUNKED_DATASET = True
     ae = AE("PYNETDICOM")
     propose(ae, paths)
     association = ae.associate("127.0.0.1", port, ae_title="ANY-SCP")
+    one_request_after_another(association)
     try:
         for path in paths:
             status = association.send_c_store(path).get("Status")

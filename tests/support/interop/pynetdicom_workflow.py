@@ -13,7 +13,8 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from ..node import Address
-from ..processes import PATIENCE, eventually
+from ..processes import PATIENCE
+from .pynetdicom_peer import one_request_after_another
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -124,25 +125,6 @@ def listening(
     finally:
         server.shutdown()
         ae.shutdown()
-
-
-def one_request_after_another(association: Association) -> None:
-    """Let a request wait until pynetdicom's own thread has taken note of the end of the one before.
-
-    That thread rests during a request. When the next request begins before it is awake, it does not
-    rest, and takes the response for a request of the peer.
-    """
-    wake = association._reactor_checkpoint.set
-
-    def wake_and_wait() -> None:
-        wake()
-        eventually(
-            lambda: not association._is_paused or not association.is_alive(),
-            "thread of the association",
-            every=0.001,
-        )
-
-    association._reactor_checkpoint.set = wake_and_wait  # type: ignore[method-assign]
 
 
 @contextmanager

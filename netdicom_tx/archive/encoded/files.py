@@ -1,0 +1,142 @@
+"""The walk through the data set of a file, which is read and never mapped.
+
+A mapped file that somebody cuts ends the process with a signal. A file is read up to its pixel data, which is little,
+and of the pixel data only the heads of the elements and fragments are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Final
+
+from ...encoding import UNDEFINED, Coding, coding_of, heads, is_deflated
+from .walk import (
+    InvalidDataSetError,
+    Walked,
+    behind_undefined,
+    check_end,
+    check_item,
+    cut,
+    is_delimiter,
+    is_sequence_end,
+    walk,
+)
+
+__all__ = ["walk_file"]
+
+_PIXELS: Final = 0x7FE00000
+#: Up to how many octets a data set is read at once.
+_WHOLE: Final = 1 << 22
+#: How much of a longer one is read at first, and of a run of heads.
+_FIRST: Final = 1 << 20
+_RUN: Final = 1 << 12
+# The longest head: a tag, a VR, two octets, and 32 bits of length.
+_HEAD: Final = 12
+
+
+def walk_file(
+    descriptor: int, transfer_syntax: str, offset: int = 0, wanted: Collection[int] = ()
+) -> Walked:
+    """Walk through the data set of a file, which begins at an offset and ends with the file.
+
+    Args:
+        descriptor: The open file. Its position is neither used nor changed.
+        transfer_syntax: The transfer syntax of the data set.
+        offset: Where the data set begins.
+        wanted: The tags of the elements that are returned.
+
+    Raises:
+        InvalidDataSetError: The data set is cut off, or is not encoded in this transfer syntax.
+        OSError: The file cannot be read.
+    """
+    size = os.fstat(descriptor).st_size - offset
+    if size <= _WHOLE or is_deflated(transfer_syntax):
+        return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
+    coding, length = coding_of(transfer_syntax), _FIRST
+    while length < size:
+        data = _read(descriptor, offset, length)
+        pixels = _pixels(data, coding)
+        if pixels is not None:
+            found = walk(data[:pixels], transfer_syntax, 0, wanted)
+            _Behind(descriptor, coding, offset + size).check(offset + pixels)
+            return found
+        length *= 4
+    return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
+
+
+def _read(descriptor: int, offset: int, length: int) -> bytes:
+    """So many octets, as far as the file has them."""
+    parts = []
+    while length > 0 and (part := os.pread(descriptor, length, offset)):
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def _pixels(data: bytes, coding: Coding) -> int | None:
+    """Where the elements of group 7FE0 and higher ones begin; None when that is not in these octets."""
+    position, end = 0, len(data) - _HEAD
+    try:
+        for tag, _, _, _, behind in heads(
+            data, coding, 0, len(data), behind_undefined(data, coding, len(data))
+        ):
+            if tag >= _PIXELS and not is_delimiter(tag):
+                return position
+            if behind > end:
+                return None
+            position = behind
+    except InvalidDataSetError:
+        # A sequence may go on behind these octets; if there is a fault in it, the walk of more of them finds it.
+        return None
+    return None
+
+
+class _Behind:
+    """The elements from the pixel data on, of which only the heads are read."""
+
+    def __init__(self, descriptor: int, coding: Coding, end: int) -> None:
+        self._descriptor = descriptor
+        self._coding = coding
+        self._end = end
+        self._start = 0
+        self._run = b""
+
+    def _head(self, position: int) -> tuple[int, bytes, int, int] | None:
+        """Tag, VR, length, and where the value begins; None when there is no whole head."""
+        at = position - self._start
+        if not 0 <= at <= len(self._run) - _HEAD:
+            self._start, at = position, 0
+            self._run = _read(self._descriptor, position, min(_RUN, self._end - position))
+        for tag, vr, value, length, _ in heads(self._run, self._coding, at, len(self._run)):
+            return tag, vr, length, self._start + value
+        return None
+
+    def check(self, position: int) -> None:
+        """Go through the elements to the end of the file.
+
+        Raises:
+            InvalidDataSetError: One of them is not whole, or is not an element.
+        """
+        while position < self._end:
+            head = self._head(position)
+            if head is None or is_delimiter(head[0]) or not head[0]:
+                check_end(_read(self._descriptor, position, self._end - position))
+                return
+            tag, _, length, value = head
+            position = self._fragments(tag, value) if length == UNDEFINED else value + length
+            if position > self._end:
+                raise cut(tag, length, value, self._end)
+
+    def _fragments(self, tag: int, position: int) -> int:
+        """Go through the fragments of encapsulated pixel data, and return the offset behind their delimiter."""
+        while (head := self._head(position)) is not None:
+            found, _, length, value = head
+            if is_sequence_end(found):
+                return value
+            check_item(found, tag, 1)
+            if length == UNDEFINED:
+                raise InvalidDataSetError("a fragment of pixel data has no length")
+            position = value + length
+        raise cut(tag, UNDEFINED, position, self._end)

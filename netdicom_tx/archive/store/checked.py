@@ -1,0 +1,142 @@
+"""Files of the store, checked before they are sent.
+
+The index says what a file is; the file may have been cut, lengthened, replaced, turned into a link, or damaged since.
+What is sent in place of an instance would count as that instance at the receiver, for good.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from ...dimsemessages import DataSource
+from ...dsutils import FileMeta, read_file_meta
+from ...exceptions import NetDICOMError
+from ...sopclass import Instance
+from ..encoded.files import walk_file
+from ..encoded.walk import Walked, walk
+from ..index.index import InstanceRef
+
+__all__ = ["ChangedError", "KeptInstance", "LostInstance", "check_file", "opened"]
+
+#: Up to how many octets a file is read whole when it is sent; an image of a CT or MR has half a mebibyte.
+AT_ONCE: Final = 1 << 21
+
+
+class ChangedError(NetDICOMError):
+    """A file of the store is not what the index says."""
+
+
+@contextmanager
+def opened(ref: InstanceRef) -> Iterator[BinaryIO]:
+    """Open the file of an instance: a regular one, of the size that was stored.
+
+    Raises:
+        ChangedError: It is something else.
+        OSError: It cannot be opened.
+    """
+    # O_NONBLOCK: a pipe under this name must not hold anybody up. A link is not followed: ELOOP.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(ref.path, "rb", opener=lambda path, _: os.open(path, flags)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ChangedError(f"{ref.path.name} is not a regular file")
+        if found.st_size != ref.size:
+            raise ChangedError(
+                f"{ref.path.name} has {found.st_size} octets; {ref.size} were stored"
+            )
+        yield file
+
+
+def check_file(ref: InstanceRef) -> None:
+    """Check the file of an instance: its kind, its size, its structure, and which instance it is.
+
+    Raises:
+        ChangedError: It is not what was stored.
+        DataSetError: It is not a whole data set.
+        OSError: It cannot be read.
+    """
+    with opened(ref) as file:
+        meta = _meta(ref, file)
+        _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
+
+
+def _meta(ref: InstanceRef, file: BinaryIO) -> FileMeta:
+    meta = read_file_meta(file)
+    if meta.transfer_syntax != ref.transfer_syntax:
+        raise ChangedError(f"{ref.path.name} is in another transfer syntax than was stored")
+    return meta
+
+
+def _check_identity(ref: InstanceRef, walked: Walked) -> None:
+    if (walked.sop_class_uid, walked.sop_instance_uid) != (ref.sop_class_uid, ref.sop_instance_uid):
+        raise ChangedError(f"{ref.path.name} is another instance than was stored")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInstance(Instance):
+    """An instance of the store, whose file is checked when its turn has come.
+
+    Attributes:
+        ref: What the index says of it.
+    """
+
+    ref: InstanceRef | None = None
+
+    @classmethod
+    def of_ref(cls, ref: InstanceRef) -> KeptInstance:
+        """The instance that the index names."""
+        return cls(
+            ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax, ref.path, None, ref
+        )
+
+    def encoded(self, transfer_syntax: str) -> DataSource:
+        """The data set, as :meth:`Instance.encoded` gives it.
+
+        Raises:
+            ChangedError: The file is not what was stored.
+            DataSetError: It is not a whole data set, or cannot be re-encoded.
+            OSError: It cannot be read.
+        """
+        ref = self.ref
+        assert ref is not None  # of_ref() has made it
+        with opened(ref) as file:
+            meta = _meta(ref, file)
+            if ref.size > AT_ONCE:
+                _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
+            else:
+                # What is sent is what was checked, and is read once.
+                data = file.read()
+                _check_identity(ref, walk(data, meta.transfer_syntax))
+                if transfer_syntax == meta.transfer_syntax:
+                    return data
+        checked = Instance(
+            *(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax),
+            *(self.source, meta.offset),
+        )
+        return checked.encoded(transfer_syntax)
+
+
+@dataclass(frozen=True, slots=True)
+class LostInstance(Instance):
+    """An instance that cannot be sent: a retrieve counts and lists it as failed.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: Exception | None = None
+
+    @classmethod
+    def of_ref(cls, ref: InstanceRef, error: Exception) -> LostInstance:
+        """The instance that the index names."""
+        syntax, path = ref.transfer_syntax, ref.path
+        return cls(ref.sop_class_uid, ref.sop_instance_uid, syntax, path, None, error)
+
+    def encoded(self, transfer_syntax: str) -> DataSource:
+        """Raise the error."""
+        raise ChangedError(f"the instance cannot be read: {self.error}") from self.error
