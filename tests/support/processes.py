@@ -39,10 +39,16 @@ def program(name: str) -> str:
     path = [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"]
     for directory in os.pathsep.join(path).split(os.pathsep):
         found = shutil.which(name, path=directory)
-        # pynetdicom installs scripts that have the names of DCMTK's programs, but other options.
-        if found is not None and Path(found).read_bytes()[:2] != b"#!":
+        if found is not None and not _is_pynetdicoms(Path(found)):
             return found
     absent(f"{name} is not installed")
+
+
+def _is_pynetdicoms(path: Path) -> bool:
+    """Whether a program is a script of pynetdicom: some have the names of DCMTK's programs, but other options."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return head.startswith(b"#!") and b"pynetdicom" in head
 
 
 def need_pynetdicom() -> None:
