@@ -1,7 +1,8 @@
 """The UIDs of PS3.6 Table A-1 that a network service names, as constants by their keyword.
 
 tests/support/uid_registry.py has written this file from the registry of pydicom 3.0.2
-and from tests/standard/. Do not edit it: run that program again.
+and from tests/standard/. Do not edit it: run that program again. The module is one long table,
+and so may have more lines than a module of code.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Association(ServiceUser):
             ClassNotSupportedError: The peer has accepted no context for the SOP class, or no SCU is registered
                 for it.
         """
-        registration = self._ae.supported_scu.find(sop_class)
+        registration = self.ae.supported_scu.find(sop_class)
         if registration is None:
             raise ClassNotSupportedError(
                 sop_class, self.refusals(sop_class), "this AE has no SCU for it: add_scu"

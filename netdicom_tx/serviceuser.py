@@ -53,8 +53,13 @@ __all__ = ["LocalAE", "ServiceUser"]
 class LocalAE(Host, Protocol):
     """What an association needs of the application entity that it belongs to; ``asce`` is the association."""
 
+    ae_title: str
     supported_scp: Dispatcher
     supported_scu: Dispatcher
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor, which has many interfaces and no type that has them all."""
 
     def association_opened(self, asce: Any) -> None:
         """The transport of an association is open."""
@@ -88,9 +93,7 @@ class ServiceUser:
         timeouts: Timeouts,
         remote_ae: RemoteAE | None = None,
     ) -> None:
-        # Services ask the AE for hooks of which an association knows nothing; hence Any.
-        self.ae: Any = ae
-        self._ae = ae
+        self.ae = ae
         self.is_requestor = is_requestor
         self.clock = clock
         self.timeouts = timeouts
@@ -177,7 +180,7 @@ class ServiceUser:
 
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class on this association; None when no service does."""
-        return self._ae.supported_scp.find(sop_class)
+        return self.ae.supported_scp.find(sop_class)
 
     # -- what the upper layer tells ----------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class ServiceUser:
         self._channel.attach(dul)
         self._opened = self.clock.seconds()
         self.peer_address = dul.peer
-        self._ae.association_opened(self)
+        self.ae.association_opened(self)
         if self.is_requestor:
             self._opening.await_answer()
 
@@ -205,7 +208,7 @@ class ServiceUser:
 
     def refused(self, refusal: Refusal) -> None:
         """Let the log say, now or later, that this peer is refused."""
-        self._ae.association_refused(self, refusal)
+        self.ae.association_refused(self, refusal)
 
     def stalled(self, seconds: float) -> None:
         self._closing.time_out("send", seconds)
@@ -221,7 +224,7 @@ class ServiceUser:
         self._closing.end(
             ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}")
         )
-        self._ae.association_closed(self)
+        self.ae.association_closed(self)
         self._closing.disconnected()
 
     def _requested(self, request: AAssociateRQ) -> None:
@@ -282,7 +285,7 @@ class ServiceUser:
         return registration is not None and registration.store_in_file
 
     def _open_file(self, ctx: PContextDef, message: Request) -> tuple[BinaryIO, int]:
-        return self._ae.get_file(self, ctx, message)
+        return self.ae.get_file(self, ctx, message)
 
     def _tell(self, deviations: Iterable[str]) -> None:
         """Log each kind of harmless deviation of the peer, once."""

@@ -34,13 +34,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
 from .. import statuses
+from ..applicationentity import AE
 from ..asceprovider import Association
 from ..dimsemessages import Message, Request
 from ..exceptions import EventHandlingError, StatusError
@@ -53,6 +54,7 @@ __all__ = [
     "MessageDispatcherSCP",
     "MessageDispatcherSCU",
     "ae_hook",
+    "ae_of",
     "answers",
     "settled",
     "sop_classes",
@@ -136,6 +138,14 @@ def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer
     if is_small or not IReactorThreads.providedBy(reactor):
         return read()
     return deferToThreadPool(reactor, reactor.getThreadPool(), read)
+
+
+def ae_of(asce: Association) -> AE:
+    """The application entity of an association, with its hooks.
+
+    An association is typed with the part of an AE that it uses itself: :class:`~netdicom_tx.asceprovider.LocalAE`.
+    """
+    return cast(AE, asce.ae)
 
 
 def ae_hook(context: RequestContext, name: str) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ from ..requests import status_of
 from ..statuses import Status
 from ..uids import FIND_SOP_CLASSES, GET_SOP_CLASSES, MOVE_SOP_CLASSES, STORAGE_SOP_CLASSES
 from ..userdataitems import SOPClassExtendedNegotiation
-from .base import MessageDispatcherSCP, aside, settled, sop_classes, suboperations
+from .base import MessageDispatcherSCP, ae_of, aside, settled, sop_classes, suboperations
 from .retrieving import Responses, got, moved
 from .sending import Stop
 from .storage import Arrival, Instance, Storage
@@ -175,7 +175,7 @@ class QueryRetrieveFind(MessageDispatcherSCP):
 
     def on_find(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the matches; see :meth:`AE.on_receive_find`."""
-        ae = context.association.ae
+        ae = ae_of(context.association)
         if hasattr(ae, "find_for"):
             return ae.find_for(context.association, context, ds)
         return ae.on_receive_find(context, ds)
@@ -308,7 +308,7 @@ class QueryRetrieveMove(MessageDispatcherSCP):
 
     def on_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
         """Find the destination and the instances; see :meth:`AE.on_receive_move`."""
-        ae = context.association.ae
+        ae = ae_of(context.association)
         if hasattr(ae, "move_for"):
             return ae.move_for(context.association, context, ds, destination)
         return ae.on_receive_move(context, ds, destination)
@@ -463,7 +463,7 @@ class QueryRetrieveGet(MessageDispatcherSCP):
 
     def on_get(self, context: RequestContext, ds: Dataset) -> Any:
         """Find the instances; see :meth:`AE.on_receive_get`."""
-        ae = context.association.ae
+        ae = ae_of(context.association)
         if hasattr(ae, "get_for"):
             return ae.get_for(context.association, context, ds)
         return ae.on_receive_get(context, ds)
@@ -480,7 +480,7 @@ class QueryRetrieveGet(MessageDispatcherSCP):
             An :class:`~netdicom_tx.sopclass.Instance`, or None when there is no other form; or a Deferred or
             coroutine of it. By default ``AE.transcode(asce, instance)`` is asked, if the AE has that method.
         """
-        ae = context.association.ae
+        ae = ae_of(context.association)
         if hasattr(ae, "transcode"):
             return ae.transcode(context.association, instance)
         return None

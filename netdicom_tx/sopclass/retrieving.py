@@ -31,7 +31,7 @@ from ..hooks import RequestContext
 from ..refusals import Refusal
 from ..statuses import Status
 from ..uids import name
-from .base import settled
+from .base import ae_of, settled
 from .readahead import ReadAhead
 from .sending import Stop, StoreResult, store_all
 from .storage import Instance, MoveOriginator, store_instance
@@ -59,13 +59,14 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop:
         stop: Ends it when what has been sent is answered.
     """
     asce = context.association
+    ae = ae_of(asce)
     # A list is planned as a whole; what comes bit by bit begins at once.
     sources = instances if isinstance(instances, list | tuple) else _settled_each(instances)
     results = store_all(
-        asce.ae,
+        ae,
         remote,
         sources,
-        associations=asce.ae.move_associations,
+        associations=ae.move_associations,
         originator=MoveOriginator(asce.calling_ae_title, context.request.message_id or 0),
         stop=stop,
     )

@@ -33,7 +33,7 @@ from ..exceptions import (
     EventHandlingError,
     LocalProtocolError,
 )
-from ..hooks import Hooks, RequestContext
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..reencoding import check_inferable, reencode
 from ..requests import status_of
@@ -45,7 +45,7 @@ from ..uids import (
     is_uid_like,
     name,
 )
-from .base import MessageDispatcherSCP, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_of, settled, sop_classes
 
 __all__ = [
     "Arrival",
@@ -510,12 +510,12 @@ class Storage(MessageDispatcherSCP):
         assert not isinstance(msg.data_set, bytes)
         answer = self.on_store(RequestContext.of(asce, ctx, msg), msg.data_set)
         if self._watched and msg.move_originator_message_id is not None:
-            return self._noted(asce.ae, msg, answer)
+            return self._noted(ae_of(asce), msg, answer)
         return answer
 
     def on_store(self, context: RequestContext, ds: BinaryIO) -> int | Awaitable[int]:
         """Keep an instance; see :meth:`AE.on_receive_store`."""
-        hooks: Hooks = context.association.ae
+        hooks = ae_of(context.association)
         return hooks.on_receive_store(context, ds)
 
     # -- what a C-MOVE of ours brings ----------------------------------------------------------------

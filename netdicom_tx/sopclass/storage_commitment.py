@@ -24,7 +24,7 @@ from ..arguments import check_seconds, several
 from ..asceprovider import Association
 from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
 from ..exceptions import DCMTimeoutError, LocalProtocolError, NetDICOMError, StatusError
-from ..hooks import Hooks, RequestContext
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
@@ -34,7 +34,7 @@ from ..uids import (
     STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
 )
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, aside, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_of, aside, settled, sop_classes
 from .normalized import data_set_of
 
 __all__ = [
@@ -179,7 +179,7 @@ class StorageCommitment(MessageDispatcherSCP):
         Raises:
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
         """
-        hooks: Hooks = context.association.ae
+        hooks = ae_of(context.association)
         decision: _Decision | Awaitable[_Decision] = hooks.on_commitment_request(
             context.association.calling_ae_title, uids
         )
@@ -199,7 +199,7 @@ class StorageCommitment(MessageDispatcherSCP):
         Raises:
             EventHandlingError: The answer is 0x0110, or the status that the error carries.
         """
-        hooks: Hooks = context.association.ae
+        hooks = ae_of(context.association)
         return hooks.on_commitment_response(result.transaction_uid, result.committed, result.failed)
 
     # -- N-ACTION ----------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class StorageCommitment(MessageDispatcherSCP):
                     raise
         if remote is None:
             raise DCMTimeoutError("same association", self.same_association)
-        return await report_to(asce.ae, remote, report)
+        return await report_to(ae_of(asce), remote, report)
 
     # -- N-EVENT-REPORT ----------------------------------------------------------------------------
 

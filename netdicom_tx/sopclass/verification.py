@@ -9,12 +9,12 @@ from twisted.internet import defer
 
 from ..asceprovider import Association
 from ..dimsemessages import CEchoRQ, Request
-from ..hooks import Hooks, RequestContext
+from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status
 from ..uids import VERIFICATION_SOP_CLASS
-from .base import MessageDispatcherSCP, sop_classes
+from .base import MessageDispatcherSCP, ae_of, sop_classes
 
 __all__ = ["Verification", "verification_scp", "verification_scu"]
 
@@ -58,7 +58,7 @@ class Verification(MessageDispatcherSCP):
 
     def on_echo(self, context: RequestContext) -> int | Awaitable[int]:
         """Say whether the AE is there; see :meth:`AE.on_receive_echo`."""
-        hooks: Hooks = context.association.ae
+        hooks = ae_of(context.association)
         return hooks.on_receive_echo(context)
 
 

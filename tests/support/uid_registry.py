@@ -89,7 +89,8 @@ def module() -> Iterator[str]:
     yield (
         '"""The UIDs of PS3.6 Table A-1 that a network service names, as constants by their keyword.\n\n'
         f"tests/support/uid_registry.py has written this file from the registry of pydicom {pydicom.__version__}\n"
-        "and from tests/standard/. Do not edit it: run that program again.\n"
+        "and from tests/standard/. Do not edit it: run that program again. The module is one long table,\n"
+        "and so may have more lines than a module of code.\n"
         '"""\n\nfrom __future__ import annotations\n\nfrom typing import Final\n\n__all__ = [\n'
     )
     names = ", ".join(f'"{keyword}"' for keyword in sorted({row.keyword for row in found} - {""}))
