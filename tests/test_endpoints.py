@@ -89,6 +89,17 @@ def test_a_key_that_cannot_be_used_is_one_line(
     )
 
 
+def test_an_unknown_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what Twisted and pyOpenSSL say of a string is told as a mistake in it."""
+
+    def fail(*_: object) -> None:
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr("netdicom_tx.endpoints.serverFromString", fail)
+    with pytest.raises(ArithmeticError, match="a bug"):
+        server_endpoint(object(), "tcp:1")
+
+
 def test_packages_that_are_missing_are_named_with_their_extra(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,33 @@ def test_an_exception_in_the_block_aborts(net: Net) -> None:
     assert not net.archive.associations
 
 
+def test_a_stream_that_has_ended_stays_at_its_end(net: Net) -> None:
+    """After its last item, and after an association that was not opened."""
+
+    async def work() -> None:
+        net.archive.matches = [study(PatientID="1")]
+        async with netdicom_tx.find(net.peer, PatientID="*", ae=net.ae) as matches:
+            assert [each.PatientID async for each in matches] == ["1"]
+            assert [each async for each in matches] == []
+        net.archive.calling_ae_titles = frozenset({"OTHER"})
+        refused = netdicom_tx.find(net.peer, PatientID="*", ae=net.ae)
+        with pytest.raises(AssociationRejectedError):
+            await anext(refused)
+        assert [each async for each in refused] == []
+
+    net.run(work())
+    assert not net.archive.associations
+
+
+def test_a_block_that_asks_for_nothing_opens_no_association(net: Net) -> None:
+    async def work() -> None:
+        async with netdicom_tx.find(net.peer, PatientID="*", ae=net.ae) as matches:
+            assert matches.stream is None
+
+    net.run(work())
+    assert not net.pair.network.connections
+
+
 @pytest.mark.slow
 def test_a_stream_that_is_dropped_leaves_no_association_behind(net: Net) -> None:
     net.archive.matches = [study(PatientID="1")]
@@ -139,6 +166,19 @@ def test_get_writes_files_named_by_their_instances(net: Net, tmp_path: Path) -> 
     ]
     assert all(dcmread(path).SOPInstanceUID == path.stem for path in written)
     assert sorted((tmp_path / "study").iterdir()) == sorted(written)
+
+
+def test_a_store_may_be_ended_early(net: Net) -> None:
+    async def work() -> int:
+        results = netdicom_tx.store(net.peer, FILES, ae=net.ae)
+        status = (await anext(results)).status
+        await results.aclose()
+        assert status is not None
+        return int(status)
+
+    assert net.run(work()) == 0x0000
+    net.pair.advance(1)
+    assert not net.archive.associations
 
 
 def test_awaiting_a_get_without_a_directory_says_what_to_do(net: Net) -> None:

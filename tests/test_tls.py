@@ -23,6 +23,8 @@ from netdicom_tx.exceptions import ConnectionLostError, LocalProtocolError  # no
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS  # noqa: E402
 from support.processes import eventually  # noqa: E402
 
+ENDPOINT = HostnameEndpoint(MemoryReactorClock(), "localhost", 1)
+
 
 class TLSTests(TestCase):
     """An SCP with TLS, called in several ways."""
@@ -141,6 +143,11 @@ def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:
     empty.write_text("no certificate")
     with pytest.raises(LocalProtocolError, match="no certificate"):
         TLSOptions(certificate=empty).context_factory()
+    with pytest.raises(LocalProtocolError, match=r"empty\.pem holds no certificate"):
+        TLSOptions(trust=empty).wrap_client(ENDPOINT, "localhost")
+    empty.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(LocalProtocolError, match=r"empty\.pem holds a damaged certificate"):
+        TLSOptions(trust=empty).wrap_client(ENDPOINT, "localhost")
     ca = trustme.CA()
     ca.issue_cert("localhost").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     ca.issue_cert("localhost").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -148,4 +155,4 @@ def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match=r"key\.pem does not belong to .*cert\.pem"):
         others.context_factory()
     with pytest.raises(LocalProtocolError, match=r"key\.pem does not belong to .*cert\.pem"):
-        others.wrap_client(HostnameEndpoint(MemoryReactorClock(), "localhost", 1), "localhost")
+        others.wrap_client(ENDPOINT, "localhost")
