@@ -33,6 +33,7 @@ from .encoding import (
     UNDEFINED,
     DataSetError,
     coding_of,
+    file_header_size,
     heads,
     inflate_part,
     is_deflated,
@@ -219,13 +220,15 @@ def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
         stands before them.
     """
     raw = file.read(_IDENTITY_OCTETS)
+    start = file_header_size(raw)
     if is_deflated(transfer_syntax):
         try:
-            raw, _ = inflate_part(raw, _IDENTITY_OCTETS)
+            raw, _ = inflate_part(raw, _IDENTITY_OCTETS, start)
         except DataSetError:
             return None
+        start = file_header_size(raw)
     found = {_SOP_CLASS: "", _SOP_INSTANCE: ""}
-    for tag, _, value, _, behind in heads(raw, coding_of(transfer_syntax), 0, len(raw)):
+    for tag, _, value, _, behind in heads(raw, coding_of(transfer_syntax), start, len(raw)):
         if tag > _SOP_INSTANCE:
             return found[_SOP_CLASS], found[_SOP_INSTANCE]
         if behind > len(raw):

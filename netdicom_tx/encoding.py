@@ -22,6 +22,7 @@ from .uids import (
 
 __all__ = [
     "EXPLICIT",
+    "FILE_HEADER_LIMIT",
     "IMPLICIT",
     "LONG_VRS",
     "NESTING_LIMIT",
@@ -33,6 +34,7 @@ __all__ = [
     "DataSetError",
     "Inflating",
     "coding_of",
+    "file_header_size",
     "heads",
     "inflate_part",
     "is_deflated",
@@ -65,6 +67,12 @@ UNDEFINED: Final = 0xFFFFFFFF
 # Octets of a deflated data set that zlib is given at once; it copies what it does not take.
 _PIECE: Final = 1 << 16
 _DELIMITERS: Final = 0xFFFE
+# A file header in front of a data set: its preamble and prefix, its first tag's group, and how long it may be.
+_PREAMBLE: Final = 128
+_PREFIX: Final = b"DICM"
+_GROUP_2: Final = b"\2\0"
+#: How many octets of file headers are passed over in front of a data set.
+FILE_HEADER_LIMIT: Final = 1 << 16
 
 
 class DataSetError(NetDICOMError):
@@ -256,6 +264,54 @@ class Inflating:
                     "the deflated data set is damaged: it ends before its stream does"
                 )
         return found
+
+
+def file_header_size(data: Buffer, start: int = 0) -> int:
+    """How many octets of file header stand in front of a data set, where only the data set belongs.
+
+    Some senders take the header of a file (PS3.10 7.1) for a part of the data set: group 0002 in explicit VR little
+    endian, whatever the transfer syntax, often with the preamble and the prefix. The header ends where its group length
+    says, and otherwise before the first element of another group. When there are several headers, all are counted, as
+    far as they are within :data:`FILE_HEADER_LIMIT` octets.
+
+    Group 0002 that is written as the data set is, in implicit VR or in big endian, is not counted: its elements are
+    read like all others.
+
+    Args:
+        data: The octets, of which the first :data:`FILE_HEADER_LIMIT` behind ``start`` are enough.
+        start: The offset where the data set should begin.
+    """
+    end = min(len(data), start + FILE_HEADER_LIMIT)
+    position = start
+    while (behind := _behind_file_header(data, position, end)) > position:
+        position = behind
+    return position - start
+
+
+def _behind_file_header(data: Buffer, start: int, end: int) -> int:
+    """Where a file header ends that begins here; the same offset when none does."""
+    begin = start
+    for preamble in (_PREAMBLE, 0):
+        prefix = start + preamble
+        if bytes(data[prefix : prefix + len(_PREFIX)]) == _PREFIX:
+            begin = prefix + len(_PREFIX)
+            break
+    position, said = begin, -1
+    if bytes(data[begin : begin + 2]) == _GROUP_2:
+        for tag, vr, value, length, behind in heads(data, EXPLICIT, begin, end):
+            if tag >> 16 != 2 or vr not in VRS or behind > end:
+                break
+            if not tag & 0xFFFF and position == begin:
+                said = behind + int.from_bytes(data[value : value + min(length, 4)], "little")
+            position = behind
+            if position == said:
+                break
+    if position > begin:
+        return position
+    # A prefix without group 0002 may be text; no data set begins with an empty preamble.
+    has_preamble = begin == start + _PREAMBLE + len(_PREFIX)
+    is_empty = has_preamble and begin <= end and not any(data[start : start + _PREAMBLE])
+    return begin if is_empty else start
 
 
 def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]:

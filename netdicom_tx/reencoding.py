@@ -10,7 +10,7 @@ sequences and items get an undefined length           their new length is known 
 a VR that implicit VR would hide is refused           the receiver infers it from the dictionary (PS3.5 7.1.3, A.1)
 elements without a known VR become UN                 PS3.5 6.2.2; inside, UN is always implicit VR little endian
 a value too long for its explicit VR becomes UN       PS3.5 6.2.2 note 2
-group lengths and group 0002 are left out             the former would be wrong (PS3.5 7.2), the latter belong to a file
+group lengths, group 0002, a file header: left out    the former would be wrong (PS3.5 7.2), the others belong to a file
 ====================================================  ==================================================================
 """
 
@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from .encoding import (
+    FILE_HEADER_LIMIT,
     IMPLICIT,
     LONG_VRS,
     NESTING_LIMIT,
@@ -35,6 +36,7 @@ from .encoding import (
     DataSetError,
     Inflating,
     coding_of,
+    file_header_size,
     is_deflated,
     turned,
 )
@@ -73,8 +75,9 @@ def reencode(
     Raises:
         DataSetError: The data set is damaged, or the receiver would misread an element, which is named.
     """
+    read = _behind_file_header(read)
     if is_deflated(source):
-        read = Inflating(read, INFLATED_LIMIT).read
+        read = _behind_file_header(Inflating(read, INFLATED_LIMIT).read)
     deflating = _Deflating(write) if is_deflated(target) else None
     output = _Output(write if deflating is None else deflating.write)
     inside, outside = coding_of(source), coding_of(target)
@@ -86,6 +89,21 @@ def reencode(
     output.flush()
     if deflating is not None:
         deflating.close()
+
+
+def _behind_file_header(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Leave out a file header that a sender has put in front of the data set."""
+    ahead = b""
+    while len(ahead) < FILE_HEADER_LIMIT and (more := read(FILE_HEADER_LIMIT)):
+        ahead += more
+    ahead = ahead[file_header_size(ahead) :]
+
+    def read_behind(size: int) -> bytes:
+        nonlocal ahead
+        found, ahead = ahead[:size], ahead[size:]
+        return found or read(size)
+
+    return read_behind
 
 
 class _Deflating:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netdicom_tx import encoding as module
-from netdicom_tx.encoding import Coding, DataSetError, coding_of, heads, inflate_part
+from netdicom_tx.dsutils import part10_header
+from netdicom_tx.encoding import (
+    FILE_HEADER_LIMIT,
+    Coding,
+    DataSetError,
+    coding_of,
+    file_header_size,
+    heads,
+    inflate_part,
+)
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES
 from support.archive.data_sets import (
     BIG_ENDIAN,
@@ -201,3 +210,58 @@ def test_a_large_stream_is_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module.zlib, "decompressobj", Watched)
     assert inflate_part(packed, 1 << 21) == (plain, True)
     assert max(taken) == 1 << 16
+
+
+# -- a file header in front of a data set ----------------------------------------------------------------
+
+HEADER = part10_header("1.2.840.10008.5.1.4.1.1.2", "1.2.3", EXPLICIT.transfer_syntax)
+SYNTAX = EXPLICIT.element(0x00020010, "UI", b"1.2.840.10008.1.2\0")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(b"", id="none"),
+        pytest.param(HEADER, id="whole"),
+        pytest.param(HEADER[128:], id="without preamble"),
+        pytest.param(HEADER[132:], id="without prefix"),
+        pytest.param(SYNTAX, id="one element"),
+        pytest.param(HEADER[:132] + SYNTAX, id="without group length"),
+        pytest.param(EXPLICIT.element(0x00020000, "UL", b"\1\0\0\0") + SYNTAX, id="wrong length"),
+        pytest.param(EXPLICIT.element(0x00020000, "UL", b"\xff" * 4) + SYNTAX, id="long length"),
+        pytest.param(HEADER * 3, id="three"),
+        pytest.param(bytes(128) + b"DICM", id="a preamble alone"),
+        pytest.param(b"II*\0" + HEADER[4:], id="the preamble of a TIFF file"),
+    ],
+)
+@each_encoding
+def test_a_file_header_is_passed_over(encoding: Encoding, header: bytes) -> None:
+    """PS3.10 7.1: explicit VR little endian, whatever follows."""
+    data = encoding.identity() + encoding.element(0x00100020, "LO", b"7 ")
+    assert file_header_size(b"xy" + header + data, 2) == len(header)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\2\0", id="too short"),
+        pytest.param(bytes(132), id="zeros"),
+        pytest.param(SYNTAX[:-1], id="cut"),
+        pytest.param(IMPLICIT.element(0x00020000, "UL", b"\x1a\0\0\0"), id="implicit VR"),
+        pytest.param(IMPLICIT.element(0x00020010, "UI", b"1.2.840.10008.1.2\0"), id="implicit UI"),
+        pytest.param(BIG_ENDIAN.element(0x00020010, "UI", b"1.2.840.10008.1.2\0"), id="big endian"),
+        pytest.param(b"DICM" + EXPLICIT.identity(), id="a prefix alone"),
+        pytest.param(
+            EXPLICIT.element(0x00080005, "CS", b"x" * 120) + b"DICM" + bytes(8),
+            id="text at its place",
+        ),
+    ],
+)
+def test_what_is_no_file_header_is_not_passed_over(data: bytes) -> None:
+    assert file_header_size(data) == 0
+
+
+def test_headers_are_passed_over_up_to_a_limit() -> None:
+    many = HEADER * (FILE_HEADER_LIMIT // len(HEADER) + 5)
+    assert FILE_HEADER_LIMIT - len(HEADER) < file_header_size(many) <= FILE_HEADER_LIMIT

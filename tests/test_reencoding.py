@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 
 from netdicom_tx import reencoding as module
 from netdicom_tx.archive.encoded.content import same_content
-from netdicom_tx.dsutils import read_file_meta
+from netdicom_tx.dsutils import part10_header, read_file_meta
 from netdicom_tx.encoding import NESTING_LIMIT, DataSetError, turned
 from netdicom_tx.reencoding import check_inferable, reencode
 from netdicom_tx.uids import UNCOMPRESSED_TRANSFER_SYNTAXES
@@ -519,3 +519,14 @@ def test_a_vr_of_the_dictionarys_kind_is_taken(tag: int, vr: str) -> None:
 def test_the_samples_are_dicom() -> None:
     """pydicom's own reader agrees with ours on what the files are."""
     assert dcmread(str(get_testdata_file("CT_small.dcm"))).file_meta.TransferSyntaxUID == LITTLE
+
+
+@pytest.mark.parametrize("target", [LITTLE, BIG, HIDDEN, DEFLATED])
+@pytest.mark.parametrize("source", [LITTLE, BIG, HIDDEN, DEFLATED])
+def test_a_file_header_in_front_is_left_out(source: str, target: str) -> None:
+    """PS3.10 7.1: it belongs to a file, and is written in explicit VR little endian whatever follows."""
+    if source == target:
+        return  # sent as it is
+    data = reencoded(ct("1.2.3"), LITTLE, source) if source != LITTLE else ct("1.2.3")
+    header = part10_header("1.2.840.10008.5.1.4.1.1.2", "1.2.3", source)
+    assert reencoded(header + data, source, target) == reencoded(data, source, target)

@@ -11,6 +11,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from netdicom_tx.archive.query.matching import InformationModel
 from netdicom_tx.dimsemessages import CGetRQ
+from netdicom_tx.dsutils import part10_header
 from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.userdataitems import MaximumLength, RoleSelection
@@ -18,9 +19,11 @@ from support.archive.archives import Archive, stored
 from support.archive.data_sets import (
     BIG_ENDIAN,
     CT_IMAGE_STORAGE,
+    DEFLATED,
     EXPLICIT,
     IMPLICIT,
     Encoding,
+    deflated,
 )
 from support.archive.patients import data_set as identifier
 from support.archive.patients import find
@@ -60,6 +63,17 @@ def end(encoding: Encoding, tag: int = 0xFFFEE00D) -> bytes:
     return encoding.element(tag, "")
 
 
+def file_header(encoding: Encoding) -> bytes:
+    """What stands before the data set in a file: in explicit VR little endian, whatever the data set is in."""
+    return part10_header(CT_IMAGE_STORAGE, UID, encoding.transfer_syntax)
+
+
+def group_2(encoding: Encoding, of: Encoding = EXPLICIT) -> bytes:
+    """Group 0002 as some routers leave it: the transfer syntax alone."""
+    uid = encoding.transfer_syntax.encode()
+    return of.element(0x00020010, "UI", uid + b"\0" * (len(uid) % 2))
+
+
 ODD: dict[str, Callable[[Encoding], bytes]] = {
     "VR ??": lambda e: instance(e, with_vr(e, b"??"), pixels(e)),
     "VR of two NULs": lambda e: instance(e, with_vr(e, b"\0\0"), pixels(e)),
@@ -74,6 +88,15 @@ ODD: dict[str, Callable[[Encoding], bytes]] = {
     "zeros behind pixels": lambda e: instance(e, pixels(e), bytes(200)),
     "two zeros behind pixels": lambda e: instance(e, pixels(e), bytes(2)),
     "zeros behind padding": lambda e: instance(e, pixels(e), padding(e), bytes(16)),
+    "a file": lambda e: file_header(e) + instance(e, pixels(e)),
+    "a file without preamble": lambda e: file_header(e)[128:] + instance(e),
+    "a file header without prefix": lambda e: file_header(e)[132:] + instance(e, pixels(e)),
+    "a file within a file": lambda e: file_header(e) * 2 + instance(e, pixels(e)),
+    "a file without group length": lambda e: bytes(128) + b"DICM" + group_2(e) + instance(e),
+    "a preamble without header": lambda e: bytes(128) + b"DICM" + instance(e, pixels(e)),
+    "group 0002 in explicit VR": lambda e: group_2(e) + instance(e, pixels(e)),
+    "group 0002 of another syntax": lambda e: group_2(BIG_ENDIAN) + instance(e, pixels(e)),
+    "a file header, zeros behind": lambda e: file_header(e) + instance(e, pixels(e), bytes(200)),
     "padding, a delimiter and zeros": lambda e: instance(e, padding(e), end(e), bytes(12)),
 }
 CASES = [
@@ -162,7 +185,9 @@ def test_an_odd_data_set_is_the_same_again_and_survives_its_index(
     [
         pytest.param(instance(IMPLICIT), id="implicit VR"),
         pytest.param(instance(EXPLICIT, EXPLICIT.element(0x00290010, "LO", b"ab", 4)), id="cut"),
-        pytest.param(bytes(128) + b"DICM" + instance(EXPLICIT), id="a file"),
+        pytest.param(file_header(EXPLICIT) + instance(IMPLICIT), id="a file in implicit VR"),
+        pytest.param(file_header(EXPLICIT), id="a file header alone"),
+        pytest.param(file_header(EXPLICIT) + instance(EXPLICIT)[:-2], id="a file that is cut"),
         pytest.param(instance(EXPLICIT, bytes(200), EXPLICIT.element(0x00290010, "LO")), id="gap"),
         pytest.param(bytes(200), id="zeros alone"),
     ],
@@ -200,3 +225,35 @@ def test_an_odd_character_set_is_kept_and_stops_no_start(node: Archive, terms: b
         keys |= {"SpecificCharacterSet": asked} if asked else {}
         (answer,) = find(node.index, identifier(**keys), model=InformationModel.STUDY_ROOT)
         assert answer.PatientName == "ODD^ONE"
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda e: group_2(IMPLICIT, e) + instance(e),
+        lambda e: e.element(0x00020000, "UL", bytes(4)) + instance(e, pixels(e)),
+        lambda e: instance(e, group_2(e, e)),
+    ],
+    ids=["in front", "a group length alone", "among the others"],
+)
+def test_group_2_that_is_written_as_the_data_set_is_kept(
+    node: Archive, encoding: Encoding, make: Callable[[Encoding], bytes]
+) -> None:
+    """PS3.10 7.1: it belongs to a file. It comes back where it was, and is the same again without it."""
+    data = make(encoding)
+    assert stored(node.sender(encoding), data) == 0x0000
+    assert got(node, encoding) == data
+    assert stored(node.sender(encoding), data) == 0x0000
+
+
+def test_a_deflated_data_set_behind_a_file_header_is_kept(node: Archive) -> None:
+    plain = instance(EXPLICIT, pixels(EXPLICIT))
+    odd = EXPLICIT._replace(transfer_syntax=DEFLATED)
+    data = file_header(odd) + deflated(file_header(odd) + plain)
+    assert stored(node.sender(odd), data) == 0x0000
+    assert got(node, odd) == data
+    # PS3.5 A.5: the same instance, written otherwise.
+    assert stored(node.sender(odd), deflated(plain)) == 0x0000
+    assert stored(node.sender(EXPLICIT), plain) == 0x0000
+    assert node.kept(UID) == data

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from ...encoding import IMPLICIT, UNDEFINED, Buffer, Coding, coding_of, heads, is_deflated
+from ...encoding import IMPLICIT, UNDEFINED, Buffer, Coding, coding_of, heads
 from ...uids import (
     DEFAULT_TRANSFER_SYNTAXES,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
 )
 from .elements import swapped, vr_of
-from .walk import NESTING_LIMIT, InvalidDataSetError, behind_undefined, inflated, items
+from .walk import NESTING_LIMIT, InvalidDataSetError, behind_undefined, items, plain
 
 __all__ = ["same_content"]
 
@@ -87,12 +87,10 @@ def same_content(
 
 
 def _parts_of(data: Buffer, transfer_syntax: str, offset: int) -> Iterator[_Part]:
-    if is_deflated(transfer_syntax):
-        data, is_whole = inflated(data, offset)
-        if not is_whole:
-            raise InvalidDataSetError("the deflated data set is too large to be compared")
-        offset = 0
-    return _parts(data, coding_of(transfer_syntax), offset, len(data), 0)
+    found = plain(data, transfer_syntax, offset)
+    if not found.is_whole:
+        raise InvalidDataSetError("the deflated data set is too large to be compared")
+    return _parts(found.data, coding_of(transfer_syntax), found.offset, len(found.data), 0)
 
 
 def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> Iterator[_Part]:  # noqa: C901 - one branch for each form of an element

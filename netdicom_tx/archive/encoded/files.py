@@ -10,7 +10,15 @@ import os
 from collections.abc import Collection
 from typing import Final
 
-from ...encoding import UNDEFINED, Coding, coding_of, heads, is_deflated
+from ...encoding import (
+    FILE_HEADER_LIMIT,
+    UNDEFINED,
+    Coding,
+    coding_of,
+    file_header_size,
+    heads,
+    is_deflated,
+)
 from .walk import (
     InvalidDataSetError,
     Walked,
@@ -31,6 +39,8 @@ _WHOLE: Final = 1 << 22
 #: How much of a longer one is read at first, and of a run of heads.
 _FIRST: Final = 1 << 20
 _RUN: Final = 1 << 12
+#: How many octets tell whether a file header stands in front of the data set.
+_GLANCE: Final = 256
 # The longest head: a tag, a VR, two octets, and 32 bits of length.
 _HEAD: Final = 12
 
@@ -53,6 +63,9 @@ def walk_file(
     size = os.fstat(descriptor).st_size - offset
     if size <= _WHOLE or is_deflated(transfer_syntax):
         return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
+    if file_header_size(_read(descriptor, offset, _GLANCE)):
+        before = file_header_size(_read(descriptor, offset, FILE_HEADER_LIMIT))
+        offset, size = offset + before, size - before
     coding, length = coding_of(transfer_syntax), _FIRST
     while length < size:
         data = _read(descriptor, offset, length)

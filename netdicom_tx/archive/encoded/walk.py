@@ -9,8 +9,8 @@ that read the data set later may be less careful; so a data set is refused when 
 nested sequences, than an instance can need.
 
 Senders in the field write data sets that PS3.5 does not describe. What harms nobody is kept as it came, and named in
-:attr:`Walked.oddities`: a VR that does not exist, a delimiter that ends nothing, zeros behind the last element. What is
-refused is cut off, is not in its transfer syntax, or exceeds a limit.
+:attr:`Walked.oddities`: a file header in front of the first element, a VR that does not exist, a delimiter that ends
+nothing, zeros behind the last element. What is refused is cut off, is not in its transfer syntax, or exceeds a limit.
 
 :func:`elements` and :func:`items` go through one level of a data set that has been walked.
 """
@@ -32,6 +32,7 @@ from ...encoding import (
     Coding,
     DataSetError,
     coding_of,
+    file_header_size,
     heads,
     inflate_part,
     is_deflated,
@@ -45,6 +46,7 @@ __all__ = [
     "NESTING_LIMIT",
     "VALUE_LIMIT",
     "InvalidDataSetError",
+    "Plain",
     "Walked",
     "behind_undefined",
     "check_end",
@@ -52,10 +54,10 @@ __all__ = [
     "cut",
     "elements",
     "find",
-    "inflated",
     "is_delimiter",
     "is_sequence_end",
     "items",
+    "plain",
     "walk",
 ]
 
@@ -139,21 +141,50 @@ def walk(
     Raises:
         InvalidDataSetError: The data set is cut off, or is not encoded in this transfer syntax.
     """
-    is_whole = True
-    if is_deflated(transfer_syntax):
-        data, is_whole = inflated(data, offset)
-        offset = 0
+    found = plain(data, transfer_syntax, offset)
     count = itertools.chain(itertools.repeat(None, ELEMENT_LIMIT), _Refusal())
-    header = _Header(data, coding_of(transfer_syntax), offset, _IDENTITY.union(wanted))
+    header = _Header(found, coding_of(transfer_syntax), _IDENTITY.union(wanted))
     try:
         header.run(count)
     except _CutError:
-        if is_whole:
+        if found.is_whole:
             raise
-    return header.walked(is_whole)
+    return header.walked(found.is_whole)
 
 
-def inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
+class Plain(NamedTuple):
+    """A data set as it is when it is inflated, behind a file header that a sender may have put in front of it.
+
+    Attributes:
+        data: The octets that contain the elements, and end with them.
+        offset: Where the first element begins.
+        is_whole: False when not all of a deflated data set was inflated.
+        before: How many octets of ``data`` before the first element are part of the data set, too.
+        has_file_header: Whether there was a file header.
+    """
+
+    data: Buffer
+    offset: int
+    is_whole: bool
+    before: int
+    has_file_header: bool
+
+
+def plain(data: Buffer, transfer_syntax: str, offset: int) -> Plain:
+    """Find the elements of a data set that begins at an offset of some octets; inflate it up to the limit.
+
+    Raises:
+        InvalidDataSetError: A deflated stream is damaged or cut off.
+    """
+    before = file_header_size(data, offset)
+    if not is_deflated(transfer_syntax):
+        return Plain(data, offset + before, True, before, before > 0)
+    octets, is_whole = _inflated(data, offset + before)
+    inside = file_header_size(octets)
+    return Plain(octets, inside, is_whole, inside, before + inside > 0)
+
+
+def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
     """What a deflated data set holds, up to the limit; and whether that is all of it.
 
     Raises:
@@ -161,12 +192,12 @@ def inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
     """
     limit = min(INFLATED_LIMIT, (len(data) - offset) * INFLATION_RATIO + 4096)
     try:
-        plain, is_whole = inflate_part(data, limit, offset)
+        octets, is_whole = inflate_part(data, limit, offset)
     except DataSetError as error:
         raise InvalidDataSetError(str(error)) from error
-    if not is_whole and len(plain) < limit:
+    if not is_whole and len(octets) < limit:
         raise InvalidDataSetError("the deflated data set ends before its stream does")
-    return plain, is_whole
+    return octets, is_whole
 
 
 class _Refusal(Iterator[object]):
@@ -179,16 +210,19 @@ class _Refusal(Iterator[object]):
 class _Header:
     """A walk along the top level of a data set, which collects the header."""
 
-    def __init__(self, data: Buffer, coding: Coding, offset: int, wanted: frozenset[int]) -> None:
-        self._data = data
+    def __init__(self, found: Plain, coding: Coding, wanted: frozenset[int]) -> None:
+        self._data = found.data
         self._coding = coding
-        self._offset = offset
+        self._offset = found.offset
+        self._begin = found.offset - found.before
         self._wanted = wanted
-        self._end = len(data)
+        self._end = len(found.data)
         self._left_out: list[tuple[int, int]] = []
         self.found: dict[int, Element] = {}
         self.header_end = self._end
         self._oddities: dict[str, str] = {}  # by kind
+        if found.has_file_header:
+            self._note("header", "a file header in front of the data set")
 
     def run(self, count: Iterator[object]) -> None:  # noqa: C901 - the hot loop of every stored instance; calls would cost more
         """Go through all elements. This is on the receive path."""
@@ -242,7 +276,7 @@ class _Header:
         if not left:
             return
         # A sender whose last value has an odd length may add a NUL to make the fragment even (PS3.8 Annex E).
-        is_padding = left == 1 and (position - self._offset) % 2 and not data[position]
+        is_padding = left == 1 and (position - self._begin) % 2 and not data[position]
         # Behind pixel data no tag begins with a zero. Before it, a few zeros may be what is left of a head.
         is_tail = left >= _HEAD or self.header_end < position
         if not is_padding:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -25,7 +24,7 @@ from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
 from ..index.index import IndexUnavailableError, InstanceRef
 from ..index.watch import SearchEndedError, Watches
-from ..store.checked import KeptInstance, LostInstance, check_file
+from ..store.checked import KeptInstance, LostInstance, read_kept, read_path
 from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
 from .search import Search
@@ -166,8 +165,9 @@ def _decompressed(instance: Instance) -> Instance | None:
     """Decompress an instance, in a thread; None when there is no decoder, or the pixel data is damaged."""
     try:
         if isinstance(instance, KeptInstance) and instance.ref is not None:
-            check_file(instance.ref)
-        data_set = dcmread(str(instance.source))
+            data_set = read_kept(instance.ref)
+        else:
+            data_set = read_path(str(instance.source))
         data_set.decompress()
     except Exception as error:  # decoders document no closed set of errors
         _log.warn(
@@ -182,8 +182,7 @@ def _decompressed(instance: Instance) -> Instance | None:
 def _without_bulk_data(ref: InstanceRef) -> Instance:
     """Read a data set, in a thread, without pixels, waveforms, documents and other bulk data."""
     try:
-        check_file(ref)
-        data_set = dcmread(ref.path, defer_size=1024)
+        data_set = read_kept(ref, defer_size=1024)
         _strip(data_set)
     except Exception as error:  # pydicom documents no closed set of errors for bad input
         return LostInstance.of_ref(ref, error)

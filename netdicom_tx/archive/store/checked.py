@@ -11,20 +11,28 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from io import BytesIO
+from typing import Any, BinaryIO, Final, cast
+
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID
 
 from ...dimsemessages import DataSource
-from ...dsutils import FileMeta, read_file_meta
+from ...dsutils import FileMeta, inflate, read_file_meta
+from ...encoding import FILE_HEADER_LIMIT, coding_of, file_header_size, is_deflated
 from ...exceptions import NetDICOMError
 from ...sopclass import Instance
 from ..encoded.files import walk_file
 from ..encoded.walk import Walked, walk
 from ..index.index import InstanceRef
 
-__all__ = ["ChangedError", "KeptInstance", "LostInstance", "check_file", "opened"]
+__all__ = ["ChangedError", "KeptInstance", "LostInstance", "opened", "read_kept", "read_path"]
 
 #: Up to how many octets a file is read whole when it is sent; an image of a CT or MR has half a mebibyte.
 AT_ONCE: Final = 1 << 21
+# How many octets a deflated data set may have when it is inflated to be read.
+_INFLATED_LIMIT: Final = 1 << 28
 
 
 class ChangedError(NetDICOMError):
@@ -52,19 +60,6 @@ def opened(ref: InstanceRef) -> Iterator[BinaryIO]:
         yield file
 
 
-def check_file(ref: InstanceRef) -> None:
-    """Check the file of an instance: its kind, its size, its structure, and which instance it is.
-
-    Raises:
-        ChangedError: It is not what was stored.
-        DataSetError: It is not a whole data set.
-        OSError: It cannot be read.
-    """
-    with opened(ref) as file:
-        meta = _meta(ref, file)
-        _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
-
-
 def _meta(ref: InstanceRef, file: BinaryIO) -> FileMeta:
     meta = read_file_meta(file)
     if meta.transfer_syntax != ref.transfer_syntax:
@@ -75,6 +70,64 @@ def _meta(ref: InstanceRef, file: BinaryIO) -> FileMeta:
 def _check_identity(ref: InstanceRef, walked: Walked) -> None:
     if (walked.sop_class_uid, walked.sop_instance_uid) != (ref.sop_class_uid, ref.sop_instance_uid):
         raise ChangedError(f"{ref.path.name} is another instance than was stored")
+
+
+def read_kept(ref: InstanceRef, *, defer_size: int | None = None) -> FileDataset:
+    """Read the data set of an instance of the store, after a check of its file.
+
+    Args:
+        defer_size: Longer values are read from the file when they are first used; None reads all at once.
+
+    Raises:
+        ChangedError: The file is not what was stored.
+        DataSetError: It is not a whole data set.
+        OSError: It cannot be read.
+    """
+    with opened(ref) as file:
+        meta = _meta(ref, file)
+        _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
+        return _data_set(file, ref.path, meta, defer_size)
+
+
+def read_path(path: str | os.PathLike[str]) -> FileDataset:
+    """Read the data set of a file.
+
+    Raises:
+        DataSetError: It is not a DICOM file.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        return _data_set(file, path, read_file_meta(file), None)
+
+
+def _data_set(
+    file: BinaryIO, path: str | os.PathLike[str], meta: FileMeta, defer_size: int | None
+) -> FileDataset:
+    """Read the data set behind the header of a file.
+
+    It begins behind a file header that its sender may have put in front of it. pydicom looks for the end of the header
+    by itself, and would take group 0002 of the data set for a part of it.
+    """
+    source, syntax = file, meta.transfer_syntax
+    start = meta.offset + _skipped(file, meta.offset)
+    if is_deflated(syntax):
+        file.seek(start)
+        source = BytesIO(inflate(file.read(), _INFLATED_LIMIT))
+        start, defer_size = _skipped(source, 0), None
+    source.seek(start)
+    implicit, little = coding_of(syntax)
+    found = read_dataset(source, implicit, little, defer_size=defer_size)
+    file_meta = FileMetaDataset()
+    file_meta.TransferSyntaxUID = UID(syntax)
+    data_set = FileDataset(os.fspath(path), cast(Any, found), None, file_meta, implicit, little)
+    data_set.set_original_encoding(implicit, little, found.original_character_set)
+    return data_set
+
+
+def _skipped(file: BinaryIO, start: int) -> int:
+    """How many octets of file header stand in front of a data set."""
+    file.seek(start)
+    return file_header_size(file.read(FILE_HEADER_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,12 @@ import mmap
 import os
 import re
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
-
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
+from typing import TYPE_CHECKING
 
 from ... import dsutils, statuses
-from ...archive.encoded.walk import InvalidDataSetError, walk
+from ...archive.encoded.walk import InvalidDataSetError, Walked, walk
 from ...exceptions import StatusError
 from .failures import bad_input
 
@@ -44,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Arrived", "Incoming", "OutputDirectory", "is_safe_uid"]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
-# Octets of a deflated data set that are looked at for the study; what names it stands at its beginning.
-_DEFLATED_HEAD = 1 << 20
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _BUFFER = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -249,10 +243,10 @@ class OutputDirectory:
 
     def _keep(self, file: Incoming) -> Arrived:
         file.flush()
-        _check(file)
+        found = _walked(file)
         folders: list[str] = []
         if self._layout == "study":
-            folders = _study_and_series(file)
+            folders = _study_and_series(found)
             if not all(map(is_safe_uid, folders)):
                 folders = []  # objects without a patient have none
         os.fsync(file.fileno())
@@ -292,15 +286,15 @@ class OutputDirectory:
         return here
 
 
-def _check(file: Incoming) -> None:
-    """See that a data set is whole, and is the instance that was announced.
+def _walked(file: Incoming) -> Walked:
+    """Walk through a data set, which must be whole and the instance that was announced.
 
     Raises:
         StatusError: 0xC000 or 0xA900.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets:
         try:
-            found = walk(octets, file.context.supported_ts, file.start)
+            found = walk(octets, file.context.supported_ts, file.start, (_STUDY, _SERIES))
         except InvalidDataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
     for what, announced, said in (
@@ -314,40 +308,17 @@ def _check(file: Incoming) -> None:
                 if said
                 else f"the data set has no {what}",
             )
+    return found
 
 
-def _study_and_series(file: Incoming) -> list[str]:
-    """The Study and Series Instance UIDs of a data set that is whole; empty where it has none."""
-    syntax = file.context.supported_ts
-    file.seek(file.start)
-    source: BinaryIO = cast(BinaryIO, file)
-
-    def beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-        return int(tag) > _SERIES
-
-    try:
-        if dsutils.is_deflated(syntax):
-            head = file.read(_DEFLATED_HEAD)
-            source = io.BytesIO(
-                zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _DEFLATED_HEAD)
-            )
-        found = read_dataset(
-            source,
-            is_implicit_VR=dsutils.is_implicit_vr(syntax),
-            is_little_endian=dsutils.is_little_endian(syntax),
-            stop_when=beyond,
-            defer_size=1 << 16,
-        )
-        return [_uid(found.get_item(tag)) for tag in (_STUDY, _SERIES)]
-    except OSError:
-        raise
-    except (
-        Exception
-    ):  # pydicom documents no closed set of errors; an odd data set is kept at the top
-        return ["", ""]
+def _study_and_series(found: Walked) -> list[str]:
+    """The Study and Series Instance UIDs of a data set that was walked through; empty where it has none."""
+    return [_uid(found, tag) for tag in (_STUDY, _SERIES)]
 
 
-def _uid(element: object) -> str:
+def _uid(found: Walked, tag: int) -> str:
     """A UID as it stands there; it is only compared, so it is not converted."""
-    value = getattr(element, "value", None)
-    return value.decode("latin-1").rstrip("\0 ") if isinstance(value, bytes) else ""
+    element = found.elements.get(tag)
+    if element is None:
+        return ""
+    return found.header[element.start : element.end].decode("latin-1").rstrip("\0 ")

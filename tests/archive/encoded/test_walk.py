@@ -516,8 +516,8 @@ def test_a_delimiter_with_a_length_is_refused(encoding: Encoding, tag: int) -> N
 
 @each_encoding
 def test_octets_that_are_no_tag_are_not_called_a_delimiter(encoding: Encoding) -> None:
-    """A file with its preamble, sent as a data set; and what a disk has of a file that was not written."""
-    behind = bytes(128) + b"DICM" + encoding.identity()
+    """Zeros in front of the data set; and what a disk has of a file that was not written."""
+    behind = bytes(128) + encoding.identity()
     assert refused(behind, encoding.transfer_syntax) == "octets 00000000 in place of a tag"
     blank = encoding.identity() + b"\xff" * 20
     assert refused(blank, encoding.transfer_syntax) == "octets FFFFFFFF in place of a tag"

@@ -14,10 +14,22 @@ from pydicom.uid import UID
 from twisted.internet import defer
 
 from netdicom_tx import AE, StatusError, uids
+from netdicom_tx.dsutils import part10_header
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.userdataitems import RoleSelection, SOPClassExtendedNegotiation
 from netdicom_tx.verbs import Association
-from support.archive.archives import Archive
+from support.archive.archives import Archive, stored
+from support.archive.data_sets import (
+    BIG_ENDIAN,
+    CT_IMAGE_STORAGE,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    Encoding,
+    ct,
+    deflated,
+    padded,
+)
 
 COMPRESSED = str(get_testdata_file("JPEG2000.dcm"))
 GET = uids.StudyRootQueryRetrieveInformationModelGet
@@ -159,6 +171,49 @@ def test_without_its_bulk_data_a_compressed_instance_is_sent_uncompressed(net: N
     ((syntax, ds),), status = net.get_without_bulk_data(net.keep(COMPRESSED))
     assert (syntax, status) == (uids.ExplicitVRLittleEndian, 0x0000)
     assert "PixelData" not in ds
+
+
+@pytest.mark.parametrize(
+    "encoding", [EXPLICIT, IMPLICIT, BIG_ENDIAN, EXPLICIT._replace(transfer_syntax=DEFLATED)]
+)
+@pytest.mark.parametrize("is_file", [True, False])
+def test_without_its_bulk_data_an_instance_that_came_with_group_2_is_all_there(
+    net: Net, encoding: Encoding, is_file: bool
+) -> None:
+    """PS3.10 7.1: the header of the kept file ends where its group length says."""
+    syntax = encoding.transfer_syntax
+    front = part10_header(CT_IMAGE_STORAGE, "1.2.3", syntax)
+    data = ct("1.2.3", encoding=encoding) + encoding.element(0xFFFCFFFC, "OB", bytes(2000))
+    if not is_file:
+        front = b""
+        data = encoding.element(0x00020010, "UI", padded(uids.ImplicitVRLittleEndian)) + data
+    octets = front + (deflated(front + data) if syntax == DEFLATED else data)
+    assert stored(net.node.sender(encoding), octets, "1.2.3") == 0x0000
+    ((_, found),), status = net.get_without_bulk_data("1.2.3")
+    assert status == 0x0000
+    assert found.SOPInstanceUID == "1.2.3"
+    assert len(found[0xFFFCFFFC].value) == 2000
+    assert {tag.group for tag in found}.isdisjoint({0x0002, 0x7FE0})
+
+
+def test_a_compressed_instance_that_came_with_group_2_is_decompressed(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decompress(ds: Dataset) -> None:
+        assert ds.file_meta.TransferSyntaxUID == uids.JPEG2000
+        ds.PixelData = ds.SOPInstanceUID.encode()
+        ds["PixelData"].is_undefined_length = False
+        ds.file_meta.TransferSyntaxUID = UID(uids.ExplicitVRLittleEndian)
+
+    monkeypatch.setattr(Dataset, "decompress", decompress)
+    whole = Path(COMPRESSED).read_bytes()
+    (uid,) = {str(dcmread(COMPRESSED).SOPInstanceUID)}
+    sender = net.node.sender(
+        EXPLICIT._replace(transfer_syntax=uids.JPEG2000), uids.SecondaryCaptureImageStorage
+    )
+    assert stored(sender, whole, uid, uids.SecondaryCaptureImageStorage) == 0x0000
+    ((_, ds),), status = net.get_study()
+    assert (ds.PixelData.strip(b"\0").decode(), status) == (uid, 0x0000)
 
 
 # -- extended negotiation ------------------------------------------------------------------------------------

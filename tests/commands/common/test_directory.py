@@ -1,6 +1,5 @@
 """What is received is whole, and where it belongs; whatever the peer says."""
 
-import io
 import os
 import stat
 import zlib
@@ -15,9 +14,11 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from netdicom_tx import PContextDef
+from netdicom_tx.archive.encoded.walk import INFLATED_LIMIT
 from netdicom_tx.commands.common.directory import Arrived, Incoming, OutputDirectory, is_safe_uid
 from netdicom_tx.commands.common.failures import CommandError
-from netdicom_tx.dsutils import encode, read_file_meta
+from netdicom_tx.dsutils import encode, part10_header, read_file_meta
+from netdicom_tx.encoding import Buffer, inflate_part
 from netdicom_tx.exceptions import StatusError
 from netdicom_tx.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -290,16 +291,31 @@ def test_a_deflated_data_set_is_not_inflated_beyond_its_head(
     rest = b"\xe0\x7f\x10\x00OB\0\0" + (200 << 20).to_bytes(4, "little")
     octets = stream.compress(head + rest)
     octets += b"".join(stream.compress(bytes(1 << 20)) for _ in range(200)) + stream.flush()
-    read: list[int] = []
-    plain = io.BytesIO
+    inflated: list[int] = []
 
-    def watched(data: bytes = b"") -> io.BytesIO:
-        read.append(len(data))
-        return plain(data)
+    def watched(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]:
+        found, is_whole = inflate_part(data, limit, start)
+        inflated.append(len(found))
+        return found, is_whole
 
-    monkeypatch.setattr("netdicom_tx.commands.common.directory.io.BytesIO", watched)
-    make().store(octets, syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert max(read) <= 1 << 20
+    monkeypatch.setattr("netdicom_tx.archive.encoded.walk.inflate_part", watched)
+    receiver = make()
+    receiver.store(octets, syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    assert receiver.files == {f"{STUDY}/{SERIES}/{UID}.dcm"}
+    assert max(inflated) <= INFLATED_LIMIT
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN])
+def test_a_file_header_in_front_of_the_data_set_is_kept_with_it(
+    make: Callable[..., Receiver], syntax: str
+) -> None:
+    """PS3.10 7.1: some senders send it along; the instance is filed like any other."""
+    receiver = make()
+    octets = part10_header(CLASS, UID, syntax) + encode(instance(), syntax)
+    receiver.store(octets, syntax=syntax)
+    assert receiver.files == {f"{STUDY}/{SERIES}/{UID}.dcm"}
+    kept = (receiver.directory / STUDY / SERIES / f"{UID}.dcm").read_bytes()
+    assert kept.endswith(octets)
 
 
 def test_what_was_not_complete_leaves_nothing(make: Callable[..., Receiver]) -> None:
