@@ -20,7 +20,7 @@ import netdicom_tx
 from netdicom_tx import AE, AssociationPool, DCMTimeoutError, RemoteAE, Timeouts, uids
 from netdicom_tx.sopclass import store_all
 from support.doubles import logged_failures as logged_failures
-from support.sockets import attempts, full_listener
+from support.sockets import full_listener
 
 ECHO = uids.VERIFICATION_SOP_CLASS
 IMAGE = str(get_testdata_file("CT_small.dcm"))
@@ -83,22 +83,22 @@ class FullBacklogTests(TestCase):
 
     @pytest.fixture(autouse=True)
     def _port(self) -> Iterator[None]:
-        with full_listener() as port:
-            self.port = port
+        with full_listener() as full:
+            self.full = full
             yield
 
     def call(self, name: str, endpoint: str, **timeouts: float) -> defer.Deferred[Any]:
         from twisted.internet import reactor
 
         self.ae = AE("ME", timeouts=Timeouts(**timeouts))
-        remote = RemoteAE("PEER", ENDPOINTS[endpoint](reactor, self.port))
+        remote = RemoteAE("PEER", ENDPOINTS[endpoint](reactor, self.full.port))
         return defer.ensureDeferred(CALLS[name](self.ae, remote))
 
     async def attempting(self) -> None:
         """Wait until a connection is being attempted."""
         from twisted.internet import reactor
 
-        while not attempts(self.port) > self.before:
+        while not self.full.attempts():
             await deferLater(reactor, 0.001)
 
     def left(self) -> None:
@@ -108,14 +108,13 @@ class FullBacklogTests(TestCase):
         assert self.flushLoggedErrors() == []
 
     async def cancelled(self, name: str, endpoint: str = "a string", *, late: bool = True) -> None:
-        self.before = attempts(self.port)
         calling = self.call(name, endpoint)
         if late:
             await self.attempting()
         calling.cancel()
         with pytest.raises(defer.CancelledError):
             await calling
-        assert attempts(self.port) == self.before
+        assert not self.full.attempts()
         self.left()
 
     async def timed_out(self, name: str, endpoint: str = "a string") -> None:

@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 
 from support.measuring import variables
 from support.processes import eventually
-from support.sockets import attempts, full_listener
+from support.sockets import full_listener
 from support.strict import STRICT, Serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,11 +227,10 @@ def test_a_browser_that_goes_away_ends_the_request_for_an_association(tmp_path: 
 @pytest.mark.slow
 def test_a_browser_that_goes_away_ends_the_attempt_to_connect(tmp_path: Path) -> None:
     """The backlog of the PACS is full; "Unhandled error in Deferred" on stderr would fail the test."""
-    with full_listener() as port, web(tmp_path, str(port)) as site:
-        before = attempts(port)
+    with full_listener() as pacs, web(tmp_path, str(pacs.port)) as site:
         with site.browser("P1"):
-            eventually(lambda: attempts(port) > before, "the PACS is called")
-        eventually(lambda: attempts(port) == before, "the call is given up")
+            eventually(pacs.attempts, "call of the PACS")
+        eventually(lambda: not pacs.attempts(), "end of the call")
 
 
 def pdu_type(stream: IO[bytes]) -> int:

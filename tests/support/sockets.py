@@ -11,22 +11,39 @@ _WAITING = 4
 _SYN_SENT = "02"
 
 
+class Full:
+    """A listener of 127.0.0.1 that answers no SYN, because its backlog is full (Linux).
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, port: int, own: frozenset[int]) -> None:
+        self.port = port
+        self._own = own  # the ports of the connections that fill the backlog
+
+    def attempts(self) -> int:
+        """How many others, in all processes, are trying to connect."""
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return sum(
+            row[2] == f"0100007F:{self.port:04X}"
+            and row[3] == _SYN_SENT
+            and int(row[1].split(":")[1], 16) not in self._own
+            for row in rows
+        )
+
+
 @contextmanager
-def full_listener() -> Iterator[int]:
-    """A port of 127.0.0.1 that answers no SYN, because its backlog is full (Linux)."""
+def full_listener() -> Iterator[Full]:
+    """Such a listener, for the time of the block."""
     with socket.socket() as full, ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
+        own = set()
         for _ in range(_WAITING):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 waiting.connect(full.getsockname())
-        yield int(full.getsockname()[1])
-
-
-def attempts(port: int) -> int:
-    """How many connections to a port of 127.0.0.1 are being attempted, by all processes."""
-    place = f"0100007F:{port:04X}"
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return sum(row[2] == place and row[3] == _SYN_SENT for row in rows)
+            own.add(waiting.getsockname()[1])
+        yield Full(full.getsockname()[1], frozenset(own))
