@@ -124,7 +124,7 @@ def test_an_scu_needs_its_role():
     roles = [RoleSelection(VERIFICATION, True, True)]
     caller = Caller(ae, roles=roles)
     asce = caller.accept(MaximumLength(0), RoleSelection(VERIFICATION, False, True))
-    with pytest.raises(ClassNotSupportedError):
+    with pytest.raises(ClassNotSupportedError, match="without the SCU role of this side"):
         asce.get_scu(VERIFICATION)
 
 

@@ -158,6 +158,16 @@ def test_a_sop_class_without_context_says_what_the_peer_answered():
     assert "was not proposed" in str(ClassNotSupportedError("1.2.3", {}))
 
 
+def test_a_role_that_was_not_negotiated_is_named():
+    """PS3.7 D.3.3.4: the class is accepted, so its transfer syntaxes are not what is wrong."""
+    answers = {"1.2.840.10008.1.2": "accepted"}
+    error = ClassNotSupportedError("1.2.3", answers, role="the SCU role of this side")
+    assert str(error) == (
+        "no usable presentation context for 1.2.3: it was negotiated without the SCU role of this side (PS3.7 D.3.3.4)"
+    )
+    assert (error.role, error.answers) == ("the SCU role of this side", answers)
+
+
 def test_a_timeout_names_its_timer():
     """The operator sees which setting to change."""
     error = DCMTimeoutError("response", 60.0)

@@ -149,6 +149,8 @@ class _Getting:
             try:
                 status = await self._store(instance)
             except ClassNotSupportedError as refused:
+                if refused.role:
+                    raise  # another form has the same fate
                 other = await settled(self._transcode(self._context, instance))
                 if other is None:
                     raise refused

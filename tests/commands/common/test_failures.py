@@ -98,6 +98,18 @@ def test_a_refused_context_is_told_in_names() -> None:
     )
 
 
+def test_a_role_that_was_not_negotiated_is_not_called_a_refused_context() -> None:
+    error = ClassNotSupportedError(
+        STUDY_ROOT_FIND_SOP_CLASS,
+        {EXPLICIT_VR_LITTLE_ENDIAN: "accepted"},
+        role="the SCU role of this side",
+    )
+    problem = explain(error, "PACS", "u", "c")
+    assert problem.what.startswith("PACS accepted Study Root Query/Retrieve")
+    assert problem.what.endswith(", but not the SCU role of this side")
+    assert problem.code == ExitCode.NO_CONTEXT
+
+
 @pytest.mark.parametrize("timer", ["connect", "associate", "response"])
 def test_a_timeout_names_the_option_that_lengthens_it(timer: str) -> None:
     option = {"connect": "-to", "associate": "-ta", "response": "-td"}[timer]
