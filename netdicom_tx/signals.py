@@ -6,7 +6,7 @@ signal                      the node
 SIGTERM or SIGINT           stops the reactor, so that its services end in order; the exit status is 0
 a second one                aborts all associations and ends, within two seconds; the exit status is 1
 a third one                 ends at once; the exit status is 1
-SIGHUP                      goes on: it has nothing to reload
+SIGHUP                      reads again what can be read again, and goes on
 ==========================  =====================================================================================
 """
 
@@ -23,6 +23,8 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from .exceptions import NetDICOMError
+
 __all__ = ["Signals"]
 
 # Seconds that a process has to end after the second signal; a thread that does not end then is left behind.
@@ -35,13 +37,18 @@ class Signals:
     Args:
         reactor: The reactor.
         abort: Ends all associations now.
+        reload: Reads again what can be read again, and returns what it has read, for the log; it returns nothing when
+            there is nothing to reload.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, abort: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, abort: Callable[[], None], reload: Callable[[], str] = lambda: ""
+    ) -> None:
         self._reactor = reactor
         self._abort = abort
+        self._reload_now = reload
         self._stops = 0  # signals that ask for the end
         self._before: dict[int, Any] = {}
 
@@ -65,9 +72,17 @@ class Signals:
                 signal.signal(*self._before.popitem())
 
     def _reload(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(
-            self._log.info,
-            "Received SIGHUP. There is nothing to reload: restart the node to change its options",
+        self._reactor.callFromThread(self._reload_in_turn)
+
+    def _reload_in_turn(self) -> None:
+        try:
+            read = self._reload_now()
+        except NetDICOMError as error:
+            self._log.error("Received SIGHUP, but all stays as it is: {error}", error=error)
+            return
+        self._log.info(
+            "Received SIGHUP. {what}: restart the node to change its options",
+            what=f"Read {read} again" if read else "There is nothing to reload",
         )
 
     def _stop(self, number: int, frame: object) -> None:

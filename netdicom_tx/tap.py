@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from .monotonic import use_monotonic_time
 from .pdu import check_ae_title
 from .service import AEService
 from .signals import Signals
+from .tls import ServerContext, TLSOptions
 
 __all__ = ["NodeService", "Options", "StartError", "makeService"]
 
@@ -30,6 +32,8 @@ GRACE = 10.0
 # Seconds that a peer has to take an A-ABORT when the node must end at once.
 _ABORTING = 0.5
 
+# What stands before a peer that is called over TLS.
+_TLS_SCHEME = "dicoms://"
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 # Options that are whole numbers from 1 on.
@@ -80,6 +84,26 @@ class Options(usage.Options):
             20,
             "The same for one host; this machine's own addresses are not limited in this way.",
         ],
+        ["tls-certificate", None, None, "PEM file of the node's certificate, with its chain."],
+        [
+            "tls-key",
+            None,
+            None,
+            "PEM file of the private key. [default: in the file of the certificate]",
+        ],
+        [
+            "tls-authorities",
+            None,
+            None,
+            "PEM file of the authorities, or of self-signed certificates, by which peers are trusted.",
+        ],
+        [
+            "tls-clients",
+            None,
+            None,
+            "Certificates of peers that call: required, optional or none. "
+            "[default: required with --tls-authorities, else none]",
+        ],
         [
             "move-associations",
             None,
@@ -110,6 +134,7 @@ class Options(usage.Options):
         self._is_wrong = False
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
+        self["tls-listen"] = []
         self["peer"] = []
         for name in _TITLES:
             self[name] = []
@@ -140,8 +165,12 @@ class Options(usage.Options):
 
     opt_l = opt_listen
 
+    def opt_tls_listen(self, endpoint: str) -> None:
+        """Serve TLS at this Twisted endpoint, such as tcp:2762; repeatable. Needs --tls-certificate."""
+        self["tls-listen"] = [*self["tls-listen"], endpoint]
+
     def opt_peer(self, peer: str) -> None:
-        """A peer that C-MOVE may send to, as AET@host:port; repeatable."""
+        """A peer that C-MOVE may send to, as AET@host:port, or over TLS as dicoms://AET@host:port; repeatable."""
         self["peer"] = [*self["peer"], peer]
 
     opt_p = opt_peer
@@ -172,7 +201,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"--config {path}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise usage.UsageError(f"--config {path}: {error}") from error
-        kinds: dict[str, type] = dict.fromkeys(("listen", "peer", *_TITLES), list)
+        kinds: dict[str, type] = dict.fromkeys(("listen", "tls-listen", "peer", *_TITLES), list)
         kinds |= dict.fromkeys(_NUMBERS, int)
         kinds |= {name: bool for name, *_ in self.optFlags}
         kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
@@ -196,7 +225,8 @@ class Options(usage.Options):
             raise usage.UsageError(f"--aet: {error}") from error
         for name in _NUMBERS:
             self[name] = _number(name, self[name])
-        self["peers"] = _peers(self["peer"])
+        self["tls"] = self._tls()
+        self["peers"] = _peers(self["peer"], self["tls"])
         for name in _TITLES:
             for title in self[name]:
                 if title not in self["peers"]:
@@ -213,12 +243,44 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"--duplicates: expected keep or replace, not {self['duplicates']!r}"
             ) from error
-        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        for endpoint in self["listen"]:
-            try:
-                server_endpoint(None, endpoint)
-            except LocalProtocolError as error:
-                raise usage.UsageError(f"--listen: {error}") from error
+        if not self["tls-listen"]:
+            self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        elif self["tls"] is None or self["tls"].certificate is None:
+            raise usage.UsageError(
+                "--tls-listen needs --tls-certificate, the PEM file of the node's certificate"
+            )
+        for name in ("listen", "tls-listen"):
+            for endpoint in self[name]:
+                try:
+                    server_endpoint(None, endpoint)
+                except LocalProtocolError as error:
+                    raise usage.UsageError(f"--{name}: {error}") from error
+
+    def _tls(self) -> TLSOptions | None:
+        """How the node speaks TLS, of both roles; None when no option says anything of it."""
+        found = {
+            field: self[name]
+            for name, field in (
+                ("tls-certificate", "certificate"),
+                ("tls-key", "key"),
+                ("tls-authorities", "trust"),
+                ("tls-clients", "clients"),
+            )
+            if self[name] is not None
+        }
+        if not found:
+            return None
+        try:
+            options = TLSOptions(**found)
+            if options.certificate is not None:
+                ServerContext(options)
+        except LocalProtocolError as error:
+            raise usage.UsageError(f"--tls-…: {error}") from error
+        except ImportError as error:
+            raise usage.UsageError(
+                "--tls-…: TLS needs the extra packages: pip install 'netdicom-tx[tls]'"
+            ) from error
+        return options
 
 
 def _number(name: str, value: object) -> int:
@@ -228,11 +290,11 @@ def _number(name: str, value: object) -> int:
     return int(text)
 
 
-def _peers(texts: list[str]) -> dict[str, RemoteAE]:
+def _peers(texts: list[str], tls: TLSOptions | None) -> dict[str, RemoteAE]:
     """The peers by their AE titles."""
     peers: dict[str, RemoteAE] = {}
     for text in texts:
-        title, remote = _peer(text)
+        title, remote = _peer(text, tls)
         if title in peers:
             raise usage.UsageError(
                 f"--peer {text}: there is another --peer with the AE title {title}; a C-MOVE to it "
@@ -242,16 +304,19 @@ def _peers(texts: list[str]) -> dict[str, RemoteAE]:
     return peers
 
 
-def _peer(text: str) -> tuple[str, RemoteAE]:
-    """Read ``AET@host:port``; an IPv6 address stands in brackets."""
-    title, at, address = text.partition("@")
+def _peer(text: str, tls: TLSOptions | None) -> tuple[str, RemoteAE]:
+    """Read ``AET@host:port`` or ``dicoms://AET@host:port``; an IPv6 address stands in brackets."""
+    over_tls = text.startswith(_TLS_SCHEME)
+    title, at, address = text.removeprefix(_TLS_SCHEME).partition("@")
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (at and colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise usage.UsageError(f"--peer: expected AET@host:port, not {text!r}")
     escaped = host.replace(":", "\\:")
     try:
-        remote = RemoteAE(title, f"tcp:{escaped}:{port}")
+        # The node is a client here, and the name of the peer is that of its address.
+        own = None if not over_tls else replace(tls or TLSOptions(), clients=None)
+        remote = RemoteAE(title, f"tcp:{escaped}:{port}", tls=own)
     except LocalProtocolError as error:
         raise usage.UsageError(f"--peer {text}: {error}") from error
     return remote.ae_title, remote
@@ -271,8 +336,17 @@ class _Listener(AEService):
     # A log names what an operator can look up in the reference.
     _log = Logger(namespace=f"{AEService.__module__}.{AEService.__qualname__}")
 
-    def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
-        super().__init__(ae, [server_endpoint(ae.reactor, each) for each in listen], GRACE)
+    def __init__(
+        self,
+        ae: ArchiveAE,
+        listen: list[str],
+        tls_listen: list[str],
+        context: ServerContext | None,
+    ) -> None:
+        endpoints = [server_endpoint(ae.reactor, each) for each in listen]
+        if context is not None:
+            endpoints += [context.wrap(server_endpoint(ae.reactor, each)) for each in tls_listen]
+        super().__init__(ae, endpoints, GRACE)
         self._reactor = ae.reactor
 
     def listening_failed(self, failure: Failure) -> None:
@@ -286,12 +360,19 @@ class NodeService(MultiService):
     Its ports are opened first, for that may need the privileges that the store must not have.
     """
 
-    def __init__(self, ae: ArchiveAE, listen: list[str]) -> None:
+    def __init__(
+        self,
+        ae: ArchiveAE,
+        listen: list[str],
+        tls_listen: list[str] | None = None,
+        tls: TLSOptions | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ae = ae
-        self._listener = _Listener(ae, listen)
+        self._context = ServerContext(tls) if tls is not None and tls_listen else None
+        self._listener = _Listener(ae, listen, tls_listen or [], self._context)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._signals = Signals(ae.reactor, self._abort)
+        self._signals = Signals(ae.reactor, self._abort, self._reload)
 
     def privilegedStartService(self) -> None:
         """Open the ports.
@@ -332,6 +413,12 @@ class NodeService(MultiService):
         stopped = super().stopService()  # type: ignore[no-untyped-call]
         return stopped.addBoth(lambda _: self.ae.pause()).addBoth(self._stopped)
 
+    def _reload(self) -> str:
+        if self._context is None:
+            return ""
+        self._context.reload()
+        return "the TLS certificate, key and authorities"
+
     def _abort(self) -> None:
         for asce in self.ae.associations:
             asce.abort()
@@ -369,4 +456,4 @@ def makeService(options: Options) -> NodeService:
             notify_availability=tuple(options["notify-availability"]),
         ),
     )
-    return NodeService(ae, options["listen"])
+    return NodeService(ae, options["listen"], options["tls-listen"], options["tls"])

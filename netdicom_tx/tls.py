@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
@@ -23,7 +24,7 @@ from zope.interface import implementer
 
 from .exceptions import LocalProtocolError
 
-__all__ = ["TLSOptions"]
+__all__ = ["ServerContext", "TLSOptions"]
 
 _Path = str | os.PathLike[str]
 
@@ -37,7 +38,10 @@ class TLSOptions:
             needs one when the peer asks for it.
         key: The PEM file of the private key. None means that ``certificate`` holds the key, too.
         trust: The PEM file of the authorities, or of the self-signed certificates, that we trust. For a
-            client, None means the system's authorities. A server with this demands client certificates.
+            client, None means the system's authorities.
+        clients: What a server asks of its clients: a certificate that ``trust`` vouches for (``"required"``), such
+            a certificate or none at all (``"optional"``), or nothing (``"none"``). None means ``"required"`` with
+            ``trust``, and ``"none"`` without it.
         server_name: The name in the server's certificate, for a client. None means the host that is called.
         fingerprint: The SHA-256 of the server's certificate, for a client: 64 hexadecimal digits, with or
             without colons. Only this is checked then, whatever the certificate says.
@@ -48,8 +52,18 @@ class TLSOptions:
     trust: _Path | None = None
     server_name: str | None = None
     fingerprint: str | None = None
+    clients: Literal["required", "optional", "none"] | None = None
 
     def __post_init__(self) -> None:
+        if self.clients not in (None, "required", "optional", "none"):
+            raise LocalProtocolError(
+                f"clients is {self.clients!r:.80}; expected 'required', 'optional' or 'none'"
+            )
+        if self.clients in ("required", "optional") and self.trust is None:
+            raise LocalProtocolError(
+                f"client certificates are {self.clients}, but no authorities are given that they could be "
+                "checked with; expected `trust`"
+            )
         if self.fingerprint is not None:
             digits = self.fingerprint.replace(":", "").lower()
             if len(digits) != 64 or digits.strip("0123456789abcdef"):
@@ -89,10 +103,7 @@ class TLSOptions:
         Raises:
             LocalProtocolError: There is no certificate, or a file cannot be used.
         """
-        from twisted.internet.endpoints import wrapServerTLS
-
-        wrapped: IStreamServerEndpoint = wrapServerTLS(self.context_factory(), endpoint)
-        return wrapped
+        return ServerContext(self).wrap(endpoint)
 
     def context_factory(self) -> Any:  # a CertificateOptions, whose module is an extra
         """Make the options of a TLS server, as Twisted takes them.
@@ -106,13 +117,17 @@ class TLSOptions:
         if own is None:
             raise LocalProtocolError("a TLS server needs a certificate; none was given")
         chain = _load_chain(self.certificate)[1:]
-        return CertificateOptions(
+        asks = self.trust is not None and self.clients != "none"
+        made = CertificateOptions(
             privateKey=own.privateKey.original,
             certificate=own.original,
             extraCertChain=chain or None,
-            trustRoot=None if self.trust is None else self._authorities(),
+            trustRoot=self._authorities() if asks else None,
             **_modern(),
         )
+        # Beside a trust root, this cannot be an argument.
+        made.requireCertificate = asks and self.clients != "optional"
+        return made
 
     def _own(self) -> Any:
         from OpenSSL import SSL, crypto
@@ -142,6 +157,43 @@ class TLSOptions:
 
         assert self.trust is not None
         return trustRootFromCertificates([Certificate(each) for each in _load_chain(self.trust)])
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerContext:
+    """The context of a TLS server, whose files can be read again while it serves.
+
+    Args:
+        options: The options of the server.
+
+    Raises:
+        LocalProtocolError: There is no certificate, or a file cannot be used.
+    """
+
+    def __init__(self, options: TLSOptions) -> None:
+        self.options = options
+        self._factory = options.context_factory()
+
+    def reload(self) -> None:
+        """Read the files again, for the connections to come; those that are open go on.
+
+        Raises:
+            LocalProtocolError: A file cannot be used, and everything stays as it is.
+        """
+        self._factory = self.options.context_factory()
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """IOpenSSLServerConnectionCreator."""
+        from OpenSSL import SSL
+
+        return SSL.Connection(self._factory.getContext(), None)
+
+    def wrap(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
+        """Make an endpoint that serves TLS over another one."""
+        from twisted.internet.endpoints import wrapServerTLS
+
+        wrapped: IStreamServerEndpoint = wrapServerTLS(self, endpoint)
+        return wrapped
 
 
 def _modern() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("OpenSSL")
 trustme = pytest.importorskip("trustme")
 
+from twisted.internet import reactor  # noqa: E402
 from twisted.internet.endpoints import HostnameEndpoint  # noqa: E402
 from twisted.internet.testing import MemoryReactorClock  # noqa: E402
 from twisted.internet.threads import deferToThread  # noqa: E402
@@ -19,11 +21,14 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent  # noqa
 from twisted.trial.unittest import TestCase  # noqa: E402
 
 from netdicom_tx import AE, RemoteAE, TLSOptions, verification_scp, verification_scu  # noqa: E402
+from netdicom_tx.endpoints import server_endpoint  # noqa: E402
 from netdicom_tx.exceptions import ConnectionLostError, LocalProtocolError  # noqa: E402
+from netdicom_tx.tls import ServerContext  # noqa: E402
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS  # noqa: E402
 from support.processes import eventually  # noqa: E402
 
 ENDPOINT = HostnameEndpoint(MemoryReactorClock(), "localhost", 1)
+LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
 class TLSTests(TestCase):
@@ -66,7 +71,9 @@ class TLSTests(TestCase):
         ae = AE("SCU").add_scu(verification_scu)
         remote = RemoteAE("SCP", f"tcp:{host}:{port}", tls=tls)
         async with await ae.request_association(remote) as asce:
-            return int(await asce.get_scu(VERIFICATION_SOP_CLASS)())
+            status = int(await asce.get_scu(VERIFICATION_SOP_CLASS)())
+        await asce.closed()
+        return status
 
     async def refused(self, port: int, tls: TLSOptions | None, words: str, **more: str) -> None:
         with pytest.raises(ConnectionLostError, match=words):
@@ -100,6 +107,46 @@ class TLSTests(TestCase):
         await self.refused(port, TLSOptions(trust=self.path("ca.pem")), "certificate required")
         strange = TLSOptions(trust=self.path("ca.pem"), certificate=self.path("stranger.pem"))
         await self.refused(port, strange, "alert")
+
+    async def test_a_server_may_take_a_certificate_or_none(self) -> None:
+        port = await self.serve(trust=self.path("ca.pem"), clients="optional")
+        trusting = TLSOptions(trust=self.path("ca.pem"))
+        assert await self.echo(port, trusting) == 0
+        mine = replace(trusting, certificate=self.path("client.pem"))
+        assert await self.echo(port, mine) == 0
+        strange = replace(trusting, certificate=self.path("stranger.pem"))
+        await self.refused(port, strange, "alert")
+
+    async def test_a_server_may_ask_for_no_certificate(self) -> None:
+        """Though it has authorities, which are those of the peers that it calls itself."""
+        port = await self.serve(trust=self.path("ca.pem"), clients="none")
+        assert await self.echo(port, TLSOptions(trust=self.path("ca.pem"))) == 0
+
+    async def test_a_certificate_can_be_replaced_while_the_server_serves(self) -> None:
+        """What is open goes on; what cannot be read changes nothing."""
+        own = Path(self.path("own.pem"))
+        own.write_bytes(Path(self.path("server.pem")).read_bytes())
+        context = ServerContext(TLSOptions(certificate=own))
+        ae = AE("SCP").add_scp(verification_scp)
+        listening = await ae.listen(context.wrap(server_endpoint(reactor, LOOPBACK)))
+        self.addCleanup(listening.stopListening)
+        port: int = listening.getHost().port  # type: ignore[attr-defined]
+        trusting = TLSOptions(trust=self.path("ca.pem"))
+        scu = AE("SCU").add_scu(verification_scu)
+        remote = RemoteAE("SCP", f"tcp:localhost:{port}", tls=trusting)
+        async with await scu.request_association(remote) as before:
+            own.write_text("nothing")
+            with pytest.raises(LocalProtocolError, match="no certificate"):
+                context.reload()
+            assert await self.echo(port, trusting) == 0
+            other = trustme.CA()
+            other.cert_pem.write_to_path(self.path("other.pem"))
+            other.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(own))
+            context.reload()
+            await self.refused(port, trusting, "verify failed")
+            assert await self.echo(port, TLSOptions(trust=self.path("other.pem"))) == 0
+            assert await before.echo() == 0
+        await before.closed()
 
     async def test_plain_dicom_on_a_tls_port_reaches_nobody(self) -> None:
         port = await self.serve()
@@ -135,6 +182,10 @@ class TLSTests(TestCase):
 def test_bad_options_are_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match="64 digits"):
         TLSOptions(fingerprint="abc")
+    with pytest.raises(LocalProtocolError, match="no authorities are given"):
+        TLSOptions(clients="required")
+    with pytest.raises(LocalProtocolError, match="'required', 'optional' or 'none'"):
+        TLSOptions(clients="maybe")  # type: ignore[arg-type]
     with pytest.raises(LocalProtocolError, match="needs a certificate"):
         TLSOptions().context_factory()
     with pytest.raises(LocalProtocolError, match=r"absent\.pem: No such file"):

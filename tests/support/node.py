@@ -51,6 +51,11 @@ class Node:
         assert self._process is not None, "the node is not running"
         return self._process.pid
 
+    def log_text(self) -> str:
+        """What it has logged since it was started."""
+        assert self._process is not None, "the node is not running"
+        return self._process.text()
+
     def start(self) -> None:
         """Start it and read from its log where it listens."""
         assert self._process is None, "the node is running"
