@@ -219,6 +219,7 @@ def limits() -> str:
         admission,
         asceprovider,
         closing,
+        descriptors,
         dulprovider,
         fragments,
         pdu,
@@ -310,6 +311,11 @@ def limits() -> str:
                 "lines of the log about refused peers",
                 f"one in {refusals.INTERVAL:g} s for each host and kind, {refusals.TABLE_SIZE} in all",
                 "the others are counted, and told later",
+            ),
+            (
+                "file descriptors of the node for each association",
+                str(descriptors.EACH),
+                "the soft limit is raised; where the hard one is too low, fewer associations are admitted",
             ),
             (
                 "octets a second of a message that has begun",

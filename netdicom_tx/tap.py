@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .archive.workflow.workflow import WorkflowOptions
+from .descriptors import associations_for
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
 from .monotonic import use_monotonic_time
@@ -381,6 +382,8 @@ class NodeService(MultiService):
             StartError: A port cannot be opened.
         """
         use_monotonic_time(self.ae.reactor)
+        if self.ae.max_associations is not None:
+            self.ae.max_associations = associations_for(self.ae.max_associations)
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:

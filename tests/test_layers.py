@@ -60,6 +60,7 @@ ROWS = {
         "hooks",
         "service",
         "admission",
+        "descriptors",
         "applicationentity",
         "pool",
         "memory",
