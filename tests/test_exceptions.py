@@ -168,6 +168,16 @@ def test_a_role_that_was_not_negotiated_is_named():
     assert (error.role, error.answers) == ("the SCU role of this side", answers)
 
 
+def test_what_was_accepted_and_does_not_fit_is_not_called_unaccepted():
+    """It was accepted for another role, or this side has no service for it."""
+    error = ClassNotSupportedError("1.2.3", {"1.2.840.10008.1.2": "accepted"}, "add_scu")
+    assert str(error) == (
+        "no usable presentation context for 1.2.3: 1.2.840.10008.1.2: accepted (add_scu)"
+    )
+    refused = ClassNotSupportedError("1.2.3", {"1.2.840.10008.1.2": "not supported"})
+    assert str(refused).startswith("no accepted presentation context for 1.2.3: ")
+
+
 def test_a_timeout_names_its_timer():
     """The operator sees which setting to change."""
     error = DCMTimeoutError("response", 60.0)
