@@ -539,13 +539,25 @@ class AE(Hooks):
         """Answer SOP class extended negotiation (PS3.7 D.3.3.5) by the ``on_extended`` of the SOP class's service.
 
         Returns:
-            The application information of the answer; None leaves the item unanswered.
+            The application information of the answer; None leaves the item unanswered. So does a handler that
+            fails, which is logged.
         """
         registration = self.supported_scp.find(proposal.sop_class_uid)
         handler = (
             None if registration is None else getattr(registration.service, "on_extended", None)
         )
-        answer: bytes | None = None if handler is None else handler(asce, proposal)
+        if handler is None:
+            return None
+        try:
+            answer: bytes | None = handler(asce, proposal)
+            if answer is not None:
+                check_type("the answer", answer, bytes, "bytes, or None for no answer")
+        except Exception:  # a mistake of the handler leaves the peer without the option, not without the association
+            self._log.failure(
+                "on_extended failed for {sop_class}; the proposal is not answered",
+                sop_class=proposal.sop_class_uid,
+            )
+            return None
         return answer
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:

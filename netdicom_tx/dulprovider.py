@@ -240,6 +240,8 @@ class DULProtocol(Protocol):
             # Without this, the second of two small writes waits for the peer's delayed
             # acknowledgement, 40 ms.
             transport.setTcpNoDelay(True)
+            # A peer that has lost its power closes nothing, and while a handler works, silence is no sign of it.
+            transport.setTcpKeepAlive(True)
             handle = self.transport.getHandle()  # type: ignore[union-attr]
             if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):
                 option = (socket.IPPROTO_TCP, _TCP_QUICKACK, 1)

@@ -256,8 +256,11 @@ class Opening:
         self._channel.dul.reject(rejection)
 
     def _decision_failed(self, failure: Failure) -> None:
-        if self._closing.error is None:
-            self._log.failure("on_association_request failed", failure)
+        is_over = self._closing.error is not None
+        if is_over and failure.check(defer.CancelledError, NetDICOMError):
+            return  # the peer has left meanwhile; a mistake is told all the same
+        self._log.failure("on_association_request failed", failure)
+        if not is_over:
             self._reject(
                 AAssociateRJ(2, 1, 1), Refusal("rejected", "on_association_request has failed")
             )

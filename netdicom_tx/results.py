@@ -17,7 +17,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from . import dsutils
+from . import dsutils, statuses
 from .dimsemessages import Response
 from .exceptions import StatusError
 from .negotiation import PContextDef
@@ -42,7 +42,11 @@ class VerbStream(ABC, Generic[_Item]):
     """What one call brings, item by item.
 
     Read it with ``async for``. Inside ``async with``, leaving early sends C-CANCEL; so does
-    :meth:`cancel`. The reader is told of a failure of the operation by StatusError, after the last item.
+    :meth:`cancel`, and so does the loss of the last reference to the stream. The reader is told of a failure of the
+    operation by StatusError, after the last item; an end with FE00 that this side has not asked for is a failure, too.
+
+    Cancelling a Deferred in which a reader waits for the next item sends C-CANCEL; the reader gets CancelledError, and
+    what is unread is dropped.
     """
 
     def __init__(self, responses: ResponseStream[Any]) -> None:
@@ -87,9 +91,10 @@ class VerbStream(ABC, Generic[_Item]):
         await self._responses.__aexit__(kind, error, trace)
 
 
-def check(status: Status) -> None:
-    """Raise what a final status says, when it is a failure."""
-    if status.is_failure:
+def check(status: Status, responses: ResponseStream[Any]) -> None:
+    """Raise what a final status says, when the items may not be all there are: a failure, or FE00 unasked."""
+    is_unasked = status == statuses.CANCEL and not responses.is_cancelled
+    if status.is_failure or is_unasked:
         words, _, _ = str(status).rpartition(" (")
         raise StatusError(int(status), status.comment or words)
 
@@ -100,7 +105,7 @@ class Matches(VerbStream[Dataset]):
     def _pick(self, item: tuple[Dataset | None, Status]) -> Dataset | None:
         data_set, status = item
         if not status.is_pending:
-            check(status)
+            check(status, self._responses)
         return data_set
 
     async def _all(self) -> list[Dataset]:
@@ -131,7 +136,7 @@ class Moves(VerbStream[Progress]):
 
     def _pick(self, item: tuple[Status, Response]) -> Progress:
         status, response = item
-        check(status)
+        check(status, self._responses)
         return Progress(
             status,
             getattr(response, "number_of_remaining_suboperations", None) or 0,
@@ -153,7 +158,8 @@ class Retrieved:
     """One instance that a C-GET has brought.
 
     Attributes:
-        file: The Part 10 file, open at its beginning; the stream closes it when the next item is asked for.
+        file: The Part 10 file, open at its beginning. The stream closes it when the next item is asked for, and when
+            an ``async with`` block of the stream ends. After a plain ``break`` the file is its reader's, who closes it.
         sop_class_uid: The SOP class, as the instance's C-STORE named it.
         sop_instance_uid: The SOP Instance UID.
         transfer_syntax: The transfer syntax of the data set.
@@ -189,7 +195,7 @@ class Retrieval(VerbStream[Retrieved]):
     def _pick(self, item: tuple[PContextDef | None, Any]) -> Retrieved | None:
         context, brought = item
         if context is None:
-            check(brought)
+            check(brought, self._responses)
             return None
         if isinstance(brought, Dataset):
             brought = _as_file(brought)

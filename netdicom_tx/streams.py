@@ -366,6 +366,11 @@ class ResponseStream(Generic[_T]):
         return self._final
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether this side has asked the peer to end the operation."""
+        return self._is_cancelled
+
+    @property
     def done(self) -> defer.Deferred[Status]:
         """Fires with the final status; a new Deferred at each access.
 

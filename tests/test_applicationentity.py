@@ -869,6 +869,26 @@ def test_the_service_of_a_sop_class_answers_extended_negotiation():
     assert node.association().extended == {FIND: b"\1\0"}
 
 
+def broken(*_: Any) -> bytes:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize("answer", [broken, lambda *_: "text", lambda *_: 0])
+def test_a_mistake_in_extended_negotiation_costs_the_option_alone(answer: Any, failures: Any):
+    """The proposal is not answered, and the log names the handler whose mistake it is."""
+    node = Node(AE("NODE").add_scp(QueryRetrieveFind(on_extended=answer)))
+    peer = node.connect()
+    peer.send(
+        request({FIND: [IMPLICIT]}, MaximumLength(0), SOPClassExtendedNegotiation(FIND, b"\1"))
+    )
+    ((_, body),) = peer.take()
+    assert AAssociateAC.decode(body).user_items(SOPClassExtendedNegotiation) == ()
+    assert node.association().is_open
+    (failed,) = failures
+    assert "on_extended failed" in failed["log_format"]
+    failures.clear()
+
+
 def test_the_file_of_a_data_set_is_a_part_10_file():
     """PS3.10 7.1; who sent it is in Source Application Entity Title."""
     seen: list[Any] = []
@@ -1072,6 +1092,18 @@ class SocketTests(TestCase):
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         asce = await self.scu.request_association(RemoteAE("SCP", endpoint))
         over = [asce.closed(), next(iter(self.scp.associations)).closed()]
+        await asce.release()
+        for each in over:
+            await each
+        await port.stopListening()
+
+    async def test_a_connection_is_kept_alive_on_both_sides(self):
+        """A peer that has lost its power is noticed, although a handler works and nothing is expected from it."""
+        port = await self.scp.listen("tcp:0:interface=127.0.0.1")
+        asce = await self.scu.request_association(self.remote(port.getHost().port))
+        sides = [asce, next(iter(self.scp.associations))]
+        assert all(each._channel.dul.transport.getTcpKeepAlive() for each in sides)
+        over = [each.closed() for each in sides]
         await asce.release()
         for each in over:
             await each

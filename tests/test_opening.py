@@ -220,6 +220,15 @@ def test_an_acceptor_that_was_left_decides_nothing():
     assert cancelled == [True]
 
 
+def test_a_mistake_in_a_verdict_is_told_even_when_the_peer_has_left(failures):
+    verdict: defer.Deferred[None] = defer.Deferred(
+        lambda d: d.errback(ZeroDivisionError("a bug in the clean-up"))
+    )
+    _, peer = asking(lambda: verdict)
+    peer.send(AAbort(0, 0))
+    assert failures.texts() == ["a bug in the clean-up"]
+
+
 def test_an_acceptor_that_is_left_at_once_waits_for_nothing():
     """The abort is here before the acceptance has been sent to its end."""
     verdict: defer.Deferred[None] = defer.Deferred()

@@ -365,6 +365,21 @@ def test_cancel_ends_a_query_without_an_error(net: Net) -> None:
     assert 0 < net.run(work()) < 10_000
 
 
+def test_an_end_that_nobody_has_asked_for_is_a_failure(net: Net) -> None:
+    """FE00 of a peer that was not asked to cancel: what came is not all there is."""
+    net.archive.matches = [study(PatientID="1"), 0xFE00]
+
+    async def work() -> list[str]:
+        matches = net.associate().find(PatientID="")
+        read = [(await anext(matches)).PatientID]
+        with pytest.raises(StatusError) as told:
+            await anext(matches)
+        assert told.value.status == 0xFE00
+        return read
+
+    assert net.run(work()) == ["1"]
+
+
 def test_keys_may_be_lists_dates_items_and_text_of_any_language(net: Net) -> None:
     async def work() -> None:
         await net.associate().find(

@@ -325,7 +325,8 @@ class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
     """What a C-GET brings: (context, instance) each, and at the end (None, final status).
 
     An instance is an open Part 10 file at its beginning, or a :class:`pydicom.Dataset` when the storage
-    service of the AE does not receive into files. A file is closed when the next item is asked for.
+    service of the AE does not receive into files. A file is closed when the next item is asked for, and when an
+    ``async with`` block of the stream ends. After a plain ``break`` the file is its reader's, who closes it.
 
     Attributes:
         progress: The last response, which has the counters.
