@@ -131,12 +131,13 @@ class OneShot(Generic[_Item, _All]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_over or self._stream is None:
+        if self._is_over:
             return
         if error is not None:
             await self._give_up(error)
             return
-        await self._stream.__aexit__(kind, error, trace)
+        if self._stream is not None:
+            await self._stream.__aexit__(kind, error, trace)
         await self._end()
 
     async def _give_up(self, error: BaseException) -> None:

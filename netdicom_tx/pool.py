@@ -135,6 +135,7 @@ class AssociationPool:
         self._backoff = backoff
         self._peers: dict[Hashable, _Peer] = {}
         self._ending: set[Association] = set()
+        self._opening: set[defer.Deferred[Association]] = set()
         self._is_closed = False
 
     @property
@@ -175,7 +176,7 @@ class AssociationPool:
         try:
             await self._turn(peer)
             try:
-                asce = self._healthy(peer) or await self._open(wanted)
+                asce = self._healthy(peer) or await self._opened(wanted)
                 try:
                     yield asce
                 finally:
@@ -236,6 +237,19 @@ class AssociationPool:
                 return asce
         return None
 
+    async def _opened(self, wanted: _Wanted) -> Association:
+        """A new association, unless the pool is closed meanwhile."""
+        opening = defer.Deferred.fromCoroutine(self._open(wanted))
+        self._opening.add(opening)
+        try:
+            return await opening
+        except defer.CancelledError:
+            if self._is_closed:
+                raise LocalProtocolError("the pool is closed") from None
+            raise
+        finally:
+            self._opening.discard(opening)
+
     async def _open(self, wanted: _Wanted) -> Association:
         delay = self._backoff
         for attempt in range(1, self._attempts + 1):
@@ -243,7 +257,7 @@ class AssociationPool:
                 return await wanted.open(self._ae)
             except (AssociationRejectedError, ConnectionLostError, DCMTimeoutError) as error:
                 final = isinstance(error, AssociationRejectedError) and error.result == 1
-                if final or attempt == self._attempts or self._is_closed:
+                if final or attempt == self._attempts:
                     raise
                 self._log.info(
                     "{peer}: attempt {attempt} of {attempts} failed: {error}",
@@ -265,6 +279,9 @@ class AssociationPool:
     async def close(self) -> None:
         """Release what is idle, and lend no more; what is borrowed ends when it is given back.
 
+        Borrowers that wait for a place or for a connection are told by LocalProtocolError. Cancelling the wait for
+        the end changes nothing: the associations end all the same.
+
         Returns when the idle associations, and those that were about to end, have ended.
         """
         self._is_closed = True
@@ -276,5 +293,7 @@ class AssociationPool:
             while peer.waiting:
                 peer.waiting.popleft().errback(LocalProtocolError("the pool is closed"))
             self._forget_unused(key, peer)
+        for opening in list(self._opening):
+            opening.cancel()
         for asce in list(self._ending):
             await asce.closed()

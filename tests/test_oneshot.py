@@ -13,9 +13,13 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 
 import netdicom_tx
-from netdicom_tx import AE, RemoteAE, StatusError, uids
-from netdicom_tx.exceptions import AssociationRejectedError, LocalProtocolError
-from netdicom_tx.testing import Pair, success_of
+from netdicom_tx import AE, RemoteAE, StatusError, uids, verification_scp
+from netdicom_tx.exceptions import (
+    AssociationRejectedError,
+    ClassNotSupportedError,
+    LocalProtocolError,
+)
+from netdicom_tx.testing import Pair, failure_of, success_of
 from support.serving import FILES, Archive, study
 
 _T = TypeVar("_T")
@@ -139,6 +143,27 @@ def test_a_block_that_asks_for_nothing_opens_no_association(net: Net) -> None:
 
     net.run(work())
     assert not net.pair.network.connections
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net: netdicom_tx.find(net.peer, PatientID="*", ae=net.ae),
+        lambda net: netdicom_tx.get(net.peer, StudyInstanceUID="1.2", ae=net.ae, into="unused"),
+        lambda net: netdicom_tx.move(net.peer, StudyInstanceUID="1.2", to="ME", ae=net.ae),
+    ],
+)
+def test_a_call_that_cannot_be_made_ends_the_association(net: Net, call: Any) -> None:
+    """At once, and not when the error is forgotten, which holds all that led to it."""
+    net.archive.supported_scp = AE("OTHER").add_scp(verification_scp).supported_scp
+
+    async def work() -> None:
+        await call(net)
+
+    error = failure_of(defer.Deferred.fromCoroutine(work()))
+    assert isinstance(error, ClassNotSupportedError)
+    assert not net.archive.associations
+    assert not net.ae.associations
 
 
 @pytest.mark.slow

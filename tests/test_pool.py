@@ -290,3 +290,25 @@ def test_a_borrower_that_is_cancelled_gets_nothing(pair: Pair, peer: Peer) -> No
     assert isinstance(failure_of(waiting), defer.CancelledError)
     assert (len(hanging), pool.size, pool._peers) == (1, 0, {})
     assert pair.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("when", ["between two attempts", "while it is asked for"])
+def test_a_pool_that_closes_lends_nothing_that_is_being_opened(
+    pair: Pair, peer: Peer, when: str
+) -> None:
+    def busy() -> None:
+        raise AssociationRejectedError(2, 3, 2)
+
+    undecided: defer.Deferred[None] = defer.Deferred()
+    if when == "between two attempts":
+        peer.reject = busy
+    else:
+        peer.on_association_request = lambda asce, assoc: undecided  # type: ignore[method-assign,assignment]
+    pool, remote = AssociationPool(pair.scu), pair.remote()
+    waiting = run(echo(pool, pair, remote))
+    peer.reject = lambda: None
+    assert success_of(run(pool.close())) is None
+    assert str(failure_of(waiting)) == "the pool is closed"
+    undecided.callback(None)
+    pair.advance(10)
+    assert (pool.size, len(pool._peers), len(pair.scu.associations)) == (0, 0, 0)
