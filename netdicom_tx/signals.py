@@ -53,13 +53,24 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the place of the reactor's own handlers, where it has installed them; call it when it runs."""
+        """Take the place of the handlers of the reactor and of those that Python and the system have.
+
+        Call it before the reactor runs, and again when it runs: then it has installed its own. Handlers of others
+        stay.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
-        for name, own in (("SIGTERM", "sigTerm"), ("SIGINT", "sigInt")):
-            number = getattr(signal, name)
-            if signal.getsignal(number) == getattr(self._reactor, own, None):
+        for number, default, own in (
+            (signal.SIGTERM, signal.SIG_DFL, "sigTerm"),
+            (signal.SIGINT, signal.default_int_handler, "sigInt"),
+        ):
+            if signal.getsignal(number) in (default, getattr(self._reactor, own, default)):
                 self._before[number] = signal.signal(number, self._stop)
+        if getattr(self._reactor, "_exitSignal", None) is not None:
+            # It came between the reactor's own handlers and ours. The reactor stops, but the runners of Twisted
+            # would end the process by the signal.
+            self._reactor._exitSignal = None
+            self._stops += 1
         # A system without SIGHUP has no such name, and a process under nohup ignores it.
         hang_up = getattr(signal, "SIGHUP", None)
         if hang_up and self._before and signal.getsignal(hang_up) is signal.SIG_DFL:

@@ -401,9 +401,12 @@ class NodeService(MultiService):
         except (StorageError, IndexUnusableError) as error:
             self._listener.stopService()
             raise StartError(f"twistd dicom: {error}") from error
+        # From the line on that says where it listens, an operator may stop it.
+        self._signals.install()
         try:
             super().startService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
+            self._signals.uninstall()
             # twist listens only now; threads that wait for work would keep the process.
             self.ae.stop()
             raise self._cannot_listen(error) from error

@@ -29,6 +29,7 @@ class Reactor:
     def __init__(self) -> None:
         self.stops = 0
         self.is_running = True
+        self._exitSignal: int | None = None
         self._calls: list[Any] = []
 
     def sigTerm(self, number: int, frame: object) -> None:
@@ -137,6 +138,33 @@ def test_a_hang_up_changes_nothing(world: World) -> None:
     world.signals.install()
     world.send(signal.SIGHUP)
     assert (world.reactor.stops, world.aborted, world.ended) == (0, 0, [])
+
+
+def test_a_signal_that_comes_before_the_reactor_runs_is_not_lost(world: World) -> None:
+    """The node says where it listens a moment before."""
+    for number, default in (
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    ):
+        signal.signal(number, default)
+    world.signals.install()
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, world.reactor.sigTerm)
+    world.signals.install()
+    world.reactor.turn()
+    assert (world.reactor.stops, world.ended) == (1, [])
+    world.send(signal.SIGTERM)
+    assert world.aborted == 1
+
+
+def test_a_signal_that_the_reactor_has_taken_ends_with_status_0_too(world: World) -> None:
+    """It has its own handlers for a moment, and would end the process by the signal."""
+    world.reactor._exitSignal = signal.SIGTERM
+    world.signals.install()
+    assert world.reactor._exitSignal is None
+    world.send(signal.SIGTERM)
+    assert (world.reactor.stops, world.aborted) == (0, 1), "it is the second one"
 
 
 def test_the_handlers_are_given_back(world: World) -> None:
