@@ -2,8 +2,27 @@
 
 import gc
 import os
+import warnings
+from collections.abc import Iterator
 
 import pytest
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from zope.interface import provider
+
+_UNHANDLED: list[str] = []
+
+
+@provider(ILogObserver)
+def _observe(event: LogEvent) -> None:
+    """Note the failure of a Deferred that nobody has taken, which Twisted only logs."""
+    if event.get("log_namespace") == "twisted.internet.defer" and "log_failure" in event:
+        _UNHANDLED.append(event["log_failure"].getTraceback())
+
+
+def pytest_configure() -> None:
+    """Begin to log; until then, Twisted keeps the last events, and with them what they are about."""
+    with warnings.catch_warnings():  # which else would be logged from now on
+        globalLogBeginner.beginLoggingTo([_observe], discardBuffer=True, redirectStandardIO=False)
 
 
 def pytest_collection_finish() -> None:
@@ -13,6 +32,28 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def unhandled() -> Iterator[list[str]]:
+    """Failures of Deferreds that nobody has taken: none at the end, unless the test has cleared the list."""
+    yield _UNHANDLED
+    _fail_for_unhandled()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_to_the_collector() -> Iterator[None]:
+    """What the tests of a module leave unhandled, unclosed or not awaited fails there, and not in others."""
+    yield
+    gc.collect()
+    _fail_for_unhandled()
+
+
+def _fail_for_unhandled() -> None:
+    if _UNHANDLED:
+        said = "\n".join(_UNHANDLED)
+        _UNHANDLED.clear()
+        pytest.fail(f"Unhandled error in Deferred:\n{said}")
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
