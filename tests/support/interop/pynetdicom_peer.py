@@ -71,7 +71,8 @@ def answer(number: int) -> None:
 
 
 def serve(ae: AE, handler: Any) -> None:
-    """Listen at a free port, and say at which."""
+    """Listen at a free port, and say at which; the tests have timeouts of their own."""
+    ae.dimse_timeout = ae.network_timeout = None
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[handler])
     assert server is not None
     host, port = server.server_address[:2]
