@@ -135,6 +135,7 @@ class ArchiveAE(AE):
                 # Nodes that share a database may share a title, but no directory of a host.
                 owner=f"{socket.gethostname()}:{store.root}",
                 watches=self._watches,
+                has_room=store.has_room,
             )
 
     def about(self) -> str:

@@ -138,6 +138,7 @@ class ArchiveCommitment(StorageCommitment):
         peers: The addresses to which reports are sent, by AE title.
         reading: Runs what reads files to their end, which can take minutes, so that nobody else waits for it. None
             means ``in_thread``.
+        has_room: Whether the disk has more than its reserve.
     """
 
     _log = Logger()
@@ -150,6 +151,7 @@ class ArchiveCommitment(StorageCommitment):
         in_thread: Callable[..., defer.Deferred[Any]],
         peers: Mapping[str, RemoteAE],
         reading: Callable[..., defer.Deferred[Any]] | None = None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
         self._ae = ae
@@ -159,6 +161,7 @@ class ArchiveCommitment(StorageCommitment):
         self._in_thread = in_thread
         self._peers = peers
         self._reading = reading or in_thread
+        self.has_room = has_room
         self._stopped = threading.Event()
         self._trusted: OrderedDict[_Identity, float] = OrderedDict()
         # The rows that on_request() has written, for owe(), which follows it in the same turn.
@@ -183,6 +186,8 @@ class ArchiveCommitment(StorageCommitment):
         Raises:
             StatusError: 0x0213, the request cannot be kept, or too many requests of this AE wait for their report.
         """
+        if not self.has_room():
+            raise StatusError(statuses.RESOURCE_LIMITATION, "out of resources: disk space")
         asce = context.association
         requestor = asce.calling_ae_title
         try:

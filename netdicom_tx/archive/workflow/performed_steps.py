@@ -121,6 +121,7 @@ class ProcedureSteps:
         forward_to: The AE titles that steps are forwarded to.
         notify: The AE titles that get the events of MPPS Notification.
         available_to: The AE titles that get instance availability notifications.
+        has_room: Whether the disk has more than its reserve.
     """
 
     _log = Logger()
@@ -136,6 +137,7 @@ class ProcedureSteps:
         forward_to: Iterable[str] = (),
         notify: Iterable[str] = (),
         available_to: Iterable[str] = (),
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ae = ae
         self._database = database
@@ -146,6 +148,7 @@ class ProcedureSteps:
         self._forward_to = tuple(forward_to)
         self._notify = tuple(notify)
         self._available_to = tuple(available_to)
+        self.has_room = has_room
         runner.performers |= {
             FORWARD: self.forward,
             EVENT: self.tell,
@@ -184,6 +187,8 @@ class ProcedureSteps:
         return found
 
     async def _do(self, call: Callable[[str, Dataset], _Kept], uid: str, ds: Dataset) -> None:
+        if not self.has_room():
+            raise StatusError(statuses.RESOURCE_LIMITATION, "out of resources: disk space")
         try:
             kept: _Kept = await self._in_thread(call, uid, ds)
         except IndexUnavailableError as error:

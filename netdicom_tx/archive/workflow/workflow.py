@@ -5,7 +5,7 @@ All of them use the database of the index and one outbound queue, and send to th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Workflow:
             same after a restart.
         sources: Worklist sources besides the directory and the table.
         watches: Watch over the worklist queries; None means watches of its own.
+        has_room: Whether the disk has more than its reserve; nothing that takes room is kept otherwise.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Workflow:
         owner: str,
         sources: Iterable[Any] = (),
         watches: Watches | None = None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reactor = ae.reactor
         self.queue = Queue(index, owner)
@@ -83,6 +85,7 @@ class Workflow:
             forward_to=options.forward_mpps,
             notify=options.notify_mpps,
             available_to=options.notify_availability,
+            has_room=has_room,
         )
         directories = [options.worklist] if options.worklist is not None else []
         self.worklist = Worklist(
@@ -97,7 +100,7 @@ class Workflow:
         )
         self._verifier = Workers("netdicom-verifier", min(1, workers.threads))
         self._commitment = ArchiveCommitment(
-            ae, index, self._runner, workers.run, peers, self._verifier.run
+            ae, index, self._runner, workers.run, peers, self._verifier.run, has_room
         )
         ae.add_scp(self._commitment)
         ae.add_scp(ModalityPerformedProcedureStep())

@@ -143,6 +143,16 @@ def test_an_ae_title_can_be_owed_so_many_reports(
     assert answers == [0x0000, 0x0000, 0x0213]
 
 
+def test_a_disk_that_is_full_to_its_reserve_takes_no_request(archive: Archive) -> None:
+    """The reserve is for those who make room; requests alone could use it up."""
+    has_room = False
+    archive.service.has_room = lambda: has_room
+    asce = archive.associate()
+    assert success_of(asce.get_scu(COMMITMENT)("1.9.1", HERE)) == 0x0213
+    has_room = True
+    assert success_of(asce.get_scu(COMMITMENT)("1.9.1", HERE)) == 0x0000
+
+
 def test_a_stop_ends_the_reading_and_the_report_stays_owed(
     archive: Archive, modality: Modality
 ) -> None:

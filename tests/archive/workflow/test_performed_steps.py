@@ -262,6 +262,17 @@ def test_a_database_that_refuses_refuses_the_request(archive: Archive) -> None:
 # -- the worklist -------------------------------------------------------------------------------------
 
 
+def test_a_disk_that_is_full_to_its_reserve_refuses_the_request(archive: Archive) -> None:
+    """The reserve is for those who make room."""
+    has_room = False
+    archive.steps.has_room = lambda: has_room
+    assert refusal(archive.steps.create(UID, new_step())) == 0x0213
+    has_room = True
+    run(archive.steps.create(UID, new_step()))
+    has_room = False
+    assert refusal(archive.steps.change(UID, final())) == 0x0213
+
+
 def test_the_state_of_scheduled_steps_follows(archive: Archive) -> None:
     """The last performed step of a scheduled one counts."""
     steps = archive.steps
