@@ -1,4 +1,4 @@
-"""The hooks of an application entity: the methods of the seed API that a program overrides.
+"""The hooks of an application entity: the methods that a program overrides.
 
 A hook of the table is called for one request, and its ``context`` is a :class:`RequestContext`: the presentation
 context, with the association and the request behind it. The requestor is ``context.association.calling_ae_title`` at
@@ -255,7 +255,7 @@ class Hooks:
 
     # -- storage commitment ------------------------------------------------------------------------
 
-    # The seed gives these two no context. A handler of
+    # netdicom2 gives these two no context, and neither do we. A handler of
     # :class:`~netdicom_tx.sopclass.StorageCommitment` has one: ``on_request``, ``on_report``.
 
     def on_commitment_request(self, remote_ae: str, uids: Iterable[tuple[str, str]]) -> Any:

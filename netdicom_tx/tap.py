@@ -33,18 +33,18 @@ GRACE = 10.0
 # Seconds that a peer has to take an A-ABORT when the node must end at once.
 _ABORTING = 0.5
 
-# What stands before a peer that is called over TLS.
+# The prefix of the address of a peer that is called over TLS.
 _TLS_SCHEME = "dicoms://"
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
-# Options that are whole numbers from 1 on.
+# Options whose values are whole numbers of 1 or more.
 _NUMBERS = ("max-associations", "max-associations-per-host", "move-associations")
-# What a value in a configuration file is called there.
+# How a value in a configuration file is called there.
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 
 
 class Options(usage.Options):
-    """What ``twistd dicom`` accepts."""
+    """The options of ``twistd dicom``."""
 
     synopsis = "[twistd options] dicom [options]"
     longdesc = (
@@ -58,7 +58,7 @@ class Options(usage.Options):
             "storage",
             "s",
             "netdicom-archive",
-            "Keep what is received in this directory; it is made when absent.",
+            "Keep received instances in this directory, which is created if it does not exist.",
         ],
         [
             "database",
@@ -70,20 +70,20 @@ class Options(usage.Options):
             "worklist",
             "w",
             None,
-            "Serve the worklist files (.wl) in this directory; changes are seen at once.",
+            "Serve the worklist files (.wl) in this directory; changes take effect at once.",
         ],
         [
             "max-associations",
             "m",
             100,
-            "How many associations may be open at the same time; when all places are taken, an idle one gives way, "
-            "or the next is rejected as transient.",
+            "How many associations may be open at the same time. At the limit an idle one is aborted for the next; "
+            "if none is idle, the next is rejected as transient.",
         ],
         [
             "max-associations-per-host",
             None,
             20,
-            "The same for one host; this machine's own addresses are not limited in this way.",
+            "How many associations one host may have open; this machine's own addresses are exempt.",
         ],
         ["tls-certificate", None, None, "PEM file of the node's certificate, with its chain."],
         [
@@ -115,18 +115,22 @@ class Options(usage.Options):
             "duplicates",
             "d",
             "keep",
-            "What to do with an instance that is here already with another data set: keep the first "
-            "and answer 0x0111 (keep), or replace it (replace).",
+            "What to do when another data set with the same SOP Instance UID arrives: keep the first and "
+            "answer 0x0111 (keep), or replace it (replace).",
         ],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
-        ["unknown-sop-classes", "u", "Keep instances of private and unknown SOP classes, too."],
+        ["unknown-sop-classes", "u", "Also keep instances of private and unknown SOP classes."],
         [
             "match-unknown",
             None,
             "Let attributes without a value match every key of a query (PS3.4 C.2.2.1.2).",
         ],
-        ["no-fsync", None, "Give up durability over a power cut, for speed."],
+        [
+            "no-fsync",
+            None,
+            "Do not sync files to the disk: faster, but a power cut may lose instances.",
+        ],
         ["strict-peers", None, "Serve only the peers named by --peer, and only under --aet."],
     ]
 
@@ -142,7 +146,7 @@ class Options(usage.Options):
         self._given.clear()
 
     def __setitem__(self, name: str, value: object) -> None:
-        # What is set while options are parsed was given, even if it equals the default.
+        # Every option that is set while options are parsed was given, even if it equals the default.
         self._given.add(name)
         super().__setitem__(name, value)
 
@@ -154,42 +158,42 @@ class Options(usage.Options):
             raise
 
     def getUsage(self, width: int | None = None) -> str:
-        """The help text; after a mistake one line, because twistd prints this before the error."""
+        """The help text, or one line after a mistake, because twistd prints this before the error."""
         if self._is_wrong:
             return "twistd dicom --help shows the options.\n"
         text: str = super().getUsage(width)
         return text
 
     def opt_listen(self, endpoint: str) -> None:
-        """Serve at this Twisted endpoint; repeatable. Default: tcp:11112:interface=127.0.0.1."""
+        """Serve at this Twisted endpoint; may be repeated (default: tcp:11112:interface=127.0.0.1)."""
         self["listen"] = [*self["listen"], endpoint]
 
     opt_l = opt_listen
 
     def opt_tls_listen(self, endpoint: str) -> None:
-        """Serve TLS at this Twisted endpoint, such as tcp:2762; repeatable. Needs --tls-certificate."""
+        """Serve TLS at this Twisted endpoint, such as tcp:2762; may be repeated. Needs --tls-certificate."""
         self["tls-listen"] = [*self["tls-listen"], endpoint]
 
     def opt_peer(self, peer: str) -> None:
-        """A peer that C-MOVE may send to, as AET@host:port, or over TLS as dicoms://AET@host:port; repeatable."""
+        """Allow C-MOVE to send to this peer: AET@host:port, or dicoms://AET@host:port for TLS; may be repeated."""
         self["peer"] = [*self["peer"], peer]
 
     opt_p = opt_peer
 
     def opt_forward_mpps(self, title: str) -> None:
-        """Send each performed procedure step on to the --peer with this AE title; repeatable."""
+        """Forward each performed procedure step to the --peer with this AE title; may be repeated."""
         self["forward-mpps"].append(title)
 
     def opt_notify_mpps(self, title: str) -> None:
-        """Tell the --peer with this AE title of each change of a performed procedure step; repeatable."""
+        """Notify the --peer with this AE title of each change of a performed procedure step; may be repeated."""
         self["notify-mpps"].append(title)
 
     def opt_notify_availability(self, title: str) -> None:
-        """Tell the --peer with this AE title when the instances of a step are here; repeatable."""
+        """Notify the --peer with this AE title when all instances of a step are here; may be repeated."""
         self["notify-availability"].append(title)
 
     def opt_config(self, path: str) -> None:
-        """Read these options, as keys, from a TOML file; an option that is given too wins."""
+        """Read these options, as keys, from a TOML file; options on the command line take precedence."""
         self["config"] = path
 
     opt_c = opt_config
@@ -206,7 +210,7 @@ class Options(usage.Options):
         kinds |= dict.fromkeys(_NUMBERS, int)
         kinds |= {name: bool for name, *_ in self.optFlags}
         kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
-        problems = [f"{key}: there is no such option" for key in found if key not in kinds]
+        problems = [f"{key} is not an option" for key in found if key not in kinds]
         problems += [
             f"{key}: expected {_KINDS[kinds[key]]}, got {value!r}"
             for key, value in found.items()
@@ -233,10 +237,12 @@ class Options(usage.Options):
                 if title not in self["peers"]:
                     raise usage.UsageError(f"--{name} {title}: add --peer {title}@host:port")
         if self["strict-peers"] and not self["peers"]:
-            raise usage.UsageError("--strict-peers without any --peer would serve nobody")
+            raise usage.UsageError(
+                "--strict-peers would serve nobody, because there is no --peer; add --peer AET@host:port"
+            )
         if self["worklist"] is not None and not Path(self["worklist"]).is_dir():
             raise usage.UsageError(
-                f"--worklist: {self['worklist']} is not a directory; make it first"
+                f"--worklist: {self['worklist']} is not a directory; create it first"
             )
         try:
             self["duplicates"] = Duplicates(self["duplicates"])
@@ -298,15 +304,15 @@ def _peers(texts: list[str], tls: TLSOptions | None) -> dict[str, RemoteAE]:
         title, remote = _peer(text, tls)
         if title in peers:
             raise usage.UsageError(
-                f"--peer {text}: there is another --peer with the AE title {title}; a C-MOVE to it "
-                "could go to either"
+                f"--peer {text}: another --peer has the AE title {title} too, so a C-MOVE could not tell "
+                "them apart; give each title once"
             )
         peers[title] = remote
     return peers
 
 
 def _peer(text: str, tls: TLSOptions | None) -> tuple[str, RemoteAE]:
-    """Read ``AET@host:port`` or ``dicoms://AET@host:port``; an IPv6 address stands in brackets."""
+    """Read ``AET@host:port`` or ``dicoms://AET@host:port``, where an IPv6 address stands in brackets."""
     over_tls = text.startswith(_TLS_SCHEME)
     title, at, address = text.removeprefix(_TLS_SCHEME).partition("@")
     host, colon, port = address.rpartition(":")
@@ -332,9 +338,9 @@ class StartError(SystemExit, Exception):
 
 
 class _Listener(AEService):
-    """Ends the process when a port fails after the start: a node must not run deaf."""
+    """Ends the process when a port fails after the start, because a node that cannot listen is of no use."""
 
-    # A log names what an operator can look up in the reference.
+    # Log lines have the public name of the class, which an operator can look up in the reference.
     _log = Logger(namespace=f"{AEService.__module__}.{AEService.__qualname__}")
 
     def __init__(
@@ -358,7 +364,7 @@ class _Listener(AEService):
 class NodeService(MultiService):
     """The running node: the store is open while it serves, and a little longer.
 
-    Its ports are opened first, for that may need the privileges that the store must not have.
+    Its ports are opened first, because that may need privileges that the store must not have.
     """
 
     def __init__(
@@ -390,7 +396,7 @@ class NodeService(MultiService):
             raise self._cannot_listen(error) from error
 
     def startService(self) -> None:
-        """Open the store, as the user that the process now is; nobody has been served yet.
+        """Open the store as the user that the process has switched to, and begin to serve.
 
         Raises:
             StartError: The store or the index cannot be used, or a port cannot be opened.
@@ -407,7 +413,7 @@ class NodeService(MultiService):
             super().startService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
             self._signals.uninstall()
-            # twist listens only now; threads that wait for work would keep the process.
+            # twist opens the ports only now. Threads that wait for work would keep the process alive.
             self.ae.stop()
             raise self._cannot_listen(error) from error
         self.ae.reactor.callWhenRunning(self._signals.install)

@@ -1,4 +1,4 @@
-"""The node that ``twistd dicom`` runs: an AE that keeps what it is sent, finds it and sends it on."""
+"""The node that ``twistd dicom`` runs: an AE that stores instances, answers queries and sends instances on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ __all__ = ["ArchiveAE"]
 
 _T = TypeVar("_T")
 
-# More threads than the queue of a disk needs do not help.
+# Four threads keep the queue of a disk full; more do not make it faster.
 _THREADS = 4
 _MOVE_SOP_CLASSES = (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS)
 _GET_SOP_CLASSES = (
@@ -67,22 +67,24 @@ _GET_SOP_CLASSES = (
 class ArchiveAE(AE):
     """An AE with a file store and an index: verification, storage, query and retrieve.
 
-    Every storage SOP class and transfer syntax is taken, and data sets are kept as they come. Success
-    is answered when the file is on the disk for good and its row is committed.
+    It accepts every storage SOP class and transfer syntax, and keeps each data set as it was received. It answers
+    Success when the file is on the disk for good and its row is committed.
 
     Args:
-        ae_title: As for :class:`~netdicom_tx.AE`.
-        store: Opened by :meth:`start`.
-        index: Opened by :meth:`start`, which makes it agree with the store; None keeps files only.
-        peers: By AE title: where C-MOVE may send to, and nowhere else.
-        unknown_sop_classes: Also keep instances of SOP classes that no registry knows.
+        ae_title: The AE title of the node, 1 to 16 characters.
+        store: The file store; :meth:`start` opens it.
+        index: The index; :meth:`start` opens it and makes it agree with the store. With None the node keeps files
+            only, and answers no queries.
+        peers: The peers by AE title. C-MOVE sends to these and to no other address.
+        unknown_sop_classes: Whether instances of private and unknown SOP classes are kept, too.
         match_unknown: Whether an attribute without a value matches every key (PS3.4 C.2.2.1.2). By default it
-            matches none, as with other archives: a wrong patient on the screen is worse than a missing one.
-        search_seconds: How long each step of a search may take: the search itself, and each page of its answers.
-        workflow: What is said of worklist, performed steps and storage commitment; those need an index.
+            matches no key, as in other archives: a wrong patient on the screen is worse than a missing one.
+        search_seconds: How many seconds each step of a search may take: the search itself, and each page of its
+            answers.
+        workflow: The options for worklist, performed procedure steps and storage commitment, which need an index.
         threads: How many threads write, and how many read. With 0 all work is done on the reactor thread, even
             before :meth:`start`, which suits a test without a reactor.
-        options: Of :class:`~netdicom_tx.AE`.
+        options: Further arguments of :class:`~netdicom_tx.AE`, such as ``max_associations``.
     """
 
     _log = Logger()
@@ -132,7 +134,7 @@ class ArchiveAE(AE):
                 self._readers,
                 self.peers,
                 workflow or WorkflowOptions(),
-                # Nodes that share a database may share a title, but no directory of a host.
+                # Nodes that share a database may have the same title, but never the same directory of the same host.
                 owner=f"{socket.gethostname()}:{store.root}",
                 watches=self._watches,
                 has_room=store.has_room,
@@ -168,23 +170,23 @@ class ArchiveAE(AE):
         self._writers.start(self.reactor)
         self._readers.start(self.reactor)
         if self.index is not None:
-            # In the reactor's next turn: a node that cannot listen is stopped before it.
+            # The queue starts in the reactor's next turn, because a node that cannot listen is stopped before that.
             self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
 
     def _reconcile(self, index: Index) -> None:
-        """Files and rows agree before anybody is served."""
+        """Make files and rows agree, before the node serves anybody."""
         found = reconcile(index, self.store)
         if found.indexed or found.removed or found.unreadable:
             self._log.warn(
                 "index and files did not agree: {indexed} files were indexed, {removed} rows without "
-                "file removed; {unreadable} files cannot be read and are not served",
+                "a file were removed; {unreadable} files cannot be read and are not served",
                 indexed=len(found.indexed),
                 removed=len(found.removed),
                 unreadable=len(found.unreadable),
             )
 
     def pause(self) -> defer.Deferred[None]:
-        """Send nothing more of what the queue holds; fires when nothing of it is under way."""
+        """Stop sending what is in the queue; fires when no task of it is running."""
         self._forget_queue_start()
         return defer.succeed(None) if self.index is None else self.workflow.stop()
 
@@ -193,7 +195,7 @@ class ArchiveAE(AE):
             self._queue_starts.cancel()
 
     def stop(self) -> None:
-        """Finish what is being written, end all searches, and give store and index back."""
+        """Finish what is being written, end all searches, and close store and index."""
         self._forget_queue_start()
         self._refusals.catch_up(at_end=True)
         self._watches.cancel()
@@ -217,10 +219,10 @@ class ArchiveAE(AE):
     def get_file(
         self, asce: Association, context: PContextDef, command_set: Request
     ) -> tuple[BinaryIO, int]:
-        """A spool of the store.
+        """Give a spool of the store.
 
         Raises:
-            StatusError: 0xA700, the disk is full up to its reserve.
+            StatusError: The disk is full up to its reserve; the status is 0xA700.
         """
         if not self.store.has_room():
             raise StatusError(statuses.C_STORE_OUT_OF_RESOURCES, "out of resources: disk space")
@@ -236,9 +238,10 @@ class ArchiveAE(AE):
         """Keep an instance.
 
         Returns:
-            0x0000 when it is on the disk and in the index, or was there with the same content; 0x0111 when an
-            instance of other content has its UID and stays; 0xA700 when disk or index refuse; 0xA900 when the data
-            set is another instance than the command says; 0xC000 when it is no whole data set.
+            0x0000 when the instance is on the disk and in the index, or was there already with the same content;
+            0x0111 when another data set with this UID is kept; 0xA700 when the disk or the index cannot take it;
+            0xA900 when the data set is another instance than the command says; 0xC000 when the data set is not
+            complete or cannot be read.
         """
         spool = cast(Spool, ds)
         try:
@@ -255,7 +258,7 @@ class ArchiveAE(AE):
             ) from error
         if spool.oddities:
             self._log.info(
-                "{uid} from {peer} is kept as it came, with what PS3.5 does not describe: {oddities}",
+                "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",
                 uid=spool.sop_instance_uid,
                 peer=context.association.peer_title,
                 oddities="; ".join(spool.oddities),
@@ -270,10 +273,10 @@ class ArchiveAE(AE):
         return self.stored(kept)
 
     def _keep(self, spool: Spool) -> tuple[Kept, Future[Any] | None]:
-        """Runs in a thread: the file first, then its row; the future is that of the row.
+        """Keep the file, then add its row, whose future is returned; runs in a thread.
 
-        A row that cannot be written leaves the file to the scan of the next start, or to the next
-        attempt of the sender: what was not acknowledged may be there, but never in part.
+        When the row cannot be written, the file stays. The scan of the next start or the sender's next attempt adds
+        the row. So an instance that was not acknowledged may be there, but never a part of one.
         """
         if self.index is None:
             return self.store.keep(spool), None
@@ -301,13 +304,13 @@ class ArchiveAE(AE):
             when_named=lambda: rows.append(index.add(records[0])),
         )
         if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:
-            # The one who brought the file has not come so far, or its row failed. The row is that of
-            # the file that is here: its header may be another.
+            # The thread that brought the file has not added the row yet, or could not. The row describes the
+            # file that is here, because its header may be another.
             rows.append(index.add(record_of(kept.path)))
         return kept, rows[0] if rows else None
 
     def stored(self, kept: Kept) -> int:
-        """The status for what became of an instance."""
+        """The status that answers what has become of an instance."""
         if kept.outcome is Outcome.REFUSED:
             return statuses.Status(
                 statuses.DUPLICATE_SOP_INSTANCE,
@@ -323,18 +326,18 @@ class ArchiveAE(AE):
         return self.retrieval.find(context, ds)
 
     def on_receive_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
-        """Find what a C-MOVE asks for, and the peer that it is to be sent to."""
+        """Find the instances that a C-MOVE asks for, and the address of its destination."""
         return self.retrieval.move(context, ds, destination)
 
     def on_receive_get(self, context: RequestContext, ds: Dataset) -> Any:
-        """Find what a C-GET asks for."""
+        """Find the instances that a C-GET asks for."""
         return self.retrieval.get(context, ds)
 
     def transcode(self, asce: Association, instance: Instance) -> Any:
-        """Give another form of an instance that the requestor of a C-GET does not take as it is."""
+        """Give another form of an instance whose transfer syntax the requestor of a C-GET does not accept."""
         return None if self.index is None else self.retrieval.transcode(asce, instance)
 
-    # The names that these hooks had in 0.1, when on_receive_find and the others did not know who asks.
+    # These hooks had the following names in 0.1, when on_receive_find and the others did not get the association.
 
     def find_for(self, asce: Association, context: RequestContext, ds: Dataset) -> Any:
         return self.on_receive_find(context, ds)
@@ -350,13 +353,13 @@ class ArchiveAE(AE):
     # -- performed procedure steps -------------------------------------------------------------------
 
     def on_mpps_create(self, uid: str, ds: Dataset) -> Any:
-        """Keep a step that begins (PS3.4 F.7.2.1)."""
+        """Keep a performed procedure step that begins (PS3.4 F.7.2.1)."""
         return self.workflow.steps.create(uid, ds)
 
     def on_mpps_set(self, uid: str, modifications: Dataset) -> Any:
-        """Change a step (PS3.4 F.7.2.2)."""
+        """Change a performed procedure step (PS3.4 F.7.2.2)."""
         return self.workflow.steps.change(uid, modifications)
 
     def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Any:
-        """Give a step to a peer that asks for it (PS3.4 F.8)."""
+        """Give a performed procedure step to a peer that asks for it (PS3.4 F.8)."""
         return self.workflow.steps.get(uid, tags)

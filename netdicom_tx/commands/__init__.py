@@ -1,7 +1,7 @@
-"""The ``netdicom`` command: tools for a DICOM user, and for whoever runs a node.
+"""The ``netdicom`` command: tools for users of DICOM, and for operators of a node.
 
-Each command is a module of its own, imported when it is called: the list of commands is shown without
-loading the library.
+Each command is a module of its own that is imported when the command is called, so the list of commands is shown
+without loading the library.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ COMMANDS = {
     "find": "Query a peer (C-FIND).",
     "get": "Retrieve on the same association (C-GET).",
     "move": "Have a peer send to another AE, or here (C-MOVE).",
-    "receive": "Take what others send, into a directory.",
+    "receive": "Receive instances into a directory (C-STORE).",
     "worklist": "Query a modality worklist (C-FIND).",
     "reindex": "Make the index of a node's archive agree with its files.",
     "verify": "Check that every file of a node's archive is what was stored.",
-    "queue": "Show what a node owes to peers; try it again, or drop it.",
+    "queue": "Show what a node owes to peers; retry tasks or drop them.",
     "schedule": "Fill the worklist of a node from CSV and JSON.",
 }
 
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run ``netdicom``; returns the exit code."""
     if not sys.warnoptions:
-        # pydicom warns about values of a peer, which the user cannot change.
+        # pydicom warns about values that a peer has sent, which the user cannot change.
         warnings.simplefilter("ignore")
     asked = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -130,7 +130,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: click.ClickException) -> Problem:
-    """What click says about the arguments, in our form."""
+    """An error of click about the arguments, in the form of our own errors."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "netdicom"
     usage = context.get_usage().replace("Usage: ", "usage: ") if context is not None else ""

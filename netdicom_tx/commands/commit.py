@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..asceprovider import Association
     from ..sopclass import CommitmentResult
 
-# Seconds that a peer has to end the association on which it reported.
+# How many seconds a peer has to end the association on which it reported.
 _GRACE = 2.0
 _TIMEOUT = 300.0
 
@@ -99,8 +99,8 @@ class _Files:
     """The instances in the files.
 
     Attributes:
-        references: The files of each instance; one that is in several files is asked for once.
-        unreadable: DICOM files that cannot be asked for, with the reason.
+        references: The files of each instance; an instance in several files is requested once.
+        unreadable: DICOM files that name no instance, with the reason.
         others: The number of files that are not instances.
     """
 
@@ -163,7 +163,7 @@ async def _ask(
     except defer.CancelledError:
         if session.is_interrupted:
             raise
-        evidence = "nothing else can bring the report, because we do not listen"
+        evidence = "the report cannot come in another way, because this command does not listen"
         problem = _no_report(str(address), ExitCode.ABORTED, evidence, endpoint)
         raise CommandError(problem) from None
     finally:
@@ -203,11 +203,11 @@ async def _request(
             if on_this_association:
                 _end_with(session, asce, waiting)
                 return await session.until_interrupted(waiting)
-            # Nothing more is asked on this association: it is released once the request is answered.
+            # There is only one request on this association, which is released once that is answered.
         return await session.until_interrupted(waiting)
     finally:
         if waiting is not None:
-            # Its failure has been told, or nobody waits for it any more.
+            # Its failure has been reported, or no caller waits for it any more.
             waiting.addErrback(lambda _: None)
             waiting.cancel()
 
@@ -223,7 +223,7 @@ def _end_with(
     session: Session, asce: Association, waiting: defer.Deferred[CommitmentResult]
 ) -> None:
     """Stop waiting when the association ends."""
-    # In the next turn of the reactor: a report that came just before the end has been taken by then.
+    # Stop in the next turn of the reactor: a report that came just before the end has been taken by then.
     asce.closed().addCallback(lambda _: session.reactor.callLater(0, waiting.cancel))
 
 
@@ -255,7 +255,7 @@ def _no_report(peer: str, code: ExitCode, evidence: str, endpoint: str | None) -
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of a file; ``reason`` is empty when its instance is committed."""
+    """The outcome for a file; ``reason`` is empty when its instance is committed."""
 
     path: str
     sop_class: str
@@ -279,7 +279,7 @@ def _outcomes(files: _Files, result: CommitmentResult) -> Iterator[_Outcome]:
 
 
 def _report(session: Session, files: _Files, result: CommitmentResult) -> Report:
-    """What became of each file."""
+    """The outcome for each file."""
     outcomes = list(_outcomes(files, result))
     failures = [each for each in outcomes if each.reason]
     problem = None

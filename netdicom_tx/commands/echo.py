@@ -23,7 +23,7 @@ _COLUMNS = ("peer", "status", "ms", "max PDU", "implementation")
 
 @dataclass(slots=True)
 class _Answers:
-    """What a peer answered.
+    """The answers of a peer.
 
     Attributes:
         milliseconds: The time from each C-ECHO to its response.
@@ -97,7 +97,7 @@ def _interval(text: str) -> float:
     type=_interval,
     default=1.0,
     metavar="SECONDS",
-    help="Wait so long between two C-ECHOs (default: 1).",
+    help="Wait this many seconds between two C-ECHOs (default: 1).",
 )
 @common_options
 def command(common: Common, peers: tuple[str, ...], count: int, interval: float) -> int:
@@ -175,5 +175,5 @@ def _describe(asce: Association, answers: _Answers) -> None:
     name = answer.user_item(ImplementationVersionName)
     uid = answer.user_item(ImplementationClassUID)
     answers.implementation_class = printable(uid.uid) if uid else ""
-    # People know the name; the UID, which is mandatory, stands in for a name that is missing.
+    # Operators know a peer by its implementation version name. Its UID is mandatory and replaces a missing name.
     answers.implementation = printable(name.name) if name else answers.implementation_class

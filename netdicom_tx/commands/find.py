@@ -69,9 +69,9 @@ def command(
     """Query a peer (C-FIND).
 
     The columns of the answer are the keys of -k and -r. A key with a value is matched; one without a value
-    is only returned. When no key is only to be returned, the usual ones of the level are added.
+    is only returned. When every key has a value, the usual keys of the level are returned as well.
 
-    The exit code is 0 when the peer has no match: that is an answer.
+    The exit code is 0 when nothing matches, because that is an answer.
     """
     from .common.answers import answer_format, run_query
     from .common.query import Query

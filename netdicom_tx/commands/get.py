@@ -50,14 +50,14 @@ _EXAMPLES = {
     multiple=True,
     metavar="SYNTAX",
     help="Accept this transfer syntax too, and prefer it: a UID or a keyword such as JPEG2000Lossless; "
-    "repeatable (default: uncompressed ones only).",
+    "may be repeated (default: uncompressed ones only).",
 )
 @click.option(
     "--sop-class",
     "classes",
     multiple=True,
     metavar="CLASS",
-    help="Accept only this storage class: a UID or a keyword such as CTImageStorage; repeatable "
+    help="Accept only this storage class: a UID or a keyword such as CTImageStorage; may be repeated "
     "(default: all common ones).",
 )
 @common_options
@@ -122,9 +122,9 @@ def _named(text: str, uids: Any, what: str) -> str:
 def get_contexts(
     query: Query, classes: tuple[str, ...], syntaxes: tuple[str, ...]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """The presentation contexts to propose: one for the C-GET, and those for what it may bring.
+    """The presentation contexts to propose: one for the C-GET, and those of the instances that it may bring.
 
-    Those that the user has asked for stand before the uncompressed ones.
+    The transfer syntaxes that the user has asked for stand before the uncompressed ones.
     """
     wanted = tuple(dict.fromkeys((*syntaxes, *DEFAULT_TRANSFER_SYNTAXES)))
     brought = contexts_to_receive(

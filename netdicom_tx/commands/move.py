@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HERE = "here"  # --receive without a value
 _PORT = 11112
-# Seconds that open associations have to end once the C-MOVE is complete.
+# How many seconds open associations have to end once the C-MOVE is complete.
 _GRACE = 2.0
 
 

@@ -1,4 +1,4 @@
-"""``netdicom queue``: show what a node owes to peers, try it again, or drop it."""
+"""``netdicom queue``: show what a node owes to peers, retry tasks, or drop them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["command"]
 
 # The states of a task. They are those of archive.workflow.outbound, which is loaded when a command runs.
 _STATES = WAITING, RUNNING, DEAD = "waiting", "running", "dead"
-# Tasks in one statement; SQLite allows 32766 values.
+# How many tasks one statement names; SQLite allows 32766 values.
 _AT_ONCE = 10_000
 
 
@@ -164,7 +164,7 @@ def _chosen(queue: Queue, ids: Collection[int]) -> list[int]:
     """The tasks with these numbers, each once.
 
     Raises:
-        CommandError: There is no task with one of the numbers, or it is running; nothing has been changed.
+        CommandError: A number is not that of a task, or the task is running; nothing has been changed.
     """
     states = {task.id: task.state for task in queue.list()}
     wanted = list(dict.fromkeys(ids))
@@ -202,7 +202,7 @@ def _conclude(output: Output, key: str, words: str, done: int, chosen: Sequence[
         output.line(f"{counted(done, 'task')} {words}")
     if done == len(chosen):
         return ExitCode.OK
-    # The node was faster with the others.
+    # The node has taken or finished the other tasks.
     left = len(chosen) - done
     raise CommandError(
         Problem(

@@ -1,4 +1,4 @@
-"""``netdicom receive``: take what others send, into a directory (PS3.4 Annex B, SCP)."""
+"""``netdicom receive``: receive instances into a directory (PS3.4 Annex B, SCP)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .common.directory import Arrived, OutputDirectory
 
 _DEFAULT = "127.0.0.1:11112"
-# Seconds that running operations have to end after Ctrl-C.
+# How many seconds running operations have to end after Ctrl-C.
 _GRACE = 10.0
 _MAX_ASSOCIATIONS = 100
 
@@ -38,13 +38,13 @@ _MAX_ASSOCIATIONS = 100
     multiple=True,
     metavar="ENDPOINT",
     help="Listen here: a port of 127.0.0.1, host:port (0.0.0.0:PORT for every interface), or a Twisted "
-    f"endpoint; repeatable (default: {_DEFAULT}).",
+    f"endpoint; may be repeated (default: {_DEFAULT}).",
 )
 @output_options
 @click.option(
     "--accept-all",
     is_flag=True,
-    help="Accept SOP classes that no registry knows, too.",
+    help="Also accept private and unknown SOP classes.",
 )
 @common_options
 def command(
@@ -54,11 +54,11 @@ def command(
     layout: str,
     accept_all: bool,
 ) -> int:
-    """Take what others send, into a directory, until Ctrl-C (C-STORE, C-ECHO).
+    """Receive instances into a directory, until Ctrl-C (C-STORE, C-ECHO).
 
-    Each association that ends gets one line: the peer, the number of instances, how many were refused,
-    their size, and how the association ended. Any called AE title is accepted. Nothing is opened to the
-    network unless --listen names an interface.
+    One line is written at the end of each association: the peer, the number of instances, how many were
+    refused, their size, and how the association ended. Any called AE title is accepted. The port is open to
+    this machine only, unless --listen names an interface.
     """
     from .common.directory import OutputDirectory
 
@@ -73,7 +73,7 @@ def command(
 
 @dataclass(slots=True)
 class _Count:
-    """What came on an association; ``disk`` is why our disk refused some of it."""
+    """What was received on an association; ``disk`` says why the local disk could not take some of it."""
 
     kept: int = 0
     refused: int = 0
@@ -82,7 +82,7 @@ class _Count:
 
 
 class _Receipts:
-    """Counts what comes on each association, and shows it when the association ends."""
+    """Counts what is received on each association, and shows the result when the association ends."""
 
     def __init__(self, output: Output) -> None:
         self._shown = output

@@ -13,7 +13,7 @@ from .common.report import Report
 
 __all__ = ["command"]
 
-# Misplaced files that are named; all are counted.
+# How many misplaced files are named; all are counted.
 _NAMED = 20
 
 
@@ -46,11 +46,14 @@ def command(storage: Path, database: str | None, from_scratch: bool, is_json: bo
         done = reconcile(index, store)
         counts = index.counts()
         others = list(misplaced(store))
-    refused = [*done.unreadable, *((path, "it is not where a node keeps files") for path in others)]
+    refused = [
+        *done.unreadable,
+        *((path, "the file is not where a node keeps files") for path in others),
+    ]
     if not is_json:
         output.line(
             f"{counted(counts.instances, 'instance')}: {done.compared} agreed, "
-            f"{len(done.indexed)} indexed; {counted(len(done.removed), 'row')} without file removed"
+            f"{len(done.indexed)} indexed; {counted(len(done.removed), 'row')} without a file removed"
         )
         for path, reason in refused[: len(done.unreadable) + _NAMED]:
             output.note(f"not indexed: {path}: {reason}")

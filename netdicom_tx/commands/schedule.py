@@ -30,11 +30,11 @@ _OF_STEP = (
 )
 _COLUMNS = ("date", "time", "modality", "station", "step", "patient", "patient ID", "study")
 
-# PS3.4 Table K.6-1, type 1: what modalities query by, and what distinguishes steps. Start time and station are of
-# type 1 as well, but may not be known when a step is planned.
+# PS3.4 Table K.6-1, type 1: the attributes that modalities query by and that distinguish steps. Start time and station
+# are of type 1 as well, but may not be known when a step is planned.
 _NEEDED = ("PatientID", "PatientName")
 _NEEDED_OF_STEP = ("ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "Modality")
-# Without one of these, all orders of a patient would be one study.
+# One of these is needed; without them all orders of a patient would be one study.
 _ORDER = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
 _EXPECTED = {
     "AE": "at most 16 characters",
@@ -154,7 +154,7 @@ def _read(file: str) -> list[Dataset]:
 
 
 def _missing(ds: Dataset) -> str:
-    """What a step lacks, in words; empty when it lacks nothing."""
+    """What a step lacks, in words; empty when it is complete."""
     missing = [each for each in _NEEDED if not ds.get(each)]
     for step in ds.ScheduledProcedureStepSequence:
         missing += [each for each in _NEEDED_OF_STEP if not step.get(each)]
@@ -184,18 +184,18 @@ def _check(vr: str, value: object) -> None:
     """Check that a value is valid, and can be found by queries.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value is not valid.
     """
     from pydicom import config
     from pydicom.valuerep import validate_value
 
     from ..archive.encoded.values import date_range
 
-    # pydicom's numbers for DS and IS are int and float as well.
+    # The types of pydicom for DS and IS are subclasses of int and float.
     is_binary = isinstance(value, int | float | bytes) and vr not in ("DS", "IS")
     plain = value if is_binary else str(value)
     if vr == "DA":
-        date_range(str(plain))  # pydicom accepts a range as well, which belongs into a query
+        date_range(str(plain))  # pydicom also accepts a range, which belongs into a query
     validate_value(vr, plain, config.RAISE)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..sopclass import StoreResult
     from .common.files import FoundFile, Journal, Sending
 
-# Failures that are named in the JSON document; all are counted.
+# How many failures the JSON document names; all are counted.
 _NAMED = 1000
 
 
@@ -56,10 +56,10 @@ _NAMED = 1000
 @click.option(
     "--resume",
     metavar="FILE",
-    help="Note in FILE what the peer has acknowledged, and skip what is noted there.",
+    help="Record in FILE what the peer has acknowledged, and skip what FILE records already.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
-@click.option("--dry-run", is_flag=True, help="Show what would be sent, and call nobody.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, without calling the peer.")
 @common_options
 def command(
     common: Common,
@@ -99,17 +99,17 @@ def command(
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts what became of everything.
+    """Counts the files, the instances and their outcomes.
 
     Attributes:
         others: Files that are not DICOM.
         before: Files that the peer acknowledged in an earlier run.
-        octets: The size of what was stored.
-        kinds: Instances and octets, by SOP class and outcome.
+        octets: The size of the stored instances.
+        kinds: The numbers of instances and octets, by SOP class and outcome.
         codes: The exit codes of all failures.
         refusal: Why the first instance failed, when the peer or the association was the reason.
         lost: Why the last association ended under an instance; None once the peer has answered again.
-        broken: Why nothing can be sent any more.
+        broken: Why no further instance can be sent.
     """
 
     output: Output
@@ -139,7 +139,7 @@ class _Tally:
         self.output.note(f"failed: {path}: {reason}")
 
     def problem(self) -> Problem | None:
-        """Why the whole run failed, if it did."""
+        """Why the run failed; None when it succeeded."""
         if self.broken is not None:
             return self.broken
         if self.failed:
@@ -173,10 +173,10 @@ def _file(instance: Sending) -> FoundFile:
 
 
 class _Found:
-    """The instances to be sent, one after another; what is not sent is counted.
+    """The instances to be sent, one after another; files that are not sent are counted.
 
     Attributes:
-        is_stopped: No more are wanted.
+        is_stopped: Whether no further instance is wanted.
     """
 
     def __init__(self, paths: tuple[str, ...], journal: Journal | None, tally: _Tally) -> None:
@@ -289,7 +289,7 @@ def _take(
 
 
 def _take_failure(instance: Sending, problem: Problem, result: StoreResult, tally: _Tally) -> None:
-    """Count an instance that failed with its association, or for want of one."""
+    """Count an instance that failed with its association, or for lack of one."""
     file = _file(instance)
     tally.refusal = tally.refusal or problem
     if isinstance(result.error, ClassNotSupportedError):
@@ -301,7 +301,7 @@ def _take_failure(instance: Sending, problem: Problem, result: StoreResult, tall
         tally.lost = problem
         tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
     elif tally.broken is None:
-        # What ended the last association is the reason; a refusal of the next one follows from it.
+        # The reason is what ended the last association; a refusal of the next one follows from that.
         tally.broken = tally.lost or problem
         tally.fail(file.path, f"not tried: {problem.what}", problem.code)
     else:

@@ -1,4 +1,4 @@
-"""Service classes of PS3.4, under the names of the seed page; everything is importable from here.
+"""Service classes of PS3.4, under the names of netdicom2; everything is importable from here.
 
 A service in the SCP role is a callable ``(asce, ctx, msg)``, in the SCU role ``(asce, ctx, *args,
 **kwargs)``. Its attribute ``sop_classes`` names the abstract syntaxes it is registered for.

@@ -1,7 +1,7 @@
 """What service classes are built from: declarations, dispatchers by message, and handlers.
 
-**Declarations.** A service says by attributes what negotiation and reception must know of it. The decorators of
-this module set them on a function; a class simply has them.
+**Declarations.** The attributes of a service tell negotiation and reception what they must know about it. The
+decorators of this module set them on a function; a class simply has them.
 
 =======================  ================================================================================
 attribute                meaning
@@ -17,8 +17,8 @@ attribute                meaning
 =======================  ================================================================================
 
 **Handlers.** An SCP of this package is an instance of a class. Its methods for messages (``c_store``) do what the
-standard demands; its handlers (``on_store``) decide what is the program's to decide. There is one way to customise
-a service, which is to give it another handler: as an argument, or as a method of a subclass::
+standard demands; its handlers (``on_store``) make the decisions that belong to the program. There is one way to
+customise a service: give it another handler, as an argument or as a method of a subclass::
 
     ae.add_scp(Storage(on_store=keep))
 
@@ -26,8 +26,8 @@ a service, which is to give it another handler: as an argument, or as a method o
         def on_store(self, context, ds): ...
 
 A handler gets a :class:`~netdicom_tx.hooks.RequestContext` first: the presentation context, the association and the
-request. It returns a value, a Deferred or a coroutine. A handler that is not given asks the hook of the AE, so the
-services ``storage_scp``, ``qr_find_scp`` and so on do what the seed page says.
+request. It returns a value, a Deferred or a coroutine. A handler that is not given asks the hook of the AE, as
+netdicom2's Service SOP Classes page describes for ``storage_scp``, ``qr_find_scp`` and so on.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ _T = TypeVar("_T")
 def sop_classes(uids: Iterable[str]) -> Callable[[_Service], _Service]:
     """Set, or extend, the SOP classes that a service is for.
 
-    The service gets a new tuple: a list that it shares with others, by inheritance or otherwise,
-    is not touched.
+    The service gets a new tuple, so a list that it shares with others is not changed.
     """
     wanted = as_tuple("sop_classes", uids)
 
@@ -121,12 +120,12 @@ async def settled(value: _T | Awaitable[_T]) -> _T:
     return value
 
 
-#: Up to how many octets a data set is read on the reactor thread, in a few milliseconds at most.
+#: The largest data set that is read on the reactor thread, in octets; that takes a few milliseconds at most.
 AT_ONCE: Final = 1 << 14
 
 
 def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer.Deferred[_T]:
-    """Read the data set of a request: a large one in a thread of the reactor, where it holds nobody up.
+    """Read the data set of a request; a large one is read in a thread of the reactor, where it delays no other peer.
 
     Args:
         asce: The association, whose AE has the reactor.
@@ -149,7 +148,7 @@ def ae_of(asce: Association) -> AE:
 
 
 def ae_hook(context: RequestContext, name: str) -> Callable[..., Any]:
-    """The hook of an AE that the seed does not have, such as ``on_mpps_create``.
+    """A hook that :class:`~netdicom_tx.AE` does not define, such as ``on_mpps_create``.
 
     Raises:
         EventHandlingError: The AE has no such method.
@@ -181,7 +180,7 @@ class MessageDispatcher:
         """The method for a message.
 
         Raises:
-            StatusError: 0x0211, the service has no method for this operation.
+            StatusError: The service has no method for this operation; the status is 0x0211.
         """
         name = self.message_to_method.get(msg.command_field)
         method = getattr(self, name, None) if name is not None else None
@@ -195,7 +194,7 @@ class MessageDispatcher:
 
 
 class MessageDispatcherSCU(MessageDispatcher):
-    """A service class user: called with a message, it passes all on to the method for it."""
+    """A service class user: called with a message, it calls the method for that message."""
 
     def __call__(
         self, asce: Association, ctx: PContextDef, msg: Message, *args: Any, **kwargs: Any
@@ -204,7 +203,7 @@ class MessageDispatcherSCU(MessageDispatcher):
 
 
 class MessageDispatcherSCP(MessageDispatcher):
-    """A service class provider: a request goes to the method for it.
+    """A service class provider: called with a request, it calls the method for that request.
 
     A method may return or yield whatever a service may (:mod:`netdicom_tx.operations`).
     """
@@ -213,7 +212,7 @@ class MessageDispatcherSCP(MessageDispatcher):
         return self.get_method(msg)(asce, ctx, msg)
 
     def _use(self, **handlers: Callable[..., Any] | None) -> None:
-        """Ask these handlers instead of the methods of their names; None leaves the method."""
+        """Use these handlers in place of the methods with their names; None leaves the method."""
         for name, handler in handlers.items():
             if handler is None:
                 continue

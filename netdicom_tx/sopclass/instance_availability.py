@@ -1,4 +1,4 @@
-"""Instance availability notification (PS3.4 Annex R): what can now be retrieved, and from where.
+"""Instance availability notification (PS3.4 Annex R): which instances can be retrieved now, and from where.
 
 An archive uses N-CREATE to notify others, such as a reading worklist, that the instances of a study are
 available. :class:`InstanceAvailabilityNotification` receives such notices, :func:`instance_availability_scu`
@@ -125,7 +125,7 @@ def check_availability(ds: Dataset) -> None:
     """Check that a data set has all that a notice must have.
 
     Raises:
-        ProcedureStepError: 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
+        ProcedureStepError: An attribute of type 1 is missing (0x0120), or has no value (0x0121).
     """
     check_types(ds, _RULES)
 

@@ -1,7 +1,7 @@
 """Identifiers from keyword arguments: ``PatientName="DOE*", StudyInstanceUID=""`` (PS3.4 C.4.1.1.3, K.4.1.1.3).
 
-A keyword is that of PS3.6; its value is what the attribute is matched against, and an empty value asks the
-peer to return the attribute. The calls of :mod:`netdicom_tx.verbs` make their identifiers here.
+The keywords are those of PS3.6. The peer matches the attribute against the value; an empty value asks the peer to
+return the attribute. The calls of :mod:`netdicom_tx.verbs` make their identifiers here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNIQUE_KEYS: Final[Mapping[str, str]] = {
 _INTEGERS = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _REALS = frozenset({"FD", "FL"})
 _STEP = "ScheduledProcedureStepSequence"
-# The attributes that stand in the sequence of scheduled steps (PS3.4 Table K.6-1).
+# The attributes that belong into the Scheduled Procedure Step Sequence (PS3.4 Table K.6-1).
 _OF_STEP = frozenset(
     {
         "Modality",
@@ -52,7 +52,7 @@ _OF_STEP = frozenset(
         "ScheduledStationName",
     }
 )
-# What a worklist query returns when its caller names nothing: what a modality puts into its images.
+# The attributes that a worklist query asks for by default: those that a modality puts into its images.
 _WORKLIST_KEYS = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -118,7 +118,8 @@ def worklist_identifier(given: Dataset | None, keys: Mapping[str, object]) -> Da
     """The identifier of a modality worklist query.
 
     Attributes of the scheduled step, such as ``Modality``, are put into the Scheduled Procedure Step
-    Sequence (0040,0100). Without ``given``, what a modality puts into its images is returned as well.
+    Sequence (0040,0100). Without ``given``, the query also asks for the attributes that a modality puts into its
+    images.
 
     Raises:
         LocalProtocolError: A keyword is unknown, or a value does not fit its attribute.
@@ -178,7 +179,7 @@ def _element(keyword: str, value: object) -> DataElement:
         ) from error
 
 
-def _value(vr: str, value: object) -> Any:  # what pydicom takes for this VR
+def _value(vr: str, value: object) -> Any:  # the types that pydicom accepts for this VR
     if vr == "SQ":
         items = [value] if isinstance(value, Mapping | Dataset) else list(_listed(value))
         return [_item(each) for each in items]

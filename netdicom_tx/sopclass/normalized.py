@@ -8,7 +8,7 @@ a method for each operation::
     step = asce.get_scu(MODALITY_PERFORMED_PROCEDURE_STEP)()
     response = await step.n_create(uid, attributes)
 
-A response is the DIMSE message: ``response.status`` and, decoded by ``step.data_set(response)``, its data
+A response is the DIMSE message: ``response.status`` is its status, and ``step.data_set(response)`` decodes its data
 set.
 """
 
@@ -41,17 +41,17 @@ __all__ = ["NormalizedSCU", "data_set_of", "normalized_scu"]
 
 
 def data_set_of(ctx: PContextDef, msg: Request) -> Dataset | None:
-    """The data set of a request, for an SCP; None when it has none.
+    """The data set of a request, for an SCP; None when the request has no data set.
 
     Raises:
-        StatusError: 0x0110, the data set or one of its values cannot be read.
+        StatusError: The data set or one of its values cannot be read; the status is 0x0110.
     """
     if msg.data_set is None:
         return None
     try:
         ds = dsutils.decode(msg.data_set, ctx.supported_ts)
-        # In a copy: text without a character set of its own stays as it came, for it may be in that of another
-        # data set.
+        # Values are converted in a copy. Text without a character set of its own stays as it is, because it may be
+        # in the character set of another data set.
         _touch(deepcopy(ds))
     except dsutils.DataSetError as error:
         raise StatusError(statuses.PROCESSING_FAILURE, str(error)) from error
@@ -59,7 +59,7 @@ def data_set_of(ctx: PContextDef, msg: Request) -> Dataset | None:
 
 
 def _touch(ds: Dataset) -> None:
-    """Convert every value, which pydicom does on access."""
+    """Convert every value; pydicom converts a value when it is read."""
     try:
         for _ in ds.iterall():
             pass
@@ -85,7 +85,7 @@ class NormalizedSCU:
         self.sop_class = sop_class or ctx.sop_class
 
     def data_set(self, response: Response) -> Dataset | None:
-        """The data set of a response, decoded; None when it has none."""
+        """The decoded data set of a response; None when the response has no data set."""
         if response.data_set is None:
             return None
         return dsutils.decode(response.data_set, self.ctx.supported_ts)

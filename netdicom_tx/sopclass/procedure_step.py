@@ -1,4 +1,4 @@
-"""Modality performed procedure step (PS3.4 Annex F): a modality tells what it does while it does it.
+"""Modality performed procedure step (PS3.4 Annex F): a modality reports the procedure step that it performs.
 
 =============================  ======================  ====================================================
 SOP class                      operation               handler
@@ -6,12 +6,12 @@ SOP class                      operation               handler
 MPPS (F.7)                     N-CREATE                ``on_create(context, uid, ds)``
 MPPS (F.7)                     N-SET                   ``on_set(context, uid, modifications)``
 MPPS Retrieve (F.8)            N-GET                   ``on_get(context, uid, tags)``
-MPPS Notification (F.9)        N-EVENT-REPORT          ``on_event(context, uid, event)``, of the SCU
+MPPS Notification (F.9)        N-EVENT-REPORT          ``on_event(context, uid, event)``, at the SCU
 =============================  ======================  ====================================================
 
 :class:`ModalityPerformedProcedureStep` is the service for the incoming messages of both sides;
-:func:`procedure_step_scu` and the functions that it binds send them. What a step must have, and how it may change,
-is in :mod:`netdicom_tx.sopclass.step_rules`.
+:func:`procedure_step_scu` and the functions that it binds send them. :mod:`netdicom_tx.sopclass.step_rules` says what a
+step must have, and how it may change.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         """Answer N-CREATE (PS3.4 F.7.2.1)."""
         uid = msg.affected_sop_instance_uid
         if uid is None:
-            # PS3.7 10.1.5.1.4: then the SCP gives it one.
+            # PS3.7 10.1.5.1.4: without a UID in the request, the SCP assigns one.
             uid = str(generate_uid())
         elif not uids.is_uid_like(uid):
             raise StatusError(statuses.INVALID_SOP_INSTANCE, "the SOP Instance UID is not a UID")
@@ -157,7 +157,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
     async def n_get(self, asce: Association, ctx: PContextDef, msg: NGetRQ) -> Response:
         """Answer N-GET (PS3.4 F.8.2.1)."""
-        # PS3.7 10.1.2.1.5: without a list all is asked for; that of pynetdicom is empty then.
+        # PS3.7 10.1.2.1.5: a request without a list asks for all attributes. pynetdicom sends an empty list for that.
         tags = msg.attribute_identifier_list or None
         context = RequestContext.of(asce, ctx, msg)
         ds = await settled(self.on_get(context, msg.requested_sop_instance_uid, tags))
@@ -208,8 +208,8 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         Args:
             context: The presentation context, the association and the request.
             uid: The SOP Instance UID of the step, as the peer sent it.
-            modifications: The changes, unchecked: keep what :func:`~netdicom_tx.sopclass.step_rules.updated` makes of
-                them and of the step.
+            modifications: The changes, not yet checked. Pass them with the step to
+                :func:`~netdicom_tx.sopclass.step_rules.updated`, and keep what it returns.
 
         Returns:
             None, which is Success, or the status; or a Deferred or coroutine of it. By default
@@ -230,7 +230,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
         Args:
             context: The presentation context, the association and the request.
             uid: The SOP Instance UID of the step, as the peer sent it.
-            tags: The attributes that the peer wants; None means all.
+            tags: The tags of the attributes that the peer asks for; None means all.
 
         Returns:
             The whole step, or a Deferred or coroutine of it; the answer has only the attributes that the peer
@@ -266,7 +266,7 @@ class ModalityPerformedProcedureStep(MessageDispatcherSCP):
 
 
 def _creation(ctx: PContextDef, msg: Request) -> Dataset:
-    """The attributes of a new step, which are checked.
+    """Read and check the attributes of a new step.
 
     Raises:
         StatusError: They cannot be read, or are not those of a new step.
@@ -277,10 +277,10 @@ def _creation(ctx: PContextDef, msg: Request) -> Dataset:
 
 
 def attribute_list(ctx: PContextDef, msg: Request) -> Dataset:
-    """The data set of an N-CREATE or N-SET; an empty one when the request has none.
+    """The data set of an N-CREATE or N-SET; an empty one when the request has no data set.
 
     Raises:
-        StatusError: 0x0110, the data set cannot be read.
+        StatusError: The data set cannot be read; the status is 0x0110.
     """
     ds = data_set_of(ctx, msg)
     return Dataset() if ds is None else ds
@@ -316,7 +316,7 @@ def mpps_set_scu(
         asce: The association to ask on.
         ctx: The context of MPPS.
         uid: The SOP Instance UID of the step.
-        ds: The attributes that change; a sequence with all its items.
+        ds: The attributes that change. A sequence replaces the former one, so it needs all of its items.
         msg_id: The message ID, 0 to 65535; None lets the association count.
     """
     return NormalizedSCU(asce, ctx).n_set(uid, ds, msg_id).addCallback(status_of)
@@ -378,7 +378,7 @@ def procedure_step_scu(asce: Association, ctx: PContextDef) -> ProcedureStepSCU:
 def report_procedure_step(
     asce: Association, ctx: PContextDef, uid: str, event: int, msg_id: int | None = None
 ) -> defer.Deferred[Status]:
-    """Report an event on an association on which we are SCP of MPPS Notification.
+    """Report an event on an association on which this side is SCP of MPPS Notification.
 
     Args:
         asce: The association to report on.
@@ -395,7 +395,7 @@ def report_procedure_step(
 
 
 async def notify_procedure_step(ae: AE, remote: RemoteAE, uid: str, event: int) -> Status:
-    """Report an event on an association of our own, as SCP by role selection.
+    """Report an event on a new association, as SCP by role selection.
 
     Raises:
         NetDICOMError: The association cannot be opened, or ends.

@@ -93,10 +93,10 @@ async def _identifier(asce: Association, ctx: PContextDef, msg: Request) -> Data
 
 
 def _parts(answer: Any, expected: str) -> Any:
-    """The parts of what a handler has returned.
+    """The parts of the result of a handler.
 
     Raises:
-        LocalProtocolError: The handler has returned something else than is expected.
+        LocalProtocolError: The result does not have the expected parts.
     """
     count = len(expected.split(", "))
     is_whole = isinstance(answer, tuple | list) and len(answer) == count
@@ -151,7 +151,7 @@ class QueryRetrieveFind(MessageDispatcherSCP):
     """Query, as SCP.
 
     Args:
-        on_find: Returns the matches, as :meth:`AE.on_receive_find` does; without it that hook is asked.
+        on_find: Returns the matches, as :meth:`AE.on_receive_find` does; by default that hook is asked.
         on_extended: Answers extended negotiation of its SOP classes (PS3.4 C.5): called with the association and
             the proposed :class:`~netdicom_tx.userdataitems.SOPClassExtendedNegotiation`, it returns the
             application information of the answer, or None for no answer.
@@ -216,8 +216,8 @@ def qr_move_scu(
         asce: The association to ask on.
         ctx: The context of the information model.
         ds: The identifier, with unique keys or lists of UIDs.
-        dest_ae: The AE title of the destination, which the peer must know; or an AE of ours that
-            listens, and then ``arrivals`` of the stream has the instances that came.
+        dest_ae: The AE title of the destination, which the peer must know; or an AE of this program that listens. In
+            that case ``arrivals`` of the stream has the instances that have arrived.
         msg_id: The message ID, 0 to 65535; None lets the association count.
         timeout: Seconds to each response; None means ``timeouts.response``.
 
@@ -232,7 +232,7 @@ def qr_move_scu(
         message_id=asce.next_message_id() if msg_id is None else msg_id,
         data_set=_encoded(ctx, ds),
     )
-    # Watched before it is sent: the first instance may be here before this returns.
+    # Watch before the request is sent, because the first instance may arrive before this function returns.
     key = (asce.calling_ae_title, request.message_id or 0)
     arrivals: list[Arrival] = []
     watching = [] if isinstance(dest_ae, str) else [(each, dest_ae) for each in _storages(dest_ae)]
@@ -268,14 +268,14 @@ def _storages(ae: AE) -> set[Storage]:
 class QueryRetrieveMove(MessageDispatcherSCP):
     """C-MOVE, as SCP: instances are sent to the destination that a handler returns (PS3.4 C.4.2.3).
 
-    The associations to the destination are opened with contexts that are planned from the
-    instances. A Pending response goes out for each instance, and in between when one takes long. An unknown
+    The contexts of the associations to the destination are planned from the instances. A Pending response goes out
+    for each instance, and more in between when one takes long. An unknown
     destination is answered with 0xA801. The final status is Success, 0xB000 when some sub-operations failed, or
     0xA702 when all did; the response lists the UIDs that failed.
 
     Args:
         on_move: Returns the address of the destination, how many instances there are, and the instances, as
-            :meth:`AE.on_receive_move` does; without it that hook is asked.
+            :meth:`AE.on_receive_move` does; by default that hook is asked.
         on_extended: As for :class:`QueryRetrieveFind`.
     """
 
@@ -322,7 +322,7 @@ qr_move_scp = QueryRetrieveMove()
 
 
 class GetStream(ResponseStream[tuple[PContextDef | None, Any]]):
-    """What a C-GET brings: (context, instance) each, and at the end (None, final status).
+    """The instances of a C-GET as (context, instance), and at the end (None, final status).
 
     An instance is an open Part 10 file at its beginning, or a :class:`pydicom.Dataset` when the storage
     service of the AE does not receive into files. A file is closed when the next item is asked for, and when an
@@ -398,7 +398,7 @@ def qr_get_scu(
     *,
     timeout: float | None = None,
 ) -> GetStream:
-    """Have the instances that match an identifier sent here, on this association.
+    """Retrieve the instances that match an identifier on this association.
 
     Each instance goes to the storage service of our AE (``add_scp(storage_scp)``), and so to
     ``on_receive_store`` with its own context, like any C-STORE; the status of that service is the answer. A reader
@@ -434,7 +434,7 @@ class QueryRetrieveGet(MessageDispatcherSCP):
 
     Args:
         on_get: Returns how many instances there are, and the instances, as :meth:`AE.on_receive_get` does;
-            without it that hook is asked.
+            by default that hook is asked.
         on_transcode: Returns another form of an instance; see :meth:`on_transcode`.
         on_extended: As for :class:`QueryRetrieveFind`.
     """

@@ -1,7 +1,7 @@
-"""Items that are read before they are asked for, as many as a limit allows.
+"""Reads items before they are asked for, up to a limit.
 
-A hook of C-GET or C-MOVE may give its instances by a generator that takes its time. :class:`ReadAhead` lets the first
-of them be sent while the next are being found, and holds the generator when the peer is slower.
+A hook of C-GET or C-MOVE may return a slow generator of instances. :class:`ReadAhead` lets the first instances be sent
+while the next ones are being found, and holds the generator when the peer is slower.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class ReadAhead(Generic[_T]):
     """Reads an asynchronous iterable, from the start, up to a limit.
 
     Args:
-        items: What is read; it is closed at the end.
-        limit: How many items that nobody has taken may wait.
-        clock: Lets the reactor have a turn between two items, each of which may take a while.
+        items: The iterable to read; it is closed at the end.
+        limit: How many items may wait to be taken.
+        clock: The reactor, which gets a turn between two items, because each of them may take a while.
     """
 
     _log = Logger()
@@ -39,16 +39,16 @@ class ReadAhead(Generic[_T]):
         self._ready: deque[_T] = deque()
         self._is_over = False  # there will be no more items
         self._failure: Failure | None = None  # why there are no more
-        self._coming: defer.Deferred[Any] | None = None  # what is awaited for the next item
+        self._coming: defer.Deferred[Any] | None = None  # the Deferred of the next item
         self._changed: list[defer.Deferred[None]] = []
         self._reading = defer.Deferred.fromCoroutine(self._read())
         self._reading.addBoth(self._ended)
 
     async def take(self, most: int) -> list[_T]:
-        """Take items, at least one unless there are no more.
+        """Take items: at least one, or an empty list when there are no more.
 
         Raises:
-            Exception: What the iterator raised, when all items before have been taken.
+            Exception: The iterator raised this, and all items before it have been taken.
         """
         while not self._ready and not self._is_over:
             await self._change()
@@ -59,17 +59,17 @@ class ReadAhead(Generic[_T]):
         return taken
 
     def stop(self) -> None:
-        """Read no more; what waits can still be taken."""
+        """Stop reading; the items that wait can still be taken."""
         self._limit = 0
         if self._coming is not None:
             self._coming.cancel()
         self._tell()
 
     async def close(self) -> list[_T]:
-        """Read no more.
+        """Stop reading, and close the iterator.
 
         Returns:
-            The items that nobody has taken, when the iterator is closed.
+            The items that have not been taken.
         """
         self.stop()
         while not self._is_over:
@@ -108,7 +108,7 @@ class ReadAhead(Generic[_T]):
         self._tell()
 
     async def _change(self) -> None:
-        """Wait until somebody has put, taken or ended something."""
+        """Wait until an item is put or taken, or the end is reached."""
         changed: defer.Deferred[None] = defer.Deferred()
         self._changed.append(changed)
         await changed
@@ -121,7 +121,7 @@ class ReadAhead(Generic[_T]):
 
 
 async def _next(items: AsyncIterator[_T]) -> list[_T]:
-    """The next item alone, or nothing at the end."""
+    """The next item in a list of its own; an empty list at the end."""
     try:
         return [await anext(items)]
     except StopAsyncIteration:

@@ -1,7 +1,7 @@
-"""The C-STORE sub-operations of C-MOVE and C-GET (PS3.4 C.4.2.3, C.4.3.3): performed, counted and told.
+"""The C-STORE sub-operations of C-MOVE and C-GET, and the responses about them (PS3.4 C.4.2.3, C.4.3.3).
 
-:func:`moved` and :func:`got` perform them, :class:`Responses` makes responses of their results. They begin with the
-first instance that a hook gives, and the hook is asked for more as they proceed.
+:func:`moved` and :func:`got` perform the sub-operations, and :class:`Responses` makes responses of their results. They
+begin with the first instance that a hook gives, and the hook is asked for more as they proceed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["KEEP_ALIVE", "Counters", "Responses", "got", "moved"]
 
 _log = Logger()
 
-#: Seconds between Pending responses while a sub-operation takes its time, so that no SCU's timer runs out.
+#: How many seconds may pass between Pending responses while a sub-operation runs, so that no SCU's timer runs out.
 KEEP_ALIVE = 10.0
 
 _Results = AsyncGenerator[StoreResult, None]
@@ -50,17 +50,17 @@ _Results = AsyncGenerator[StoreResult, None]
 
 
 async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop: Stop) -> _Results:
-    """Send instances to the destination of a C-MOVE, on associations of our own.
+    """Send instances to the destination of a C-MOVE, on associations that this side opens.
 
     Args:
-        context: The request.
+        context: The context of the request.
         remote: The destination.
-        instances: What the hook gave.
-        stop: Ends it when what has been sent is answered.
+        instances: The instances that the hook returned.
+        stop: Ends the sending; what has been sent is still answered.
     """
     asce = context.association
     ae = ae_of(asce)
-    # A list is planned as a whole; what comes bit by bit begins at once.
+    # The contexts for a list are planned together. Instances that come one by one are sent at once.
     sources = instances if isinstance(instances, list | tuple) else _settled_each(instances)
     results = store_all(
         ae,
@@ -92,10 +92,10 @@ async def got(
     """Send instances to the requestor of a C-GET, on its association.
 
     Args:
-        context: The request.
-        instances: What the hook gave.
-        transcode: Gives another form of an instance that the requestor does not take.
-        stop: Ends it when what has been sent is answered.
+        context: The context of the request.
+        instances: The instances that the hook returned.
+        transcode: Returns another form of an instance whose transfer syntax the requestor does not accept.
+        stop: Ends the sending; what has been sent is still answered.
     """
     getting = _Getting(context, transcode, stop)
 
@@ -104,7 +104,7 @@ async def got(
             async for source in sources:
                 yield defer.Deferred.fromCoroutine(getting.send(source))
 
-    # Twice the window, with the one that is awaited: the next instance is ready when an answer comes.
+    # Twice the window, so that the next instance is ready when an answer comes.
     asce = context.association
     sending = ReadAhead(begun(), 2 * max(1, asce.window.invoked) - 1, asce.clock)
     stop.when_set(sending.stop)
@@ -136,7 +136,7 @@ class _Getting:
         self._message_ids: set[int] = set()  # of the requests that were made
 
     def withdraw(self) -> None:
-        """Take back what has not been sent."""
+        """Cancel what has not been sent."""
         for message_id in list(self._message_ids):
             self._asce.withdraw(message_id)
 
@@ -179,7 +179,7 @@ class _Getting:
 
     def _warn(self, instance: Instance | None, reason: object) -> None:
         if isinstance(reason, ClassNotSupportedError) and reason.role:
-            # All instances of a class fail for it.
+            # All instances of a SOP class fail for this reason.
             self._asce.refused(Refusal("role", f"C-GET: {reason}"))
             return
         _log.warn(
@@ -201,10 +201,10 @@ async def _settled_each(instances: Any) -> AsyncGenerator[Any, None]:
 
 
 async def _each(instances: Any) -> AsyncGenerator[Any, None]:
-    """The instances that a hook gave, by an iterable or an asynchronous one, which is closed at the end.
+    """The instances of an iterable or an asynchronous one that a hook returned; it is closed at the end.
 
     Raises:
-        LocalProtocolError: They are something else.
+        LocalProtocolError: The hook returned something else.
     """
     if isinstance(instances, AsyncIterable):
         iterator = aiter(instances)
@@ -219,7 +219,7 @@ async def _each(instances: Any) -> AsyncGenerator[Any, None]:
     is_one = isinstance(instances, Dataset | Mapping | str | bytes | PathLike)
     if is_one or hasattr(instances, "read") or not isinstance(instances, Iterable):
         raise LocalProtocolError(
-            f"a handler gave {type(instances).__name__} for the instances; expected an iterable of them"
+            f"a handler returned {type(instances).__name__} for the instances; expected an iterable"
         )
     items = iter(instances)
     try:
@@ -238,7 +238,7 @@ class Counters:
     """The counters of sub-operations, and the responses that carry them (PS3.4 C.4.2.1.6).
 
     Args:
-        context: The request.
+        context: The context of the request.
         number: How many instances the hook has announced.
     """
 
@@ -287,7 +287,7 @@ class Counters:
         )
 
     def final(self) -> Response:
-        """The last response: Success; 0xB000 when some failed or were warned about; 0xA702 when all failed."""
+        """The final response: Success; 0xB000 when some failed or got a warning; 0xA702 when all failed."""
         status, comment = 0x0000, None
         if self.failed and not self.completed and not self.warning:
             status = 0xA702
@@ -300,7 +300,7 @@ class Counters:
         )
 
     def cancelled(self) -> Response:
-        """The response after C-CANCEL, with what has not been begun as remaining."""
+        """The response after C-CANCEL, in which the sub-operations that were not begun count as remaining."""
         return self._request.response(
             statuses.CANCEL,
             self._identifier(),
@@ -318,15 +318,15 @@ class Counters:
 
 
 class Responses(AsyncIterator[Response]):
-    """The responses to a retrieve: one for each result, one now and then meanwhile, and the final one.
+    """The responses to a retrieve: one for each result, some in between when a result takes long, and the final one.
 
-    Closing it ends the sub-operations, whose answers are not awaited then; :meth:`cancelled` awaits them.
+    Closing the iterator ends the sub-operations without awaiting their answers; :meth:`cancelled` awaits them.
 
     Args:
         context: The request.
         number: How many instances the hook has announced.
         results: The sub-operations.
-        stop: What the sub-operations heed.
+        stop: Asks the sub-operations to end.
     """
 
     def __init__(self, context: RequestContext, number: int, results: _Results, stop: Stop) -> None:
@@ -343,14 +343,14 @@ class Responses(AsyncIterator[Response]):
     async def aclose(self) -> None:
         await self._responses.aclose()
         if self._upcoming is not None:
-            # The generator of the results must have come to rest before it can be closed.
+            # The generator of the results can be closed only while it does not run.
             at_rest = defer.DeferredList([self._upcoming], consumeErrors=True)
             self._upcoming.cancel()
             await at_rest
         await self._results.aclose()
 
     async def cancelled(self) -> Response:
-        """The response after C-CANCEL, which counts what has happened.
+        """The response after C-CANCEL, with the counters of what has been done.
 
         No further sub-operation is begun, and those that are under way are awaited.
         """
@@ -376,11 +376,11 @@ class Responses(AsyncIterator[Response]):
         yield self._count.final()
 
     async def _arrived(self) -> bool:
-        """Wait for the next result; False when that takes so long that the peer should hear something."""
+        """Wait for the next result; False when it takes so long that the peer needs a Pending response."""
         if self._upcoming is None:
             self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
         if not self._upcoming.called:
-            # Cancelling this wait must leave the sub-operations alone.
+            # Cancelling this wait must not cancel the sub-operations.
             either: defer.Deferred[None] = defer.Deferred()
             tick = self._asce.clock.callLater(KEEP_ALIVE, either.callback, None)
             self._upcoming.addBoth(_wake, either)
@@ -407,14 +407,14 @@ def _wake(result: Any, waiting: defer.Deferred[None]) -> Any:
 
 
 class _Outcome(NamedTuple):
-    """A result, or why there is none; with neither, there are no more."""
+    """A result or an error; with neither, there are no more results."""
 
     result: StoreResult | None
     failure: Failure | None = None
 
 
 async def _next(results: _Results) -> _Outcome:
-    # Not anext(results, None), which resumes at the wrong place when it has waited (Python 3.11).
+    # anext(results, None) would resume at the wrong place after it has waited (Python 3.11).
     try:
         return _Outcome(await anext(results))
     except StopAsyncIteration:
@@ -422,5 +422,5 @@ async def _next(results: _Results) -> _Outcome:
     except defer.CancelledError:
         raise
     except Exception:
-        # A Deferred that is failing cannot be awaited by what its callbacks wake.
+        # Code that the callbacks of a failing Deferred resume cannot await that Deferred.
         return _Outcome(None, Failure())

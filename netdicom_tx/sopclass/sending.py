@@ -1,4 +1,4 @@
-"""Any number of instances, stored at an AE on the associations that this takes (PS3.4 Annex B)."""
+"""Stores any number of instances at an AE, on as many associations as their contexts need (PS3.4 Annex B)."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from .storage import Instance, MoveOriginator, Source, store_instance
 
 __all__ = ["Stop", "StoreResult", "store_all"]
 
-# Instances whose contexts are planned together; so many headers are read ahead.
+# How many instances have their contexts planned together; this many headers are read ahead.
 _PLANNED_TOGETHER = 1000
-# Instances of an asynchronous iterable that are at hand while others are sent; they may be data sets.
+# How many instances of an asynchronous iterable are read ahead while others are sent; they may be whole data sets.
 _READ_AHEAD = 64
-# New associations that may end without any answer, one after another, before the rest is given up: a peer that aborts
-# at every instance must not be called for each of ten thousand.
+# How many new associations in a row may end without any answer before the rest is given up. A peer that aborts at every
+# instance must not be called again for each of ten thousand.
 _FRUITLESS = 5
-# Seconds for which the final response of a C-MOVE waits until the destination agrees to a release. GDCM's gdcmscu is
-# its own destination and answers neither before it has that response.
+# How many seconds the final response of a C-MOVE waits for the destination to agree to a release. GDCM's gdcmscu is its
+# own destination, and does not agree before it has that response.
 _RELEASE_PATIENCE = 1.0
-# Failures that say nothing about the association.
+# Failures of one instance, which say nothing about the association.
 _OF_THE_INSTANCE = (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError)
 
 
@@ -55,12 +55,12 @@ class StoreResult(NamedTuple):
     """What became of one instance of :func:`store_all`.
 
     Attributes:
-        source: As it was given.
-        instance: None when its header could not be read.
-        status: The peer's answer; None when there was none.
+        source: The item of ``sources`` that the result is for.
+        instance: The instance; None when its header could not be read.
+        status: The status that the peer answered with; None when it did not answer.
         error: Why there is no status; None when there is one.
-        is_given_up: The instance was not tried, because no association brought anything any more; ``error`` is why
-            the last one did not.
+        is_given_up: Whether the instance was not tried, because the associations before it had failed; ``error``
+            says why the last one did.
     """
 
     source: Source | Instance
@@ -71,25 +71,25 @@ class StoreResult(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """Success or a warning: the peer has it."""
+        """Whether the peer has the instance: the status is Success or a warning."""
         return self.status is not None and (self.status.is_success or self.status.is_warning)
 
 
 class Stop:
-    """Asks a :func:`store_all` to send no more than it has begun to send."""
+    """Asks :func:`store_all` to send no instance that it has not begun to send."""
 
     def __init__(self) -> None:
         self.is_set = False
         self._calls: list[Callable[[], object]] = []
 
     def set(self) -> None:
-        """Ask for it; once is enough."""
+        """Ask for the end of sending; a second call changes nothing."""
         self.is_set = True
         while self._calls:
             self._calls.pop(0)()
 
     def when_set(self, call: Callable[[], object]) -> None:
-        """Have a call made when it is asked for, at once if that has happened."""
+        """Make this call when :meth:`set` is called, or at once if it was called before."""
         self._calls.append(call)
         if self.is_set:
             self.set()
@@ -109,28 +109,28 @@ async def store_all(
     The contexts are derived from the instances, one for each SOP class and transfer syntax, and
     spread over several associations where one cannot hold them.
 
-    A failure of one instance never stops the others. When an association ends, the instance that was under way has
-    failed, and the others go on a new one; of several that were under way, each is tried once more by itself. The
-    rest is given up only when no association can be opened, or when five new ones in a row have ended without
-    any answer.
+    A failure of one instance never stops the others. When an association ends while one instance was under way, that
+    instance has failed, and the others go on a new association. When several were under way, each is tried once more
+    by itself. The rest is given up only when no association can be opened, or when five new ones in a row have ended
+    without any answer.
 
     Args:
         ae: The application entity that sends.
         remote_ae: The application entity to send to.
-        sources: What :func:`storage_scu` takes, or instances whose header has been read; consumed
-            as they are sent. The first item of an asynchronous iterable is sent while the next ones are awaited.
+        sources: The instances: data sets, paths, open files, or instances whose header has been read. The iterable is
+            read as they are sent. The first item of an asynchronous iterable is sent while the next ones are awaited.
         associations: How many associations are open at the same time.
-        originator: The C-MOVE that this serves, if any.
-        stop: When it is set, what has been sent is still awaited, and the generator ends with its results.
+        originator: The C-MOVE on whose behalf the instances are sent, if any.
+        stop: When it is set, no further instance is sent; the generator ends with the results of those that were.
 
     Yields:
         A result for each source, in the order in which they are known.
 
     Raises:
-        TypeError, ValueError: An argument is wrong; like all that a generator raises, it comes with the first item.
+        TypeError, ValueError: An argument is wrong. A generator raises this when its first item is asked for.
 
-    Closing the generator early sends no more; the associations are released when what is outstanding
-    has been answered.
+    After the generator is closed early, no more is sent, and the associations are released when the outstanding
+    requests have been answered.
     """
     check_type("ae", ae, AE)
     check_type("remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')")
@@ -155,7 +155,7 @@ async def _chunks(
     clock: IReactorTime,
     stop: Stop,
 ) -> AsyncGenerator[list[Source | Instance], None]:
-    """What can be sent now, so much at once that its contexts can be planned together."""
+    """The instances that can be sent now, in chunks whose contexts can be planned together."""
     if not isinstance(sources, AsyncIterable):
         remaining = iter(sources)
         while chunk := list(islice(remaining, _PLANNED_TOGETHER)):
@@ -174,8 +174,8 @@ class _Item(NamedTuple):
     """An instance that is to be sent.
 
     Attributes:
-        lost: How an earlier attempt ended, when the association ended under several instances; this one is sent
-            alone now.
+        lost: How an earlier attempt failed, if the association ended while several instances were under way. Such an
+            instance is sent alone.
     """
 
     source: Source | Instance
@@ -187,11 +187,11 @@ _Results = defer.DeferredQueue[StoreResult | Failure | None]
 
 
 class _Turn:
-    """The instances that one association is given.
+    """Sends instances on one association, until it ends or there are no more.
 
     Attributes:
-        answers: How many the peer has answered.
-        lost: Those that were under way when the association ended, with what they failed with.
+        answers: How many instances the peer has answered.
+        lost: The instances that were under way when the association ended, each with its error.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class _Turn:
         """Send until there is no more work, or the association ends."""
         work, asce = self._work, self._asce
         while work and asce.is_open and not self.is_stopped:
-            # No more than are on their way: what waits here is not lost with the association.
+            # No more than the window: an instance that waits here is not lost with the association.
             window = max(1, asce.window.invoked)
             if work[0].lost is None:
                 self._begin(work.popleft())
@@ -251,7 +251,7 @@ class _Turn:
 
 
 class _Sender:
-    """The associations of a :func:`store_all`, used again while their contexts suffice."""
+    """The associations of one :func:`store_all`, which are used again while their contexts suffice."""
 
     def __init__(
         self, ae: AE, remote: RemoteAE, associations: int, originator: MoveOriginator | None
@@ -262,14 +262,14 @@ class _Sender:
         self._originator = originator
         self._open: list[Association] = []
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
-        self._lanes = 0  # that are running
+        self._lanes = 0  # how many are running
         self._fruitless = 0  # new associations in a row that ended without any answer
         self._connecting: set[defer.Deferred[Association]] = set()
         self._turns: set[_Turn] = set()
         self._is_stopped = False
 
     async def send(self, chunk: Sequence[Source | Instance]) -> AsyncIterator[StoreResult]:
-        """Send some instances; results come as they are known, at most one for each."""
+        """Send some instances, and yield the results as they are known, at most one for each."""
         results: _Results = defer.DeferredQueue()
         producing = defer.Deferred.fromCoroutine(self._produce(chunk, results))
         producing.addBoth(results.put)
@@ -286,7 +286,7 @@ class _Sender:
                 self.stop()
 
     def stop(self) -> None:
-        """Begin nothing more; what has been sent is answered, and its results come."""
+        """Send no further instance; the results of those that were sent still come."""
         self._is_stopped = True
         for turn in self._turns:
             turn.is_stopped = True
@@ -308,7 +308,8 @@ class _Sender:
         for entries, group in _groups(ready):
             if not set(self._proposed).issuperset(entries):
                 await self.close()
-                # With what was needed before, so that kinds that take turns do not take an association each.
+                # The new association has the former contexts, too. Otherwise two kinds of instances that take turns
+                # would need a new association each time.
                 both = list(dict.fromkeys([*self._proposed, *entries]))
                 self._proposed = both if len(both) <= MAXIMUM_CONTEXTS else entries
             work = deque(group)
@@ -324,7 +325,7 @@ class _Sender:
                 return
 
     async def _lane(self, work: deque[_Item], results: _Results) -> None:
-        """One association after the other, until there is no more work."""
+        """Use one association after the other, until there is no more work."""
         error: Exception | None = None
         while work and error is None and not self._is_stopped:
             reused = self._take_open()
@@ -352,7 +353,7 @@ class _Sender:
             # A peer that serves one association at a time leaves the other requests unanswered.
             self._stop_connecting()
         if error is not None and not self._lanes:
-            # There is no other association that could do it.
+            # No other association is left to send the rest on.
             _give_up(work, error, results)
 
     async def _connect(self) -> Association:
@@ -365,7 +366,7 @@ class _Sender:
 
     def _put_back(self, asce: Association) -> None:
         if self._is_stopped:
-            # Nobody waits for it; what was outstanding has been answered.
+            # All that was outstanding has been answered, and the release is not waited for.
             asce.finish()
         elif asce.is_open:
             self._open.append(asce)
@@ -378,7 +379,7 @@ class _Sender:
         return None
 
     async def close(self) -> None:
-        """Release what is open; for a C-MOVE, what takes its time is released meanwhile."""
+        """Release the open associations; a C-MOVE does not wait for a peer that is slow to agree."""
         opened, self._open = self._open, []
         await defer.gatherResults(
             [defer.Deferred.fromCoroutine(self._release(asce)) for asce in opened if asce.is_open]
@@ -391,14 +392,14 @@ class _Sender:
         try:
             await released
         except defer.TimeoutError:
-            return  # timeouts.release ends it
+            return  # timeouts.release ends the association
         except NetDICOMError:
             asce.abort()
 
 
 def _settle(turn: _Turn, work: deque[_Item], results: _Results, *, is_new: bool) -> None:
-    """Fail the instance that ended an association; put back those that may only have been lost with it."""
-    # An association that had been idle may have ended for that, whatever was sent last.
+    """Fail the instance that ended an association; put back those that may have been lost with it by chance."""
+    # An association that was idle may have ended for that reason, whatever was sent last.
     is_guilty = len(turn.lost) == 1 and (is_new or turn.answers > 0)
     again = []
     for item, error in turn.lost:
@@ -410,7 +411,7 @@ def _settle(turn: _Turn, work: deque[_Item], results: _Results, *, is_new: bool)
 
 
 def _give_up(work: deque[_Item], error: Exception, results: _Results) -> None:
-    """The same result for all that is left."""
+    """Give the same result to all instances that are left."""
     while work:
         item = work.popleft()
         given_up = item.lost is None
@@ -422,7 +423,7 @@ def _give_up(work: deque[_Item], error: Exception, results: _Results) -> None:
 def _groups(
     ready: Sequence[_Item],
 ) -> Iterator[tuple[list[tuple[str, tuple[str, ...]]], list[_Item]]]:
-    """Instances that fit one association, with its contexts."""
+    """Groups of instances that fit one association, each with its contexts."""
     entries = negotiation.contexts_for_instances(
         (item.instance.sop_class_uid, item.instance.transfer_syntax) for item in ready
     )

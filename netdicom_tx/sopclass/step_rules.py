@@ -1,7 +1,7 @@
 """What a performed procedure step must have, and how it may change (PS3.4 F.7.2).
 
-PS3.4 Table F.7.2-1 is data here, and the functions are pure. A program that keeps steps calls :func:`updated` where
-it keeps them, so that of two final N-SETs at the same time only one finds the step IN PROGRESS.
+PS3.4 Table F.7.2-1 is data here, and the functions are pure. A program that stores steps calls :func:`updated` in the
+transaction that stores the result. When two final N-SETs arrive at the same time, only one finds the step IN PROGRESS.
 """
 
 from __future__ import annotations
@@ -182,24 +182,24 @@ def check_create(ds: Dataset) -> None:
     Attributes of type 2 may be absent: many modalities leave out attributes that they have no value for.
 
     Raises:
-        ProcedureStepError: 0x0106, the status is not IN PROGRESS; or as :func:`check_types` says.
+        ProcedureStepError: The status is not IN PROGRESS (0x0106), or :func:`check_types` raises it.
     """
     check_types(ds, RULES.values())
     state = state_of(ds)
     if state != IN_PROGRESS:
         raise ProcedureStepError(
             statuses.INVALID_ATTRIBUTE_VALUE,
-            f"a step is created IN PROGRESS, not {state}",
+            f"a new step is IN PROGRESS, not {state}",
             [_STATUS],
         )
 
 
 def check_types(ds: Dataset, rules: Iterable[Rule]) -> None:
-    """Check that a data set has what N-CREATE demands.
+    """Check that a data set has the attributes that N-CREATE requires.
 
     Raises:
-        ProcedureStepError: 0x0106, an attribute is a sequence where it should not be, or the reverse, or a UID has
-            several values; 0x0120, an attribute of type 1 is missing; 0x0121, it has no value.
+        ProcedureStepError: An attribute is a sequence where it should not be, or the reverse, or a UID has several
+            values (0x0106); an attribute of type 1 is missing (0x0120), or has no value (0x0121).
     """
     _check_form(ds, rules)
     absent, empty = _lacks(ds, rules, "create")
@@ -219,9 +219,9 @@ def updated(current: Dataset, modifications: Dataset) -> Dataset:
         A new data set; the arguments are not changed.
 
     Raises:
-        ProcedureStepError: 0x0110 with Error ID A710, the step is in a final state; 0x0105, an attribute
-            may not be set; 0x0106, the status is not one of the three, or as :func:`check_types` says; 0x0121, an
-            attribute that a sequence or a final state needs is missing.
+        ProcedureStepError: The step is in a final state (0x0110 with Error ID A710); an attribute may not be set
+            (0x0105); the status is not one of the three, or an attribute has the wrong form (0x0106); an attribute
+            that a sequence or a final state needs is missing (0x0121).
     """
     if state_of(current) != IN_PROGRESS:
         raise ProcedureStepError(
@@ -290,7 +290,7 @@ def _check_form(ds: Dataset, rules: Iterable[Rule]) -> None:
     wrong = list(_misshapen(ds, rules))
     if wrong:
         raise ProcedureStepError(
-            statuses.INVALID_ATTRIBUTE_VALUE, f"not as PS3.6 has it: {_names(wrong)}", wrong
+            statuses.INVALID_ATTRIBUTE_VALUE, f"form differs from PS3.6: {_names(wrong)}", wrong
         )
 
 

@@ -61,14 +61,14 @@ __all__ = [
     "store_instance",
 ]
 
-# Octets that are read at once for a Part 10 header; most headers are smaller.
+# How many octets are read at once for a Part 10 header; most headers are smaller.
 _HEADER_BUFFER = 1024
-# Octets of a re-encoded data set that are kept in memory; more are in a temporary file.
+# How many octets of a re-encoded data set are kept in memory; a longer one goes to a temporary file.
 _IN_MEMORY = 1 << 20
-# Octets of a data set that are re-encoded on the reactor thread, where nobody else is served meanwhile; they may be
-# 8,000 elements.
+# The largest file that is re-encoded on the reactor thread, in octets: up to 8,000 elements, during which no other peer
+# is served.
 _AT_ONCE = 1 << 16
-# How many times longer a deflated data set may become.
+# How many times longer a deflated data set may be when it is inflated.
 _INFLATION = 1000
 
 Source = Dataset | str | os.PathLike[str] | BinaryIO
@@ -102,7 +102,7 @@ class Instance:
 
     @classmethod
     def of(cls, source: Source) -> Instance:
-        """Read from a file header or a data set which instance it is.
+        """Make an Instance of a file or a data set, which says which instance it is.
 
         Raises:
             DataSetError: The file is not a DICOM file, or the instance has no UIDs.
@@ -125,7 +125,7 @@ class Instance:
         meta = dsutils.read_file_meta(file)
         start = begin + meta.offset
         file.seek(start)
-        # What the data set says counts (PS3.4 B.2.2); some writers leave another UID in the header.
+        # The UIDs of the data set count (PS3.4 B.2.2); some writers leave other ones in the header.
         said = dsutils.identity(file, meta.transfer_syntax) or ("", "")
         file.seek(start)
         return cls(
@@ -150,8 +150,8 @@ class Instance:
     def encoded(self, transfer_syntax: str) -> DataSource:
         """The data set in a transfer syntax.
 
-        A file that is in this transfer syntax is opened when it is read. Otherwise it is re-encoded, at constant
-        memory, to a temporary file when it is large.
+        A file that is already in this transfer syntax is not opened before it is read. Any other data set is
+        re-encoded at constant memory, a large one to a temporary file.
 
         Raises:
             DataSetError: The data set cannot be re-encoded, or a receiver would misread it.
@@ -176,7 +176,7 @@ class Instance:
         """Whether :meth:`encoded` should be called in a thread, because it re-encodes a large file.
 
         Raises:
-            OSError: There is no such file.
+            OSError: The file cannot be found or examined.
         """
         if transfer_syntax == self.transfer_syntax or not isinstance(
             self.source, str | os.PathLike
@@ -187,10 +187,10 @@ class Instance:
 
 
 def check_source(argument: str, source: object) -> None:
-    """Refuse what is no kind of source for one instance.
+    """Refuse an argument that cannot be the source of one instance.
 
     Raises:
-        TypeError: It is neither a data set, nor a path, nor a file.
+        TypeError: The argument is not a data set, a path or an open file.
     """
     if not isinstance(source, Dataset | str | os.PathLike) and not hasattr(source, "read"):
         raise TypeError(
@@ -208,10 +208,10 @@ class _PathSource:
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            # Unbuffered: it is read in large pieces.
+            # The data set is read in large pieces, so it needs no buffer.
             self._file = cast(BinaryIO, open(self._path, "rb", buffering=0))  # noqa: SIM115
             if self._offset is None:
-                # The header is read in small ones.
+                # The header is read in small pieces.
                 buffered = io.BufferedReader(cast(io.RawIOBase, self._file), _HEADER_BUFFER)
                 self._offset = dsutils.read_file_meta(cast(BinaryIO, buffered)).offset
                 buffered.detach()
@@ -233,7 +233,7 @@ class _PathSource:
             self._file = None
 
     def __del__(self) -> None:
-        self.close()  # the association has ended during a transfer that nobody waits for
+        self.close()  # the association has ended during a transfer whose caller has gone
 
 
 def _reencoded(file: BinaryIO, source: str, target: str) -> BinaryIO:
@@ -253,9 +253,9 @@ def _reencoded(file: BinaryIO, source: str, target: str) -> BinaryIO:
 
 
 def _encoded(data_set: Dataset, source: str, target: str) -> bytes:
-    """A data set in another transfer syntax than its own."""
+    """A data set, encoded in another transfer syntax than its own."""
     if dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
-        # pydicom does not turn the octets of pixel data around.
+        # pydicom does not swap the octets of pixel data.
         own = io.BytesIO(dsutils.encode(data_set, source))
         with _reencoded(own, source, target) as result:
             return result.read()
@@ -322,7 +322,7 @@ def store_instance(
     originator: MoveOriginator | None = None,
     timeout: float | None = None,
 ) -> defer.Deferred[Status]:
-    """Store an instance whose header has been read; otherwise as :func:`storage_scu`.
+    """Store an instance whose header has been read. In all other respects this is :func:`storage_scu`.
 
     Args:
         asce: The association to store on.
@@ -377,7 +377,7 @@ def _close(result: object, source: BinaryIO) -> object:
 def _in_thread(
     asce: Association, instance: Instance, transfer_syntax: str
 ) -> DataSource | defer.Deferred[DataSource]:
-    """Re-encode an instance in a thread of the reactor, which serves others meanwhile."""
+    """Re-encode an instance in a thread of the reactor, which serves others in the meantime."""
     reactor = asce.ae.reactor
     if not IReactorThreads.providedBy(reactor):
         return instance.encoded(transfer_syntax)
@@ -404,7 +404,7 @@ def _in_thread(
 def _context(
     asce: Association, ctx: PContextDef | None, sop_class: str, transfer_syntax: str
 ) -> PContextDef:
-    """The accepted context for an instance: one of its transfer syntax, or of one that it is re-encoded to."""
+    """The accepted context for an instance: one in its transfer syntax, or in one to which it can be re-encoded."""
     accepted = asce.contexts_for(sop_class)
     usable = [each for each in accepted if each.as_scu]
     if accepted and not usable:
@@ -434,7 +434,7 @@ def _context(
 
 
 class Arrival(NamedTuple):
-    """An instance that a C-MOVE of ours has brought to an AE of ours, and the status of our answer."""
+    """An instance that one of our AEs has received because of our own C-MOVE, and the status of our answer."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -442,7 +442,7 @@ class Arrival(NamedTuple):
 
 
 def save_instance(file: BinaryIO, path: str | os.PathLike[str]) -> None:
-    """Write a copy of an open file under a path; nothing half written ever stands there.
+    """Write a copy of an open file to a path, at which an incomplete file is never seen.
 
     The file is read from its beginning and stays open. The copy is written beside its path and renamed, so an
     earlier file of that name is replaced only by a whole one. It may run in a thread, and several copies may be
@@ -452,7 +452,8 @@ def save_instance(file: BinaryIO, path: str | os.PathLike[str]) -> None:
         OSError: The copy cannot be written.
     """
     target = os.fspath(path)
-    # A name of its own: a peer that was cut off may send the instance again while this copy is being written.
+    # Each copy has a name of its own, because a peer that was cut off may send the instance again while this copy is
+    # being written.
     temporary = f"{target}.{secrets.token_hex(4)}.part"
     file.seek(0)
     try:
@@ -523,7 +524,7 @@ class Storage(MessageDispatcherSCP):
     def watch_arrivals(
         self, ae: AE, originator: str, message_id: int, arrivals: list[Arrival]
     ) -> None:
-        """Note what an AE receives on behalf of a C-MOVE of ours (PS3.7 9.3.1.1).
+        """Note the instances that an AE receives because of our own C-MOVE (PS3.7 9.3.1.1).
 
         Args:
             ae: The AE that the instances are sent to.
@@ -534,7 +535,7 @@ class Storage(MessageDispatcherSCP):
         self._watched[ae, originator, message_id] = arrivals
 
     def forget_arrivals(self, ae: AE, originator: str, message_id: int) -> None:
-        """Note no more."""
+        """Stop noting the instances of a C-MOVE."""
         self._watched.pop((ae, originator, message_id), None)
 
     async def _noted(self, ae: AE, msg: CStoreRQ, answer: int | Awaitable[int]) -> int:

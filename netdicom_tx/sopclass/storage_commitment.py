@@ -2,8 +2,8 @@
 
 The SCU asks by N-ACTION for the safekeeping of instances. The SCP reports by N-EVENT-REPORT which instances it
 keeps, on the same association or on one that it opens itself. :class:`StorageCommitment` is the service for the
-incoming messages of both sides, as in the seed page; :func:`storage_commitment_scu` sends the request, and
-:func:`request_commitment` also waits for the report.
+incoming messages of both sides, as on netdicom2's Service SOP Classes page. :func:`storage_commitment_scu` sends the
+request, and :func:`request_commitment` also waits for the report.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def _reference(sop_class: str, sop_instance: str) -> Dataset:
 
 
 def _references(ds: Dataset, keyword: str) -> list[_Failure]:
-    """(class, instance, failure reason or 0) of each item of a sequence; empty without the sequence.
+    """(class, instance, failure reason or 0) of each item of a sequence; nothing when there is no sequence.
 
     Raises:
-        StatusError: 0x0115, the attribute is not a sequence, or an item does not name an instance.
+        StatusError: The attribute is not a sequence, or an item does not name an instance; the status is 0x0115.
     """
     items = ds.get(keyword)
     whole = items is None or isinstance(items, Sequence)
@@ -149,8 +149,8 @@ class StorageCommitment(MessageDispatcherSCP):
     CLASS_OR_INSTANCE_CONFLICT = 0x0119
     DUPLICATE_TRANSACTION_UID = 0x0131
 
-    #: Seconds after the response to the request; a requestor that wants the report elsewhere has released
-    #: by then.
+    #: How many seconds after the response to the request the report is sent. A requestor that wants the report on
+    #: another association has released this one by then.
     same_association = 1.0
 
     def __init__(
@@ -186,7 +186,7 @@ class StorageCommitment(MessageDispatcherSCP):
         return decision
 
     def on_report(self, context: RequestContext, result: CommitmentResult) -> Any:
-        """Handle a report that nobody waits for.
+        """Handle a report that no caller waits for.
 
         Args:
             context: The presentation context, the association and the request.
@@ -224,7 +224,7 @@ class StorageCommitment(MessageDispatcherSCP):
     def owe(
         self, asce: Association, ctx: PContextDef, remote: RemoteAE | None, report: Report
     ) -> None:
-        """Send a report when its time has come. Override this method to keep the report over a restart."""
+        """Send a report when it is due. Override this method if reports must survive a restart."""
         defer.Deferred.fromCoroutine(self._report(asce, ctx, remote, report)).addErrback(
             lambda failure: _log.failure("a commitment report failed", failure)
         )
@@ -292,8 +292,8 @@ class StorageCommitment(MessageDispatcherSCP):
         if waiting is None:
             await settled(self.on_report(RequestContext.of(asce, ctx, msg), result))
         else:
-            # In the next turn: whoever waits may release the association, and the report is to be
-            # answered before.
+            # Fire in the next turn: the caller that waits may release the association, and the report must be
+            # answered before that.
             asce.clock.callLater(0, _fire, waiting, result)
         return msg.response(statuses.SUCCESS, event_type_id=msg.event_type_id)
 
@@ -301,7 +301,7 @@ class StorageCommitment(MessageDispatcherSCP):
 
     @cached_property
     def _waiting(self) -> dict[str, defer.Deferred[CommitmentResult]]:
-        """The Deferreds of reports that somebody waits for, by transaction UID."""
+        """The Deferreds of callers that wait for a report, by transaction UID."""
         return {}
 
     def await_report(self, transaction_uid: str) -> defer.Deferred[CommitmentResult]:
@@ -316,7 +316,7 @@ class StorageCommitment(MessageDispatcherSCP):
         return waiting
 
     def forget_report(self, transaction_uid: str) -> None:
-        """Wait no longer."""
+        """Stop waiting for the report of a transaction."""
         self._waiting.pop(transaction_uid, None)
 
 
@@ -351,7 +351,7 @@ def _information(ctx: PContextDef, msg: Request) -> Dataset:
 
 
 async def send_report(asce: Association, ctx: PContextDef, report: Report) -> Status:
-    """Send an N-EVENT-REPORT on an association on which we are SCP."""
+    """Send an N-EVENT-REPORT on an association on which this side is SCP."""
     request = NEventReportRQ(
         affected_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
         affected_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
@@ -429,13 +429,13 @@ async def request_commitment(
         asce: The association to ask on.
         uids: (SOP class, SOP instance) of each instance.
         transaction_uid: The transaction UID; None makes a new one.
-        timeout: Seconds to the report.
+        timeout: How many seconds to wait for the report.
         scu: A callable that sends the request; None means the one that :meth:`Association.get_scu` returns.
 
     Raises:
         LocalProtocolError: The AE has no :class:`StorageCommitment` that could receive the report.
         StatusError: The peer refused the request.
-        DCMTimeoutError: No report has come in time.
+        DCMTimeoutError: The report has not come within ``timeout``.
         NetDICOMError: The association ended before the request was answered.
     """
     check_seconds("timeout", timeout)

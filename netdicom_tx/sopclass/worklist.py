@@ -25,7 +25,7 @@ def modality_work_list_scu(
     *,
     timeout: float | None = None,
 ) -> ResponseStream[tuple[Dataset | None, Status]]:
-    """Ask for scheduled procedure steps, in the way of :func:`~netdicom_tx.sopclass.qr_find_scu`."""
+    """Ask for scheduled procedure steps; the arguments are those of :func:`~netdicom_tx.sopclass.qr_find_scu`."""
     return qr_find_scu(asce, ctx, ds, msg_id, timeout=timeout)
 
 

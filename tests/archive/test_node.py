@@ -496,7 +496,7 @@ def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path)
     finally:
         globalLogPublisher.removeObserver(observe)
     assert lines == [
-        "index and files did not agree: 1 files were indexed, 1 rows without file removed; 1 files "
+        "index and files did not agree: 1 files were indexed, 1 rows without a file were removed; 1 files "
         "cannot be read and are not served"
     ]
     assert node.kept("1.2.1") == ct("1.2.1")

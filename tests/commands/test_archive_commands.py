@@ -53,7 +53,7 @@ def test_a_row_without_its_file_goes(store: FileStore, capsys: pytest.CaptureFix
     store.path(Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid).unlink()
     capsys.readouterr()
     assert run(["reindex", "--storage", str(store.root)]) == 0
-    assert "2 agreed, 0 indexed; 1 row without file removed" in capsys.readouterr().out
+    assert "2 agreed, 0 indexed; 1 row without a file removed" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_read_is_named(
@@ -78,7 +78,7 @@ def test_files_in_another_layout_are_named_and_are_not_a_success(
     out, err = capsys.readouterr()
     assert "3 instances: 0 agreed, 3 indexed" in out
     for path in (study / "a.dcm", study / "b.dcm", store.instances / "c.dcm"):
-        assert f"not indexed: {path}: it is not where a node keeps files" in err
+        assert f"not indexed: {path}: the file is not where a node keeps files" in err
     assert "error: 3 files could not be indexed" in err
     assert "netdicom store" in err
     assert run(["reindex", "--storage", str(store.root), "--json"]) == 1

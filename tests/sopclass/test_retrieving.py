@@ -386,7 +386,7 @@ def test_one_thing_is_not_taken_for_instances(
     """A string would be taken for a list of paths of one character each."""
     assert final(retrieve.start(given)) == 0x0110
     (told,) = failures.texts()
-    assert f"a handler gave {type(given).__name__} for the instances" in told
+    assert f"a handler returned {type(given).__name__} for the instances" in told
 
 
 def test_a_hook_that_returns_something_else_is_told_what_is_expected(

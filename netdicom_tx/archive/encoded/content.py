@@ -25,18 +25,19 @@ from .walk import NESTING_LIMIT, InvalidDataSetError, behind_undefined, items, p
 
 __all__ = ["same_content"]
 
-# Those that say the same in different ways (PS3.5 A.1 to A.3, A.5).
+# The transfer syntaxes that write the same content in different ways (PS3.5 A.1 to A.3, A.5).
 _UNCOMPRESSED: Final = frozenset(
     (*DEFAULT_TRANSFER_SYNTAXES, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 )
 _ITEM, _DELIMITERS, _PADDING = 0xFFFEE000, 0xFFFE0000, 0xFFFCFFFC
-# VRs that do not say what a value is; and those that writers choose between (PS3.5 A.2).
+# The VRs that do not say what a value is.
 _UNSAID: Final = frozenset((b"", b"UN"))
+# The VRs that a writer may choose between (PS3.5 A.2).
 _OCTETS: Final = frozenset((b"OB", b"OW"))
-# Elements of a level that are put in the order of their tags (PS3.5 7.1), as programs do that write them again; of
-# longer levels the order counts.
+# How many elements of one level are sorted by their tags (PS3.5 7.1), as programs do that write them again. The order
+# of the elements behind them counts.
 _SORTED_LIMIT: Final = 1 << 16
-# Octets of values that are compared at a time; a multiple of the size of every number.
+# How many octets of a value are compared at a time; a multiple of the size of every number.
 _PIECE: Final = 1 << 20
 
 
@@ -97,7 +98,7 @@ def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> It
     """The parts of a data set or of an item.
 
     Args:
-        depth: The number of sequences around it.
+        depth: The number of sequences around this data set or item.
     """
     if depth > NESTING_LIMIT:
         raise InvalidDataSetError(f"sequences are nested more than {NESTING_LIMIT} deep")
@@ -107,7 +108,9 @@ def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> It
         first_ones.sort(key=itemgetter(0))
     for tag, vr, value, length, behind in itertools.chain(first_ones, found):
         if behind > end:
-            raise InvalidDataSetError("an element is longer than what holds it")
+            raise InvalidDataSetError(
+                "an element is longer than the item or data set that contains it"
+            )
         if not tag & 0xFFFF or tag == _PADDING or (tag >> 16 == 2 and not depth):
             continue
         if tag >= _DELIMITERS:
@@ -134,7 +137,7 @@ def _parts(data: Buffer, coding: Coding, start: int, end: int, depth: int) -> It
 def _coding_inside(
     data: Buffer, coding: Coding, tag: int, vr: bytes, start: int, length: int
 ) -> Coding | None:
-    """How the items of a sequence are written; None for a value that is not a sequence."""
+    """How the items of a sequence are encoded; None for a value that is not a sequence."""
     if vr == b"SQ":
         return coding
     if vr not in _UNSAID:
@@ -184,7 +187,7 @@ def _is_same(one: _Part, other: _Part) -> bool:
 
 
 def _octets(part: _Part, position: int, size: int) -> bytes:
-    """A piece of a value, in the order of octets of little endian."""
+    """A piece of a value, in little endian."""
     start = part.start + position
     octets = bytes(part.data[start : min(start + _PIECE, part.start + size)])
     if not part.is_swapped:

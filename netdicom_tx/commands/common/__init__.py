@@ -1,1 +1,1 @@
-"""What the commands share; a command imports from here and from the library, never from another command."""
+"""The code that commands share. A command imports from here and from the library, never from another command."""

@@ -29,7 +29,7 @@ __all__ = [
 ANY_SCP = "ANY-SCP"
 # PS3.15 Annex B.12: the registered port of DICOM over TLS.
 _TLS_PORT = 2762
-# The AE has a timeout for connecting; that of an endpoint, 30 s, must not come before it.
+# The AE has a timeout for connecting, and the endpoint's own one of 30 s must not run out before that.
 _LONGEST = 7 * 86400.0
 _FORMS = (
     "write AET@host:port, host:port, or dicoms://AET@host:port, with an IPv6 address in brackets"
@@ -47,10 +47,10 @@ class TLSFiles:
     fingerprint: str | None = None
 
     def options(self) -> TLSOptions:
-        """The same for the library.
+        """These settings as the options of the library.
 
         Raises:
-            LocalProtocolError: The fingerprint is not one.
+            LocalProtocolError: The fingerprint is not a SHA-256 digest.
         """
         from ...tls import TLSOptions
 
@@ -68,9 +68,9 @@ class Address:
     """A peer.
 
     Attributes:
-        ae_title: The AE title that we call it by.
-        calling: The AE title that it knows us by; None means the one we always use.
-        tls: How to speak TLS with it; None means plain TCP.
+        ae_title: The called AE title.
+        calling: The calling AE title for this peer; None means the general one.
+        tls: How to speak TLS with the peer; None means plain TCP.
     """
 
     ae_title: str
@@ -85,7 +85,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the address looks like one of this machine; no name is resolved."""
+        """Whether this looks like an address of this machine; no name is resolved."""
         return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
 
     def endpoint(self, reactor: Any) -> Any:
@@ -98,7 +98,7 @@ class Address:
         from twisted.internet.abstract import isIPAddress, isIPv6Address
 
         kind: Any = endpoints.HostnameEndpoint
-        # HostnameEndpoint tells of a refused connection only when 0.3 s have passed (RFC 8305).
+        # HostnameEndpoint reports a refused connection only after 0.3 s (RFC 8305).
         if isIPAddress(self.host):
             kind = endpoints.TCP4ClientEndpoint
         elif isIPv6Address(self.host):
@@ -113,7 +113,7 @@ def check_title(title: str, where: str) -> str:
     """Check an AE title, and strip the spaces around it.
 
     Args:
-        where: Where the title was written, for the message.
+        where: The place where the title was written, for the message.
 
     Raises:
         CommandError: The text is not an AE title.
@@ -144,7 +144,9 @@ def parse_address(text: str) -> Address:
         raise bad_input(f"{text!r} is not an address", f"unknown scheme {scheme!r}", _FORMS)
     title, _, where = rest.rstrip("/").rpartition("@")
     if "@" in rest and not title:
-        raise bad_input(f"{text!r} is not an address", "there is no AE title before the @", _FORMS)
+        raise bad_input(
+            f"{text!r} is not an address", "the AE title before the @ is missing", _FORMS
+        )
     host, number = _host_and_port(text, where)
     if not number and scheme == "dicoms":
         number = str(_TLS_PORT)
@@ -211,7 +213,7 @@ def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object]
 
 
 def overridden(address: Address, *, called: str | None, tls: TLSFiles | None) -> Address:
-    """The address, with what the command line says instead."""
+    """The address, with the values that the command line overrides."""
     if called is not None:
         address = replace(address, ae_title=check_title(called, "-aec"))
     if tls is not None:

@@ -1,4 +1,4 @@
-"""What find and worklist share: the query, and how its answers are shown."""
+"""The code that find and worklist share: the query, and how its answers are shown."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class _JSON:
 
 
 def answer_format(output: Output, is_csv: bool, has_head: bool) -> Answers:
-    """What shows the answers, as the options say."""
+    """The view that the options ask for."""
     if output.is_json:
         return _JSON(output)
     return (_CSV if is_csv else _Rows)(output, has_head)
@@ -118,7 +118,7 @@ def run_query(
     """Send a query and show the answers; returns the exit code.
 
     Args:
-        wanted: Keys to return, besides those of the query.
+        wanted: The keys to return in addition to those of the query.
         limit: The number of answers after which the query is cancelled; None means no limit.
     """
     identifier = query.identifier(wanted)

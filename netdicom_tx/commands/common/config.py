@@ -13,7 +13,7 @@
     tls = { trust = "ca.pem", certificate = "our.pem" }
 
 ``~/.config/netdicom/config.toml`` (below ``XDG_CONFIG_HOME``, if that is set) is read first, then
-``netdicom.toml`` of the current directory, which wins; ``--config FILE`` is read instead of both.
+``netdicom.toml`` in the current directory, which takes precedence; ``--config FILE`` is read instead of both.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _Reader:
         given = {each: self._text(value, where, each) for each in _TLS}
         for each in _TLS_PATHS:
             path = given[each]
-            if path is not None:  # it is relative to the file that names it
+            if path is not None:  # the path is relative to the file that names it
                 given[each] = str(self._directory / path)
         return TLSFiles(**given)
 

@@ -1,7 +1,7 @@
-"""A directory that instances are received into: whole, durable, and nowhere else.
+"""A directory that instances are received into: every file in it is complete, and is on the disk.
 
-An instance arrives under a hidden temporary name in the directory. When all of it is there, its structure is
-checked, it is synced to the disk and renamed to its place. There are two layouts:
+An instance arrives under a hidden temporary name in the directory. When all of it is there, its structure is checked,
+and it is synced to the disk and renamed to its place. There are two layouts:
 
 =========  ===============================================
 ``study``  ``STUDY-UID/SERIES-UID/INSTANCE-UID.dcm``
@@ -9,8 +9,8 @@ checked, it is synced to the disk and renamed to its place. There are two layout
 =========  ===============================================
 
 Names are made of UIDs that have been checked: digits, with single dots between them. Directories
-are opened one by one without following links, so nothing that a peer says, and nothing planted in
-the directory, leads out of it.
+are opened one by one without following links. So neither a UID of a peer nor a link in the directory
+leads out of it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Arrived:
 
 
 class _File(io.FileIO):
-    """A file that remembers the first error of the disk."""
+    """A file that records the first error of the disk."""
 
     failure: OSError | None = None
 
@@ -85,8 +85,8 @@ class Incoming(io.BufferedRandom):
     Attributes:
         temporary: Its name in the output directory, until it is kept.
         start: Where the data set begins.
-        is_kept: It has its place.
-        is_told: Somebody has been told what became of it.
+        is_kept: Whether the file has its final name.
+        is_told: Whether the watcher has been told what became of it.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Incoming(io.BufferedRandom):
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Put off what :meth:`close` does until the end of the block.
+        """Put off the work of :meth:`close` until the end of the block.
 
-        The connection may be lost, and the file closed, while a thread keeps the instance: its descriptor must not
-        become that of another file meanwhile.
+        The connection may be lost, and the file closed, while a thread keeps the instance. Its descriptor must not be
+        given to another file in the meantime.
 
         Raises:
-            StatusError: 0x0110: the file is closed already.
+            StatusError: The file is closed already; the status is 0x0110.
         """
         with self._guard:
             if self.closed:
@@ -158,7 +158,7 @@ class OutputDirectory:
     """A directory that instances are received into.
 
     Args:
-        path: The directory; it is made, with its parents, when absent.
+        path: The directory; it is created, with its parents, if it does not exist.
         layout: One of :data:`.options.LAYOUTS`.
 
     Raises:
@@ -199,8 +199,8 @@ class OutputDirectory:
             on_closing: Called when the file is closed.
 
         Raises:
-            StatusError: 0xA900: the SOP Instance UID is not a UID.
-            OSError: The disk refuses.
+            StatusError: The SOP Instance UID is not a UID; the status is 0xA900.
+            OSError: The file cannot be written.
         """
         if not is_safe_uid(sop_instance_uid):
             raise StatusError(
@@ -232,11 +232,11 @@ class OutputDirectory:
         return file
 
     def keep(self, file: Incoming) -> Arrived:
-        """Give a complete file its name; when this returns it is on the disk. It blocks.
+        """Give a complete file its name. When this returns, the file is on the disk. This method blocks.
 
         Raises:
-            StatusError: 0xC000: the data set is not whole; 0xA900: it is not the announced instance.
-            OSError: The disk refuses.
+            StatusError: The data set is not complete (0xC000), or is not the announced instance (0xA900).
+            OSError: The file cannot be written.
         """
         with file.in_use():
             return self._keep(file)
@@ -267,7 +267,7 @@ class OutputDirectory:
         )
 
     def _enter(self, folders: list[str]) -> int:
-        """The descriptor of a directory below ours, made when absent."""
+        """The descriptor of a directory below this one, which is created if it does not exist."""
         here = os.dup(self._root)
         try:
             for name in folders:
@@ -287,10 +287,10 @@ class OutputDirectory:
 
 
 def _walked(file: Incoming) -> Walked:
-    """Walk through a data set, which must be whole and the instance that was announced.
+    """Walk through a data set, which must be complete and the instance that was announced.
 
     Raises:
-        StatusError: 0xC000 or 0xA900.
+        StatusError: It is not complete (0xC000), or is another instance (0xA900).
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets:
         try:
@@ -312,12 +312,12 @@ def _walked(file: Incoming) -> Walked:
 
 
 def _study_and_series(found: Walked) -> list[str]:
-    """The Study and Series Instance UIDs of a data set that was walked through; empty where it has none."""
+    """The Study and Series Instance UIDs of a data set that was walked through; empty where one is missing."""
     return [_uid(found, tag) for tag in (_STUDY, _SERIES)]
 
 
 def _uid(found: Walked, tag: int) -> str:
-    """A UID as it stands there; it is only compared, so it is not converted."""
+    """A UID as it is written; it is only compared, so it is not converted."""
     element = found.elements.get(tag)
     if element is None:
         return ""

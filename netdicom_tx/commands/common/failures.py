@@ -229,7 +229,9 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
     from ...exceptions import NetDICOMError
 
     cause = error.__cause__
-    while isinstance(cause, NetDICOMError):  # the same loss, told to one waiter of several
+    while isinstance(
+        cause, NetDICOMError
+    ):  # the same loss, reported to one of several waiting callers
         error, cause = cause, cause.__cause__
     if cause is None:
         detail = str(error)

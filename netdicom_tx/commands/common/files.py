@@ -20,7 +20,7 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 
 
 class HeldBackError(DataSetError):
-    """The instance was not sent, because nothing more is to be sent."""
+    """The instance was not sent, because sending has been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Journal:
     off by a crash is ignored.
 
     Args:
-        path: The journal; it is made when absent.
+        path: The journal; it is created if it does not exist.
         peer: The peer, as ``AET@host:port``.
 
     Raises:

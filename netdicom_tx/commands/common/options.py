@@ -212,7 +212,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         help="Trust the peer's certificate by its SHA-256 digest alone.",
     ),
     click.option("--json", "is_json", is_flag=True, help="Write the results as JSON."),
-    click.option("--no-color", is_flag=True, help="Use no colors; so does NO_COLOR=1."),
+    click.option("--no-color", is_flag=True, help="Use no colors; NO_COLOR=1 does the same."),
     click.option("-q", "--quiet", is_flag=True, help="Write no notes and no progress."),
     click.option(
         "-v", "--verbose", count=True, help="Write more; -vv writes the whole log of the library."
@@ -270,7 +270,7 @@ def common_options(command: _F) -> _F:
 
 
 def _decorated(command: Any, options: list[Callable[[Any], Any]]) -> Any:
-    """The command with some options, in their order."""
+    """Add some options to the command, in their order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -332,7 +332,7 @@ def key_option(command: _F) -> _F:
         "keys",
         multiple=True,
         metavar="KEY[=VALUE]",
-        help="Match or return this attribute: a keyword, gggg,eeee, or Sequence.Keyword; repeatable.",
+        help="Match or return this attribute: a keyword, gggg,eeee, or Sequence.Keyword; may be repeated.",
     )
     decorated: _F = option(command)
     return decorated
@@ -387,7 +387,7 @@ def answer_options(command: _F) -> _F:
             "returned",
             multiple=True,
             metavar="KEY",
-            help="Return this attribute as a column, as -k KEY without a value does; repeatable.",
+            help="Return this attribute as a column, as -k KEY without a value does; may be repeated.",
         ),
         click.option(
             "--limit",
@@ -414,7 +414,7 @@ def output_options(command: _F) -> _F:
             "directory",
             default=".",
             metavar="DIR",
-            help="Write to this directory; it is made when absent (default: the current one).",
+            help="Write to this directory, which is created if it does not exist (default: the current one).",
         ),
         click.option(
             "--layout",

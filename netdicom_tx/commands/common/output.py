@@ -1,7 +1,7 @@
-"""What a command writes: results to stdout, everything else to stderr.
+"""The output of a command: results to stdout, everything else to stderr.
 
 Results are a table on a terminal, tab-separated lines elsewhere, and JSON with ``--json``. A progress bar is
-drawn on stderr, and only when that is a terminal. Control characters in what a peer sent are escaped.
+drawn on stderr, and only when that is a terminal. Control characters that a peer sent are escaped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "Progress", "Table", "counted", "printable_line"]
 
-# Characters that a pipe with room takes at once: PIPE_BUF is 4096 octets, and a character has up to 4.
+# How many characters a pipe with room takes at once: PIPE_BUF is 4096 octets, and a character has up to 4.
 _SURE_TO_FIT = 1000
 
 
@@ -39,9 +39,9 @@ class Output:
     """Where a command writes.
 
     Args:
-        is_json: Results are JSON documents, and so is a problem.
-        is_quiet: Notes and progress are left out.
-        has_color: Colors are used, unless ``NO_COLOR`` is in the environment.
+        is_json: Whether results and problems are JSON documents.
+        is_quiet: Whether notes and progress are left out.
+        has_color: Whether colors are used, unless ``NO_COLOR`` is in the environment.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Output:
         self.is_json = is_json
         self.is_quiet = is_quiet
         self.has_color = has_color
-        # A name in another script must not end the program where the terminal cannot show it.
+        # A name in a script that the terminal cannot show must not end the program.
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
@@ -68,7 +68,7 @@ class Output:
     async def stream(self, text: str) -> None:
         """Write a line of results among many; waits while the reader is behind.
 
-        The reactor goes on in the meantime, so that a slow reader makes no timer run out.
+        The reactor runs in the meantime, so a slow reader does not make timers run out.
         """
         if _would_block(sys.stdout, text):
             from twisted.internet.threads import deferToThread
@@ -123,9 +123,8 @@ def _would_block(stream: TextIO, text: str) -> bool:
 class Table:
     """Rows of results.
 
-    Elsewhere than on a terminal they are written as they come. For a terminal they are kept until the end: they are a
-    table where that fits, and otherwise a block of lines for each row, so that no value is ever broken; what is
-    broken, a UID above all, cannot be copied.
+    In a pipe or a file they are written at once. For a terminal they are kept until the end, and become a table if that
+    fits, or a block of lines for each row. So no value is ever broken, because a broken UID cannot be copied.
     """
 
     def __init__(self, output: Output, columns: Sequence[str], has_head: bool) -> None:
@@ -159,8 +158,8 @@ class Table:
 
         lines = [self._columns, *self._rows] if self._has_head else self._rows
         widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-        width, height = shutil.get_terminal_size()  # rich takes a dumb terminal for a narrow one
-        # Each column has a blank on either side.
+        width, height = shutil.get_terminal_size()  # rich treats a dumb terminal as a narrow one
+        # Each column has a space on either side.
         if sum(widths) + 2 * len(widths) <= width:
             self._draw(self._rows, width, height)
         else:
@@ -204,11 +203,11 @@ class Table:
 class Progress:
     """The progress of a transfer: count, octets a second, time left, failures.
 
-    It is a context manager, and counts without a terminal as well.
+    It is a context manager, and also counts when there is no terminal.
 
     Attributes:
-        done: The number of things that are finished, failed ones included.
-        failed: The number of things that failed.
+        done: How many items are finished, including those that failed.
+        failed: How many items failed.
     """
 
     def __init__(self, output: Output, what: str, unit: str, total: int | None) -> None:
@@ -259,7 +258,7 @@ class Progress:
             self._bar.update(self._task, total=total, of=total)
 
     def set(self, done: int, failed: int, octets: int = 0) -> None:
-        """Set how much is done in all; ``octets`` are added to those before."""
+        """Set how many items are done in all; ``octets`` are added to the former ones."""
         self.done, self.failed = done, failed
         self._octets += octets
         if self._bar is not None and self._task is not None:
@@ -271,7 +270,7 @@ class Progress:
             )
 
     def advance(self, octets: int = 0, *, failed: bool = False) -> None:
-        """Count one more thing as done."""
+        """Count one more item as done."""
         self.set(self.done + 1, self.failed + failed, octets)
 
 

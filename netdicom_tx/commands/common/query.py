@@ -1,4 +1,4 @@
-"""What find, get, move and worklist share: the keys, the level and the information model."""
+"""The code that find, get, move and worklist share: the keys, the level and the information model."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Query:
     """The keys of a command, in an information model and at a level.
 
     Args:
-        texts: The keys as they were written.
+        texts: The keys as written on the command line.
         root: The information model, a letter of :data:`.options.ROOTS`.
-        level: The level; None means that of the deepest unique key that is named.
+        level: The level; None means the level of the deepest unique key among the keys.
 
     Raises:
         CommandError: A key cannot be read, or the model does not have the level.
@@ -83,7 +83,7 @@ class Query:
         """The identifier of the request.
 
         Args:
-            more: Keys to return, which are not among those that were written.
+            more: Further keys to return.
 
         Raises:
             CommandError: A value does not fit its attribute.

@@ -23,7 +23,7 @@ __all__ = ["ReceivingAE", "Watcher", "serve"]
 
 
 class Watcher(Protocol):
-    """Follows what a :class:`ReceivingAE` receives."""
+    """Is told what a :class:`ReceivingAE` receives."""
 
     def began(self, asce: Association) -> None:
         """A peer asked for an association."""
@@ -32,17 +32,17 @@ class Watcher(Protocol):
         """An instance is on the disk under its name."""
 
     def refused(self, asce: Association, error: Exception) -> None:
-        """An instance was not kept: OSError when the disk failed, else StatusError."""
+        """An instance was not kept: OSError when the disk failed, otherwise StatusError."""
 
 
 class ReceivingAE(AE):
     """An AE that keeps what is stored to it in a directory.
 
     Args:
-        ae_title: As for :class:`~netdicom_tx.AE`.
+        ae_title: The AE title, 1 to 16 characters.
         output: The directory.
-        watcher: Told of each association and of each instance.
-        options: Options of :class:`~netdicom_tx.AE`.
+        watcher: Is told about each association and each instance.
+        options: Further arguments of :class:`~netdicom_tx.AE`.
     """
 
     _log = Logger()
@@ -57,7 +57,7 @@ class ReceivingAE(AE):
         super().__init__(ae_title, **options)
         self._output = output
         self._watcher = watcher
-        # What the disk has said; each kind of failure is logged once.
+        # The errors of the disk so far; each kind of failure is logged once.
         self._disk_said: set[int | None] = set()
 
     def on_association_request(self, asce: Association, assoc: AAssociateRQ) -> None:
@@ -69,8 +69,8 @@ class ReceivingAE(AE):
         """A temporary file in the output directory.
 
         Raises:
-            StatusError: 0xA900: the SOP Instance UID is not a UID.
-            OSError: The disk refuses.
+            StatusError: The SOP Instance UID is not a UID; the status is 0xA900.
+            OSError: The file cannot be written.
         """
         try:
             file = self._output.open(
@@ -105,7 +105,7 @@ class ReceivingAE(AE):
         return statuses.SUCCESS
 
     def _closing(self, file: Incoming) -> None:
-        """A disk that refused while an instance came has been answered already, with 0xA700."""
+        """Tell the watcher of a disk error during reception, which was answered with 0xA700 at once."""
         if file.failure is not None and not file.is_told:
             self._refused(file.asce, file.failure)
 
@@ -124,7 +124,7 @@ def serve(ae: AE, *, takes_all: bool) -> None:
     """Let an AE serve verification, and storage in every transfer syntax.
 
     Args:
-        takes_all: Accept SOP classes that no registry knows, too.
+        takes_all: Whether to accept private and unknown SOP classes, too.
     """
     classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES) if takes_all else STORAGE_SOP_CLASSES
     ae.add_scp(verification_scp).add_scp(storage_scp, classes, ALL_TRANSFER_SYNTAXES)

@@ -14,7 +14,7 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a command says at its end.
+    """The report of a command at its end.
 
     Attributes:
         document: The document of ``--json``; a problem is added to it.
@@ -45,5 +45,5 @@ class Report:
             output.note(self.summary)
         if problem is None:
             return ExitCode.OK
-        output.problem(problem, in_json=False)  # the document has it already
+        output.problem(problem, in_json=False)  # the document contains it already
         return problem.code

@@ -1,4 +1,4 @@
-"""What get, move and receive share: the progress of a retrieval, and the report of its end."""
+"""The code that get, move and receive share: the progress of a retrieval, and the report of its end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Receipt:
 
     Attributes:
         number: The number of instances that were kept.
-        octets: Their size.
-        failed: The number of instances that came and were not kept.
+        octets: The size of these instances.
+        failed: The number of instances that arrived and were not kept.
         failure: Why the first of these was not kept; an OSError of the disk takes precedence.
     """
 
@@ -39,7 +39,7 @@ class Receipt:
         self.failure: Exception | None = None
 
     def began(self, asce: Association) -> None:
-        """An association is nothing to tell of."""
+        """Show nothing: only instances are counted."""
 
     def refused(self, asce: Association, error: Exception) -> None:
         self.failed += 1
@@ -100,7 +100,7 @@ def conclude(
     """Report how a C-GET or C-MOVE ended; returns the exit code.
 
     Args:
-        receipt: What arrived here; None when the instances went to another AE.
+        receipt: The instances that arrived here; None when they went to another AE.
         failures: The SOP Instance UIDs that the peer could not send.
         where: The directory or the AE title that the instances went to.
     """
@@ -135,7 +135,7 @@ def _problem(
     counts: dict[str, int | None],
     where: str,
 ) -> Problem | None:
-    """Why a retrieval failed, if it did."""
+    """Why a retrieval failed; None when it succeeded."""
     operation, status = final.OPERATION, status_of(final)
     ended = f"{operation} ended with {status}"
     if receipt is not None and receipt.failure is not None:
@@ -172,7 +172,7 @@ def _problem(
 
 
 def _not_kept(receipt: Receipt, where: str) -> Problem:
-    """Why instances that came were not kept."""
+    """Why instances that arrived were not kept."""
     number = counted(receipt.failed, "instance")
     if isinstance(receipt.failure, OSError):
         error = receipt.failure

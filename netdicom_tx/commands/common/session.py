@@ -1,6 +1,6 @@
 """One run of a command: the reactor, the signals, the application entities, and the exit code.
 
-The first Ctrl-C ends the command in order: what runs is cancelled (C-CANCEL), and the association is
+The first Ctrl-C ends the command in order: the running operation is cancelled (C-CANCEL), and the association is
 released. The second one aborts the association (A-ABORT), and a third one exits at once.
 """
 
@@ -29,17 +29,17 @@ __all__ = ["Session", "run"]
 _T = TypeVar("_T")
 _AE = TypeVar("_AE", bound="AE")
 
-# Seconds in which a peer may close its side at the end of a command; a silent one must not stretch a timeout.
+# How many seconds a peer has to close its side at the end of a command; a silent peer must not prolong a timeout.
 _CLOSING = 0.25
 
 
 class Session:
-    """What a command works with.
+    """The surroundings of a running command.
 
     Attributes:
         common: The values of the common options.
-        is_interrupted: Ctrl-C was pressed.
-        ends_by_interrupt: Ctrl-C is the normal end of this command.
+        is_interrupted: Whether Ctrl-C was pressed.
+        ends_by_interrupt: Whether Ctrl-C is the normal end of this command.
     """
 
     def __init__(self, common: Common, reactor: Any) -> None:
@@ -93,7 +93,7 @@ class Session:
         return made
 
     def remote(self, address: Address) -> RemoteAE:
-        """The peer as the library takes it.
+        """The peer, as the library's RemoteAE.
 
         Raises:
             CommandError: TLS with the peer is not possible.
@@ -118,7 +118,7 @@ class Session:
         """Turn an error into a problem.
 
         Args:
-            address: The peer that it concerns; None means that of the command.
+            address: The peer that the error concerns; None means the peer of the command.
 
         Raises:
             BaseException: The error itself, when neither a peer nor a user can cause it.
@@ -143,7 +143,7 @@ class Session:
             asce = await connecting
         if self.common.verbose:
             self.output.note(f"{address}: {len(asce.accepted_contexts)} contexts accepted")
-        # Unless the block has a better action, Ctrl-C waits for what is outstanding; then it is released.
+        # Unless the block has its own action, Ctrl-C waits for outstanding requests and then releases the association.
         with self.on_interrupt(lambda: None):
             async with asce:
                 yield asce
@@ -152,7 +152,7 @@ class Session:
 
     @contextmanager
     def on_interrupt(self, action: Callable[[], object]) -> Iterator[None]:
-        """Do something at the first Ctrl-C while the block runs; at once when it was pressed before."""
+        """Run an action at the first Ctrl-C while the block runs, or at once if it was pressed before."""
         if self.is_interrupted:
             action()
         self._actions.append(action)
@@ -276,7 +276,7 @@ def run(common: Common, command: Callable[[Session], Coroutine[Any, Any, int]]) 
         return result
     error: BaseException = result.value
     if isinstance(error, BrokenPipeError):
-        # The reader of the results has enough. What is still buffered must not be written at exit.
+        # The reader of the results has closed the pipe. Buffered output must not be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SOME_FAILED
     raise CommandError(session.explain(error)) from error
@@ -298,7 +298,7 @@ def _begin_logging(verbose: int) -> None:
 
     from .output import printable_line
 
-    # pydicom warns about values of a peer, which the user cannot change.
+    # pydicom warns about values that a peer has sent, which the user cannot change.
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     level = (LogLevel.error, LogLevel.info, LogLevel.debug)[min(verbose, 2)]
 

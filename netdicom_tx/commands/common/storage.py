@@ -1,4 +1,4 @@
-"""What the commands for a node share: the node's storage directory and its index."""
+"""The code that the commands for a node share: the node's storage directory and its index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .failures import CommandError, ExitCode, Problem, bad_input
 
 __all__ = ["misplaced", "opened_index", "opened_store"]
 
-# Entries of a directory that are named when it is not what was expected.
+# How many entries are named of a directory that is not a storage directory.
 _NAMED = 3
 
 
@@ -27,7 +27,7 @@ def _must_be_storage(storage: Path) -> FileStore:
     if not store.instances.is_dir():
         raise bad_input(
             f"{storage} is not the storage directory of a node",
-            f"there is no {store.instances}; {_content(storage)}",
+            f"{store.instances} does not exist; {_content(storage)}",
             "name the directory that twistd dicom was given by --storage; files in another layout are "
             "imported by sending them to a node: netdicom store",
         )
@@ -35,7 +35,7 @@ def _must_be_storage(storage: Path) -> FileStore:
 
 
 def _content(directory: Path) -> str:
-    """What a directory holds, in a few words."""
+    """The content of a directory, in a few words."""
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -64,9 +64,9 @@ def opened_store(storage: Path) -> Iterator[FileStore]:
 
 @contextmanager
 def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
-    """The index of a storage directory, in whose database the other tables are too.
+    """The index of a storage directory; its database contains the other tables, too.
 
-    A node may be running on it.
+    A node may be running on the directory.
     """
     root = _must_be_storage(storage).root
     index = Index(database or f"sqlite:///{root / 'index.db'}", root=root)
@@ -90,7 +90,7 @@ def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
 
 
 def misplaced(store: FileStore) -> Iterator[Path]:
-    """Files below the instances of a node that are not where a node keeps any: another program put them there."""
+    """Files below ``instances/`` that are not where a node keeps files, because another program put them there."""
     with os.scandir(store.instances) as entries:
         top = sorted(entries, key=lambda entry: entry.name)
     for entry in top:

@@ -40,7 +40,7 @@ def test_an_address_has_many_forms(text: str, address: Address) -> None:
         ("host:dicom", "'dicom' is not a port"),
         ("host:\u0661\u0660\u0664", "is not a port"),
         ("host:+104", "is not a port"),
-        ("@host:104", "no AE title before the @"),
+        ("@host:104", "the AE title before the @ is missing"),
         (":104", "the host is missing"),
         ("ARCHIVE@:104", "the host is missing"),
         ("A@ho st:104", "the host is missing"),
