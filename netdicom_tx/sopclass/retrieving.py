@@ -15,6 +15,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
+from inspect import isawaitable
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from ..statuses import Status
 from ..uids import name
 from .base import ae_of, settled
 from .readahead import ReadAhead
-from .sending import Stop, StoreResult, store_all
+from .sending import Stop, StoreResult, Unavailable, store_all
 from .storage import Instance, MoveOriginator, store_instance
 
 __all__ = ["KEEP_ALIVE", "Counters", "Responses", "got", "moved"]
@@ -61,7 +62,8 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop:
     asce = context.association
     ae = ae_of(asce)
     # The contexts for a list are planned together. Instances that come one by one are sent at once.
-    sources = instances if isinstance(instances, list | tuple) else _settled_each(instances)
+    is_whole = isinstance(instances, list | tuple) and not any(map(isawaitable, instances))
+    sources = instances if is_whole else _settled_each(instances)
     results = store_all(
         ae,
         remote,
@@ -162,6 +164,14 @@ class _Getting:
         except (OSError, NetDICOMError) as error:
             self._warn(instance, error)
             return StoreResult(source, instance, None, error)
+        except Exception as error:
+            # Whatever an item of the hook, or its other form, raises: the other instances are sent all the same.
+            _log.failure(
+                "C-GET for {peer}: {uid} cannot be had",
+                peer=self._asce.peer_title,
+                uid=_uid(instance),
+            )
+            return StoreResult(source, instance, None, error)
         result = StoreResult(source, instance, status, None)
         if not result.is_stored:
             self._warn(instance, status)
@@ -197,7 +207,16 @@ def _uid(instance: Instance | None) -> str:
 async def _settled_each(instances: Any) -> AsyncGenerator[Any, None]:
     async with aclosing(_each(instances)) as sources:
         async for source in sources:
-            yield await settled(source)
+            try:
+                found = await settled(source)
+            except defer.CancelledError:
+                raise
+            except (
+                Exception
+            ) as error:  # raised by an item of the hook; it concerns this instance alone
+                _log.failure("an instance of a C-MOVE cannot be had")
+                found = Unavailable(error)
+            yield found
 
 
 async def _each(instances: Any) -> AsyncGenerator[Any, None]:

@@ -35,7 +35,7 @@ from ..statuses import Status
 from .readahead import ReadAhead
 from .storage import Instance, MoveOriginator, Source, store_instance
 
-__all__ = ["Stop", "StoreResult", "store_all"]
+__all__ = ["Stop", "StoreResult", "Unavailable", "store_all"]
 
 # How many instances have their contexts planned together; this many headers are read ahead.
 _PLANNED_TOGETHER = 1000
@@ -73,6 +73,17 @@ class StoreResult(NamedTuple):
     def is_stored(self) -> bool:
         """Whether the peer has the instance: the status is Success or a warning."""
         return self.status is not None and (self.status.is_success or self.status.is_warning)
+
+
+class Unavailable:
+    """Stands among the sources of a :func:`store_all` for one that could not be had.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Stop:
@@ -232,7 +243,9 @@ class _Turn:
             await defer.DeferredList(list(self._running), fireOnOneCallback=True)
 
     def _begin(self, item: _Item) -> None:
-        sent = store_instance(self._asce, item.instance, originator=self._originator)
+        sent = defer.maybeDeferred(
+            store_instance, self._asce, item.instance, originator=self._originator
+        )
         done: defer.Deferred[None] = sent.addBoth(self._finish, item)
         if not done.called:
             self._running.add(done)
@@ -300,8 +313,10 @@ class _Sender:
         ready: list[_Item] = []
         for source in chunk:
             try:
+                if isinstance(source, Unavailable):
+                    raise source.error
                 instance = source if isinstance(source, Instance) else Instance.of(source)
-            except (OSError, dsutils.DataSetError) as error:
+            except Exception as error:  # raised by the file, or by whatever stands for one
                 results.put(StoreResult(source, None, None, error))
             else:
                 ready.append(_Item(source, instance))

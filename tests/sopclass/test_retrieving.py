@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,14 @@ from netdicom_tx import (
 from netdicom_tx.dimsemessages import Response
 from netdicom_tx.dsutils import decode, part10_header
 from netdicom_tx.negotiation import NO_WINDOW
-from netdicom_tx.sopclass import qr_get_scp, qr_get_scu, qr_move_scp, qr_move_scu, store_all
+from netdicom_tx.sopclass import (
+    QueryRetrieveGet,
+    qr_get_scp,
+    qr_get_scu,
+    qr_move_scp,
+    qr_move_scu,
+    store_all,
+)
 from netdicom_tx.sopclass.retrieving import KEEP_ALIVE
 from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
 from netdicom_tx.uids import (
@@ -400,14 +408,60 @@ def test_a_hook_that_returns_something_else_is_told_what_is_expected(
     assert "number, instances)" in told
 
 
-def test_an_item_may_be_awaited(retrieve: Retrieve) -> None:
+@pytest.mark.parametrize("form", [iter, list, tuple])
+def test_an_item_may_be_awaited(retrieve: Retrieve, form: Any) -> None:
     retrieve.archive.number = 2
-    items = (defer.succeed(each) for each in FILES)
+    items = form([defer.succeed(each) for each in FILES])
     assert final(retrieve.start(items)) == 0x0000
     assert len(retrieve.keeper.received) == 2
 
 
 # -- store_all -------------------------------------------------------------------------------------------
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(Path(FILES[0]).read_bytes())
+    file.close()
+    return file
+
+
+BAD: dict[str, Callable[[], Any]] = {
+    "a Deferred that fails": lambda: defer.fail(KeyError("no such instance")),
+    "a closed file": closed,
+    "something else": lambda: 5,
+}
+
+
+@pytest.mark.parametrize("form", [list, iter])
+@pytest.mark.parametrize("bad", BAD)
+def test_an_item_that_cannot_be_had_fails_alone(
+    retrieve: Retrieve, bad: str, form: Any, failures: Any
+) -> None:
+    """Whatever it raises; the others are sent, and the counts say so."""
+    retrieve.archive.number = 3
+    stream = retrieve.start(form([FILES[0], BAD[bad](), FILES[1]]))
+    assert final(stream) == 0xB000
+    last = stream.final
+    assert last.number_of_completed_suboperations == 2
+    assert last.number_of_failed_suboperations == 1
+    assert len(retrieve.keeper.received) == 2
+    failures.clear()
+
+
+def test_another_form_that_cannot_be_made_fails_alone(failures: Any) -> None:
+    """A decoder may raise anything."""
+
+    def broken(context: Any, instance: Any) -> Any:
+        raise RuntimeError("a broken code stream")
+
+    with retrieving("get", transfer_syntaxes=[EXPLICIT_VR_LITTLE_ENDIAN]) as retrieve:
+        service = QueryRetrieveGet(on_transcode=broken)
+        retrieve.archive.supported_scp = AE("A").add_scp(service).supported_scp
+        retrieve.archive.number = 2
+        stream = retrieve.start([str(get_testdata_file("JPEG2000.dcm")), FILES[0]])
+        assert final(stream) == 0xB000
+        assert stream.final.number_of_completed_suboperations == 1
+    assert failures.texts() == ["a broken code stream"]
 
 
 def test_store_all_takes_an_async_iterable_as_it_comes() -> None:
