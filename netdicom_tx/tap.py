@@ -116,7 +116,8 @@ class Options(usage.Options):
             "d",
             "keep",
             "What to do when another data set with the same SOP Instance UID arrives: keep the first and "
-            "answer 0x0111 (keep), or replace it (replace).",
+            "answer 0x0111 (keep), replace it (replace), or keep the new one aside (keep-both; see netdicom "
+            "versions).",
         ],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
@@ -248,7 +249,7 @@ class Options(usage.Options):
             self["duplicates"] = Duplicates(self["duplicates"])
         except ValueError as error:
             raise usage.UsageError(
-                f"--duplicates: expected keep or replace, not {self['duplicates']!r}"
+                f"--duplicates: expected keep, replace or keep-both, not {self['duplicates']!r}"
             ) from error
         if not self["tls-listen"]:
             self["listen"] = self["listen"] or [DEFAULT_LISTEN]

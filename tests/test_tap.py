@@ -123,7 +123,7 @@ def test_each_option_is_taken(arguments: list[str], name: str, value: object) ->
         (["-p", "A@one:104", "-p", " A @two:104"], "another --peer has the AE title A too"),
         (
             ["--duplicates", "both"],
-            "--duplicates: expected keep or replace, not 'both'",
+            "--duplicates: expected keep, replace or keep-both, not 'both'",
         ),
         (
             ["--listen", "carrier-pigeon:1"],

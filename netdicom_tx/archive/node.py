@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -62,6 +62,13 @@ _GET_SOP_CLASSES = (
     COMPOSITE_INSTANCE_ROOT_GET_SOP_CLASS,
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
+
+# What is logged of an instance when another one with its UID is here, or was.
+_DUPLICATES: Final = {
+    Outcome.REFUSED: "is refused",
+    Outcome.ASIDE: "is kept aside as versions/{name}",
+    Outcome.REPLACED: "replaces the one that was here",
+}
 
 
 class ArchiveAE(AE):
@@ -238,10 +245,10 @@ class ArchiveAE(AE):
         """Keep an instance.
 
         Returns:
-            0x0000 when the instance is on the disk and in the index, or was there already with the same content;
-            0x0111 when another data set with this UID is kept; 0xA700 when the disk or the index cannot take it;
-            0xA900 when the data set is another instance than the command says; 0xC000 when the data set is not
-            complete or cannot be read.
+            0x0000 when the instance is on the disk and in the index, was there already with the same content, or is
+            kept aside; 0x0111 when another data set with this UID is kept; 0xA700 when the disk or the index cannot
+            take it; 0xA900 when the data set is another instance than the command says; 0xC000 when the data set is
+            not complete or cannot be read.
         """
         spool = cast(Spool, ds)
         try:
@@ -263,11 +270,12 @@ class ArchiveAE(AE):
                 peer=context.association.peer_title,
                 oddities="; ".join(spool.oddities),
             )
-        if kept.outcome is Outcome.REFUSED:
+        if kept.outcome in _DUPLICATES:
             self._log.warn(
-                "{uid} from {peer} is refused: an instance with this UID and other content came from {first}",
+                "{uid} from {peer} {outcome}: an instance with this UID and other content came from {first}",
                 uid=spool.sop_instance_uid,
                 peer=context.association.peer_title,
+                outcome=_DUPLICATES[kept.outcome].format(name=kept.path.name),
                 first=kept.earlier_sender or "an unknown AE",
             )
         return self.stored(kept)
@@ -306,7 +314,7 @@ class ArchiveAE(AE):
         if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:
             # The thread that brought the file has not added the row yet, or could not. The row describes the
             # file that is here, because its header may be another.
-            rows.append(index.add(record_of(kept.path)))
+            rows.append(index.add(record_of(self.store.path(spool.sop_instance_uid))))
         return kept, rows[0] if rows else None
 
     def stored(self, kept: Kept) -> int:

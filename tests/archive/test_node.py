@@ -263,6 +263,45 @@ def test_another_data_set_of_the_same_uid_replaces_the_first_by_option(tmp_path:
     node.close()
 
 
+def test_another_data_set_of_the_same_uid_is_kept_aside_by_option(
+    tmp_path: Path, lines: Callable[[str], list[str]]
+) -> None:
+    """Success for both; queries and retrieves know the first one only, and so does a new index."""
+    node = Archive(tmp_path, duplicates=Duplicates.KEEP_BOTH)
+    peer = node.sender()
+    first, second = ct("1.2.3"), ct("1.2.3", pixels=1024)
+    for data in (first, second, second, first):
+        assert stored(peer, data) == 0x0000
+    assert node.kept("1.2.3") == first
+    (version,) = node.store.versions()
+    assert data_set(version.path) == second
+    assert lines("1.2.3") == [
+        f"1.2.3 from PEER is kept aside as versions/{version.path.name}: an instance with this UID and other "
+        "content came from PEER"
+    ]
+    assert list(verify(node.index)) == []
+    assert node.index.counts().instances == 1
+    node.close()
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    node.ae.start()
+    assert node.kept("1.2.3") == first
+    assert node.index.counts().instances == 1
+    node.close()
+
+
+def test_a_version_that_comes_again_gives_a_lost_row_to_the_first(tmp_path: Path) -> None:
+    """The row is that of the instance that is served, not of the version."""
+    node = Archive(tmp_path, duplicates=Duplicates.KEEP_BOTH)
+    peer = node.sender()
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    assert stored(peer, ct("1.2.3", fill=8)) == 0x0000
+    node.index.remove("1.2.3").result()
+    assert stored(peer, ct("1.2.3", fill=8)) == 0x0000
+    assert node.kept("1.2.3") == ct("1.2.3")
+    node.close()
+
+
 @pytest.mark.parametrize("duplicates", Duplicates)
 def test_without_an_index_files_are_kept_all_the_same(
     tmp_path: Path, duplicates: Duplicates
@@ -273,13 +312,14 @@ def test_without_an_index_files_are_kept_all_the_same(
     with connected(
         AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE]), ArchiveAE("NODE", store, threads=0)
     ) as pair:
-        for fill, status in ((7, 0x0000), (8, {"keep": 0x0111, "replace": 0}[duplicates.value])):
+        for fill, status in ((7, 0x0000), (8, 0x0111 if duplicates is Duplicates.KEEP else 0)):
             header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
             answers: list[Status] = []
             file = BytesIO(header + ct("1.2.3", fill=fill))
             pair.requestor.get_scu(CT_IMAGE_STORAGE)(file).addCallback(answers.append)
             assert answers == [status]
-    assert data_set(store.path("1.2.3")) == ct("1.2.3", fill=7 + (not status))
+    last = 8 if duplicates is Duplicates.REPLACE else 7
+    assert data_set(store.path("1.2.3")) == ct("1.2.3", fill=last)
     store.close()
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
-from netdicom_tx.archive import FileStore, Index
+from netdicom_tx.archive import Duplicates, FileStore, Index
+from netdicom_tx.archive.store.filestore import Outcome
 from netdicom_tx.commands import run
 from netdicom_tx.sopclass import Instance
 
@@ -137,3 +138,60 @@ def test_another_directory_is_refused_and_left_alone(
         assert run([name, "--storage", str(tmp_path)]) == 2
         assert "is not the storage directory of a node" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def changed(store: FileStore) -> FileStore:
+    """The store with a second version of one instance."""
+    both = FileStore(store.root, fsync=False, duplicates=Duplicates.KEEP_BOTH)
+    both.open()
+    path = Path(str(get_testdata_file("CT_small.dcm")))
+    instance = Instance.of(path)
+    spool = both.spool(
+        instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax, "OTHER"
+    )
+    spool.write(
+        path.read_bytes()[instance.offset :].replace(b"CompressedSamples", b"SomebodyElsesName")
+    )
+    assert both.keep(spool).outcome is Outcome.ASIDE
+    spool.close()
+    both.close()
+    return both
+
+
+def test_versions_are_listed(changed: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is kept aside, with its sender and its time."""
+    uid = Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid
+    (version,) = changed.versions()
+    assert run(["versions", "--storage", str(changed.root)]) == 0
+    out, err = capsys.readouterr()
+    line = out.splitlines()[1].split("\t")
+    assert (line[0], line[1], line[3], line[4]) == (
+        uid,
+        "OTHER",
+        str(version.size),
+        str(version.path),
+    )
+    assert "1 version of 1 instance" in err
+    assert run(["versions", "--storage", str(changed.root), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sop_instance_uid"] == uid
+    assert document["calling"] == "OTHER"
+    assert Path(document["path"]) == version.path
+    assert Path(document["first"]) == changed.path(uid)
+    assert document["size"] == version.size
+
+
+def test_versions_are_not_indexed(changed: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is kept aside is neither found nor sent, and is in nobody's way."""
+    assert run(["reindex", "--storage", str(changed.root)]) == 0
+    assert run(["verify", "--storage", str(changed.root)]) == 0
+    assert indexed(changed) == 3
+
+
+def test_without_versions_none_are_listed(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["versions", "--storage", str(store.root), "--json"]) == 0
+    assert capsys.readouterr().out == ""
+    assert run(["versions", "--storage", str(store.root / "absent")]) == 2

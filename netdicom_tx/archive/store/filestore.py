@@ -5,10 +5,11 @@ The layout of the storage directory::
     lock                        locked while a node runs
     incoming/                   files that are arriving; deleted at the next start
     instances/3f/3fa9….dcm      Part 10 files, named by the SHA-256 of their SOP Instance UID
+    versions/3f/3fa9…-1b07….dcm other data sets with that SOP Instance UID, kept aside (:attr:`Duplicates.KEEP_BOTH`)
 
-File names come from that digest and never from a peer's text. A file gets its name under ``instances/`` when all of it
-is on the disk, so nothing there is ever incomplete. A file contains the data set as it was received, behind a Part 10
-header.
+File names come from digests and never from a peer's text. A file gets its name under ``instances/`` or ``versions/``
+when all of it is on the disk, so nothing there is ever incomplete. A file contains the data set as it was received,
+behind a Part 10 header. Nothing under ``versions/`` is in the index, so it is neither found nor sent.
 
 All methods except :meth:`FileStore.spool` and :meth:`Spool.write` block, and belong in a thread.
 """
@@ -27,7 +28,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...dsutils import FileMeta, part10_header, read_file_meta
 from ...encoding import Buffer, DataSetError
@@ -46,6 +47,7 @@ __all__ = [
     "Outcome",
     "Spool",
     "StorageError",
+    "Version",
 ]
 
 # How many octets of an instance are held in memory. The thread that keeps a smaller instance writes it at once.
@@ -58,6 +60,10 @@ _WRITE_BACK = 1 << 23
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The part of the disk that is left free for the system and other services: 5 %, at most 1 GiB.
 _RESERVE_DIVISOR, _RESERVE_LIMIT = 20, 1 << 30
+#: How many versions of an instance are kept aside; more are refused like any other duplicate.
+VERSION_LIMIT: Final = 100
+# Hexadecimal digits of the digest that tells the versions of an instance apart.
+_VERSION_DIGITS: Final = 32
 
 
 class StorageError(NetDICOMError):
@@ -69,10 +75,17 @@ class MismatchError(NetDICOMError):
 
 
 class Duplicates(Enum):
-    """What happens when the store already has another data set with the same SOP Instance UID."""
+    """What happens when the store already has another data set with the same SOP Instance UID.
+
+    Attributes:
+        KEEP: The first one stays; the other one is refused.
+        REPLACE: The other one takes its place.
+        KEEP_BOTH: The first one stays, and the other one is kept aside as a version, see :meth:`FileStore.versions`.
+    """
 
     KEEP = "keep"
     REPLACE = "replace"
+    KEEP_BOTH = "keep-both"
 
 
 class Outcome(Enum):
@@ -82,13 +95,14 @@ class Outcome(Enum):
     SAME = "a data set of the same content was here"
     REPLACED = "another data set was here, and is gone"
     REFUSED = "another data set is here, and stays"
+    ASIDE = "another data set is here, and stays; this one is kept aside as a version"
 
 
 class Kept(NamedTuple):
     """The result of :meth:`FileStore.keep`.
 
     Attributes:
-        path: The path of the file that is kept.
+        path: The path of the file that is kept; that of the version for :attr:`Outcome.ASIDE`.
         walked: What the walk through the data set has found.
         earlier_sender: The AE title that sent the instance which was here; empty when there was none, or when its
             file does not say.
@@ -98,6 +112,23 @@ class Kept(NamedTuple):
     path: Path
     walked: Walked
     earlier_sender: str = ""
+
+
+class Version(NamedTuple):
+    """A data set that was kept aside.
+
+    Attributes:
+        sop_instance_uid: The SOP Instance UID that it has in common with an instance of the store.
+        sender: The AE title that sent it; empty when the file does not say.
+        received: When it came, in seconds since the epoch.
+        size: The size of its file in octets.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    sender: str
+    received: float
+    size: int
 
 
 class _Found(NamedTuple):
@@ -287,6 +318,7 @@ class FileStore:
         self.root = Path(root).absolute()
         self.incoming = self.root / "incoming"
         self.instances = self.root / "instances"
+        self.aside = self.root / "versions"
         self.duplicates = duplicates
         self._fsync = fsync
         self._lock: int | None = None
@@ -311,11 +343,18 @@ class FileStore:
             os.ftruncate(self._lock, 0)
             os.write(self._lock, b"%d\n" % os.getpid())
             # All folders are made now, so that keeping an instance needs to sync one directory only.
-            for name in ("incoming", "instances", *(f"instances/{n:02x}" for n in range(256))):
+            folders = ["instances"]
+            if self.duplicates is Duplicates.KEEP_BOTH:
+                folders.append("versions")
+            for name in (
+                "incoming",
+                *folders,
+                *(f"{each}/{n:02x}" for each in folders for n in range(256)),
+            ):
                 _make_folder(self.root / name)
             for leftover in self.incoming.iterdir():
                 leftover.unlink()
-            for folder in (self.instances, self.root):
+            for folder in (*(self.root / each for each in folders), self.root):
                 self._sync_directory(folder)
             for folder in dict.fromkeys((self.root.parent, *(each.parent for each in made))):
                 # The directories above an existing one may belong to another user.
@@ -424,7 +463,65 @@ class FileStore:
                     os.fsync(folder)
             finally:
                 os.close(folder)
+            if outcome is Outcome.ASIDE:
+                outcome, target = self._set_aside(spool, target.stem)
         return Kept(outcome, target, walked, found.sender)
+
+    def _set_aside(self, spool: Spool, digest: str) -> tuple[Outcome, Path]:
+        """Keep a version of an instance, unless it is here or there are too many.
+
+        Args:
+            digest: The digest of the SOP Instance UID.
+        """
+        folder = self.aside / digest[:2]
+        with spool.octets() as octets, memoryview(octets) as view:
+            data_set = hashlib.sha256(view[spool.header_size :]).hexdigest()
+        target = folder / f"{digest}-{data_set[:_VERSION_DIGITS]}.dcm"
+        descriptor = os.open(folder, _FOLDER)
+        try:
+            names = sorted(each for each in os.listdir(descriptor) if each.startswith(f"{digest}-"))
+            for name in names:
+                if self._compare(spool, name, descriptor).outcome is Outcome.SAME:
+                    target, outcome = folder / name, Outcome.SAME
+                    break
+            else:
+                if len(names) >= VERSION_LIMIT:
+                    return Outcome.REFUSED, self.path(spool.sop_instance_uid)
+                # Two threads that keep the same octets give them the same name.
+                os.rename(spool.path, target.name, dst_dir_fd=descriptor)
+                spool.is_named, outcome = True, Outcome.ASIDE
+            if self._fsync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return outcome, target
+
+    def versions(self) -> Iterator[Version]:
+        """The data sets that are kept aside, by the digest of their SOP Instance UID, the oldest of each first.
+
+        Files that are not DICOM are left out. A node may be running.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        found: list[Version] = []
+        with suppress(FileNotFoundError):
+            for folder in sorted(self.aside.iterdir()):
+                for path in folder.glob("*-*.dcm"):
+                    if path.is_symlink() or not path.is_file():
+                        continue
+                    try:
+                        with path.open("rb") as file:
+                            meta, status = read_file_meta(file), os.fstat(file.fileno())
+                    except DataSetError:
+                        continue
+                    found.append(
+                        Version(
+                            *(path, meta.sop_instance_uid, meta.source_ae_title),
+                            *(status.st_mtime, status.st_size),
+                        )
+                    )
+        return iter(sorted(found, key=lambda each: (each.path.name[:64], each.received, each.path)))
 
     def _compare(self, spool: Spool, name: str, folder: int) -> _Found:
         """What an instance is to the one of the same name that is here, if one is."""
@@ -448,6 +545,8 @@ class FileStore:
                 outcome = Outcome.SAME
             elif self.duplicates is Duplicates.REPLACE:
                 outcome = Outcome.REPLACED
+            elif self.duplicates is Duplicates.KEEP_BOTH:
+                outcome = Outcome.ASIDE
             return _Found(outcome, identity, meta.source_ae_title)
 
     def _sync_directory(self, folder: Path) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "parse_seconds",
     "peer_argument",
     "peers_argument",
+    "storage_option",
     "whole_number",
 ]
 
@@ -430,17 +431,24 @@ def output_options(command: _F) -> _F:
 # -- the commands for a node ------------------------------------------------------------------------
 
 
+def storage_option(command: _F) -> _F:
+    """``--storage``, as ``twistd dicom`` has it."""
+    option = click.option(
+        "-s",
+        "--storage",
+        type=click.Path(file_okay=False, path_type=Path),
+        default="netdicom-archive",
+        metavar="DIR",
+        help="The storage directory of the node (default: ./netdicom-archive).",
+    )
+    decorated: _F = option(command)
+    return decorated
+
+
 def archive_options(command: _F) -> _F:
     """``--storage`` and ``--database``, as ``twistd dicom`` has them."""
     options = [
-        click.option(
-            "-s",
-            "--storage",
-            type=click.Path(file_okay=False, path_type=Path),
-            default="netdicom-archive",
-            metavar="DIR",
-            help="The storage directory of the node (default: ./netdicom-archive).",
-        ),
+        storage_option,
         click.option(
             "--database",
             metavar="URL",

@@ -16,13 +16,14 @@ from ...archive import (
 )
 from .failures import CommandError, ExitCode, Problem, bad_input
 
-__all__ = ["misplaced", "opened_index", "opened_store"]
+__all__ = ["misplaced", "must_be_storage", "opened_index", "opened_store"]
 
 # How many entries are named of a directory that is not a storage directory.
 _NAMED = 3
 
 
-def _must_be_storage(storage: Path) -> FileStore:
+def must_be_storage(storage: Path) -> FileStore:
+    """The storage directory of a node, which may be running."""
     store = FileStore(storage)
     if not store.instances.is_dir():
         raise bad_input(
@@ -49,7 +50,7 @@ def _content(directory: Path) -> str:
 @contextmanager
 def opened_store(storage: Path) -> Iterator[FileStore]:
     """The storage directory, locked; it is refused while a node runs on it."""
-    store = _must_be_storage(storage)
+    store = must_be_storage(storage)
     try:
         store.open()
     except StorageError as error:
@@ -68,7 +69,7 @@ def opened_index(storage: Path, database: str | None) -> Iterator[Index]:
 
     A node may be running on the directory.
     """
-    root = _must_be_storage(storage).root
+    root = must_be_storage(storage).root
     index = Index(database or f"sqlite:///{root / 'index.db'}", root=root)
     try:
         index.open()

@@ -296,7 +296,11 @@ def test_a_duplicate_is_answered_behind_the_sync_of_its_folder(
         watched = watch(monkeypatch)
         keep(store, data)
         synced = [each.path for each in watched.calls if each.name == "fsync"]
-        assert synced[-1] == path.parent
+        folders = synced[1:]  # behind the file itself
+        assert folders[0] == path.parent
+        is_aside = duplicates is Duplicates.KEEP_BOTH and data != ct("1.2.3")
+        expected = [store.root / "versions" / path.parent.name] if is_aside else []
+        assert folders[1:] == expected
     store.close()
 
 
@@ -537,6 +541,13 @@ def test_another_data_set_is_kept_out_or_replaces_the_first(
     first = keep(store, ct("1.2.3"))
     data, encoding = other
     second = keep(store, data, encoding=encoding)
+    if duplicates is Duplicates.KEEP_BOTH:
+        assert second.outcome is Outcome.ASIDE
+        assert data_set(first.path) == ct("1.2.3")
+        assert data_set(second.path) == data
+        assert second.path.is_relative_to(store.root / "versions")
+        store.close()
+        return
     assert second.path == first.path
     assert len(files(store.root)) == 1
     if duplicates is Duplicates.KEEP:
@@ -588,10 +599,16 @@ def test_of_eight_at_once_one_wins_whole(
     elif duplicates is Duplicates.KEEP:
         assert others == {Outcome.REFUSED}
         assert data_set(path) == data[outcomes.index(Outcome.STORED)]
+    elif duplicates is Duplicates.KEEP_BOTH:
+        assert others == {Outcome.ASIDE}
+        assert data_set(path) == data[outcomes.index(Outcome.STORED)]
+        kept = [path, *(each.path for each in store.versions())]
+        assert sorted(map(data_set, kept)) == sorted(data)
     else:
         assert others == {Outcome.REPLACED}
     assert data_set(path) in data
-    assert files(store.root) == {str(path.relative_to(store.root))}
+    names = {str(path.relative_to(store.root))}
+    assert {each for each in files(store.root) if not each.startswith("versions")} == names
     store.close()
 
 
@@ -626,6 +643,66 @@ def test_who_is_told_of_names_hears_of_them_in_their_order(
         assert told == [7]
     assert data_set(store.path("1.2.3")) == ct("1.2.3", fill=told[-1])
     store.close()
+
+
+# -- versions that are kept aside --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[FileStore]:
+    opened = FileStore(tmp_path, duplicates=Duplicates.KEEP_BOTH)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def test_a_version_comes_once_however_it_is_written(both: FileStore) -> None:
+    """PS3.5 A.1: the same content in implicit VR is not another version."""
+    keep(both, ct("1.2.3"))
+    first = keep(both, ct("1.2.3", fill=8), source="SECOND")
+    again = keep(both, ct("1.2.3", fill=8, encoding=IMPLICIT), encoding=IMPLICIT)
+    assert (first.outcome, again.outcome) == (Outcome.ASIDE, Outcome.SAME)
+    assert again.path == first.path
+    assert keep(both, ct("1.2.3")).outcome is Outcome.SAME
+    (version,) = both.versions()
+    size = first.path.stat().st_size
+    assert version[:3] == (first.path, "1.2.3", "SECOND")
+    assert version.size == size
+    assert data_set(first.path) == ct("1.2.3", fill=8)
+
+
+def test_versions_are_listed_by_instance_with_the_oldest_first(both: FileStore) -> None:
+    for uid in ("1.2.3", "1.2.4"):
+        for fill in range(4):
+            kept = keep(both, ct(uid, fill=fill), instance=uid)
+            os.utime(kept.path, (fill, fill))
+    found = list(both.versions())
+    by_instance = sorted(("1.2.3", "1.2.4"), key=lambda uid: both.path(uid).name)
+    assert [each.sop_instance_uid for each in found] == [u for u in by_instance for _ in range(3)]
+    assert [each.received for each in found] == [1, 2, 3, 1, 2, 3]
+
+
+def test_what_is_no_version_is_not_listed(both: FileStore) -> None:
+    keep(both, ct("1.2.3"))
+    path = keep(both, ct("1.2.3", fill=8)).path
+    path.with_name(f"{path.stem[:64]}-text.dcm").write_text("no version")
+    path.with_name(f"{path.stem[:64]}-link.dcm").symlink_to(path)
+    os.mkfifo(path.with_name(f"{path.stem[:64]}-pipe.dcm"))
+    assert [each.path for each in both.versions()] == [path]
+
+
+def test_a_store_without_versions_lists_none(store: FileStore) -> None:
+    assert list(store.versions()) == []
+
+
+def test_of_one_instance_a_limited_number_of_versions_is_kept(
+    both: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender that changes its instance each time it sends it does not fill the disk."""
+    monkeypatch.setattr(filestore, "VERSION_LIMIT", 3)
+    kept = [keep(both, ct("1.2.3", fill=fill)).outcome for fill in range(6)]
+    assert kept == [Outcome.STORED, *[Outcome.ASIDE] * 3, *[Outcome.REFUSED] * 2]
+    assert keep(both, ct("1.2.3", fill=2)).outcome is Outcome.SAME
 
 
 # -- a spool that is closed too early ----------------------------------------------------------------------
