@@ -155,7 +155,7 @@ class Association(ServiceUser):
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
     async def pause_for(self, seconds: float) -> None:
-        """Wait, but not longer than the association lasts."""
+        """Wait, but not longer than the association lasts. Cancelling it forgets the wait."""
         over = self.closed()
         over.addTimeout(seconds, self.clock, lambda *_: None)
         await over
@@ -283,7 +283,10 @@ class Association(ServiceUser):
         return self._channel.is_congested
 
     async def breathe(self) -> None:
-        """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
+        """Wait while the peer is behind with reading; otherwise for the reactor's next turn.
+
+        Cancelling it forgets the wait. The end of the association cancels it.
+        """
         await self._channel.breathe()
 
     def next_message_id(self) -> int:

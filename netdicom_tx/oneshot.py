@@ -78,6 +78,9 @@ class OneShot(Generic[_Item, _All]):
     ``async for`` reads it, and ``await`` gives all of it at once: the list of data sets of a ``find``, the
     final counts of a ``move``. Leaving an ``async with`` block early, or the loss of the last reference to the
     stream, ends the operation and the association.
+
+    Cancelling a Deferred in which a reader waits gives up the attempt to connect, or aborts the association; the reader
+    gets CancelledError.
     """
 
     def __init__(
@@ -290,7 +293,11 @@ def _prepared(
 
 
 class StoreResults:
-    """What became of each instance of a :func:`store`, as it becomes known; ``await`` gives the list."""
+    """What became of each instance of a :func:`store`, as it becomes known; ``await`` gives the list.
+
+    Cancelling a Deferred in which a reader waits sends no further instance. What is under way is still answered, and
+    then the associations are released; the reader gets CancelledError at once.
+    """
 
     def __init__(self, results: AsyncGenerator[StoreResult, None]) -> None:
         self._results = results

@@ -132,7 +132,11 @@ class AEService(Service):
         )
 
     def stopService(self) -> defer.Deferred[None]:
-        """Stop listening, and end the associations of this service as the class says."""
+        """Stop listening, and end the associations of this service as the class says.
+
+        Returns:
+            Fires when the last connection is gone. Cancelling it while the associations end aborts them.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
         return self._stop_listening().addCallback(lambda _: self.associations.drain(self._grace))
 

@@ -318,6 +318,9 @@ def mpps_set_scu(
         uid: The SOP Instance UID of the step.
         ds: The attributes that change. A sequence replaces the former one, so it needs all of its items.
         msg_id: The message ID, 0 to 65535; None lets the association count.
+
+    Returns:
+        Fires with the status; fails and cancels as :meth:`Association.request` says.
     """
     return NormalizedSCU(asce, ctx).n_set(uid, ds, msg_id).addCallback(status_of)
 

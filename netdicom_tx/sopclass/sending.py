@@ -140,8 +140,8 @@ async def store_all(
     Raises:
         TypeError, ValueError: An argument is wrong. A generator raises this when its first item is asked for.
 
-    After the generator is closed early, no more is sent, and the associations are released when the outstanding
-    requests have been answered.
+    After the generator is closed early, or whoever waits for its next result is cancelled, no more is sent, and the
+    associations are released when the outstanding requests have been answered.
     """
     check_type("ae", ae, AE)
     check_type("remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')")

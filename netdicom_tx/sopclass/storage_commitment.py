@@ -395,7 +395,10 @@ def storage_commitment_scu(
         msg_id: The message ID, 0 to 65535; None lets the association count.
 
     Returns:
-        Fires with the status of the request itself.
+        Fires with the status of the request itself; fails and cancels as :meth:`Association.request` says.
+
+    Raises:
+        TypeError, ValueError, LocalProtocolError: An argument is wrong.
     """
     ds = Dataset()
     ds.TransactionUID = transaction_uid
@@ -423,7 +426,7 @@ async def request_commitment(
     """Ask for the safekeeping of instances, and wait for the report, which may come on any association.
 
     The AE must have :class:`StorageCommitment` as SCP, and must listen where the peer reports on an association
-    of its own.
+    of its own. Cancelling whoever awaits this forgets the report; what the peer has been asked for stays asked.
 
     Args:
         asce: The association to ask on.
