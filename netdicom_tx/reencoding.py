@@ -305,8 +305,6 @@ class _Reencoder:
                 octets = self._input.peek(2)
                 is_signed = octets == (b"\1\0" if level.source.little else b"\0\1")
             self._element(level, head, is_signed)
-        if level.depth and level.end is None:
-            raise self._error("an item is not ended")
 
     def _check_room(self, level: _Level, head: _Head) -> None:
         assert level.end is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -263,6 +264,7 @@ def test_what_the_receiver_would_misread_is_refused_by_its_name(
         (0x00280106, "SS", b"\xff\xff"),
         (0x00280106, "US", b"\xff\xff"),
         (0x7FE00010, "OB", b"\1\2"),
+        (0x00281201, "OB", b"\1\2"),
         (0x00283006, "US", b"\1\2"),
         (0x00091001, "FD", bytes(8)),
         (0x00090010, "LO", b"SIEMENS "),
@@ -395,10 +397,42 @@ def test_a_new_vr_has_32_bits_of_length() -> None:
         assert expected in reencoded(nested, LITTLE, HIDDEN)
 
 
-def test_an_unknown_vr_has_no_known_order() -> None:
-    octets = EXPLICIT.element(0x00091001, "ZZ", b"ab")
+@pytest.mark.parametrize(
+    "octets", [b"\x09\0\1\x10ZZ\0\0", b"\x09\0\1\x10ZZ\0\0" + ct("1.2.3")[:4]], ids=["end", "cut"]
+)
+def test_an_unknown_vr_without_a_value(octets: bytes) -> None:
+    """At the end it is empty; where the data set is cut off, nobody can say."""
+    if len(octets) == 8:
+        assert reencoded(octets, LITTLE, HIDDEN) == IMPLICIT.element(0x00091001, "")
+        nested = EXPLICIT.sequence(0x00081140, octets, defined=True)
+        assert IMPLICIT.element(0x00091001, "") in reencoded(nested, LITTLE, HIDDEN)
+    else:
+        with pytest.raises(DataSetError, match="ends inside an element"):
+            reencoded(octets, LITTLE, HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(EXPLICIT, BIG_ENDIAN), (BIG_ENDIAN, EXPLICIT), (BIG_ENDIAN, IMPLICIT)]
+)
+def test_an_unknown_vr_has_no_known_order(source: Encoding, target: Encoding) -> None:
+    octets = source.element(0x00091001, "ZZ", b"ab")
     with pytest.raises(DataSetError, match=r"\(0009,1001\) has the unknown VR"):
-        reencoded(octets, LITTLE, BIG)
+        reencoded(octets, source.transfer_syntax, target.transfer_syntax)
+
+
+def test_un_of_undefined_length_is_a_sequence() -> None:
+    """PS3.5 6.2.2: also in the tag of a text, and with sequences inside."""
+    inner = IMPLICIT.sequence(0x00081140, IMPLICIT.identity("1.2"))
+    octets = EXPLICIT.element(SEQUENCE, "UN", IMPLICIT.items(inner), UNDEFINED)
+    assert reencoded(octets, LITTLE, HIDDEN) == IMPLICIT.sequence(SEQUENCE, inner)
+    octets = EXPLICIT.element(TEXT_TAG, "UN", IMPLICIT.items(inner), UNDEFINED)
+    with pytest.raises(DataSetError, match=r"PatientID \(0010,0020\) has the VR UN with items"):
+        reencoded(octets, LITTLE, HIDDEN)
+
+
+def test_a_group_length_has_a_length() -> None:
+    with pytest.raises(DataSetError, match=r"\(0008,0000\) has no defined length"):
+        reencoded(EXPLICIT.sequence(0x00080000), LITTLE, HIDDEN)
 
 
 @pytest.mark.parametrize("source", ENCODINGS, ids=lambda each: each.transfer_syntax)
@@ -474,6 +508,9 @@ def test_deflation_changes_nothing_else() -> None:
 def test_what_inflates_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INFLATED_LIMIT", 1000)
     assert len(reencoded(deflated(bytes(1000)), DEFLATED, LITTLE)) == 1000
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    in_two = stream.compress(bytes(1000)) + stream.flush(zlib.Z_SYNC_FLUSH) + stream.flush()
+    assert reencoded(in_two, DEFLATED, LITTLE) == bytes(1000)
     with pytest.raises(DataSetError, match="more than 1000 octets"):
         reencoded(deflated(bytes(1001)), DEFLATED, LITTLE)
     with pytest.raises(DataSetError, match="ends before its stream"):

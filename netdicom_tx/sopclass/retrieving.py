@@ -136,9 +136,12 @@ class _Getting:
         self._transcode = transcode
         self._stop = stop
         self._message_ids: set[int] = set()  # of the requests that were made
+        self._preparing: set[defer.Deferred[Any]] = set()
 
     def withdraw(self) -> None:
         """Cancel what has not been sent."""
+        for each in list(self._preparing):
+            each.cancel()
         for message_id in list(self._message_ids):
             self._asce.withdraw(message_id)
 
@@ -146,14 +149,14 @@ class _Getting:
         """Send one instance; None when it was not begun before the stop."""
         instance: Instance | None = None
         try:
-            source = await settled(source)
+            source = await self._prepared(source)
             instance = source if isinstance(source, Instance) else Instance.of(source)
             try:
                 status = await self._store(instance)
             except ClassNotSupportedError as refused:
                 if refused.role:
                     raise  # another form has the same fate
-                other = await settled(self._transcode(self._context, instance))
+                other = await self._prepared(self._transcode(self._context, instance))
                 if other is None:
                     raise refused
                 status = await self._store(other)
@@ -176,6 +179,14 @@ class _Getting:
         if not result.is_stored:
             self._warn(instance, status)
         return result
+
+    async def _prepared(self, what: Any) -> Any:
+        preparing = defer.Deferred.fromCoroutine(settled(what))
+        self._preparing.add(preparing)
+        try:
+            return await preparing
+        finally:
+            self._preparing.discard(preparing)
 
     async def _store(self, instance: Instance) -> Status:
         if self._stop.is_set:

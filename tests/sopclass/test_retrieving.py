@@ -354,14 +354,18 @@ def test_after_a_cancel_the_counts_are_what_happened(kind: str, form: str, windo
     assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
 
 
-def test_a_cancelled_retrieve_does_not_outlive_its_association(retrieve: Retrieve) -> None:
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_retrieve_does_not_outlive_its_association(
+    retrieve: Retrieve, is_cancelled: bool
+) -> None:
     """Nobody is left to hear the counts: what is under way is not waited for."""
     never: defer.Deferred[int] = defer.Deferred()
     retrieve.keeper.answer = lambda: never
     stream = retrieve.start(FILES * 50)
     retrieve.pair.advance(0)
-    stream.cancel()
-    retrieve.pair.advance(0)
+    if is_cancelled:
+        stream.cancel()
+        retrieve.pair.advance(0)
     retrieve.pair.requestor.abort()
     retrieve.pair.advance(0)
     assert isinstance(failure_of(stream.done), AssociationAbortedError)
@@ -369,6 +373,46 @@ def test_a_cancelled_retrieve_does_not_outlive_its_association(retrieve: Retriev
     retrieve.pair.advance(0)
     assert len(retrieve.keeper.received) == 1
     assert not any(each.is_open for each in retrieve.archive.associations)
+
+
+def test_what_is_lost_after_a_cancel_has_failed() -> None:
+    """The association to the destination ends under three instances: none is tried again, and none is forgotten."""
+    waiting: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        waiting.append(defer.Deferred())
+        return waiting[-1]
+
+    with retrieving("move", Window(3, 3)) as retrieve:
+        retrieve.archive.number = 10
+        retrieve.keeper.answer = later
+        stream = retrieve.start(FILES * 5)
+        retrieve.pair.advance(0)
+        stream.cancel()
+        retrieve.pair.advance(0)
+        for each in retrieve.keeper.associations:
+            each.abort()
+        retrieve.pair.advance(0)
+        assert final(stream) == 0xFE00
+        assert retrieve.near.connections == 1
+        for unheard in waiting:
+            unheard.callback(0)
+    assert counts(stream.final) == (0, 3, 0, 7)
+    assert len(decode(stream.final.data_set, LITTLE).FailedSOPInstanceUIDList) == 3
+
+
+def test_an_instance_that_is_found_after_a_cancel_is_not_begun(retrieve: Retrieve) -> None:
+    """The hook is still looking for it when C-CANCEL comes."""
+    retrieve.archive.number = 1
+    found: defer.Deferred[str] = defer.Deferred(lambda _: None)
+    found.addErrback(lambda _: FILES[0])
+    stream = retrieve.start(iter([found]))
+    retrieve.pair.advance(0)
+    stream.cancel()
+    retrieve.pair.advance(0)
+    assert final(stream) == 0xFE00
+    assert counts(stream.final) == (0, 0, 0, 1)
+    assert not retrieve.keeper.received
 
 
 @pytest.mark.parametrize("status", [0xFE00, 0xFF00, 0xFF01, 0x0001, 0x0107, 0x1234])

@@ -17,6 +17,7 @@ from netdicom_tx.exceptions import (
     ClassNotSupportedError,
 )
 from netdicom_tx.sopclass import StoreResult, store_all
+from netdicom_tx.sopclass.sending import Stop
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.uids import (
     ALL_TRANSFER_SYNTAXES,
@@ -226,6 +227,14 @@ def test_closing_the_generator_ends_the_associations() -> None:
     success_of(defer.Deferred.fromCoroutine(first()))
     pair.advance(0)
     assert not sink.associations
+
+
+def test_what_is_stopped_before_it_begins_sends_nothing() -> None:
+    stop = Stop()
+    stop.set()
+    sink = Sink()
+    assert send(sink, FILES, stop=stop) == []
+    assert not sink.opened
 
 
 def test_an_association_that_is_refused_leaves_the_work_to_the_others() -> None:
