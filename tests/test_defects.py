@@ -199,8 +199,8 @@ class Mover(AE):
 class Keeper(AE):
     """Answers each C-STORE with the next of its statuses, and notes what it was given."""
 
-    def __init__(self, title: str, *statuses: int) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, *statuses: int, reactor: Any = None) -> None:
+        super().__init__(title, reactor=reactor)
         self.statuses = list(statuses)
         self.given: list[tuple[Any, Dataset]] = []
         self.asked: list[Any] = []
@@ -219,8 +219,7 @@ def moved(*statuses: int) -> tuple[list[Any], list[CStoreRQ]]:
     """The responses to a C-MOVE, message 9 of PEER, and its sub-operations, so answered."""
     mover = Mover("NODE").add_scp(qr_move_scp)
     node = Node(mover)
-    keeper = Keeper("KEEPER", *statuses)
-    keeper._reactor = node.clock
+    keeper = Keeper("KEEPER", *statuses, reactor=node.clock)
     acceptor = keeper.acceptor_factory().buildProtocol(None)
     mover.destination = RemoteAE("KEEPER", Line(node.wire, acceptor))
     mover.found = tuple(instance(f"1.2.3.{n}") for n, _ in enumerate(statuses))
@@ -492,8 +491,8 @@ def test_a_remote_ae_is_a_value():
     with pytest.raises(LocalProtocolError):
         RemoteAE("A TITLE THAT IS TOO LONG", "tcp:pacs.example:104")
     # Credentials are user information of the request, and nothing else.
-    ae, node = AE("CALLER").add_scu(verification_scu), Node()
-    ae._reactor = node.clock
+    node = Node()
+    ae = AE("CALLER", reactor=node.clock).add_scu(verification_scu)
     peer = RawPeer()
     ae.request_association(RemoteAE("PEER", Line(node.wire, peer), identity))
     ((_, body),) = peer.take()

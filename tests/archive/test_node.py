@@ -427,8 +427,7 @@ def test_what_cannot_be_synced_is_not_acknowledged(
     stays: bool,
 ) -> None:
     """0xA700. A folder that fails leaves the instance, whole: it may be there, but it is not promised."""
-    node = Archive(tmp_path)
-    node.store._fsync = True
+    node = Archive(tmp_path, fsync=True)
     with monkeypatch.context() as patch:
         watched = watch(patch, number, errno.EIO, only="fsync")
         assert stored(node.sender(), ct("1.2.3")) == 0xA700
@@ -571,8 +570,7 @@ def test_nodes_of_one_title_and_database_do_not_take_each_others_tasks(
 
 def test_an_archive_without_an_index_starts_and_stops(tmp_path: Path) -> None:
     """It says where it keeps what."""
-    ae = ArchiveAE("NODE", FileStore(tmp_path))
-    ae._reactor = Clock()
+    ae = ArchiveAE("NODE", FileStore(tmp_path), reactor=Clock())
     ae.start()
     ae.stop()
     assert ae.about() == f", storage {tmp_path}"

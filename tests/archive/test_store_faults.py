@@ -81,10 +81,10 @@ def open_files(root: Path) -> list[str]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Archive]:
-    """An archive in memory, which must have survived the test unharmed."""
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    """An archive in memory, with the options of an indirect parameter; it must survive the test unharmed."""
     (tmp_path / "outside").write_bytes(b"untouched")
-    opened = Archive(tmp_path / "root" / "archive")
+    opened = Archive(tmp_path / "root" / "archive", **getattr(request, "param", {}))
     before = tree(tmp_path, opened.store.root)
     yield opened
     assert opened.lives()
@@ -586,13 +586,13 @@ def test_case_65_a_disk_that_becomes_full_refuses_and_recovers(
 
 
 @pytest.mark.usefixtures("spooled")
+@pytest.mark.parametrize("node", [{"fsync": True}], indirect=True, ids=["fsync"])
 @pytest.mark.parametrize("call", ["writev", "fsync"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_case_65_a_disk_that_fails_is_no_success(
     node: Archive, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures, call: str, error: int
 ) -> None:
     """0xA700, once: a failed fsync is not tried again."""
-    node.store._fsync = True
     peer = node.sender()
     with monkeypatch.context() as patch:
         watched = watch(patch, 1, error, only=call)

@@ -18,10 +18,14 @@ STORE, ECHO = 1, 3  # presentation contexts
 
 
 def archive(
-    directory: Path, *, duplicates: Duplicates = Duplicates.KEEP, **options: Any
+    directory: Path,
+    *,
+    duplicates: Duplicates = Duplicates.KEEP,
+    fsync: bool = False,
+    **options: Any,
 ) -> ArchiveAE:
-    """An archive that does not sync: most tests are not about that."""
-    store = FileStore(directory, fsync=False, duplicates=duplicates)
+    """An archive, which does not sync by default, because most tests are not about that."""
+    store = FileStore(directory, fsync=fsync, duplicates=duplicates)
     index = Index(f"sqlite:///{directory / 'index.db'}", root=directory)
     return ArchiveAE("NODE", store, index, **options)
 
@@ -34,7 +38,7 @@ async def shut_down(ae: ArchiveAE) -> None:
 
 
 class Archive(doubles.Node):
-    """An open archive in memory; what blocks is done where it is asked for."""
+    """An open archive, connected in memory; blocking work is done in the calling thread."""
 
     ae: ArchiveAE
 
