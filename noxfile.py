@@ -12,7 +12,7 @@ import nox
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
-# Of the interpreters below, those that are installed are used.
+# The sessions use those interpreters below that are installed.
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 

@@ -49,7 +49,7 @@ class Guest(Protocol):
 
     @property
     def is_owed(self) -> bool:
-        """Whether the peer waits for something of ours that is no response."""
+        """Whether the peer waits for something from this side other than a response."""
 
     @property
     def is_slow(self) -> bool:

@@ -73,7 +73,7 @@ def check_callable(argument: str, value: object) -> None:
 
 
 def check_data_source(argument: str, value: object) -> None:
-    """Refuse what cannot be sent as a data set; None is no data set.
+    """Refuse a value that cannot be sent as a data set. None stands for a message without a data set.
 
     Raises:
         TypeError: The value is neither octets nor a binary file.

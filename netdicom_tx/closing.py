@@ -488,7 +488,7 @@ class Closing:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the peer waits for something of ours that is no response."""
+        """Whether the peer waits for something from this side other than a response."""
         return self._owed > 0
 
     @property

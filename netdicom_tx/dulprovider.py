@@ -125,7 +125,7 @@ class Timeouts:
 
 
 class UpperLayerUser(TypingProtocol):
-    """The *service user* of PS3.8, whom :class:`DULProtocol` tells what happens."""
+    """The *service user* of PS3.8, which :class:`DULProtocol` tells what happens."""
 
     def connected(self, dul: DULProtocol) -> None:
         """The transport is open."""
@@ -134,10 +134,10 @@ class UpperLayerUser(TypingProtocol):
         """The machine indicates or confirms this. It may call again before this call returns."""
 
     def refused(self, refusal: Refusal) -> None:
-        """What came is no acceptable association request; the machine has answered it."""
+        """The peer has sent something other than an acceptable association request; the machine has answered it."""
 
     def stalled(self, seconds: float) -> None:
-        """The peer has taken none of the octets that we send for so long."""
+        """The peer has not taken any of the octets that we send for this many seconds."""
 
     def sending_failed(self, error: Exception) -> None:
         """The data set of a message could not be read to its end."""
@@ -240,7 +240,8 @@ class DULProtocol(Protocol):
             # Without this, the second of two small writes waits for the peer's delayed
             # acknowledgement, 40 ms.
             transport.setTcpNoDelay(True)
-            # A peer that has lost its power closes nothing, and while a handler works, silence is no sign of it.
+            # A peer that has lost power does not close the connection, and while a handler works, its silence
+            # means nothing.
             transport.setTcpKeepAlive(True)
             handle = self.transport.getHandle()  # type: ignore[union-attr]
             if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):

@@ -207,7 +207,7 @@ class MessageReader:
 
     @property
     def sink(self) -> DataSetSink | None:
-        """The sink of the data set that is arriving; None when there is none."""
+        """The sink of the data set that is arriving; None when no data set is."""
         return self._sink
 
     def receive(self, piece: Fragment) -> tuple[int, Message, DataSetSink | None] | None:  # noqa: C901 - one branch for each rule of PS3.8 Annex E

@@ -160,7 +160,7 @@ class Opening:
         """The hook has heard of the acceptance."""
         waiting, self._established = self._established, None
         if isinstance(outcome, Failure):
-            # Whatever a hook raises is for whoever asked for the association.
+            # The caller that asked for the association gets the exception of the hook.
             self._closing.abort()
         if waiting is not None:
             waiting.callback(outcome if isinstance(outcome, Failure) else self._asce)

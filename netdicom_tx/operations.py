@@ -672,7 +672,7 @@ class Performer:
         return operation.msg.message_id in self._answered
 
     def hand_over(self, ctx: PContextDef, message: Request) -> bool:
-        """Give an instance that C-GET brought to whoever reads the stream of that C-GET.
+        """Give an instance that C-GET brought to the stream of that C-GET.
 
         Returns:
             Whether it was taken; its file is then closed by the stream.

@@ -217,7 +217,7 @@ class PresentationContextAC:
 
 
 def _only(items: tuple[UserDataItem, ...], kind: type[_Item]) -> _Item | None:
-    """The last of the user items of a class; None when there is none."""
+    """The last user item of a class; None when the class has no item."""
     found = None
     for item in items:
         if isinstance(item, kind):

@@ -218,7 +218,7 @@ class AssociationPool:
         if peer.borrowed >= self._limit:
             waiting: defer.Deferred[None] = defer.Deferred(peer.waiting.remove)
             peer.waiting.append(waiting)
-            await waiting  # whoever gave back left its place to us
+            await waiting  # the caller that gave back its association left its place to this one
         else:
             peer.borrowed += 1
 

@@ -503,7 +503,7 @@ class Invoker:
             return True
         _stop(outstanding.timer)
         del self._outstanding[message_id]
-        # The peer has its next request before whoever waits for this response goes on.
+        # The next request goes out before the caller that waits for this response goes on.
         self._send_waiting()
         outstanding.respond(response)
         self._on_quiet()

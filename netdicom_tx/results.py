@@ -54,7 +54,7 @@ class VerbStream(ABC, Generic[_Item]):
 
     @property
     def final(self) -> Response | None:
-        """The final response, with its status and counters; None while there is none."""
+        """The final response, with its status and counters; None before it has come."""
         return self._responses.final
 
     @property
@@ -215,7 +215,7 @@ class Reply(NamedTuple):
 
     Attributes:
         status: What the peer says.
-        data_set: The attributes, event reply or action reply; None when there is none.
+        data_set: The attributes, event reply or action reply; None when the response has no data set.
         response: The message, with its other fields, such as ``affected_sop_instance_uid``.
     """
 

@@ -165,7 +165,7 @@ class ServiceUser:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the peer waits for something of ours that is no response."""
+        """Whether the peer waits for something from this side other than a response."""
         return self._closing.is_owed
 
     @property

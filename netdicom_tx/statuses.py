@@ -183,7 +183,7 @@ class Status(int):
 
     @property
     def is_failure(self) -> bool:
-        """Whether it is none of the others; a code that is not one of its operation is a failure, too."""
+        """Whether it has none of the other kinds; a code that its operation does not define is a failure, too."""
         return not (self.is_success or self.is_warning or self.is_pending or self.is_cancel)
 
     @property

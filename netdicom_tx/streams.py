@@ -169,12 +169,12 @@ class ResponseStream(Generic[_T]):
     """The responses to one C-FIND, C-GET or C-MOVE.
 
     Iterate with ``async for``; inside ``async with``, leaving early sends C-CANCEL-RQ. The final response is the last
-    item, so a failure is seen by whoever reads to the end. Iterating raises what ended the association, if that came
-    before the final response.
+    item, so a caller that reads to the end sees a failure. If the association ends before the final response, iterating
+    raises the reason.
 
-    A slow reader slows the peer, as the module says. The operation is cancelled, and its reader is told by a
-    LocalProtocolError behind the items that are kept, when more than 1 GiB of responses is unread while something
-    else on the association is waited for.
+    A slow reader slows the peer down, as the module says. When more than 1 GiB of responses is unread while another
+    request of the association waits, the operation is cancelled, and its reader gets a LocalProtocolError after the
+    items that are kept.
     """
 
     __slots__ = (
@@ -362,7 +362,7 @@ class ResponseStream(Generic[_T]):
 
     @property
     def final(self) -> Response | None:
-        """The final response, with its counters; None while there is none."""
+        """The final response, with its counters; None before it has come."""
         return self._final
 
     @property

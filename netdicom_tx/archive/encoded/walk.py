@@ -242,7 +242,7 @@ class _Header:
                 if tag >= _DELIMITERS or not tag:
                     if _ends_here(data, position, end):
                         break
-                    # A delimiter that ends nothing is passed over, and is no part of the header.
+                    # A delimiter that ends nothing is skipped, and does not belong to the header.
                     _check_stray(tag, length)
                     self._note("delimiter", f"delimiter {_show(tag)} outside a sequence")
                     self._leave_out(position, behind)

@@ -433,7 +433,7 @@ _ENTRIES: Final = (
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a file from another one that has the same name later; None when there is none."""
+    """What distinguishes a file from a later one with the same name; None when the file does not exist."""
     try:
         found = os.stat(path)
     except FileNotFoundError:

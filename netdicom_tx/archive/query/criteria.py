@@ -253,9 +253,9 @@ def range_of(vr: str, text: str) -> Between:
 class Name(Test):
     """A person name, with or without wild cards (PS3.4 C.2.2.2.1, C.2.2.2.4; PS3.5 6.2.1).
 
-    A key with one component group is looked for in all three groups of a name. Of a key with several groups, each one
-    that is not empty is looked for in its own. Upper and lower case are equal, and empty components at the end do not
-    count: ``Doe^*`` also matches a name of which only the family name is known.
+    A key with one component group is looked for in all three groups of a name. When a key has several groups, each one
+    that is not empty is looked for in the corresponding group. Upper and lower case are equal, and empty components at
+    the end do not count: ``Doe^*`` also matches a name that has only a family name.
     """
 
     groups: PersonName

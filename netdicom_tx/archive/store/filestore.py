@@ -444,7 +444,7 @@ class FileStore:
             # No symbolic link is followed: the folder is opened with O_NOFOLLOW, and names are relative to it.
             folder = os.open(target.parent, _FOLDER)
             try:
-                # Large data sets take long to compare: nobody else waits for it.
+                # Comparing large data sets takes long, so other instances do not wait for it.
                 found = self._compare(spool, target.name, folder)
                 with self._naming:
                     if found.identity != _identity(target.name, folder):
@@ -458,7 +458,7 @@ class FileStore:
                         spool.is_named = True
                         if when_named is not None:
                             when_named()
-                # Also when the file was there before: whoever has put it there may not have synced yet.
+                # Sync also when the file was there before: the thread that put it there may not have synced yet.
                 if self._fsync:
                     os.fsync(folder)
             finally:
@@ -525,7 +525,7 @@ class FileStore:
 
     def _compare(self, spool: Spool, name: str, folder: int) -> _Found:
         """What an instance is to the one of the same name that is here, if one is."""
-        # O_NONBLOCK: a pipe under this name must not hold up everybody.
+        # O_NONBLOCK: a pipe under this name must not block the thread.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             here = open(  # noqa: SIM115 - closed below
@@ -538,7 +538,7 @@ class FileStore:
             try:
                 meta = read_file_meta(here)
             except DataSetError:
-                # This is not an instance of ours, and nobody can be served it.
+                # This file is not an instance, and cannot be served.
                 return _Found(Outcome.REPLACED, identity)
             outcome = Outcome.REFUSED
             if _is_same(spool, here, meta):

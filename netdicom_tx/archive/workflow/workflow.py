@@ -33,7 +33,7 @@ class WorkflowOptions:
     """The options of the workflow services.
 
     Attributes:
-        worklist: The directory of worklist files, as ``wlmscpfs`` has them; None means that there is none.
+        worklist: The directory of worklist files, as ``wlmscpfs`` uses them; None means no directory.
         forward_mpps: The AE titles of the peers to which each performed step is forwarded.
         notify_mpps: The AE titles of the peers that are notified of its events.
         notify_availability: The AE titles of the peers that are notified when the instances of a step have arrived.
