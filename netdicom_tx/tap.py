@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
+from .archive.store.scrub import Scrub
 from .archive.workflow.workflow import WorkflowOptions
 from .descriptors import associations_for
 from .endpoints import server_endpoint
@@ -37,8 +38,13 @@ _ABORTING = 0.5
 _TLS_SCHEME = "dicoms://"
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
-# Options whose values are whole numbers of 1 or more.
-_NUMBERS = ("max-associations", "max-associations-per-host", "move-associations")
+# Options whose values are whole numbers, with the least one.
+_NUMBERS = {
+    "max-associations": 1,
+    "max-associations-per-host": 1,
+    "move-associations": 1,
+    "scrub": 0,
+}
 # How a value in a configuration file is called there.
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 
@@ -118,6 +124,13 @@ class Options(usage.Options):
             "What to do when another data set with the same SOP Instance UID arrives: keep the first and "
             "answer 0x0111 (keep), replace it (replace), or keep the new one aside (keep-both; see netdicom "
             "versions).",
+        ],
+        [
+            "scrub",
+            None,
+            1,
+            "How many MiB of stored files the node reads in a second to compare them with their digests; it logs "
+            "those that are damaged. 0 turns this off.",
         ],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
@@ -229,8 +242,8 @@ class Options(usage.Options):
             self["aet"] = check_ae_title(self["aet"])
         except LocalProtocolError as error:
             raise usage.UsageError(f"--aet: {error}") from error
-        for name in _NUMBERS:
-            self[name] = _number(name, self[name])
+        for name, least in _NUMBERS.items():
+            self[name] = _number(name, self[name], least)
         self["tls"] = self._tls()
         self["peers"] = _peers(self["peer"], self["tls"])
         for name in _TITLES:
@@ -291,10 +304,12 @@ class Options(usage.Options):
         return options
 
 
-def _number(name: str, value: object) -> int:
+def _number(name: str, value: object, least: int) -> int:
     text = str(value).strip()
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise usage.UsageError(f"--{name}: expected a whole number of 1 or more, not {text!r}")
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise usage.UsageError(
+            f"--{name}: expected a whole number of {least} or more, not {text!r}"
+        )
     return int(text)
 
 
@@ -469,4 +484,8 @@ def makeService(options: Options) -> NodeService:
             notify_availability=tuple(options["notify-availability"]),
         ),
     )
-    return NodeService(ae, options["listen"], options["tls-listen"], options["tls"])
+    node = NodeService(ae, options["listen"], options["tls-listen"], options["tls"])
+    if options["scrub"] and ae.index is not None:
+        scrub = Scrub(ae.index, ae.reactor, rate=options["scrub"] * (1 << 20))
+        scrub.setServiceParent(node)  # type: ignore[no-untyped-call]
+    return node

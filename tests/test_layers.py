@@ -72,8 +72,8 @@ ROWS = {
     "archive": [
         "archive.encoded",
         "archive.index",
-        "archive.store",
         "archive.workers",
+        "archive.store",
         "archive.query",
         "archive.workflow",
         "archive.node",

@@ -39,6 +39,7 @@ def test_no_option_is_a_working_node() -> None:
         "tls-clients": None,
         "tls": None,
         "move-associations": 1,
+        "scrub": 1,
         "duplicates": Duplicates.KEEP,
         "peer": [],
         "peers": {},
@@ -62,6 +63,8 @@ def test_no_option_is_a_working_node() -> None:
         (["-m", "7"], "max-associations", 7),
         (["--max-associations-per-host", "5"], "max-associations-per-host", 5),
         (["--move-associations", "4"], "move-associations", 4),
+        (["--scrub", "0"], "scrub", 0),
+        (["--duplicates", "keep-both"], "duplicates", Duplicates.KEEP_BOTH),
         (["--database", "sqlite:///x.db"], "database", "sqlite:///x.db"),
         (["--duplicates", "replace"], "duplicates", Duplicates.REPLACE),
         (["-d", "keep"], "duplicates", Duplicates.KEEP),
@@ -110,6 +113,7 @@ def test_each_option_is_taken(arguments: list[str], name: str, value: object) ->
         (["--config", "/none/such.toml"], "--config /none/such.toml: No such file or directory"),
         (["--max-associations", "-1"], "--max-associations: expected a whole number of 1"),
         (["-m", "many"], "--max-associations: expected a whole number of 1 or more, not 'many'"),
+        (["--scrub", "-1"], "--scrub: expected a whole number of 0 or more, not '-1'"),
         (["--move-associations", "1.5"], "--move-associations: expected a whole number of 1"),
         (
             ["--worklist", "/none/such"],
@@ -168,6 +172,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         max-associations = 7
         max-associations-per-host = 5
         move-associations = 3
+        scrub = 5
         duplicates = "replace"
         unknown-sop-classes = true
         match-unknown = true
@@ -196,6 +201,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "tls-clients": None,
         "tls": None,
         "move-associations": 3,
+        "scrub": 5,
         "duplicates": Duplicates.REPLACE,
         "unknown-sop-classes": True,
         "match-unknown": True,
@@ -304,3 +310,11 @@ def test_the_plugin_names_what_there_is() -> None:
     assert (maker.tapname, maker.module) == ("dicom", "netdicom_tx.tap")
     assert maker.options is Options
     assert maker.makeService is makeService
+
+
+@pytest.mark.parametrize(("rate", "services"), [("0", 1), ("3", 2)])
+def test_a_scrub_runs_with_the_node_unless_it_is_off(
+    tmp_path: Path, rate: str, services: int
+) -> None:
+    node = makeService(parse("--storage", str(tmp_path), "--listen", LOOPBACK, "--scrub", rate))
+    assert len(node.services) == services

@@ -81,7 +81,7 @@ class ServiceTests(TestCase):
         return node
 
     def ports(self, node: NodeService) -> list[int]:
-        (listener,) = node.services
+        listener = node.services[0]
         return [port.getHost().port for port in listener.ports]
 
     def remote(self, node: NodeService) -> RemoteAE:

@@ -63,12 +63,18 @@ class InstanceRef(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is needed to check a file; the digest is empty when it has not been computed."""
+    """What is needed to check a file.
+
+    Attributes:
+        digest: The digest of the file; empty when it has not been computed.
+        row: The number of the row.
+    """
 
     sop_instance_uid: str
     path: Path
     size: int
     digest: str
+    row: int
 
 
 class PathRow(NamedTuple):
@@ -379,9 +385,12 @@ class Index:
             for part in rows.partitions(4096):
                 yield from map(PathRow._make, part)
 
-    def entries(self) -> Iterator[Entry]:
-        """All instances with their files. The iteration may take hours, for it holds no connection between steps."""
-        last = 0
+    def entries(self, last: int = 0) -> Iterator[Entry]:
+        """All instances with their files. The iteration may take hours, for it holds no connection between steps.
+
+        Args:
+            last: The iteration begins behind the row with this number.
+        """
         while True:
             with self.reading() as connection:
                 rows = connection.execute(_ENTRIES, {"last": last}).all()
@@ -389,7 +398,22 @@ class Index:
                 return
             for row_id, uid, path, size, digest in rows:
                 last = row_id
-                yield Entry(uid, self._path(path), size, digest)
+                yield Entry(uid, self._path(path), size, digest, row_id)
+
+    def entry(self, sop_instance_uid: str) -> Entry | None:
+        """The entry of one instance; None when the index does not have it."""
+        statement = _ENTRY.where(instance.c.sop_instance_uid == sop_instance_uid)
+        with self.reading() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return None
+        row_id, uid, path, size, digest = row
+        return Entry(uid, self._path(path), size, digest, row_id)
+
+    def last_row(self) -> int:
+        """The highest number of a row of an instance; 0 when there is none."""
+        with self.reading() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(instance.c.id))) or 0)
 
     def counts(self) -> Counts:
         """Count what the index contains."""
@@ -418,17 +442,15 @@ _REF: Final = (
     instance.c.id,
 )
 _REFS: Final = sa.select(*_REF).where(instance.c.id.in_(sa.bindparam("ids", expanding=True)))
+_ENTRY: Final = sa.select(
+    instance.c.id,
+    instance.c.sop_instance_uid,
+    instance.c.path,
+    instance.c.size,
+    instance.c.digest,
+)
 _ENTRIES: Final = (
-    sa.select(
-        instance.c.id,
-        instance.c.sop_instance_uid,
-        instance.c.path,
-        instance.c.size,
-        instance.c.digest,
-    )
-    .where(instance.c.id > sa.bindparam("last"))
-    .order_by(instance.c.id)
-    .limit(1000)
+    _ENTRY.where(instance.c.id > sa.bindparam("last")).order_by(instance.c.id).limit(1000)
 )
 
 

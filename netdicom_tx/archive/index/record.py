@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Octets of a file that are hashed at a time; a multiple of the page size.
-_PIECE: Final = 1 << 22
+PIECE: Final = 1 << 20
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
 _UNIVERSAL_ENTITY_ID, _UNIVERSAL_ENTITY_ID_TYPE = 0x00400032, 0x00400033
@@ -279,9 +279,9 @@ def digest_of(data: Buffer) -> str:
         return "sha256:" + hashlib.sha256(data).hexdigest()
     digest = hashlib.sha256()
     with memoryview(data) as view:
-        for start in range(0, len(view), _PIECE):
-            digest.update(view[start : start + _PIECE])
-            data.madvise(mmap.MADV_DONTNEED, start, min(_PIECE, len(view) - start))
+        for start in range(0, len(view), PIECE):
+            digest.update(view[start : start + PIECE])
+            data.madvise(mmap.MADV_DONTNEED, start, min(PIECE, len(view) - start))
     return "sha256:" + digest.hexdigest()
 
 
@@ -298,7 +298,7 @@ def digest_of_file(path: Path, check: Callable[[], None] = lambda: None) -> str:
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        piece = bytearray(_PIECE)
+        piece = bytearray(PIECE)
         while count := file.readinto(piece):
             check()
             digest.update(memoryview(piece)[:count])

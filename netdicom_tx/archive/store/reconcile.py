@@ -8,8 +8,9 @@ not the one in its row.
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,10 +19,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ...encoding import DataSetError
 from ..encoded.walk import InvalidDataSetError
-from ..index.index import Index
+from ..index.index import Entry, Index
 from ..index.record import digest_of_file, record_of
 
-__all__ = ["Fault", "Files", "Finding", "Reconciled", "reconcile", "verify"]
+__all__ = ["Fault", "Files", "Finding", "Reconciled", "examine", "reconcile", "verify"]
 
 # How many rows may be on their way to the writer: enough for several of its groups.
 _AHEAD: Final = 256
@@ -167,19 +168,38 @@ def verify(index: Index) -> Iterator[Finding]:
         IndexUnavailableError: The database does not answer.
     """
     waiting = _Waiting()
-    for uid, path, size, digest in index.entries():
-        try:
-            found = digest_of_file(path) if digest else record_of(path)
-        except FileNotFoundError:
-            yield Finding(Fault.MISSING, uid, path, "")
-        except (DataSetError, OSError, ValueError) as error:
-            yield Finding(Fault.UNREADABLE, uid, path, str(error))
-        else:
-            if isinstance(found, str):
-                if found != digest:
-                    yield Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
-            elif found.sop_instance_uid != uid or found.size != size:
-                yield Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
-            else:
-                waiting.put(index.set_digest(uid, found.digest))
+    for entry in index.entries():
+        found = examine(entry)
+        if isinstance(found, Finding):
+            yield found
+        elif found is not None:
+            waiting.put(index.set_digest(entry.sop_instance_uid, found))
     waiting.finish()
+
+
+def examine(entry: Entry, check: Callable[[], None] = lambda: None) -> Finding | str | None:
+    """Read a file to its end, and compare it with the digest in the index; a file without one is walked through.
+
+    Args:
+        check: Called between pieces of a mebibyte; what it raises ends the reading.
+
+    Returns:
+        What is wrong with the file, or the digest that the index does not have yet, or None.
+    """
+    uid, path, size, expected, _ = entry
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return Finding(Fault.CHANGED, uid, path, "it is not a regular file")
+        digest = digest_of_file(path, check)
+        if expected:
+            is_same = digest == expected
+        else:
+            record = record_of(path, digest=digest)
+            is_same = (record.sop_instance_uid, record.size) == (uid, size)
+    except FileNotFoundError:
+        return Finding(Fault.MISSING, uid, path, "")
+    except (DataSetError, OSError, ValueError) as error:
+        return Finding(Fault.UNREADABLE, uid, path, str(error))
+    if not is_same:
+        return Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
+    return None if expected else digest
