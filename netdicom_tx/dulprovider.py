@@ -94,9 +94,9 @@ class Timeouts:
         artim: ARTIM (PS3.8 9.1.5): the time from the open transport to a complete A-ASSOCIATE-RQ,
             and from the end of an association to the closed transport.
         associate: The time from A-ASSOCIATE-RQ to its answer.
-        response: The time from a request to its response. Each pending response renews it. It is also the time
-            that the handler of a C-STORE, or of another request that is not a query, still has when the
-            association has ended before it.
+        response: The time from a request to its response. Each Pending response renews it, and so do
+            the instances of a C-GET while they arrive. It is also the time that the handler of a C-STORE, or of
+            another request that is not a query or retrieve, still has when the association has ended before it.
         total: The time from a request to its final response, with any number of pending ones.
         send: The time in which the peer takes none of the octets that we send. It is noticed up to
             a quarter later.

@@ -60,6 +60,7 @@ class Outstanding(ABC):
     __slots__ = (
         "ctx",
         "deadline",
+        "heard",
         "is_forgotten",
         "is_prepared",
         "message",
@@ -76,6 +77,8 @@ class Outstanding(ABC):
         self.timer: IDelayedCall | None = None
         #: The time, by the clock, after which not even Pending responses renew the wait.
         self.deadline = float("inf")
+        #: The time, by the clock, at which a part of an instance came for it.
+        self.heard = float("-inf")
         self.is_forgotten = False  # the caller no longer wants the response
         #: The PDUs of the request, before its turn.
         self.pdus: Iterator[bytes | bytearray] | None = None
@@ -87,6 +90,11 @@ class Outstanding(ABC):
     def is_waited_for(self) -> bool:
         """Whether somebody waits for what comes."""
         return not self.is_forgotten
+
+    @property
+    def is_retrieve(self) -> bool:
+        """Whether sub-operations of this request bring instances."""
+        return False
 
     @property
     def takes_instances(self) -> bool:
@@ -162,6 +170,10 @@ class StreamRequest(Outstanding):
     @property
     def is_waited_for(self) -> bool:
         return self.kept is not None
+
+    @property
+    def is_retrieve(self) -> bool:
+        return self._is_retrieve
 
     @property
     def takes_instances(self) -> bool:
@@ -518,6 +530,12 @@ class Invoker:
         """Give an instance that C-GET brought to the stream of that C-GET; True when it was taken."""
         return any(each.take_instance(ctx, message) for each in self._outstanding.values())
 
+    def hear(self) -> None:
+        """A data set is arriving: a C-GET that brings instances need not say Pending as well (PS3.4 C.4.3.3)."""
+        for each in self._outstanding.values():
+            if each.is_retrieve:
+                each.heard = self._clock.seconds()
+
     # -- waiting for them ------------------------------------------------------------------------
 
     def _sent(self, one: Outstanding) -> None:
@@ -540,6 +558,10 @@ class Invoker:
         elif self._channel.is_behind:
             # The answer may be here already, and we do not read it.
             one.timer = self._clock.callLater(min(one.timeout, left), self._overdue, one)
+        elif (quiet := self._clock.seconds() - one.heard) < one.timeout:
+            one.timer = self._clock.callLater(
+                min(one.timeout - quiet, left), self._overdue, one, unsent
+            )
         elif unsent and unsent != unsent_before:
             # On a slow line the end of the request is still under way.
             one.timer = self._clock.callLater(one.timeout, self._overdue, one, unsent)

@@ -263,6 +263,8 @@ class ServiceUser:
             self._channel.dul.invalid(error)
             return
         if received is None:
+            if self._reception.is_busy:
+                self._invoker.hear()
             return
         ctx, message, failure = received
         self._tell(message.deviations)
@@ -278,6 +280,8 @@ class ServiceUser:
             self._performer.cancel(message.message_id_being_responded_to)
         else:
             assert isinstance(message, Request)
+            if message.OPERATION == "C-STORE":
+                self._invoker.hear()
             self._performer.take(ctx, message, failure)
 
     def _wants_file(self, ctx: PContextDef) -> bool:

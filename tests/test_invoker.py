@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.logger import capturedLogs
 
@@ -28,10 +29,12 @@ from netdicom_tx.dimsemessages import (
     CFindRSP,
     NEventReportRQ,
 )
+from netdicom_tx.dsutils import encode
 from netdicom_tx.dulprovider import TURN, DULProtocol
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.statuses import SUCCESS
 from netdicom_tx.testing import failure_of, success_of
+from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS
 from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     MaximumLength,
@@ -511,3 +514,61 @@ def test_a_peer_that_takes_nothing_is_given_up():
     assert isinstance(error, DCMTimeoutError)
     assert error.timer == "send"
     assert caller.peer.is_lost, "the A-ABORT would stand behind what it does not take"
+
+
+# -- a C-GET whose peer says nothing but instances ---------------------------------------------------------
+
+
+def getting() -> tuple[Caller, Association, Any]:
+    """A C-GET that is under way."""
+    uid = STUDY_ROOT_GET_SOP_CLASS
+    role = RoleSelection(CT, True, True)
+    caller, asce = calling(
+        {uid: [IMPLICIT], CT: [IMPLICIT], VERIFICATION: [IMPLICIT]},
+        items=[MaximumLength(0), AsynchronousOperationsWindow(0, 0), role],
+        ae=AE("CALLER", window=Window(0, 0)),
+        roles=[role],
+    )
+    stream = asce.get(StudyInstanceUID="1.2")  # type: ignore[attr-defined]  # AE's
+    caller.peer.take()
+    return caller, asce, stream
+
+
+def instance(number: int) -> bytes:
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CT, f"1.2.{number}"
+    return message(store_rq(number, encode(ds, IMPLICIT), f"1.2.{number}"), 3)
+
+
+def test_an_instance_is_as_good_as_a_pending_response():
+    """PS3.4 C.4.3.3: the SCP need not send Pending responses."""
+    caller, asce, stream = getting()
+    for number in range(1, 9):
+        caller.advance(TIMEOUTS.response - 1)
+        caller.peer.send(instance(number))
+        assert asce.is_open
+    caller.advance(TIMEOUTS.response - 1)
+    assert asce.is_open
+    caller.advance(1)
+    assert isinstance(failure_of(stream.done), DCMTimeoutError)
+
+
+def test_an_instance_may_take_long_to_arrive():
+    caller, asce, stream = getting()
+    octets = instance(1)
+    for piece in (octets[:-9], octets[-9:-8], octets[-8:-7], octets[-7:]):
+        caller.peer.send(piece)
+        caller.advance(TIMEOUTS.response - 1)
+        assert asce.is_open
+    del stream
+
+
+def test_other_traffic_does_not_prolong_a_get():
+    caller, asce, stream = getting()
+    for _ in range(3):
+        caller.advance(TIMEOUTS.response / 3)
+        if asce.is_open:
+            asked = echo(asce)
+            caller.peer.send(caller.peer.messages()[0].response(0))
+            success_of(asked)
+    assert isinstance(failure_of(stream.done), DCMTimeoutError)
