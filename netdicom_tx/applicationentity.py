@@ -80,15 +80,14 @@ class AE(Hooks):
         reactor: The reactor; None means the default one, which is imported when it is needed.
         timeouts: How long each wait on an association of this AE may take.
         max_associations: How many associations peers may have open with us at the same time; None means any
-            number. When all places are taken, an association on which nothing happens is aborted for the next
-            one; without such an association, that one is rejected (transient, local limit exceeded).
-        max_associations_per_host: The same for one host, except those of the loopback interface.
-        window: How many operations at the same time we propose, or grant (PS3.7 D.3.3.3).
-        called_ae_titles: The AE titles under which we serve; None means any title, which peers expect
-            that call every archive ``ANY-SCP``.
+            number. At the limit, an association on which nothing happens is aborted for the next one. If every
+            association is in use, the next one is rejected (transient, local limit exceeded).
+        max_associations_per_host: How many associations one host may have open; the loopback interface is exempt.
+        window: How many simultaneous operations we propose or grant (PS3.7 D.3.3.3).
+        called_ae_titles: The AE titles under which we serve. None means any title; some peers call every archive
+            ``ANY-SCP``.
         calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
-        move_associations: How many associations a C-MOVE that we perform opens to its destination at the same
-            time.
+        move_associations: How many associations to its destination a C-MOVE that we perform opens at the same time.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: An argument is wrong.
@@ -133,7 +132,7 @@ class AE(Hooks):
         self._reactor = reactor
         self._live = Associations(lambda: self.clock)
         self._refusals = Refusals(lambda: self.clock)
-        # The associations that peers have asked for, by association: those of the same listener.
+        # For each association that a peer has asked for: the associations of the same listener.
         self._listeners: dict[Association, Associations] = {}
 
     @property
@@ -220,13 +219,12 @@ class AE(Hooks):
 
         Args:
             remote_ae: The application entity to call.
-            contexts: Abstract syntax -> transfer syntaxes to propose, or pairs of the two that
-                become one context each. None means those of all services registered with
-                :meth:`add_scu`, and what their sub-operations need: those of the storage classes that C-GET
-                brings and this AE serves, as many as there is room for.
-            for_files: Part 10 files that are to be stored: the contexts are derived from them, one
-                for each SOP class and transfer syntax. More than 128 need
-                :func:`~netdicom_tx.sopclass.store_all`.
+            contexts: The transfer syntaxes to propose for each abstract syntax, as a mapping, or as pairs that
+                become one context each. None means the contexts of all services registered with :meth:`add_scu`,
+                and those that their sub-operations need: the storage classes that C-GET brings and this AE
+                serves, as many as there is room for.
+            for_files: Part 10 files to be stored. One context is proposed for each of their SOP classes and
+                transfer syntaxes. More than 128 contexts need :func:`~netdicom_tx.sopclass.store_all`.
             roles: Role selection (PS3.7 D.3.3.4). Without it we are SCU, and SCP of what the sub-operations of
                 a proposed service need.
             user_items: Further user information, such as extended negotiation.
@@ -285,7 +283,7 @@ class AE(Hooks):
         try:
             await connecting
         except BaseException as error:
-            # An endpoint that wraps another one may have a transport, and fail all the same.
+            # An endpoint that wraps another one may fail although it has a transport.
             established.addErrback(lambda _: None)
             asce.abort()
             if isinstance(error, DCMTimeoutError | defer.CancelledError):
@@ -365,7 +363,7 @@ class AE(Hooks):
         """A Twisted factory whose connections are associations with this AE.
 
         Args:
-            associations: A set that notes these associations, so that they can be ended apart from others.
+            associations: A set that these associations are added to, so that they can be ended separately.
         """
 
         def accept() -> Association:
@@ -441,11 +439,11 @@ class AE(Hooks):
     def serve(
         self, *endpoints: str | IStreamServerEndpoint, grace: float = 10
     ) -> defer.Deferred[None]:
-        """Serve at endpoints until the Deferred is cancelled or the reactor stops: all that a program needs.
+        """Serve at endpoints until the Deferred is cancelled or the reactor stops.
 
         Args:
             endpoints: As for :meth:`listen`.
-            grace: Seconds that running operations have in the end.
+            grace: How many seconds running operations have to end when serving stops.
 
         Returns:
             A Deferred that does not fire by itself. Cancelling it stops serving, as :class:`AEService` does.
@@ -466,8 +464,8 @@ class AE(Hooks):
     def drain(self, grace: float) -> defer.Deferred[None]:
         """Accept no new association, let operations end, then end all associations of both roles.
 
-        Idle associations are released at once, those with a running operation when it is done. A peer that does
-        not answer A-RELEASE-RQ within a second is sent A-ABORT, and so are all others after ``grace`` seconds. A
+        Idle associations are released at once, and others when their running operations are done. A peer that does
+        not answer A-RELEASE-RQ within a second is sent A-ABORT, and so are all peers after ``grace`` seconds. A
         service that stops ends only its own associations in this way.
 
         Returns:
@@ -498,7 +496,7 @@ class AE(Hooks):
         self._tell(self.on_association_accepted, asce)
 
     def association_refused(self, asce: Association, refusal: Refusal) -> None:
-        """A peer is refused something: the log says so once a minute for each host and kind."""
+        """A peer is refused something, which the log says once a minute for each host and kind."""
         self._refusals.tell(asce.peer_address, refusal, asce.peer_title)
 
     def association_closed(self, asce: Association) -> None:
@@ -511,7 +509,7 @@ class AE(Hooks):
         self._tell(self.on_association_ended, asce, asce.summary)
 
     def _tell(self, hook: Callable[..., Any], *arguments: object) -> None:
-        """Call a hook that only watches: what it raises is logged and changes nothing."""
+        """Call a hook that only watches; an exception in it is logged and changes nothing."""
         defer.maybeDeferred(hook, *arguments).addErrback(
             lambda failure: self._log.failure(
                 "{hook} failed", failure, hook=getattr(hook, "__name__", hook)
@@ -552,7 +550,9 @@ class AE(Hooks):
             answer: bytes | None = handler(asce, proposal)
             if answer is not None:
                 check_type("the answer", answer, bytes, "bytes, or None for no answer")
-        except Exception:  # a mistake of the handler leaves the peer without the option, not without the association
+        except (
+            Exception
+        ):  # a mistake of the handler costs the peer the option, but not the association
             self._log.failure(
                 "on_extended failed for {sop_class}; the proposal is not answered",
                 sop_class=proposal.sop_class_uid,
@@ -593,8 +593,8 @@ def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | Non
     """Check a list of AE titles.
 
     Raises:
-        TypeError: It is one string, which would be taken for a list of characters.
-        LocalProtocolError: A title is not one.
+        TypeError: The argument is one string, which would be taken for a list of characters.
+        LocalProtocolError: An item is not an AE title.
     """
     if isinstance(titles, str):
         raise TypeError(f"{argument} is a list of AE titles, such as [{titles!r}], not a string")
@@ -604,7 +604,7 @@ def _titles(argument: str, titles: Iterable[str] | None) -> frozenset[str] | Non
 def _contexts_of(
     paths: Iterable[str | os.PathLike[str]],
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """The contexts that Part 10 files need."""
+    """The presentation contexts that Part 10 files need."""
     metas = []
     for path in paths:
         with open(path, "rb") as file:

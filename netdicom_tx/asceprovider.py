@@ -1,6 +1,6 @@
-"""An association as programs and services hold it: requests out, responses, and its end (PS3.7 7, PS3.8 7).
+"""The association that programs and services hold: it sends requests and responses, and ends (PS3.7 7, PS3.8 7).
 
-:class:`Association` is a facade. What happens on the association goes to its parts, which
+:class:`Association` is a facade. The work is done by its parts, which
 :class:`~netdicom_tx.serviceuser.ServiceUser` joins and lists.
 """
 
@@ -44,7 +44,7 @@ class Association(ServiceUser):
     """One association, of either side.
 
     Attributes:
-        ae: The application entity that this side is.
+        ae: The application entity of this side.
         is_requestor: Whether this side asks for the association.
         clock: The time of all waits.
         timeouts: How long each wait may take.
@@ -101,7 +101,7 @@ class Association(ServiceUser):
         )
 
     def refusals(self, sop_class: str) -> dict[str, str]:
-        """What the peer said to each transfer syntax that was proposed with a SOP class."""
+        """The peer's answer to each transfer syntax that was proposed with a SOP class."""
         if self.request_pdu is None or self.response_pdu is None:
             return {}
         return negotiation.refusals(self.request_pdu, self.response_pdu, sop_class)
@@ -110,7 +110,7 @@ class Association(ServiceUser):
         """The SCU service of a SOP class, bound to this association and its context.
 
         Returns:
-            A callable that takes what the service takes after ``asce`` and ``ctx``.
+            A callable with the parameters of the service that follow ``asce`` and ``ctx``.
 
         Raises:
             ClassNotSupportedError: The peer has accepted no context for the SOP class, or no SCU is registered
@@ -136,7 +136,7 @@ class Association(ServiceUser):
 
     @property
     def is_retrieving(self) -> bool:
-        """Whether a C-GET of ours is outstanding whose instances are read."""
+        """Whether a reader takes the instances of an outstanding C-GET of this side."""
         return self._invoker.is_retrieving
 
     def context_as_scp(self, sop_class: str) -> PContextDef:
@@ -155,13 +155,13 @@ class Association(ServiceUser):
         raise ClassNotSupportedError(sop_class, self.refusals(sop_class))
 
     async def pause_for(self, seconds: float) -> None:
-        """Wait, but not longer than the association lasts. Cancelling it forgets the wait."""
+        """Wait, but not longer than the association lasts. Cancelling the Deferred ends the wait."""
         over = self.closed()
         over.addTimeout(seconds, self.clock, lambda *_: None)
         await over
 
     def owing(self) -> AbstractContextManager[None]:
-        """While the block runs, the peer waits for something of ours and is not idle."""
+        """Count the peer as waiting for this side, and so as not idle, while the block runs."""
         return self._closing.owing()
 
     def closed(self) -> defer.Deferred[AssociationError]:
@@ -180,8 +180,8 @@ class Association(ServiceUser):
         """Wait, as the requestor, until the peer has accepted the association.
 
         Returns:
-            Fires with this association. Fails with what has ended it before. Cancelling it aborts the
-            association, and it fails with CancelledError.
+            Fires with this association. If the association ends before, it fails with the reason. Cancelling it
+            aborts the association, and it fails with CancelledError.
         """
         return self._opening.established()
 
@@ -193,33 +193,33 @@ class Association(ServiceUser):
         self._closing.abort()
 
     def drop(self) -> None:
-        """Close the connection without waiting for the peer; what the peer has not taken is lost."""
+        """Close the connection without waiting for the peer; octets that the peer has not taken are lost."""
         self._channel.drop()
 
     def hang_up(self, seconds: float) -> None:
-        """Close the connection when what was written has gone out; drop it after some seconds."""
+        """Close the connection when all that was written has gone out, or after some seconds at the latest."""
         self._channel.hang_up(seconds)
 
     def finish(self, answer_within: float | None = None) -> None:
         """Release the association as soon as nothing is under way; end it at once when it is not open.
 
         Args:
-            answer_within: The seconds that the peer has to answer A-RELEASE-RQ, and then to close the
+            answer_within: How many seconds the peer has to answer A-RELEASE-RQ, and then to close the
                 connection. None means ``timeouts.release``, and ``timeouts.artim`` to close.
         """
         self._closing.finish(answer_within)
 
     def release(self) -> defer.Deferred[None]:
-        """End the association in order, when what was requested has been answered (PS3.8 7.2).
+        """End the association in order, when all requests have been answered (PS3.8 7.2).
 
-        A release waits for the requests of both sides, because a side that has asked for it may send no
-        response any more. Operations for the peer have ``timeouts.release`` to end; what is not answered then is
-        cancelled when the peer agrees. A handler that waits for the release of its own association waits that
-        long.
+        A release waits for the requests of both sides, because a side that has asked for release may not send a
+        response any more. Operations for the peer have ``timeouts.release`` to end. Those that have not ended by
+        then are cancelled when the peer agrees. A handler that waits for the release of its own association waits
+        that long.
 
         Returns:
-            Fires when the peer has agreed; at once when the association has been released already. Fails with
-            whatever else has ended the association. Cancelling it aborts the association, and it fails with
+            Fires when the peer has agreed, or at once when the association was released before. If the association
+            ends in another way, it fails with the reason. Cancelling it aborts the association, and it fails with
             CancelledError.
         """
         return self._closing.release()
@@ -235,7 +235,7 @@ class Association(ServiceUser):
     ) -> None:
         """Release the association; abort it when the block ends with an exception.
 
-        What has ended the association before is raised only if nothing in the block has been told of it.
+        If the association has ended before, the reason is raised only if no call in the block has raised it.
         """
         if kind is GeneratorExit:
             # The block was thrown away where it waited. What it waited for fails with the association, and
@@ -249,7 +249,7 @@ class Association(ServiceUser):
     # -- messages ----------------------------------------------------------------------------------
 
     def send(self, message: Message, ctx: PContextDef | int) -> None:
-        """Send a response without waiting for anything; most services answer by what they return.
+        """Send a response without waiting. Most services do not need this, because they return their answer.
 
         Args:
             message: A response; use :meth:`request` for requests.
@@ -270,7 +270,7 @@ class Association(ServiceUser):
         return self._channel.pending_command(response, ctx.id)
 
     def send_pending(self, command: bytes, data_set: bytes, ctx: PContextDef) -> None:
-        """Send a Pending response that differs from another in its data set alone.
+        """Send a Pending response that differs from another one only in its data set.
 
         Raises:
             AssociationError: The association is over, or about to be.
@@ -279,18 +279,18 @@ class Association(ServiceUser):
 
     @property
     def is_congested(self) -> bool:
-        """Whether the peer is behind with reading what we send."""
+        """Whether the peer is slow to read what this side sends."""
         return self._channel.is_congested
 
     async def breathe(self) -> None:
-        """Wait while the peer is behind with reading; otherwise for the reactor's next turn.
+        """Wait while the peer is slow to read, or else for the reactor's next turn.
 
-        Cancelling it forgets the wait. The end of the association cancels it.
+        Cancelling the Deferred ends the wait. The end of the association cancels it.
         """
         await self._channel.breathe()
 
     def next_message_id(self) -> int:
-        """Count a message ID that is not in use, 1 to 65535.
+        """Return the next message ID that is not in use, 1 to 65535.
 
         Raises:
             LocalProtocolError: All of them are in use.
@@ -305,7 +305,7 @@ class Association(ServiceUser):
         Args:
             message: The request; the association counts its message ID when that is None.
             ctx: An accepted context of this association.
-            timeout: The seconds in which the response must come, greater than 0; None means ``timeouts.response``.
+            timeout: How many seconds the response may take, greater than 0; None means ``timeouts.response``.
 
         Returns:
             Fires with the response, whatever its status. Fails when the association ends (AssociationError) or
@@ -335,13 +335,14 @@ class Association(ServiceUser):
         Args:
             message: The request, as for :meth:`request`.
             ctx: An accepted context of this association.
-            convert: Makes an item of the stream of each response.
-            timeout: The seconds in which each response must follow the one before.
+            convert: Converts each response to an item of the stream.
+            timeout: How many seconds may pass between two responses.
             kind: The class of the stream.
             high_water: The number of unread items above which the transport is paused.
 
         Returns:
-            A stream of what ``convert`` makes. Its reader is told by an exception why the association has ended.
+            A stream of the items that ``convert`` returns. If the association ends, its reader gets an exception
+            with the reason.
             Cancelling a Deferred of its reader cancels the operation, as :class:`ResponseStream` says.
 
         Raises:
@@ -364,9 +365,9 @@ class Association(ServiceUser):
     # -- pressure ----------------------------------------------------------------------------------
 
     def pause(self, holder: object) -> None:
-        """Read nothing until every holder has called :meth:`resume`."""
+        """Stop reading from the transport until every holder has called :meth:`resume`."""
         self._channel.pause(holder)
 
     def resume(self, holder: object) -> None:
-        """Let go of one hold; see :meth:`pause`."""
+        """Give up one hold; see :meth:`pause`."""
         self._channel.resume(holder)

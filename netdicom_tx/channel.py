@@ -1,6 +1,6 @@
-"""The transport of an association as its parts use it.
+"""The transport of an association, as its parts use it.
 
-Messages go out, cut to what the peer admits, and nothing is read while a part is behind.
+It sends messages in fragments that the peer admits, and stops reading while a part is behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Channel"]
 
 
 class Channel:
-    """Cuts messages to what the peer admits, and reads nothing while anybody holds it.
+    """Cuts messages to fragments that the peer admits, and reads nothing while a part holds it.
 
     Args:
         clock: The time of all waits.
@@ -63,17 +63,17 @@ class Channel:
             self._dul.abort()
 
     def drop(self) -> None:
-        """Close the connection without waiting for the peer; what the peer has not taken is lost."""
+        """Close the connection without waiting for the peer; octets that the peer has not taken are lost."""
         if self._dul is not None:
             self._dul.abort_transport()
 
     def hang_up(self, seconds: float) -> None:
-        """Close the connection when what was written has gone out; drop it after some seconds."""
+        """Close the connection when all that was written has gone out, or after some seconds at the latest."""
         if self._dul is not None:
             self._dul.hang_up(seconds)
 
     def end(self) -> None:
-        """Let go of all holds: the transport must see the peer close."""
+        """Give up all holds, because only a transport that reads notices that the peer has closed."""
         if self._holders and self._dul is not None:
             self._holders.clear()
             self._dul.resume_reading()
@@ -87,7 +87,7 @@ class Channel:
     def send(
         self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None
     ) -> None:
-        """Send a message; ``on_sent`` is called when the transport has taken it whole.
+        """Send a message; ``on_sent`` is called when the transport has taken all of it.
 
         Raises:
             LocalProtocolError: There is no association to send it on, or a value of the command set does not fit.
@@ -99,18 +99,18 @@ class Channel:
         return fragment_command(response, context_id=context_id, limit=self.send_limit)
 
     def send_pending(self, command: bytes, data_set: bytes, context_id: int) -> None:
-        """Send a Pending response that differs from another in its data set alone."""
+        """Send a Pending response that differs from another one only in its data set."""
         self.dul.send_message(
             fragment_again(command, data_set, context_id=context_id, limit=self.send_limit)
         )
 
     @property
     def is_congested(self) -> bool:
-        """Whether the peer is behind with reading what we send."""
+        """Whether the peer is slow to read what this side sends."""
         return self._dul is not None and self._dul.is_congested
 
     async def breathe(self) -> None:
-        """Wait while the peer is behind with reading; otherwise for the reactor's next turn."""
+        """Wait while the peer is slow to read, or else for the reactor's next turn."""
         if self._dul is not None and self._dul.is_congested:
             await self._dul.when_writable()
             return
@@ -124,23 +124,23 @@ class Channel:
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read, so that the peer cannot go on."""
+        """Whether the transport is not read, so that the peer cannot go on."""
         return bool(self._holders)
 
     # -- reading -----------------------------------------------------------------------------------
 
     def pause(self, holder: object, *, for_peer: bool = False) -> None:
-        """Read nothing until every holder has called :meth:`resume`.
+        """Stop reading until every holder has called :meth:`resume`.
 
         Args:
-            for_peer: The peer itself is the reason, because it asks for more than was agreed on.
+            for_peer: Whether the peer itself is the reason, because it asks for more than was agreed on.
         """
         if not self._holders and self._dul is not None:
             self._dul.pause_reading()
         self._holders[id(holder)] = for_peer
 
     def resume(self, holder: object) -> None:
-        """Let go of one hold; see :meth:`pause`."""
+        """Give up one hold; see :meth:`pause`."""
         held = self._holders.pop(id(holder), None) is not None
         if held and not self._holders and self._dul is not None:
             self._dul.resume_reading()
@@ -151,5 +151,5 @@ class Channel:
 
     @property
     def is_behind(self) -> bool:
-        """Whether it is this side that does not read: what we wait for may be here already."""
+        """Whether this side itself does not read, so that a response may be here already."""
         return not all(self._holders.values())

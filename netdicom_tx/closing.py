@@ -1,7 +1,7 @@
 """How an association ends: released by either side or both, aborted, lost, or idle for too long (PS3.8 7.2, 7.3).
 
-:class:`Closing` is a small machine over the one of PS3.8 9.2: it knows *when* this side releases, answers a release
-or gives up, and :mod:`netdicom_tx.upperlayer` knows what may be sent then. A release must not lose what is under
+:class:`Closing` is a small state machine on top of that of PS3.8 9.2. It decides *when* this side releases, answers a
+release or gives up; :mod:`netdicom_tx.upperlayer` decides what may be sent then. A release must not lose what is under
 way, so each state says what it waits for (:data:`WAITS`) and whether that wait has a time (:data:`TIMED`,
 ``timeouts.release``). Reading :data:`TABLE` from the top gives the usual course of each kind of end.
 """
@@ -56,7 +56,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What may happen to it."""
+    """An event that may lead to the end of the association."""
 
     __hash__ = object.__hash__
 
@@ -73,7 +73,7 @@ class Event(Enum):
 
 
 class Action(Enum):
-    """What is done when the new state has been committed."""
+    """An action that is performed when the new state has been committed."""
 
     __hash__ = object.__hash__
 
@@ -88,7 +88,7 @@ class Action(Enum):
     GIVE_UP = "send A-ABORT, and close the transport at once"
 
 
-#: State, event, next state, action. What is missing changes nothing.
+#: State, event, next state, action. An event that is missing in a state changes nothing.
 TABLE = """
 OPENING    OPENED        OPEN
 OPENING    FINISH        OPENING    GIVE_UP
@@ -143,13 +143,13 @@ TRANSITIONS = _read(TABLE)
 class Wait(Flag):
     """What a state waits for."""
 
-    REQUESTS = auto()  # ours, for their final responses
-    OPERATIONS = auto()  # for the peer, until they are answered
-    ARRIVAL = auto()  # of a data set that has begun to come
-    ROOM = auto()  # in the transport, for what has been answered
+    REQUESTS = auto()  # our requests, until their final responses have come
+    OPERATIONS = auto()  # operations for the peer, until they are answered
+    ARRIVAL = auto()  # the rest of a data set that has begun to come
+    ROOM = auto()  # room in the transport for the answers
 
 
-#: What must have ended for :attr:`Event.SETTLED`; a state that is missing does not settle.
+#: The waits that must have ended for :attr:`Event.SETTLED`; a state that is missing here does not settle.
 WAITS: Mapping[State, Wait] = MappingProxyType(
     {
         State.FINISHING: Wait.REQUESTS | Wait.OPERATIONS | Wait.ARRIVAL,
@@ -164,9 +164,9 @@ WAITS: Mapping[State, Wait] = MappingProxyType(
 TIMED = frozenset({State.YIELDING, State.RELEASING, State.ANSWERING})
 
 _OPEN = State.OPEN
-# Seconds between two looks at what comes, at most.
+# How many seconds may pass between two looks at what comes.
 _LOOK = 15.0
-#: How many octets of a message that has begun must come in a second, on the average of some :data:`_LOOK` seconds.
+#: The least rate of a message that has begun, in octets a second, averaged over about :data:`_LOOK` seconds.
 LEAST_RATE = 64
 
 
@@ -175,14 +175,14 @@ class Arrival(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether one is."""
+        """Whether a data set is arriving."""
 
     def end(self) -> None:
         """The association is over."""
 
 
 class Operations(Protocol):
-    """What is performed for the peer."""
+    """The operations that this side performs for the peer."""
 
     @property
     def is_busy(self) -> bool:
@@ -196,7 +196,7 @@ class Operations(Protocol):
 
 
 class Requests(Protocol):
-    """What this side has asked and waits for."""
+    """The requests of this side."""
 
     @property
     def is_busy(self) -> bool:
@@ -212,7 +212,7 @@ class Requests(Protocol):
         """The association is over."""
 
     def let_go(self) -> None:
-        """Let no stream that is not read hold up the end of the association."""
+        """Make sure that a stream that is not read does not delay the end of the association."""
 
 
 class Closing:
@@ -220,8 +220,8 @@ class Closing:
 
     Args:
         channel: The transport.
-        requests: What this side has asked.
-        operations: What it performs for the peer.
+        requests: The requests of this side.
+        operations: The operations that it performs for the peer.
         arrival: The data set that may be arriving.
         clock: The time of all waits.
         timeouts: Uses ``release`` and ``idle``.
@@ -293,7 +293,7 @@ class Closing:
             self._is_leaving = True
             self._answer_within = min(answer_within, self._timeouts.release)
             if self.state is State.RELEASING:
-                # It was asked before, with more time.
+                # A release was asked for before, with more time.
                 self._start_timer(self._answer_within)
         self._requests.let_go()
         self._take(Event.FINISH)
@@ -334,10 +334,10 @@ class Closing:
         self._take(Event.OPENED)
 
     def established(self, *, watch_idle: bool) -> None:
-        """The acceptance has come, or has gone out: a release that was wanted before begins now.
+        """The acceptance has come or has gone out, so a release that was wanted before begins now.
 
         Args:
-            watch_idle: Give up a peer from which nothing comes, unless it waits for us.
+            watch_idle: Whether to give up a silent peer, unless it waits for this side.
         """
         if self.error is not None:
             return
@@ -360,7 +360,7 @@ class Closing:
             case ProviderAbort(reason, detail):
                 self.end(AssociationAbortedError(2, reason, by_peer=False, detail=detail))
             case TransportClosed(detail):  # pragma: no branch - the others concern the opening
-                # Some peers close instead of answering A-RELEASE-RQ; nothing is lost by it.
+                # Some peers close instead of answering A-RELEASE-RQ; nothing is lost.
                 self._take(Event.CLOSED)
                 self.end(ConnectionLostError(f"the connection was lost: {detail}"))
 
@@ -371,7 +371,7 @@ class Closing:
         self._tell_closed()
 
     def end(self, error: NetDICOMError) -> None:
-        """Everything that waits for the association fails with this reason; only the first call counts."""
+        """Fail everything that waits for the association, with this reason; only the first call counts."""
         if self.error is not None:
             return
         self.error = error
@@ -389,13 +389,13 @@ class Closing:
                 released.errback(afresh(error))
         self._on_end(error)
         if self._is_leaving:
-            # In the next turn: an A-ABORT may still have to be written.
+            # Do this in the next turn, because an A-ABORT may still have to be written.
             self._timer = self._clock.callLater(0, self._channel.hang_up, self._answer_within)
 
     # -- the machine -------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Something has ended that the end of the association may wait for."""
+        """A request or an operation has ended, and the end of the association may have waited for it."""
         if self.state is _OPEN:
             return  # the usual case, for each response
         waits = WAITS.get(self.state)
@@ -419,7 +419,7 @@ class Closing:
             self._room = None
             self.settle()
 
-        # It is cancelled when the association ends before.
+        # This call is cancelled when the association ends before.
         self._room = self._channel.dul.when_writable()
         self._room.addCallbacks(free, lambda _: None)
 
@@ -499,7 +499,7 @@ class Closing:
     def _check_idle(self) -> None:
         now, dul, idle = self._clock.seconds(), self._channel.dul, self._timeouts.idle
         self._check_rate(now)
-        # Not idle - (now - last_received): rounded, that can leave less than a clock tells apart, again and again.
+        # idle - (now - last_received) would be rounded, and could again and again be less than the clock can resolve.
         left = dul.last_received + idle - now
         is_busy = self._operations.is_busy or self._requests.is_busy
         if self._owed or (is_busy and not self._arrival.is_busy):
@@ -515,7 +515,7 @@ class Closing:
             self._idle = self._clock.callLater(min(left, _LOOK), self._check_idle)
 
     def _check_rate(self, now: float) -> None:
-        """Notice a peer that sends a message octet by octet, which never is quiet for long."""
+        """Notice a peer that sends a message octet by octet, and so is never silent for long."""
         octets, _ = self._channel.octets
         is_arriving = (
             self._arrival.is_busy or not self._channel.dul.machine.is_between_pdus

@@ -1,4 +1,4 @@
-"""What is proposed, accepted and refused when an association is made: pure decisions.
+"""Pure decisions about what is proposed, accepted and refused when an association is made.
 
 Presentation contexts (PS3.8 9.3.2.2, 9.3.3.2), transfer syntaxes, SCU and SCP roles (PS3.7
 D.3.3.4), maximum length (PS3.8 D.1), the asynchronous operations window (PS3.7 D.3.3.3), and the
@@ -103,10 +103,10 @@ class PContextDef:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What an acceptor has for an abstract syntax.
+    """What an acceptor offers for an abstract syntax.
 
     Attributes:
-        transfer_syntaxes: The transfer syntaxes that it can take.
+        transfer_syntaxes: The transfer syntaxes that it accepts.
         as_scp: Whether it has a service that answers requests.
         as_scu: Whether it has a service that makes requests.
     """

@@ -1,4 +1,4 @@
-"""What this side performs for its peer.
+"""The operations that this side performs for its peer.
 
 The :class:`Performer` of an association takes the requests that come, keeps to the window, and makes an
 :class:`Operation` of each. An operation runs the service, sends what it returns or yields, and turns what it raises
@@ -24,10 +24,10 @@ SOP class than its presentation context   :data:`~netdicom_tx.dispatch.COMMAND_S
 
 When the association ends, no answer can be sent any more. The handlers of C-ECHO, C-FIND, C-GET, C-MOVE and N-GET
 work for the peer alone, so they are cancelled at once, and their generators are closed. Every other handler has
-``timeouts.response`` seconds to finish, because what it does counts without the peer: a C-STORE is kept. The file of a
-received data set is open until its handler has ended. A handler that takes longer is cancelled then; a warning is
-logged, and the file is closed when the handler has ended by that. Cancelling cannot stop a thread, so the file is
-closed while a thread that takes longer is still reading.
+``timeouts.response`` seconds to finish, because its work counts without the peer: a C-STORE is kept. The file of a
+received data set is open until its handler has ended. A handler that takes longer is cancelled with a warning in the
+log, and the file is closed when the handler has ended. Cancelling cannot stop a thread, so the file may be closed
+while a thread is still reading it.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ __all__ = ["Operation", "Performer"]
 _MOST_OPERATIONS = 1024
 # Requests that never have a data set (PS3.7 Tables 9.3-12, 10.3-3 and 10.3-11).
 _WITHOUT_DATA_SET = frozenset({"C-ECHO", "N-GET", "N-DELETE"})
-# Context, message, and why its data set could not be kept.
+# The context, the message, and the reason if its data set could not be kept.
 _Request = tuple[PContextDef, Request, EventHandlingError | None]
 
-# Responses of a generator between two turns of the reactor: a C-CANCEL is seen after so many.
+# How many responses of a generator are sent in one turn of the reactor; then a C-CANCEL can be seen.
 _RESPONSES_PER_TURN = 16
 
 _FAILURE = {
@@ -89,7 +89,7 @@ _FAILURE = {
 }
 _PENDING = (0xFF00, 0xFF01)
 _CANCELLABLE = ("C-FIND", "C-GET", "C-MOVE")
-# What works for the peer alone, and keeps nothing.
+# The operations that work for the peer alone, and keep nothing.
 _FOR_PEER = (*_CANCELLABLE, "C-ECHO", "N-GET")
 _COUNTERS = (
     "number_of_remaining_suboperations",
@@ -100,7 +100,7 @@ _COUNTERS = (
 
 
 class Asked(Protocol):
-    """What performing needs of the association, which services get as their ``asce``."""
+    """What an operation needs of the association, which services get as their ``asce``."""
 
     @property
     def peer_title(self) -> str:
@@ -119,9 +119,9 @@ def _is_status(value: object) -> TypeGuard[int]:
 
 
 def _is_many(result: object) -> TypeGuard[Iterable[object]]:
-    """Whether a result is several items: any iterable, but not what is one thing and can be iterated over."""
+    """Whether a result is an iterable of items, and not one item that happens to be iterable."""
     if isinstance(result, tuple) and any(map(_is_status, result)):
-        return False  # (status, data set), or one match with its status
+        return False  # a pair (status, data set), or one match with its status
     is_one = isinstance(result, Dataset | Mapping | str | bytes | bytearray | memoryview)
     return isinstance(result, Iterable) and not is_one and not hasattr(result, "read")
 
@@ -149,7 +149,7 @@ class Operation:
         self._last: Response | None = None  # the last response that was sent
         self._emitted = 0
         self._match_commands: dict[int, bytes] = {}
-        self._is_cancelled = False  # C-CANCEL came
+        self._is_cancelled = False  # C-CANCEL has come
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
@@ -198,7 +198,7 @@ class Operation:
         return self._performer.error is not None
 
     def _interrupt_soon(self) -> None:
-        # From a fresh turn: a coroutine can be cancelled only while it waits.
+        # Cancel in a fresh turn, because a coroutine can be cancelled only while it waits.
         if self._interrupt is None and self._running is not None and not self._is_over:
             self._interrupt = self._performer.clock.callLater(0, self._interrupt_now)
 
@@ -212,7 +212,7 @@ class Operation:
         if self._interrupt is not None:
             self._interrupt.cancel()
         if isinstance(result, Failure):
-            self._failed(result)  # what it said of its failure could not be sent either
+            self._failed(result)  # the failure response could not be sent either
         try:
             if (
                 not self._is_answered
@@ -233,7 +233,7 @@ class Operation:
     # -- running the service -------------------------------------------------------------------
 
     async def _run(self) -> None:
-        """Serve the request, and turn what is raised into a status."""
+        """Serve the request, and turn an exception into a status."""
         try:
             await self._serve()
         except defer.CancelledError:
@@ -256,7 +256,7 @@ class Operation:
             reason = self._performer.error
             if reason is None or reason not in (error, error.__cause__):
                 self._failed(Failure())
-            # Else it waited for something on the association, which is over.
+            # Otherwise it waited for something on the association, which is over.
 
     async def _serve(self) -> None:
         operations = getattr(self._service, "operations", None)
@@ -335,7 +335,7 @@ class Operation:
         self._complete()
 
     def _respond_cancelled(self) -> None:
-        """FE00, with the counters of the last Pending response where there was one."""
+        """The response FE00, with the counters of the last Pending response if there was one."""
         counters = {
             name: value
             for name in _COUNTERS
@@ -373,13 +373,13 @@ class Operation:
         channel = self._performer.channel
         if channel.is_congested or self._emitted % _RESPONSES_PER_TURN == 0:
             await channel.breathe()
-        # In memory, what was sent has been read by now, and may have been the peer's reason to leave.
+        # In a memory transport the peer has already read what was sent, and may have left because of it.
         return self._is_cancelled or self._is_stopped
 
     # -- answering -----------------------------------------------------------------------------
 
     def _send_match(self, status: int, data_set: bytes) -> None:
-        """Send a Pending response; all those of an operation have the same command set, which is encoded once."""
+        """Send a Pending response. All of an operation have the same command set, which is encoded once."""
         command = self._match_commands.get(status)
         try:
             if command is None:
@@ -412,7 +412,7 @@ class Operation:
         try:
             self._performer.send(response, self.ctx.id)
         except AssociationError as error:
-            # The association is about to be released: the peer cannot be told any more.
+            # The association is about to be released, so the peer cannot be told any more.
             self._log.debug("a response could not be sent: {error}", error=error)
         self._last = response
         self._is_answered = is_final
@@ -435,7 +435,7 @@ class Operation:
 
 
 def _has_operation(service: Service, message: Request) -> bool:
-    """Whether a service has something for an operation, as far as it says so."""
+    """Whether a service performs an operation, as far as it says so."""
     operations = getattr(service, "operations", None)
     if isinstance(message, UnknownRQ) or (
         operations is not None and message.OPERATION not in operations
@@ -457,7 +457,7 @@ def _contradiction(ctx: PContextDef, message: Request, registration: Registratio
     if (
         not named
         or registration.may_name(named, ctx.sop_class)
-        or not _has_operation(registration.service, message)  # 0x0211 says more
+        or not _has_operation(registration.service, message)  # the status 0x0211 says more
     ):
         return ""
     role = "Affected" if hasattr(message, "affected_sop_class_uid") else "Requested"
@@ -467,7 +467,7 @@ def _contradiction(ctx: PContextDef, message: Request, registration: Registratio
 class Performer:
     """The operations of one association.
 
-    A request that may not run yet waits in order, and so does the peer: the transport is not read meanwhile.
+    A request that may not run yet waits in order. The peer waits too, because the transport is not read meanwhile.
 
     Args:
         asce: The association, which is handed to the services.
@@ -475,12 +475,12 @@ class Performer:
         clock: The time of all waits.
         timeouts: Uses ``response``.
         scu: The services that make requests; they answer the event reports that come for them.
-        take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it; True when it was
-            taken, and then its file stays open.
+        take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it. It returns True when
+            the instance was taken, and then its file stays open.
         on_quiet: Called when no operation is left, and when a request was refused.
 
     Attributes:
-        limit: Operations that may run at once; 0 means no limit.
+        limit: How many operations may run at once; 0 means no limit.
         error: Why the association is over; None while it is not.
         counts: How many requests have come, by operation.
     """
@@ -523,7 +523,7 @@ class Performer:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the peer waits for a response of ours."""
+        """Whether the peer waits for a response of this side."""
         return bool(self._running or self._backlog)
 
     # -- requests --------------------------------------------------------------------------------
@@ -537,23 +537,23 @@ class Performer:
         assert message.message_id is not None
         self.counts[message.OPERATION] += 1
         if message.message_id in self._running or message.message_id in self._backlog:
-            # PS3.7 C.5.9; the first operation is not touched by it.
+            # PS3.7 C.5.9; the first operation is not affected.
             self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)
         else:
             self._backlog[message.message_id] = (ctx, message, failure)
             self._start()
 
     def cancel(self, message_id: int) -> None:
-        """C-CANCEL-RQ came; one for an operation that does not run is ignored (PS3.7 9.3.2.3.3)."""
+        """C-CANCEL-RQ came; it is ignored if its operation does not run (PS3.7 9.3.2.3.3)."""
         operation = self._running.get(message_id)
         if operation is not None:
             operation.cancel()
 
     def _start(self) -> None:
-        """Perform what has come, in order, as far as the window allows.
+        """Perform the requests that have come, in order, as far as the window allows.
 
-        An operation counts until its answer has gone out, so that a peer that does not read cannot
-        fill our memory with answers. One that keeps to the window never notices.
+        An operation counts until its answer has gone out, so a peer that does not read cannot fill the memory with
+        answers. A peer that keeps to the window does not notice this.
         """
         if self._is_starting:
             return
@@ -629,10 +629,10 @@ class Performer:
         give_up(message.data_set)
         dul = self.channel.dul
         if self.error is not None or not dul.machine.may_send_data:
-            return  # in Sta7 a request may come, but no answer may go
+            return  # in Sta7 a request may come, but an answer may not be sent
         self.channel.send(message.response(status, error_comment=comment), ctx.id)
         if dul.is_congested and not self.channel.is_held_by(dul):
-            # No window bounds refusals: a peer that does not take them is asked for no more.
+            # The window does not bound refusals, so a peer that does not take them is not read any more.
             self.channel.pause(dul)
             dul.when_writable().addBoth(lambda _: self.channel.resume(dul))
         self._on_quiet()

@@ -1,4 +1,4 @@
-"""What we asked and wait for (PS3.7 7.5).
+"""The requests of this side, and the wait for their responses (PS3.7 7.5).
 
 :class:`SingleRequest` has one response and a Deferred of it. :class:`StreamRequest` has many, and hands them to a
 :class:`~netdicom_tx.streams.ResponseStream`. The :class:`Invoker` of an association counts message IDs, records a
@@ -49,12 +49,12 @@ _Stream = TypeVar("_Stream", bound="ResponseStream[Any]")
 
 
 class Outstanding(ABC):
-    """A request that was made, or waits for its turn.
+    """A request that has gone out, or waits for its turn.
 
     Args:
         message: The request, with its message ID.
         ctx: The presentation context.
-        timeout: The seconds in which a response must come.
+        timeout: How many seconds a response may take.
     """
 
     __slots__ = (
@@ -82,13 +82,13 @@ class Outstanding(ABC):
         self.is_forgotten = False  # the caller no longer wants the response
         #: The PDUs of the request, before its turn.
         self.pdus: Iterator[bytes | bytearray] | None = None
-        self.is_prepared = False  # the first of them have been made
-        #: Why it cannot be sent now, though nothing is wrong with it.
+        self.is_prepared = False  # whether the first of them have been made
+        #: Why the request cannot be sent now, although it is correct.
         self.problem: NetDICOMError | None = None
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether somebody waits for what comes."""
+        """Whether a caller waits for the response."""
         return not self.is_forgotten
 
     @property
@@ -103,7 +103,7 @@ class Outstanding(ABC):
 
     @abstractmethod
     def respond(self, response: Response) -> None:
-        """A response came, Pending or final."""
+        """Take a response, Pending or final."""
 
     @abstractmethod
     def fail(self, error: Exception) -> None:
@@ -138,7 +138,7 @@ class SingleRequest(Outstanding):
 class StreamRequest(Outstanding):
     """A request with many responses, which its stream hands to a reader.
 
-    The stream itself is its reader's. It is held here only while somebody waits for it, so that a stream that its
+    The stream itself belongs to its reader. It is held here only while a caller waits for it, so that a stream that its
     reader has lost is noticed.
 
     Attributes:
@@ -155,11 +155,11 @@ class StreamRequest(Outstanding):
         self._stream: weakref.ref[ResponseStream[Any]] | None = None
 
     def attach(self, stream: ResponseStream[Any], on_lost: Callable[[StreamRequest], None]) -> None:
-        """Pass what comes on to a stream; ``on_lost`` is called, in any thread, when nobody has it any more."""
+        """Pass responses on to a stream. When its reader has lost it, ``on_lost`` is called, in any thread."""
         self.unread = stream.unread
         self._is_retrieve = stream.takes_instances
         self._stream = weakref.ref(stream)
-        # Not the callback of a weak reference: that is not called when the two are lost together.
+        # The callback of a weak reference would not be called when the two are lost together.
         weakref.finalize(stream, on_lost, self).atexit = False
 
     @property
@@ -193,7 +193,7 @@ class StreamRequest(Outstanding):
             stream.fail(error)
 
     def when_over(self, call: Callable[[], None]) -> None:
-        """Have a call made when the operation is over, whichever way; that does not count as waiting for it."""
+        """Make this call when the operation is over, however it ends; this does not count as waiting for it."""
         self._calls.append(call)
         if self.is_over:
             self._over()
@@ -212,7 +212,7 @@ class Invoker:
     """The requests of one association, from the call to the final response.
 
     Args:
-        channel: Where requests go out.
+        channel: Sends the requests.
         contexts: The accepted presentation contexts, by ID.
         clock: The time of the response timers.
         timeouts: Uses ``response`` and ``total``.
@@ -220,8 +220,8 @@ class Invoker:
         on_timeout: Called with the name of a timer and its seconds when a response is overdue.
 
     Attributes:
-        limit: Requests that may be outstanding at once; 0 means no limit.
-        is_told: Whether some caller knows why the association is over.
+        limit: How many requests may be outstanding at once; 0 means no limit.
+        is_told: Whether a caller knows why the association is over.
         counts: How many requests have gone out, by operation.
     """
 
@@ -311,7 +311,7 @@ class Invoker:
         return timeout
 
     def _check(self, one: Outstanding) -> None:
-        """Refuse what is wrong with a request itself, and encode its command set.
+        """Refuse a request that is wrong in itself, and encode its command set.
 
         Raises:
             TypeError, ValueError, LocalProtocolError: An argument is wrong.
@@ -353,7 +353,7 @@ class Invoker:
             self._prepare_later()
         else:
             self._send(one)
-        # It is recorded: whatever is delivered now finds somebody who waits.
+        # The request is recorded, so a response that comes now finds its caller.
         self._let_go(one)
 
     def _problem(self, one: Outstanding) -> NetDICOMError | None:
@@ -376,7 +376,7 @@ class Invoker:
     def _send(self, one: Outstanding) -> None:
         message_id = one.message.message_id
         assert message_id is not None
-        # Recorded before it is written, so that an immediate answer finds it.
+        # Record before writing, so that an immediate answer finds the request.
         self._outstanding[message_id] = one
         self.counts[one.message.OPERATION] += 1
         pdus, one.pdus = one.pdus, None
@@ -389,7 +389,7 @@ class Invoker:
             one.fail(error)
 
     def cancel_request(self, one: Outstanding) -> None:
-        """Send C-CANCEL-RQ for a request that is out; take back one that still waits."""
+        """Send C-CANCEL-RQ for a request that has gone out; take back one that still waits."""
         assert one.message.message_id is not None
         if self._waiting.get(one.message.message_id) is one:
             del self._waiting[one.message.message_id]
@@ -402,7 +402,7 @@ class Invoker:
         """Take back a request that still waits for its turn; its Deferred fails with CancelledError.
 
         Returns:
-            Whether it was waiting. False also says that its response may still come.
+            Whether it was waiting. If not, its response may still come.
         """
         one = self._waiting.pop(message_id, None)
         if one is None:
@@ -413,7 +413,7 @@ class Invoker:
     # -- streams that are not read ---------------------------------------------------------------
 
     def hold(self, one: Outstanding) -> bool:
-        """Read nothing for now, because a stream is not read; False when somebody else waits."""
+        """Stop reading, because a stream is not read; False when another caller waits."""
         if self._is_leaving or any(
             other is not one and other.is_waited_for for other in self._all()
         ):
@@ -423,13 +423,13 @@ class Invoker:
         return True
 
     def go_on(self, one: Outstanding) -> None:
-        """Go on reading."""
+        """Continue reading."""
         if one in self._holding:
             self._holding.remove(one)
         self._channel.resume(one)
 
     def waits(self, one: Outstanding) -> None:
-        """Somebody waits for this request: no stream that is not read may hold it up."""
+        """A caller waits for this request, so a stream that is not read must not delay it."""
         self._let_go(one)
 
     def _all(self) -> Iterator[Outstanding]:
@@ -437,18 +437,18 @@ class Invoker:
         yield from self._waiting.values()
 
     def _let_go(self, but: Outstanding | None = None) -> None:
-        """Have the streams that are not read keep what comes, instead of holding up the transport."""
+        """Let the streams that are not read keep their responses, so that they do not stop the transport."""
         for one in list(self._holding):
             if one is not but and isinstance(one, StreamRequest) and one.stream is not None:
                 one.stream.go_on()
 
     def _lost(self, one: StreamRequest) -> None:
-        """The last reference to a stream is gone; this may run in any thread."""
+        """Handle the loss of the last reference to a stream; this may run in any thread."""
         one.is_forgotten = True
         one.unread.drop_all()
         if one.is_over and one not in self._holding:
             return
-        # The rest from a turn of the reactor, for the garbage collector calls at any time.
+        # The rest is done in a turn of the reactor, because the garbage collector may call at any time.
         from_thread = getattr(self._clock, "callFromThread", None)
         if from_thread is not None:
             from_thread(self._abandon, one)
@@ -474,7 +474,7 @@ class Invoker:
     def _prepare_later(self) -> None:
         """Make the PDUs of the next request while the peer is busy with the one before.
 
-        In the turn after next of the reactor: the next one sends what was written in this one.
+        They are made in the turn after next of the reactor, because the next turn sends what was written in this one.
         """
         if self._preparing is None:
             self._preparing = self._clock.callLater(0, self._prepare_now)
@@ -493,15 +493,17 @@ class Invoker:
         one.is_prepared = True
         try:
             one.pdus = made_ahead(one.pdus)
-        except Exception as error:  # raised by the file of its data set, or whatever stands for one
-            # Nothing of it has been sent, so it fails alone.
+        except (
+            Exception
+        ) as error:  # raised by the file of its data set, or by an object that stands for one
+            # Nothing of this request has been sent, so it fails alone.
             del self._waiting[message_id]
             one.fail(error)
 
     # -- responses -------------------------------------------------------------------------------
 
     def respond(self, response: Response) -> bool:
-        """A response came; False when no request of ours waits for it."""
+        """Take a response; False when no request of this side waits for it."""
         message_id = response.message_id_being_responded_to
         outstanding = self._outstanding.get(message_id)
         if (
@@ -523,7 +525,7 @@ class Invoker:
 
     @property
     def is_retrieving(self) -> bool:
-        """Whether somebody reads the instances that a C-GET of ours brings."""
+        """Whether a reader takes the instances that a C-GET of this side brings."""
         return any(each.takes_instances for each in self._outstanding.values())
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
@@ -556,7 +558,7 @@ class Invoker:
         if left <= 0:
             self._on_timeout("total", self._timeouts.total)
         elif self._channel.is_behind:
-            # The answer may be here already, and we do not read it.
+            # The answer may be here already, but this side does not read it.
             one.timer = self._clock.callLater(min(one.timeout, left), self._overdue, one)
         elif (quiet := self._clock.seconds() - one.heard) < one.timeout:
             one.timer = self._clock.callLater(
@@ -576,12 +578,12 @@ class Invoker:
         self.let_go()
 
     def let_go(self) -> None:
-        """The association is to end: let no stream that is not read hold it up."""
+        """The association is about to end, so a stream that is not read must not delay it."""
         self._is_leaving = True
         self._let_go()
 
     def fail_all(self, reason: NetDICOMError) -> None:
-        """Refuse further requests, and fail those that have no final response: none will come."""
+        """Refuse further requests, and fail those without a final response, because none will come."""
         self._refusal = reason
         _stop(self._preparing)
         self._preparing = None
@@ -590,7 +592,7 @@ class Invoker:
         self._waiting.clear()
         for each in taken:
             _stop(each.timer)
-            # Each waits alone: one exception for all would collect the traceback of each.
+            # Each caller gets its own exception; a shared one would collect the tracebacks of all.
             each.fail(afresh(reason))
 
     def end(self, reason: NetDICOMError) -> None:

@@ -1,9 +1,9 @@
-"""Many responses to one request, as their reader has them (PS3.7 9.1.2, 9.1.3, 9.1.4).
+"""The many responses to one request, for their reader (PS3.7 9.1.2, 9.1.3, 9.1.4).
 
-A :class:`ResponseStream` is what C-FIND, C-GET and C-MOVE give. Its reader sets the pace: above a high-water mark of
-unread items the transport is not read, and the peer waits. That lasts only while nobody else waits for anything on the
-association. When another request is made, when another stream is waited for, or when the association is to be
-released, reading goes on, and what is unread is kept in a temporary file, up to a bound. A stream that its reader has
+C-FIND, C-GET and C-MOVE return a :class:`ResponseStream`. Its reader sets the pace: above a high-water mark of unread
+items the transport is not read, and the peer waits. That lasts only while no other caller waits for something on the
+association. When another request is made, when a caller waits for another stream, or when the association is to be
+released, reading continues, and unread items are kept in a temporary file, up to a bound. A stream that its reader has
 lost is cancelled.
 """
 
@@ -26,13 +26,13 @@ from .statuses import Status
 
 __all__ = ["HIGH_WATER", "ResponseStream", "StreamRequest", "Unread", "status_of"]
 
-#: Unread responses of a stream above which the transport pauses; it goes on below a quarter.
+#: How many unread responses of a stream pause the transport; it resumes below a quarter of that.
 HIGH_WATER: Final = 256
-#: The same in octets of their data sets.
+#: How many octets of unread data sets pause the transport.
 HIGH_WATER_OCTETS: Final = 4 << 20
-#: Octets of unread responses in a temporary file, above which the operation is cancelled.
+#: How many octets of unread responses a temporary file may hold; above that the operation is cancelled.
 SPILL_LIMIT: Final = 1 << 30
-# What a response takes besides its data set.
+# How many octets a response takes in addition to its data set.
 _OVERHEAD: Final = 200
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ def status_of(response: Response) -> Status:
     return _status(response.status, response.OPERATION, response.error_comment or "")
 
 
-# The same for each of ten thousand Pending responses.
+# One object serves ten thousand Pending responses.
 @lru_cache(maxsize=256)
 def _status(value: int, command: str, comment: str) -> Status:
     return Status(value, command, comment)
@@ -53,11 +53,11 @@ class Unread:
     """Items that wait for their reader, the first in memory and the rest in a temporary file.
 
     Args:
-        drop: Called with each item that nobody will read.
+        drop: Called with each item that will not be read.
         memory: How many items are kept in memory; None keeps all, for items that no file can hold.
 
     Attributes:
-        octets: How large the items are, in memory and in the file.
+        octets: The size of the items, in memory and in the file.
     """
 
     __slots__ = ("_drop", "_file", "_first", "_in_file", "_memory", "_read", "_written", "octets")
@@ -119,15 +119,15 @@ class Unread:
             file.close()
 
     def drop_all(self) -> None:
-        """Forget everything."""
-        self._close_file()  # nothing that a file can hold needs dropping
+        """Drop all items."""
+        self._close_file()  # items that a file can hold do not need to be dropped
         self.octets = 0
         while self._first:
             self._drop(self._first.popleft()[0])
 
 
 def _size(item: Any) -> int:
-    """Octets that an item takes."""
+    """How many octets an item takes."""
     data_set = getattr(item, "data_set", None)
     return _OVERHEAD + (len(data_set) if isinstance(data_set, bytes) else 0)
 
@@ -136,8 +136,8 @@ class StreamRequest(Protocol):
     """The request of a stream, as the association keeps it.
 
     Attributes:
-        is_forgotten: Whether nobody wants the responses any more.
-        kept: The stream, while somebody waits for it: then it must not be lost.
+        is_forgotten: Whether the responses are not wanted any more.
+        kept: The stream while a caller waits for it, because it must not be lost then.
     """
 
     message: Request
@@ -150,19 +150,19 @@ class StreamRequest(Protocol):
 
 
 class Requests(Protocol):
-    """What a stream needs of the requests of its association, which know more kinds of requests: hence Any."""
+    """What a stream needs of the requests of its association. They know more kinds of requests, hence Any."""
 
     def cancel_request(self, one: Any) -> None:
         """Send C-CANCEL-RQ."""
 
     def hold(self, one: Any) -> bool:
-        """Read nothing for now; False when somebody else waits, and reading goes on."""
+        """Stop reading; False when another caller waits, so that reading continues."""
 
     def go_on(self, one: Any) -> None:
-        """Go on reading."""
+        """Continue reading."""
 
     def waits(self, one: Any) -> None:
-        """Somebody waits for this stream: others may not hold it up."""
+        """A caller waits for this stream, so others must not delay it."""
 
 
 class ResponseStream(Generic[_T]):
@@ -196,9 +196,9 @@ class ResponseStream(Generic[_T]):
 
     #: Whether sub-operations of the request bring instances to the reader.
     takes_instances: ClassVar[bool] = False
-    #: Whether a temporary file can hold unread items; those that it cannot are bounded in number.
+    #: Whether a temporary file can hold unread items. Other items are bounded in number.
     can_spill: ClassVar[bool] = True
-    #: How many items that no file can hold may be unread.
+    #: How many items may be unread if a file cannot hold them.
     most_unread: ClassVar[int] = 128
 
     def __init__(
@@ -212,7 +212,7 @@ class ResponseStream(Generic[_T]):
         self._one = one
         self._convert = convert
         self._high_water = high_water
-        # Responses, or what else a subclass puts in: what _convert takes.
+        # The arguments of _convert: responses, or other objects that a subclass puts in.
         self._unread = Unread(self._drop, high_water if self.can_spill else None)
         self._next: defer.Deferred[Any] | None = None
         self._watchers: list[defer.Deferred[Status]] = []
@@ -220,8 +220,8 @@ class ResponseStream(Generic[_T]):
         self._error: Exception | None = None
         self._excess: Exception | None = None  # too much was unread
         self._is_cancelled = False
-        self._is_holding = False  # the transport is not read for us
-        self._is_read = False  # somebody iterates
+        self._is_holding = False  # whether the transport is not read because of this stream
+        self._is_read = False  # whether a caller iterates
 
     @property
     def message(self) -> Request:
@@ -235,18 +235,18 @@ class ResponseStream(Generic[_T]):
 
     @property
     def unread(self) -> Unread:
-        """What nobody has read yet."""
+        """The items that have not been read."""
         return self._unread
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether somebody waits for the next item, or for the end."""
+        """Whether a caller waits for the next item, or for the end."""
         return self._next is not None or bool(self._watchers)
 
     # -- what the association tells --------------------------------------------------------------
 
     def respond(self, response: Response) -> None:
-        """A response came."""
+        """Take a response."""
         if not status_of(response).is_pending:
             self._final = response
         self._put(response)
@@ -254,18 +254,18 @@ class ResponseStream(Generic[_T]):
             self._tell_watchers()
 
     def fail(self, error: Exception) -> None:
-        """There will be no response any more."""
+        """End the stream, because no further response will come."""
         self._error = error
         if self._next is not None:
             self._take_next().errback(error)
         self._tell_watchers()
 
     def take_instance(self, ctx: PContextDef, message: Request) -> bool:
-        """An instance was stored by a sub-operation of this request; True to keep its file open."""
+        """Take an instance that a sub-operation of this request has stored; True keeps its file open."""
         return False
 
     def go_on(self) -> None:
-        """Somebody else waits: keep what comes, and do not hold up the transport."""
+        """Keep responses instead of stopping the transport, because another caller waits."""
         self._release()
 
     def _take_next(self) -> defer.Deferred[Any]:
@@ -276,11 +276,11 @@ class ResponseStream(Generic[_T]):
         return waiting
 
     def _keep(self) -> None:
-        """A stream that is waited for must not be lost; one that is not may be."""
+        """Hold the stream while a caller waits for it; otherwise its reader may lose it."""
         self._one.kept = self if self.is_waited_for else None
 
     def _put(self, item: Any) -> None:
-        """Something to read."""
+        """Add an item to read."""
         if self._next is not None:
             self._take_next().callback(item)
         elif self._one.is_forgotten:
@@ -288,7 +288,7 @@ class ResponseStream(Generic[_T]):
         else:
             try:
                 self._unread.put(item)
-            except OSError as error:  # the disk is full, say
+            except OSError as error:  # for example, the disk is full
                 self._drop(item)
                 self._give_up(f"the next item cannot be kept for its reader: {error!r:.200}")
                 return
@@ -302,7 +302,7 @@ class ResponseStream(Generic[_T]):
 
     @staticmethod
     def _drop(item: Any) -> None:
-        """Nobody will read this."""
+        """Drop an item that will not be read."""
 
     def _drop_all(self) -> None:
         self._one.is_forgotten = True
@@ -310,19 +310,19 @@ class ResponseStream(Generic[_T]):
 
     @property
     def _is_overfull(self) -> bool:
-        """Whether more is unread than can be kept while somebody waits."""
+        """Whether more items are unread than can be kept while a caller waits."""
         unread = self._unread
         return unread.octets > SPILL_LIMIT or (
             not self.can_spill and len(unread) > self.most_unread
         )
 
     def _hold(self) -> None:
-        """Too much is unread: let the peer wait, if nobody else does."""
+        """Let the peer wait, because too much is unread, unless another caller waits."""
         if self._watchers and not self._is_read:
-            # Somebody waits for the end and nobody reads: holding would wait for ever.
+            # A caller waits for the end, and no caller reads, so stopping would last for ever.
             self._drop_all()
         elif self._watchers and not self._is_overfull:
-            pass  # the reader has begun, and may go on when the end has come
+            pass  # the reader has begun, and may continue when the end has come
         elif self._asce.hold(self._one):
             self._is_holding = True
         elif self._is_overfull:
@@ -332,7 +332,7 @@ class ResponseStream(Generic[_T]):
             )
 
     def _give_up(self, reason: str) -> None:
-        """Cancel the operation, and tell the reader behind what has been kept."""
+        """Cancel the operation; the reader is told after the items that have been kept."""
         self._one.is_forgotten = True
         self._excess = LocalProtocolError(f"{self._one.message.OPERATION} was cancelled: {reason}")
         self.cancel()
@@ -374,9 +374,9 @@ class ResponseStream(Generic[_T]):
     def done(self) -> defer.Deferred[Status]:
         """Fires with the final status; a new Deferred at each access.
 
-        When nobody iterates, the responses are dropped. When somebody has begun, what is unread is kept as if
-        something else were waited for; unread instances of a C-GET beyond their bound have to be read first.
-        Cancelling the Deferred forgets the wait and does not cancel the operation.
+        If no caller iterates, the responses are dropped. If a caller has begun, unread items are kept, as when another
+        request waits; unread instances of a C-GET beyond their bound have to be read first. Cancelling the Deferred
+        ends the wait, but does not cancel the operation.
         """
         watcher: defer.Deferred[Status] = defer.Deferred(self._forget_watcher)
         if self._final is not None or self._error is not None:
@@ -396,7 +396,7 @@ class ResponseStream(Generic[_T]):
         self._keep()
 
     def cancel(self) -> None:
-        """Send C-CANCEL-RQ, once; the peer answers with a final response, FE00 if it obeys."""
+        """Send C-CANCEL-RQ, once; the peer answers with a final response, which is FE00 if it has cancelled."""
         if not self._is_cancelled and self._final is None and self._error is None:
             self._is_cancelled = True
             self._asce.cancel_request(self._one)
@@ -456,7 +456,7 @@ class ResponseStream(Generic[_T]):
             self._drop_all()
 
     def _leave(self) -> None:
-        """The reader is gone: cancel, and read on to the final response."""
+        """Cancel because the reader has gone, and read to the final response."""
         self._drop_all()
         self.cancel()
         self._release()

@@ -19,7 +19,7 @@ a call                                 what it gives
 ``move``                               a stream of :class:`Progress` (:class:`Moves`)
 =====================================  =====================================================================
 
-A wrong argument raises at once. What goes wrong later, here or at the peer, fails the Deferred or is raised
+A wrong argument raises at once. A failure that happens later, here or at the peer, fails the Deferred or is raised
 to the reader of the stream. A stream whose operation ended in a failure raises StatusError at its end, so
 that a failure never looks like an empty answer.
 """
@@ -86,7 +86,7 @@ __all__ = [
 
 _Item = TypeVar("_Item")
 
-# What associate() proposes when nobody says what is needed, besides storage.
+# The SOP classes besides storage that associate() proposes by default.
 _COMMON: Final = (
     uids.VERIFICATION_SOP_CLASS,
     uids.STUDY_ROOT_FIND_SOP_CLASS,
@@ -123,7 +123,7 @@ _PATIENT_ROOT: Final = {
 @answers("C-STORE")
 @store_in_file
 def _receive_for_get(asce: Association, ctx: PContextDef, msg: Request) -> int:
-    """Take an instance for the reader of a :class:`Retrieval`, where the AE has no storage service."""
+    """Take an instance for the reader of a :class:`Retrieval`, if the AE has no storage service."""
     refusal = check_request(msg)
     if refusal is None and not asce.is_retrieving:
         refusal = Status(statuses.PROCESSING_FAILURE, "C-STORE", "no C-GET is under way")
@@ -137,7 +137,7 @@ _COMMITMENT: Final = Registration(StorageCommitment(), uids.DEFAULT_TRANSFER_SYN
 class Association(asceprovider.Association):
     """An association with a call for each DIMSE operation.
 
-    Each call uses the service that the AE has registered for the SOP class, and where it has none that of
+    Each call uses the service that is registered on the AE for the SOP class, or by default that of
     :mod:`netdicom_tx.sopclass`.
     """
 
@@ -186,7 +186,7 @@ class Association(asceprovider.Association):
         timeout: float | None = None,
         **keys: object,
     ) -> Matches:
-        """Ask for what matches (C-FIND, PS3.4 C.4.1).
+        """Query the peer for matching data sets (C-FIND, PS3.4 C.4.1).
 
         Args:
             level: PATIENT, STUDY, SERIES or IMAGE.
@@ -194,7 +194,7 @@ class Association(asceprovider.Association):
             model: The SOP class UID of the information model. None chooses one that the peer has accepted:
                 Patient Root for patients, else Study Root before Patient Root.
             timeout: Seconds to each response; None means ``timeouts.response``.
-            keys: What to match and to return, by keyword: ``PatientName="DOE*", StudyDescription=""``. The
+            keys: The keys to match and to return, by keyword: ``PatientName="DOE*", StudyDescription=""``. The
                 unique key of the level is always returned.
 
         Raises:
@@ -211,9 +211,10 @@ class Association(asceprovider.Association):
         """Ask for scheduled procedure steps (Modality Worklist, PS3.4 Annex K).
 
         Args:
-            given: An identifier to begin with. Without one, what a modality puts into its images is returned.
+            given: An identifier to begin with. Without one, the attributes that a modality puts into its images
+                are returned.
             timeout: Seconds to each response; None means ``timeouts.response``.
-            keys: What to match and to return, by keyword. Attributes of the step, such as ``Modality`` and
+            keys: The keys to match and to return, by keyword. Attributes of the step, such as ``Modality`` and
                 ``ScheduledProcedureStepStartDate``, are put into their sequence.
 
         Raises:
@@ -234,11 +235,11 @@ class Association(asceprovider.Association):
         timeout: float | None = None,
         **keys: object,
     ) -> Retrieval:
-        """Have what matches sent here, on this association (C-GET, PS3.4 C.4.3).
+        """Retrieve matching instances on this association (C-GET, PS3.4 C.4.3).
 
-        The storage SOP classes must have been proposed for it, as :meth:`AE.associate` does. An AE with a
-        storage service of its own answers each instance by it; without one, the reader of the stream has
-        the instance when the peer is told Success.
+        The storage SOP classes must have been proposed for it, as :meth:`AE.associate` does. If the AE has a
+        storage service, that answers each instance. Otherwise the peer gets Success when the reader of the stream
+        has the instance.
 
         Args:
             level: PATIENT, STUDY, SERIES or IMAGE.
@@ -267,7 +268,7 @@ class Association(asceprovider.Association):
         timeout: float | None = None,
         **keys: object,
     ) -> Moves:
-        """Have what matches sent to a destination (C-MOVE, PS3.4 C.4.2).
+        """Have the peer send matching instances to a destination (C-MOVE, PS3.4 C.4.2).
 
         Args:
             level: PATIENT, STUDY, SERIES or IMAGE.
@@ -295,13 +296,14 @@ class Association(asceprovider.Association):
         """Ask for the safekeeping of instances, and wait for the report (PS3.4 Annex J).
 
         Args:
-            instances: What was stored: files, data sets, or pairs of SOP class and SOP instance UID.
-            timeout: Seconds to the report.
+            instances: The stored instances: files, data sets, or pairs of SOP class and SOP instance UID.
+            timeout: How many seconds to wait for the report.
 
         Returns:
-            Fires with what the peer keeps and what it does not. Fails with StatusError when the peer refuses,
-            with DCMTimeoutError when no report comes, with DataSetError or OSError when an instance cannot be read.
-            Cancelling it forgets the report; what the peer has been asked for stays asked.
+            Fires with the instances that the peer keeps and those that it does not. Fails with StatusError when the
+            peer refuses, with DCMTimeoutError when no report comes, and with DataSetError or OSError when an instance
+            cannot be read.
+            Cancelling it ends the wait for the report; the request to the peer stays.
 
         Raises:
             TypeError, ValueError: An argument is wrong.
@@ -401,7 +403,7 @@ class Association(asceprovider.Association):
         return self._replied(scu, scu.n_delete(sop_instance))
 
     def scp_for(self, sop_class: str) -> Registration | None:
-        """The AE's service; where it has none, what takes the instances and reports that calls wait for."""
+        """The AE's service, or the service that takes the instances and reports that calls wait for."""
         found = super().scp_for(sop_class)
         if found is None and self.is_requestor:
             if sop_class in _STORAGE:
@@ -416,7 +418,7 @@ class Association(asceprovider.Association):
     # -- how a call finds its service ------------------------------------------------------------
 
     def _scu(self, uid: str, standard: Service) -> Callable[..., Any]:
-        """The SCU for a SOP class, bound to its context: the AE's, or the standard one."""
+        """The SCU for a SOP class, bound to its context: that of the AE, or the standard one."""
         if self.ae.supported_scu.find(uid) is not None:
             return self.get_scu(uid)
         ctx = self._context(uid)
@@ -482,8 +484,8 @@ def information_model(operation: str, level: str) -> str:
 class Associating(defer.Deferred[Association]):
     """The Deferred of an association that is being opened, which ``async with`` opens and ends.
 
-    ``await`` gives the association. ``async with`` gives it too; at the end of the block the association
-    is released, or aborted when an exception leaves the block.
+    ``await`` returns the association, and so does ``async with``. At the end of the block the association is released,
+    or aborted when an exception leaves the block.
     """
 
     _opened: Association | None = None
