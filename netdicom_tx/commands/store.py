@@ -278,7 +278,8 @@ def _take(
             if found.journal is not None:
                 found.journal.add(file, instance)
     elif isinstance(error, OSError | DataSetError):
-        tally.count(instance, "cannot be read")
+        # A DataSetError comes from re-encoding here: the header has been read before.
+        tally.count(instance, "cannot be read" if isinstance(error, OSError) else "cannot be sent")
         tally.fail(file.path, str(error), ExitCode.SOME_FAILED)
     else:
         assert error is not None
