@@ -49,6 +49,7 @@ INFLATED_LIMIT: Final = 1 << 30
 _PIECE: Final = 1 << 18
 _SHORT_LIMIT: Final = 0xFFFE
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_TAG = b"\xfe\xff\x00\xe0"
 _DELIMITERS, _PIXEL_DATA, _PIXEL_REPRESENTATION = 0xFFFE, 0x7FE00010, 0x00280103
 _OCTETS: Final = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW"))
 _INTEGERS: Final = frozenset((b"SL", b"SS", b"SV", b"UL", b"US", b"UV"))
@@ -63,14 +64,17 @@ def reencode(
     write: Callable[[bytes], object],
     source: str,
     target: str,
+    leave_out: Callable[[int], bool] | None = None,
 ) -> None:
-    """Write a data set in another transfer syntax.
+    """Write a data set in another transfer syntax, or in the same one without some elements.
 
     Args:
         read: Returns up to so many octets of the data set, fewer only at its end.
         write: Takes the octets of the result, in pieces. What it has got is worthless when an error is raised.
         source: The transfer syntax of what is read, an uncompressed one.
         target: The transfer syntax of what is written, an uncompressed one.
+        leave_out: Called with the tag of each element, at every depth; True leaves the element out. When it leaves out
+            all pixel data, the source may be in a compressed transfer syntax.
 
     Raises:
         DataSetError: The data set is damaged, or the receiver would misread an element, which is named.
@@ -81,11 +85,11 @@ def reencode(
     deflating = _Deflating(write) if is_deflated(target) else None
     output = _Output(write if deflating is None else deflating.write)
     inside, outside = coding_of(source), coding_of(target)
-    if inside == outside:
+    if inside == outside and leave_out is None:
         while octets := read(_PIECE):
             output.write(octets)
     else:
-        _Reencoder(_Input(read), output, outside).data_set(inside)
+        _Reencoder(_Input(read), output, outside, leave_out).data_set(inside)
     output.flush()
     if deflating is not None:
         deflating.close()
@@ -221,8 +225,15 @@ class _Level(NamedTuple):
 class _Reencoder:
     """Writes one data set."""
 
-    def __init__(self, source: _Input, output: _Output, target: Coding) -> None:
+    def __init__(
+        self,
+        source: _Input,
+        output: _Output,
+        target: Coding,
+        leave_out: Callable[[int], bool] | None,
+    ) -> None:
         self._input = source
+        self._leave_out = leave_out
         self._write = output.write
         self._target = target
         self._sequences: list[int] = []  # the tags of the sequences around what is read
@@ -301,6 +312,9 @@ class _Reencoder:
             if not tag & 0xFFFF or (tag >> 16 == 2 and not level.depth):
                 self._skip(head)
                 continue
+            if self._leave_out is not None and self._leave_out(tag):
+                self._skip_value(level, head)
+                continue
             if tag == _PIXEL_REPRESENTATION and length == 2:
                 octets = self._input.peek(2)
                 is_signed = octets == (b"\1\0" if level.source.little else b"\0\1")
@@ -317,8 +331,19 @@ class _Reencoder:
         for _ in self._input.pieces(head.length):
             pass
 
+    def _skip_value(self, level: _Level, head: _Head) -> None:
+        """Leave out a value, which may be fragments of pixel data (PS3.5 A.4)."""
+        if head.length != UNDEFINED:
+            self._skip(head)
+            return
+        inside = level._replace(depth=level.depth + 1, end=None)
+        while (item := self._head(inside)) is not None and item.tag == _ITEM:
+            self._skip(item)
+        if item is None or item.tag != _SEQUENCE_END:
+            raise self._error(f"{_name(head.tag)} is not ended")
+
     def _element(self, level: _Level, head: _Head, is_signed: bool) -> None:
-        if level.source == level.target:
+        if level.source.implicit and level.target.implicit:
             self._same(level, head)
         elif level.source.implicit:
             self._from_implicit(level, head, is_signed)
@@ -329,7 +354,10 @@ class _Reencoder:
 
     def _same(self, level: _Level, head: _Head) -> None:
         """Copy an element of a value that stays in implicit VR."""
-        if head.length == UNDEFINED:
+        is_sequence = head.length == UNDEFINED
+        if self._leave_out is not None and b"SQ" in _known_vrs(head.tag):
+            is_sequence = is_sequence or self._input.peek(4) == _ITEM_TAG
+        if is_sequence:
             self._sequence(level, head, b"", level.source, is_signed=False)
             return
         self._put_head(level.target, *head)
@@ -351,7 +379,7 @@ class _Reencoder:
             self._value(level, head, b"UN" if is_too_long else vr)
 
     def _from_explicit(self, level: _Level, head: _Head, is_signed: bool) -> None:
-        """Write an element of explicit VR in the other order of octets."""
+        """Write an element of explicit VR in the other order of octets, or in the same one."""
         tag, vr, length = head
         if vr == b"SQ":
             self._sequence(level, head, vr, level.source, is_signed)
@@ -362,7 +390,7 @@ class _Reencoder:
             self._sequences.append(tag)
             self._items(_Level(level.depth, IMPLICIT, IMPLICIT, None), is_signed)
             self._sequences.pop()
-        elif vr not in VRS and length:
+        elif vr not in VRS and length and level.source != level.target:
             raise self._error(
                 f"{_name(tag)} has the unknown VR {vr!r}; the order of its octets cannot be changed"
             )

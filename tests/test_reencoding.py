@@ -493,6 +493,67 @@ def test_sequences_are_nested_as_deeply_as_the_node_takes_them() -> None:
         reencoded(EXPLICIT.sequence(0x00091001, octets), LITTLE, HIDDEN)
 
 
+# -- without some elements -----------------------------------------------------------------------------------
+
+
+def stripped(octets: bytes, source: str, target: str) -> bytes:
+    """Without pixel data and the Patient ID."""
+    result = io.BytesIO()
+    reencode(
+        io.BytesIO(octets).read, result.write, source, target, {0x7FE00010, TEXT_TAG}.__contains__
+    )
+    return result.getvalue()
+
+
+@pytest.mark.parametrize("target", UNCOMPRESSED_TRANSFER_SYNTAXES)
+@pytest.mark.parametrize("source", [*ENCODINGS, EXPLICIT._replace(transfer_syntax=DEFLATED)])
+def test_elements_are_left_out_at_every_depth(source: Encoding, target: str) -> None:
+    """In the same transfer syntax, too, and in sequences of either kind of length."""
+
+    def make(*left_out: bytes) -> bytes:
+        item = source.identity("1.2") + b"".join(left_out)
+        return b"".join(
+            (
+                source.identity("1.2.3"),
+                source.sequence(0x00081115, source.sequence(0x00081140, item, defined=True), item),
+                source.sequence(0x00081140, item, defined=True),
+                *left_out,
+                source.element(0x7FE00001, "OV", bytes(8)),
+            )
+        )
+
+    whole = make(source.element(TEXT_TAG, "LO", b"ABCD"), source.element(0x7FE00010, "OW", b"ab"))
+    without = make()
+    syntax = source.transfer_syntax
+    if syntax == DEFLATED:
+        whole, without = deflated(whole), deflated(without)
+    assert same_content(stripped(whole, syntax, target), target, 0, without, syntax, 0)
+
+
+def test_fragments_of_pixel_data_are_left_out() -> None:
+    """PS3.5 A.4: what is left of a compressed instance has explicit VR little endian."""
+    fragments = b"".join(EXPLICIT.element(0xFFFEE000, "", each) for each in (b"", b"abcd", b"ef"))
+    plain = EXPLICIT.identity("1.2.3")
+    pixels = EXPLICIT.element(
+        0x7FE00010, "OB", fragments + EXPLICIT.element(0xFFFEE0DD, ""), UNDEFINED
+    )
+    padding = EXPLICIT.element(0xFFFCFFFC, "OB", bytes(4))
+    jpeg = "1.2.840.10008.1.2.4.50"
+    assert stripped(plain + pixels + padding, jpeg, LITTLE) == plain + padding
+    with pytest.raises(DataSetError, match=r"PixelData .* is not ended|ends inside"):
+        stripped(plain + pixels[:-8], jpeg, LITTLE)
+    with pytest.raises(DataSetError, match=r"PixelData .* is not ended"):
+        stripped(plain + pixels[:-8] + padding, jpeg, LITTLE)
+
+
+def test_what_is_not_left_out_stays_as_it_is() -> None:
+    """An unknown VR, UN, and a sequence of the dictionary that holds no items."""
+    octets = EXPLICIT.element(0x00091001, "??", b"ab") + EXPLICIT.element(0x00091002, "UN", b"abc ")
+    assert stripped(octets, LITTLE, LITTLE) == octets
+    octets = IMPLICIT.element(SEQUENCE, "", b"text")
+    assert stripped(octets, HIDDEN, HIDDEN) == octets
+
+
 # -- deflation, and size ------------------------------------------------------------------------------------
 
 

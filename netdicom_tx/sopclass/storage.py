@@ -55,6 +55,7 @@ __all__ = [
     "Storage",
     "check_request",
     "check_source",
+    "reencoded",
     "save_instance",
     "storage_scp",
     "storage_scu",
@@ -167,7 +168,7 @@ class Instance:
         if transfer_syntax == self.transfer_syntax:
             return cast(BinaryIO, source)
         try:
-            return _reencoded(cast(BinaryIO, source), self.transfer_syntax, transfer_syntax)
+            return reencoded(cast(BinaryIO, source), self.transfer_syntax, transfer_syntax)
         finally:
             if isinstance(source, _PathSource):
                 source.close()
@@ -236,15 +237,28 @@ class _PathSource:
         self.close()  # the association has ended during a transfer whose caller has gone
 
 
-def _reencoded(file: BinaryIO, source: str, target: str) -> BinaryIO:
-    """An encoded data set in another transfer syntax, in a temporary file."""
-    if not {source, target} <= set(UNCOMPRESSED_TRANSFER_SYNTAXES):
+def reencoded(
+    file: BinaryIO, source: str, target: str, leave_out: Callable[[int], bool] | None = None
+) -> BinaryIO:
+    """Re-encode a data set to a temporary file, which is in memory while it is small.
+
+    Args:
+        file: A file that is positioned at the data set.
+        source: Its transfer syntax.
+        target: The transfer syntax of the result.
+        leave_out: As for :func:`~netdicom_tx.reencoding.reencode`.
+
+    Raises:
+        DataSetError: The data set is damaged or cannot be re-encoded, or a receiver would misread it.
+        OSError: The file cannot be read, or the temporary file cannot be written.
+    """
+    if leave_out is None and not {source, target} <= set(UNCOMPRESSED_TRANSFER_SYNTAXES):
         raise dsutils.DataSetError(
             f"{name(source)} cannot be re-encoded to {name(target)}; expected uncompressed transfer syntaxes"
         )
     result = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
     try:
-        reencode(file.read, result.write, source, target)
+        reencode(file.read, result.write, source, target, leave_out)
     except BaseException:
         result.close()
         raise
@@ -257,7 +271,7 @@ def _encoded(data_set: Dataset, source: str, target: str) -> bytes:
     if dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
         # pydicom does not swap the octets of pixel data.
         own = io.BytesIO(dsutils.encode(data_set, source))
-        with _reencoded(own, source, target) as result:
+        with reencoded(own, source, target) as result:
             return result.read()
     if dsutils.is_implicit_vr(target):
         _check_inferable(data_set)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -17,14 +18,16 @@ from twisted.logger import Logger
 from ... import statuses, uids
 from ...applicationentity import RemoteAE
 from ...asceprovider import Association
+from ...dimsemessages import DataSource
 from ...exceptions import StatusError
 from ...hooks import RequestContext
 from ...sopclass import Instance
+from ...sopclass.storage import reencoded
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
 from ..index.index import IndexUnavailableError, InstanceRef
 from ..index.watch import SearchEndedError, Watches
-from ..store.checked import KeptInstance, LostInstance, read_kept, read_path
+from ..store.checked import KeptInstance, checked, read_kept, read_path
 from ..workers import Workers
 from .identifiers import InformationModel, QueryOptions
 from .search import Search
@@ -129,7 +132,7 @@ class Retrieval:
         """How many instances match, and which (PS3.4 C.4.3.3.1)."""
         found = await self._matches(context, identifier)
         if context.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
-            return len(found), (self._readers.run(_without_bulk_data, each) for each in found)
+            return len(found), (_WithoutBulkData.of_ref(each) for each in found)
         return len(found), (KeptInstance.of_ref(each) for each in found)
 
     async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
@@ -179,31 +182,34 @@ def _decompressed(instance: Instance) -> Instance | None:
     )
 
 
-def _without_bulk_data(ref: InstanceRef) -> Instance:
-    """Read a data set, in a thread, without pixels, waveforms, documents and other bulk data."""
-    try:
-        data_set = read_kept(ref, defer_size=1024)
-        _strip(data_set)
-    except Exception as error:  # pydicom documents no closed set of errors for bad input
-        return LostInstance.of_ref(ref, error)
-    data_set.is_decompressed = True
-    syntax = ref.transfer_syntax
-    if syntax in _COMPRESSED:
-        syntax = EXPLICIT_VR_LITTLE_ENDIAN
-    return Instance(ref.sop_class_uid, ref.sop_instance_uid, syntax, data_set)
+@dataclass(frozen=True, slots=True)
+class _WithoutBulkData(KeptInstance):
+    """An instance of the store without pixels, waveforms, documents and other bulk data."""
+
+    @classmethod
+    def of_ref(cls, ref: InstanceRef) -> _WithoutBulkData:
+        """The instance that the index names."""
+        syntax = ref.transfer_syntax
+        if syntax in _COMPRESSED:
+            syntax = EXPLICIT_VR_LITTLE_ENDIAN
+        return cls(ref.sop_class_uid, ref.sop_instance_uid, syntax, ref.path, None, ref)
+
+    def encoded(self, transfer_syntax: str) -> DataSource:
+        """The data set, as :meth:`Instance.encoded` gives it."""
+        assert self.ref is not None  # of_ref() has made it
+        with checked(self.ref) as (file, meta):
+            return reencoded(file, meta.transfer_syntax, transfer_syntax, _is_bulk)
+
+    def takes_long(self, transfer_syntax: str) -> bool:
+        """True: every file is read."""
+        return True
 
 
-def _strip(data_set: Dataset) -> None:
-    for tag in list(data_set.keys()):
-        group = tag.group & 0xFF00
-        if tag in _BULK or (
-            group in _BULK_OF_GROUP and tag.elem in _BULK_OF_GROUP[group] and tag.group % 2 == 0
-        ):
-            del data_set[tag]
-            continue
-        if data_set.get_item(tag).VR == "SQ":
-            for item in data_set[tag].value or ():
-                _strip(item)
+def _is_bulk(tag: int) -> bool:
+    if tag in _BULK:
+        return True
+    group, element = tag >> 16, tag & 0xFFFF
+    return group % 2 == 0 and element in _BULK_OF_GROUP.get(group & 0xFF00, ())
 
 
 @contextmanager

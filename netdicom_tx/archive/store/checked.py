@@ -27,7 +27,14 @@ from ..encoded.files import walk_file
 from ..encoded.walk import Walked, walk
 from ..index.index import InstanceRef
 
-__all__ = ["ChangedError", "KeptInstance", "LostInstance", "opened", "read_kept", "read_path"]
+__all__ = [
+    "ChangedError",
+    "KeptInstance",
+    "checked",
+    "opened",
+    "read_kept",
+    "read_path",
+]
 
 #: Up to how many octets a file is read whole when it is sent; an image of a CT or MR has half a mebibyte.
 AT_ONCE: Final = 1 << 21
@@ -72,11 +79,21 @@ def _check_identity(ref: InstanceRef, walked: Walked) -> None:
         raise ChangedError(f"{ref.path.name} is another instance than was stored")
 
 
-def read_kept(ref: InstanceRef, *, defer_size: int | None = None) -> FileDataset:
+def read_kept(ref: InstanceRef) -> FileDataset:
     """Read the data set of an instance of the store, after a check of its file.
 
-    Args:
-        defer_size: Longer values are read from the file when they are first used; None reads all at once.
+    Raises:
+        ChangedError: The file is not what was stored.
+        DataSetError: It is not a whole data set.
+        OSError: It cannot be read.
+    """
+    with checked(ref) as (file, meta):
+        return _data_set(file, ref.path, meta)
+
+
+@contextmanager
+def checked(ref: InstanceRef) -> Iterator[tuple[BinaryIO, FileMeta]]:
+    """Open the file of an instance, at its data set, after a check of it; its header comes with it.
 
     Raises:
         ChangedError: The file is not what was stored.
@@ -86,7 +103,8 @@ def read_kept(ref: InstanceRef, *, defer_size: int | None = None) -> FileDataset
     with opened(ref) as file:
         meta = _meta(ref, file)
         _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
-        return _data_set(file, ref.path, meta, defer_size)
+        file.seek(meta.offset)
+        yield file, meta
 
 
 def read_path(path: str | os.PathLike[str]) -> FileDataset:
@@ -97,12 +115,10 @@ def read_path(path: str | os.PathLike[str]) -> FileDataset:
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
-        return _data_set(file, path, read_file_meta(file), None)
+        return _data_set(file, path, read_file_meta(file))
 
 
-def _data_set(
-    file: BinaryIO, path: str | os.PathLike[str], meta: FileMeta, defer_size: int | None
-) -> FileDataset:
+def _data_set(file: BinaryIO, path: str | os.PathLike[str], meta: FileMeta) -> FileDataset:
     """Read the data set behind the header of a file.
 
     It begins behind a file header that its sender may have put in front of it. pydicom looks for the end of the header
@@ -113,10 +129,10 @@ def _data_set(
     if is_deflated(syntax):
         file.seek(start)
         source = BytesIO(inflate(file.read(), _INFLATED_LIMIT))
-        start, defer_size = _skipped(source, 0), None
+        start = _skipped(source, 0)
     source.seek(start)
     implicit, little = coding_of(syntax)
-    found = read_dataset(source, implicit, little, defer_size=defer_size)
+    found = read_dataset(source, implicit, little)
     file_meta = FileMetaDataset()
     file_meta.TransferSyntaxUID = UID(syntax)
     data_set = FileDataset(os.fspath(path), cast(Any, found), None, file_meta, implicit, little)
@@ -172,24 +188,3 @@ class KeptInstance(Instance):
             *(self.source, meta.offset),
         )
         return checked.encoded(transfer_syntax)
-
-
-@dataclass(frozen=True, slots=True)
-class LostInstance(Instance):
-    """An instance that cannot be sent: a retrieve counts and lists it as failed.
-
-    Attributes:
-        error: Why.
-    """
-
-    error: Exception | None = None
-
-    @classmethod
-    def of_ref(cls, ref: InstanceRef, error: Exception) -> LostInstance:
-        """The instance that the index names."""
-        syntax, path = ref.transfer_syntax, ref.path
-        return cls(ref.sop_class_uid, ref.sop_instance_uid, syntax, path, None, error)
-
-    def encoded(self, transfer_syntax: str) -> DataSource:
-        """Raise the error."""
-        raise ChangedError(f"the instance cannot be read: {self.error}") from self.error

@@ -193,7 +193,7 @@ def test_without_its_bulk_data_an_instance_that_came_with_group_2_is_all_there(
     assert status == 0x0000
     assert found.SOPInstanceUID == "1.2.3"
     assert len(found[0xFFFCFFFC].value) == 2000
-    assert {tag.group for tag in found}.isdisjoint({0x0002, 0x7FE0})
+    assert {each.tag.group for each in found}.isdisjoint({0x0002, 0x7FE0})
 
 
 def test_a_compressed_instance_that_came_with_group_2_is_decompressed(
