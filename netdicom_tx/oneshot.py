@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -95,6 +96,7 @@ class OneShot(Generic[_Item, _All]):
         self._asce: Association | None = None
         self._stream: VerbStream[_Item] | None = None
         self._is_over = False
+        self._is_read = False  # somebody waits for the next item, or for all
 
     @property
     def stream(self) -> VerbStream[_Item] | None:
@@ -112,18 +114,30 @@ class OneShot(Generic[_Item, _All]):
     def __aiter__(self) -> Self:
         return self
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Refuse a second reader, which would take items from the first, or open another association."""
+        if self._is_read:
+            raise LocalProtocolError("the stream is being read already")
+        self._is_read = True
+        try:
+            yield
+        finally:
+            self._is_read = False
+
     async def __anext__(self) -> _Item:
         if self._is_over:
             raise StopAsyncIteration
-        try:
-            stream = await self._begin()
-            return await anext(stream)
-        except StopAsyncIteration:
-            await self._end()
-            raise
-        except BaseException as error:
-            await self._give_up(error)
-            raise
+        with self._reading():
+            try:
+                stream = await self._begin()
+                return await anext(stream)
+            except StopAsyncIteration:
+                await self._end()
+                raise
+            except BaseException as error:
+                await self._give_up(error)
+                raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,8 +171,11 @@ class OneShot(Generic[_Item, _All]):
             await asce.release()
 
     async def _whole(self) -> _All:
-        async with self:
-            return await self._gather(await self._begin())
+        if self._is_over:
+            raise LocalProtocolError("the stream has been read already; make the call again")
+        with self._reading():
+            async with self:
+                return await self._gather(await self._begin())
 
     def __await__(self) -> Generator[Any, Any, _All]:
         return self._whole().__await__()

@@ -145,6 +145,32 @@ def test_a_block_that_asks_for_nothing_opens_no_association(net: Net) -> None:
     assert not net.pair.network.connections
 
 
+def test_a_stream_has_one_reader(net: Net) -> None:
+    """A second one would open another association, and get another half of the answer."""
+    undecided: defer.Deferred[None] = defer.Deferred()
+    net.archive.on_association_request = lambda asce, assoc: undecided  # type: ignore[method-assign,assignment,return-value]
+    net.archive.matches = [study(PatientID=str(number)) for number in range(3)]
+    stream = netdicom_tx.find(net.peer, PatientID="*", ae=net.ae)
+
+    async def following() -> str:
+        return str((await anext(stream)).PatientID)
+
+    async def all_of_it() -> list[Dataset]:
+        return await stream
+
+    first = defer.Deferred.fromCoroutine(following())
+    for other in (following(), all_of_it()):
+        error = failure_of(defer.Deferred.fromCoroutine(other))  # type: ignore[arg-type]
+        assert str(error) == "the stream is being read already"
+    assert len(net.archive.associations) == 1
+    undecided.callback(None)
+    assert success_of(first) == "0"
+    assert len(success_of(defer.Deferred.fromCoroutine(all_of_it()))) == 2
+    error = failure_of(defer.Deferred.fromCoroutine(all_of_it()))
+    assert "has been read already" in str(error)
+    assert not net.archive.associations
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -170,7 +170,7 @@ class _Getting:
         except Exception as error:
             # Whatever an item of the hook, or its other form, raises: the other instances are sent all the same.
             _log.failure(
-                "C-GET for {peer}: {uid} cannot be had",
+                "C-GET for {peer}: {uid} cannot be loaded",
                 peer=self._asce.peer_title,
                 uid=_uid(instance),
             )
@@ -225,7 +225,7 @@ async def _settled_each(instances: Any) -> AsyncGenerator[Any, None]:
             except (
                 Exception
             ) as error:  # raised by an item of the hook; it concerns this instance alone
-                _log.failure("an instance of a C-MOVE cannot be had")
+                _log.failure("an instance of a C-MOVE cannot be loaded")
                 found = Unavailable(error)
             yield found
 

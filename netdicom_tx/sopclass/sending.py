@@ -76,7 +76,7 @@ class StoreResult(NamedTuple):
 
 
 class Unavailable:
-    """Stands among the sources of a :func:`store_all` for one that could not be had.
+    """Stands among the sources of a :func:`store_all` for an instance that could not be loaded.
 
     Args:
         error: Why.
@@ -140,7 +140,7 @@ async def store_all(
     Raises:
         TypeError, ValueError: An argument is wrong. A generator raises this when its first item is asked for.
 
-    After the generator is closed early, or whoever waits for its next result is cancelled, no more is sent, and the
+    After the generator is closed early, or the wait for its next result is cancelled, no more is sent, and the
     associations are released when the outstanding requests have been answered.
     """
     check_type("ae", ae, AE)

@@ -426,7 +426,7 @@ async def request_commitment(
     """Ask for the safekeeping of instances, and wait for the report, which may come on any association.
 
     The AE must have :class:`StorageCommitment` as SCP, and must listen where the peer reports on an association
-    of its own. Cancelling whoever awaits this forgets the report; what the peer has been asked for stays asked.
+    of its own. Cancelling the wait forgets the report; the request itself is not taken back.
 
     Args:
         asce: The association to ask on.
@@ -455,7 +455,7 @@ async def request_commitment(
         ask = scu or asce.get_scu(STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS)
         status = await ask(uid, list(uids))
         if status.is_failure:
-            raise StatusError(int(status), status.comment or str(status))
+            raise StatusError(int(status), status.comment or str(status).rpartition(" (")[0])
         waiting.addTimeout(
             timeout, asce.clock, lambda *_: defer.fail(DCMTimeoutError("commitment", timeout))
         )

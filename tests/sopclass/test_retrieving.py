@@ -478,7 +478,7 @@ BAD: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("form", [list, iter])
 @pytest.mark.parametrize("bad", BAD)
-def test_an_item_that_cannot_be_had_fails_alone(
+def test_an_item_that_cannot_be_loaded_fails_alone(
     retrieve: Retrieve, bad: str, form: Any, failures: Any
 ) -> None:
     """Whatever it raises; the others are sent, and the counts say so."""

@@ -152,6 +152,9 @@ def test_a_request_that_cannot_be_handled_is_0110(pair: Pair) -> None:
     pair.scp.raises = StatusError(0x0213, "too many")  # type: ignore[attr-defined]
     failure = failure_of(defer.Deferred.fromCoroutine(request_commitment(pair.requestor, UIDS)))
     assert (type(failure), failure.status) == (StatusError, 0x0213)  # type: ignore[attr-defined]
+    pair.scp.raises = StatusError(0x0213)  # type: ignore[attr-defined]
+    failure = failure_of(defer.Deferred.fromCoroutine(request_commitment(pair.requestor, UIDS)))
+    assert str(failure) == "Resource limitation (0x0213)"
     pair.advance(2)
     assert pair.scu.reports == []  # type: ignore[attr-defined]
 
