@@ -156,7 +156,7 @@ def test_an_odd_data_set_is_kept(
     data = make(encoding)
     assert stored(node.sender(encoding), data) == 0x0000
     assert node.kept(UID) == data
-    assert len([each for each in lines if "is kept as it came" in each]) == 1
+    assert len([each for each in lines if "is kept as it was received" in each]) == 1
     (answer,) = find(
         node.index,
         identifier(QueryRetrieveLevel="STUDY", StudyInstanceUID="1.2.3.1", PatientName=""),
