@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import uids as known
+from .dimsemessages import Request, UnknownRQ
+from .exceptions import EventHandlingError
+from .negotiation import PContextDef
 from .uids import as_tuple
 
-__all__ = ["COMMAND_SOP_CLASSES", "UNKNOWN_SOP_CLASSES", "Dispatcher", "Registration", "Service"]
+__all__ = [
+    "COMMAND_SOP_CLASSES",
+    "UNKNOWN_SOP_CLASSES",
+    "Dispatcher",
+    "Registration",
+    "Service",
+    "contradiction",
+    "has_operation",
+]
 
 # A service takes (asce, ctx, msg) as SCP and (asce, ctx, *args, **kwargs) as SCU. What an SCP may return is the
 # table in netdicom_tx.operations; hence Any.
@@ -149,3 +160,33 @@ class Dispatcher:
         return iter(
             (uid, entry) for uid, entry in self._services.items() if uid != UNKNOWN_SOP_CLASSES
         )
+
+
+def has_operation(service: Service, message: Request) -> bool:
+    """Whether a service performs an operation, as far as it says so."""
+    operations = getattr(service, "operations", None)
+    if isinstance(message, UnknownRQ) or (
+        operations is not None and message.OPERATION not in operations
+    ):
+        return False
+    get_method = getattr(service, "get_method", None)
+    if get_method is None:
+        return True
+    try:
+        get_method(message)
+    except EventHandlingError:
+        return False
+    return True
+
+
+def contradiction(ctx: PContextDef, message: Request, registration: Registration) -> str:
+    """Why a command may not name its SOP class on its context (PS3.7 9.1, 10.1); empty when it may."""
+    named = message.sop_class_uid
+    if (
+        not named
+        or registration.may_name(named, ctx.sop_class)
+        or not has_operation(registration.service, message)  # the status 0x0211 says more
+    ):
+        return ""
+    role = "Affected" if hasattr(message, "affected_sop_class_uid") else "Requested"
+    return f"{role} SOP Class UID is not that of the presentation context"

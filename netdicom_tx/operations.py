@@ -54,7 +54,7 @@ from .dimsemessages import (
     Response,
     UnknownRQ,
 )
-from .dispatch import Dispatcher, Registration, Service
+from .dispatch import Dispatcher, Registration, Service, contradiction
 from .dulprovider import Timeouts
 from .exceptions import (
     AssociationError,
@@ -434,36 +434,6 @@ class Operation:
         return response
 
 
-def _has_operation(service: Service, message: Request) -> bool:
-    """Whether a service performs an operation, as far as it says so."""
-    operations = getattr(service, "operations", None)
-    if isinstance(message, UnknownRQ) or (
-        operations is not None and message.OPERATION not in operations
-    ):
-        return False
-    get_method = getattr(service, "get_method", None)
-    if get_method is None:
-        return True
-    try:
-        get_method(message)
-    except EventHandlingError:
-        return False
-    return True
-
-
-def _contradiction(ctx: PContextDef, message: Request, registration: Registration) -> str:
-    """Why a command may not name its SOP class on its context (PS3.7 9.1, 10.1); empty when it may."""
-    named = message.sop_class_uid
-    if (
-        not named
-        or registration.may_name(named, ctx.sop_class)
-        or not _has_operation(registration.service, message)  # the status 0x0211 says more
-    ):
-        return ""
-    role = "Affected" if hasattr(message, "affected_sop_class_uid") else "Requested"
-    return f"{role} SOP Class UID is not that of the presentation context"
-
-
 class Performer:
     """The operations of one association.
 
@@ -582,17 +552,17 @@ class Performer:
             if registration is None:
                 self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
                 return
-            contradiction = _contradiction(ctx, message, registration)
-            if contradiction:
+            wrong_class = contradiction(ctx, message, registration)
+            if wrong_class:
                 self.asce.refused(
                     Refusal(
                         "SOP class",
-                        f"{message.OPERATION}: {contradiction}, but {name(message.sop_class_uid or '')}",
+                        f"{message.OPERATION}: {wrong_class}, but {name(message.sop_class_uid or '')}",
                         name(ctx.sop_class),
                         "send the command on a context of its own SOP class",
                     )
                 )
-                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED, contradiction)
+                self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED, wrong_class)
                 return
             service = registration.service
         operation = Operation(self, ctx, message, service)
