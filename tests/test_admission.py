@@ -1,4 +1,4 @@
-"""Who gets a place: peers on whose associations something happens, and those who come anew."""
+"""Places for associations: peers that use theirs keep it, and new peers get those that are not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Application entities: what they propose, whom they let in, and how they end."""
+"""Application entities: what they propose, which peers they accept, and how they end."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ def test_an_ae_that_performs_c_get_offers_to_store():
     assert AE("NODE").offer(CT) is None
 
 
-# -- whom it lets in -------------------------------------------------------------------------------------
+# -- peers it accepts ------------------------------------------------------------------------------------
 
 
 def rejection(ae: AE, **fields: Any) -> tuple[int, int, int] | None:

@@ -471,7 +471,7 @@ def test_a_message_id_that_is_in_use_fails_the_deferred():
 
 
 def test_an_instance_whose_uid_cannot_be_sent_fails_its_own_deferred():
-    """One bad file among many is no wrong argument."""
+    """One bad file among many is not a wrong argument."""
     asce = outstanding()
     instance = Instance(CT, "1.2.\N{GREEK SMALL LETTER BETA}", EXPLICIT, BytesIO(b"x"))
     error = failure_of(store_instance(asce, instance))

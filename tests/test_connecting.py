@@ -1,6 +1,6 @@
 """Connecting that takes for ever, on sockets: what is cancelled, and what is late, says so by its own name.
 
-Twisted's endpoints fail with a ConnectingCancelledError in both cases, which is no CancelledError.
+Twisted's endpoints fail with a ConnectingCancelledError in both cases, which is not a CancelledError.
 """
 
 from __future__ import annotations

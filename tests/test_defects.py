@@ -568,7 +568,7 @@ def test_a_sub_operation_names_the_c_move_that_it_serves():
 
 
 def test_an_abort_ends_what_waits_for_an_answer():
-    """Aborts were swallowed, with a TODO: whoever waited, waited for ever."""
+    """Aborts were swallowed, with a TODO, so a caller waited for ever."""
     caller, asce = calling()
     first = asce.request(echo_rq(1), asce.contexts_for(VERIFICATION)[0])
     queued = asce.request(echo_rq(2), asce.contexts_for(VERIFICATION)[0])

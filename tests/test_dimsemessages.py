@@ -778,7 +778,7 @@ def test_the_same_element_twice_is_one():
     assert message.message_id == 1
 
 
-#: Of Orthanc 1.10.1: the final response of a C-GET whose two instances could not be sent.
+#: The final response of Orthanc 1.10.1 to a C-GET whose two instances could not be sent.
 ORTHANC = bytes.fromhex(
     "00000000040000006a000000000002001c000000312e322e3834302e31303030382e352e312e342e312e322e322e3300"
     "000000010200000010800000200102000000010000000008020000000101000000090200000000c0"

@@ -160,7 +160,7 @@ def test_compressed_pixel_data_is_written_as_it_is():
 
 
 def test_an_odd_deflated_stream_is_padded():
-    """PS3.5 A.5: with a NUL, to an even length; the padding is no part of the stream."""
+    """PS3.5 A.5: with a NUL, to an even length; the padding does not belong to the stream."""
     lengths = set()
     for n in range(40):
         data_set = Dataset()

@@ -81,7 +81,7 @@ def test_a_file_that_is_not_there_is_named(files: Files) -> None:
 def test_a_key_that_cannot_be_used_is_one_line(
     files: Files, key: int | str, certificate: int | str
 ) -> None:
-    """It is no key, or that of another certificate."""
+    """The file is not a key, or is the key of another certificate."""
     one = files.text if key == "text" else files.keys[int(key)]
     two = files.text if certificate == "text" else files.certificates[int(certificate)]
     assert "a private key and its certificate in PEM form" in refusal(

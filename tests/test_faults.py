@@ -635,7 +635,7 @@ def test_case_26_four_thousand_transfer_syntaxes_are_decided_on_at_once(last: st
 
 @pytest.mark.parametrize("maximum", [None, 0, 8, 4096, 0xFFFFFFFF])
 def test_case_27_whatever_the_peer_admits_is_kept_to(maximum: int | None):
-    """PS3.8 D.1: absent or 0 is no limit; ours is what DCMTK can take."""
+    """PS3.8 D.1: absent or 0 means no limit; our own limit is what DCMTK can take."""
     ae = AE("NODE").add_scp(lambda asce, ctx, msg: (0, bytes(1000)), [FIND])
     node = Node(ae)
     sub_item = () if maximum is None else (item(0x51, struct.pack(">I", maximum)),)

@@ -46,7 +46,7 @@ class Hooked(AE):
         return 0
 
     def on_receive_store(self, context: PContextDef, ds: Any) -> int:
-        """Annotated as the seed has it: still an override of the base's."""
+        """Its annotations are those of netdicom2, and it still overrides the hook of the base."""
         assert isinstance(context, RequestContext)
         self.contexts.append(context)
         return 0

@@ -100,7 +100,7 @@ NOT_IN_THE_CORE = {
     "time",
     "twisted",
 }
-#: Who embeds an SCU loads none of these.
+#: A program that embeds an SCU loads none of these.
 ONLY_ON_TOP = {"click", "rich", "sqlalchemy"}
 
 
@@ -145,7 +145,7 @@ def imports(source: str, module: str) -> Iterator[Import]:  # noqa: C901 - one b
             )
             for alias in node.names:
                 # A module of ours or an attribute: only the former has a place of its own.
-                # Of others' modules the longer name is kept: twisted.internet.reactor.
+                # For modules of other packages the longer name is kept: twisted.internet.reactor.
                 full = f"{base}.{alias.name}"
                 ours = base.split(".")[0] == "netdicom_tx"
                 is_module = not ours or full.removeprefix("netdicom_tx.") in {*ORDER, *SOURCES}
@@ -324,7 +324,7 @@ def test_a_circle_is_found() -> None:
 
 @pytest.mark.slow
 def test_the_library_loads_neither_a_reactor_nor_what_only_the_node_needs() -> None:
-    """Who embeds an SCU or an SCP chooses the reactor, and pays for no database and no console."""
+    """A program that embeds an SCU or an SCP chooses the reactor, and loads neither a database nor a console."""
     program = "import sys, netdicom_tx.sopclass, netdicom_tx.testing; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program],

@@ -118,7 +118,7 @@ def test_the_order_of_preference_is_kept():
 
 
 def test_pairs_become_contexts_as_they_are():
-    """Who names the contexts knows why."""
+    """A caller that names the contexts has its reasons."""
     assert plan_contexts([(CT, (JPEG, EXPLICIT)), (CT, [IMPLICIT])]) == (
         PresentationContextRQ(1, CT, (JPEG, EXPLICIT)),
         PresentationContextRQ(3, CT, (IMPLICIT,)),

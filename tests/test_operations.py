@@ -747,7 +747,7 @@ def test_what_a_handler_waits_for_is_cancelled_with_the_association(end):
 
 @pytest.mark.parametrize("end", [each for each in ENDS if each not in ("invalid PDU", "release")])
 def test_a_generator_that_the_peer_does_not_read_is_closed_with_the_association(end):
-    """That is no failure of the handler, and not logged as one."""
+    """That is not a failure of the handler, and is not logged as one."""
     closed: list[bool] = []
 
     def service(asce: Association, ctx: PContextDef, msg: Request) -> Iterator[Any]:
@@ -938,7 +938,7 @@ class ThreadTests(TestCase):
         class Keeping(AE):
             async def on_receive_store(self, context: Any, ds: BinaryIO) -> int:
                 octets = await deferToThread(keep, ds)
-                ds.seek(0)  # still open for whoever waits for the thread
+                ds.seek(0)  # still open for the handler that waits for the thread
                 read.callback(octets)
                 return statuses.SUCCESS
 

@@ -365,7 +365,7 @@ def test_a_title_is_padded_with_spaces(title):
     ],
 )
 def test_a_peers_title_is_read_without_its_padding(field, title):
-    """PS3.8 9.3.2: outer spaces are not significant; NUL and what is behind it is no title."""
+    """PS3.8 9.3.2: outer spaces are not significant; NUL and the octets behind it do not belong to the title."""
     data = bytearray(REQUEST.encode())
     data[10:26] = field.ljust(16)
     (request,) = read(bytes(data))
@@ -467,7 +467,7 @@ def test_a_user_item_is_found_wherever_it_stands():
 
 
 def test_an_absent_maximum_length_means_no_limit():
-    """PS3.8 D.1: 0 means no maximum, and nothing said is no more than that."""
+    """PS3.8 D.1: 0 means no maximum, and an absent item means the same."""
     assert AAssociateAC(presentation_contexts=()).maximum_length == 0
 
 
@@ -513,7 +513,7 @@ def test_items_may_come_in_any_order():
     assert request.unknown_items == (UnknownItem(0x77, b"?"),)
 
 
-def test_absent_user_information_is_borne():
+def test_absent_user_information_is_accepted():
     """PS3.8 9.3.2.3 demands it; without it there is no limit and nothing to negotiate."""
     body = REQUEST.encode()[6:74] + b"\x10\0\0\x03" + b"1.2"
     (request,) = read(struct.pack(">BxI", 1, len(body)) + body)
@@ -747,7 +747,7 @@ def test_a_damaged_pdu_is_a_pdu_or_a_processing_error(pdu, data):
 
 
 def test_a_stream_may_end_between_pdus_only():
-    """Who closes the connection elsewhere has cut a PDU off."""
+    """A peer that closes the connection anywhere else has cut off a PDU."""
     reader = PDUReader()
     assert reader.is_between_pdus
     data = p_data_tf([(1, 3, b"ab"), (1, 2, b"")]) + AReleaseRQ().encode()

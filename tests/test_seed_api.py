@@ -1,4 +1,4 @@
-"""The seed page, sentence by sentence: the service classes keep what its users rely on.
+"""netdicom2's Service SOP Classes page, sentence by sentence: the service classes keep what users rely on.
 
 Each test is one sentence about ``netdicom2.sopclass`` in our words, shown over two AEs in memory. Where we
 say something else than the page, the docstring says why; faults of the ancestor that are gone are in

@@ -207,7 +207,7 @@ def test_a_dropped_stream_is_noticed_and_cancelled(
 
 
 def test_a_reader_that_nobody_holds_is_not_lost() -> None:
-    """A coroutine that waits for an item keeps its stream, whoever else has let go of it."""
+    """A coroutine that waits for an item keeps its stream, even if all others have dropped it."""
     net = Net()
     later: defer.Deferred[list[Dataset]] = defer.Deferred()
     net.archive.on_receive_find = lambda *_: later  # type: ignore[method-assign]
@@ -392,7 +392,7 @@ def test_a_disk_that_keeps_nothing_costs_the_query_and_not_the_association(
 
 
 def test_the_end_comes_when_the_reader_has_stopped_half_way(net: Net) -> None:
-    """Whoever waits for the end does not wait for a reader that may never come back."""
+    """A caller that waits for the end does not wait for a reader that may never come back."""
     stream = net.asce.find(PatientID="")
     net.run(anext(stream))
     assert net.result(stream.done) == 0x0000

@@ -96,7 +96,7 @@ class ServiceTests(TestCase):
         return BytesIO(header + ct(uid))
 
     async def test_one_line_says_all_when_it_starts(self) -> None:
-        """Who it is, where it listens, where instances go."""
+        """The log line names the node, its port and its storage directory."""
         node = self.started()
         (port,) = self.ports(node)
         assert self.lines == [

@@ -272,7 +272,7 @@ def test_a_request_without_version_one_is_rejected_by_the_provider(version):
 
 
 def test_the_titles_are_known_before_the_request_has_come():
-    """PS3.8 Table 9-11: whoever admits peers by their titles need not wait for the rest."""
+    """PS3.8 Table 9-11: an acceptor that admits peers by their titles need not wait for the rest."""
     layer = in_state(State.Sta2)
     assert list(layer.receive_data(REQUEST.encode()[:74])) == []
     assert layer.titles == (REQUEST.called_ae_title, REQUEST.calling_ae_title)
@@ -365,7 +365,7 @@ def test_pdus_behind_the_one_that_ended_it_are_ignored():
 
 
 def test_the_state_is_committed_before_the_first_output():
-    """Whoever performs an output may ask for the next thing at once."""
+    """The code that performs an output may cause the next input at once."""
     layer = in_state(State.Sta3)
     outputs = layer.accept(ACCEPTANCE)
     assert layer.is_established

@@ -199,7 +199,7 @@ def test_a_broken_real_file_is_refused(node: Archive, name: str) -> None:
 def test_the_same_instance_again_is_a_success_and_one_copy(
     tmp_path: Path, duplicates: Duplicates
 ) -> None:
-    """Whoever sends it; what the index says of the file stays true."""
+    """The sender does not matter, and the row in the index still describes the file."""
     node = Archive(tmp_path, duplicates=duplicates)
     first = node.sender()
     assert stored(first, ct("1.2.3")) == 0x0000
@@ -444,7 +444,7 @@ def test_what_cannot_be_synced_is_not_acknowledged(
 def test_a_storage_directory_that_is_gone_is_out_of_resources(
     node: Archive, failures: LoggedFailures
 ) -> None:
-    """Unmounted, say; the association is none the worse."""
+    """The disk may be unmounted, for example; the association continues."""
     moved = node.store.root.rename(node.store.root.with_name("moved"))
     peer = node.sender()
     assert stored(peer, ct("1.2.3")) == 0xA700
@@ -547,7 +547,7 @@ def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path)
 def test_nodes_of_one_title_and_database_do_not_take_each_others_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of what was being performed, a start takes back what the same host had, for the same directory."""
+    """A start takes back those running tasks that belong to the same host and the same directory."""
 
     def node(host: str, storage: str) -> ArchiveAE:
         monkeypatch.setattr("socket.gethostname", lambda: host)

@@ -191,7 +191,7 @@ def test_case_57_sequences_nested_ten_thousand_deep_are_refused(
 def test_case_57_nesting_of_defined_length_is_refused(
     node: Archive, encoding: Encoding, tag: int
 ) -> None:
-    """As well: whoever reads it later may recurse."""
+    """It is refused too, because a later reader may recurse."""
     inside = b""
     for _ in range(2000):
         inside = encoding.sequence(tag, inside, defined=True)
@@ -513,7 +513,7 @@ class StartedTests(TestCase):
         assert list(verify(ae.index)) == []
 
     async def test_case_68_of_eight_that_differ_one_is_kept_whole(self) -> None:
-        """Who is told of success is the one whose data set is there."""
+        """The sender that gets Success is the one whose data set is there."""
         ae = await self.start()
         data = [ct("1.2.3", pixels=1 << 18, fill=fill) for fill in range(8)]
         statuses = await self.eight(data)
@@ -607,7 +607,7 @@ def test_case_65_a_disk_that_fails_is_no_success(
 
 
 def test_case_90_a_second_node_on_the_same_storage_does_not_start(node: Archive) -> None:
-    """It says so, and touches nothing: what arrives at the first is no leftover to it."""
+    """It reports that, and touches nothing: a file that arrives at the first node is not a leftover."""
     octets = doubles.message(store_rq(ct("1.2.3", pixels=3 << 20)))
     peer = node.sender()
     peer.send(octets[:-100])

@@ -25,7 +25,7 @@ def rows(out: str) -> list[dict[str, str]]:
 
 
 def outcomes(out: str) -> dict[str, tuple[bool, str]]:
-    """Of the JSON document: by the name of the file, whether it is committed, and why not."""
+    """The files of the JSON document, by name: whether each is committed, and if not, why."""
     return {
         Path(each["file"]).name: (each["committed"], each["reason"])
         for each in json.loads(out)["files"]
@@ -74,7 +74,7 @@ def test_the_node_reports_on_the_same_association(
     assert {row["commitment"] for row in found} == {"committed"}
     assert {row["file"] for row in found} == {str(path) for path in instances.iterdir()}
     assert done.stderr.splitlines()[-1] == f"{len(found)} committed, 0 failed"
-    # Each request is a transaction of its own: the second is no duplicate.
+    # Each request is a transaction of its own, so the second one is not a duplicate.
     assert netdicom("commit", address(node), instances).returncode == 0
 
 

@@ -209,7 +209,7 @@ def test_on_a_terminal_store_shows_how_far_it_is(
 
 
 def test_a_refused_instance_is_counted_on_both_sides(netdicom: Netdicom, instances: Path) -> None:
-    """Its UID is none that could be a name (0xA900)."""
+    """Its UID cannot be the name of a file (0xA900)."""
     whole = (instances / "ct0.dcm").read_bytes()
     (netdicom.directory / "bad.dcm").write_bytes(whole.replace(b"1.2.3.0", b"1..3./0"))
     with netdicom.start("receive", "--listen", "127.0.0.1:0", "-o", "inbox") as run:

@@ -120,7 +120,7 @@ BAD = {
     "no SOP class": ["get", NOBODY, "-k", "StudyInstanceUID=1", "--sop-class", "CTImage"],
     "a bad place to listen": ["receive", "--listen", "here"],
     "a file that is not there": ["store", NOBODY, "absent.dcm"],
-    "a file that is none": ["store", NOBODY, CT, __file__],
+    "a file that is not DICOM": ["store", NOBODY, CT, __file__],
     "a journal that cannot be": ["store", NOBODY, CT, "--resume", "absent/journal"],
     "no path to commit": ["commit", NOBODY],
     "a file that cannot be committed": ["commit", NOBODY, CT, __file__],

@@ -42,7 +42,7 @@ def held(
 ) -> tuple[Sample, ...]:
     """What the archives hold: uncompressed instances of several patients, and one series of ten.
 
-    In the form in which DCMTK sends them, so that they are the same whoever sends them.
+    They have the form in which DCMTK sends them, so that they are the same from every sender.
     """
     some = [
         sample

@@ -83,7 +83,7 @@ class NodeTests(TestCase):
 
 
 class BrokenTests(TestCase):
-    """What is no whole data set, to ``twistd dicom``."""
+    """Incomplete data sets, sent to ``twistd dicom``."""
 
     @pytest.fixture(autouse=True)
     def _fixtures(self, node: Node, samples: tuple[Sample, ...]) -> None:
@@ -121,7 +121,7 @@ class Keeper(AE):
         self.received: list[str] = []
 
     async def on_receive_store(self, ctx: object, ds: BinaryIO) -> int:
-        """The seed's hook: the file is at its Part 10 header."""
+        """The hook of netdicom2: the file is at its Part 10 header."""
         # Preamble, prefix, and File Meta Information Group Length, whose value is the rest of it.
         header = ds.read(144)
         assert header[128:136] == b"DICM\x02\x00\x00\x00"

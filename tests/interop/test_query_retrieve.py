@@ -61,7 +61,7 @@ def test_findscu_gets_what_the_standard_wants(asked: Asked, loaded: Loaded, tmp_
 def test_dcmqrscp_differs_only_where_it_is_explained(
     asked: Asked, population: Population, dcmqrscp: Dcmqrscp, tmp_path: Path
 ) -> None:
-    """So the table is no invention of ours.
+    """This proves that the table is not our invention.
 
     For every query one difference is known: dcmqrscp does not apply PS3.4 C.2.2.1.2, by which an
     attribute without value matches.

@@ -51,7 +51,7 @@ _TRANSCODED = {
     "rtplan.dcm",
     "waveform_ecg.dcm",
 }
-#: Of the study that is asked for.
+#: The UID of the study that is asked for.
 PATIENT, STUDY = "1CT1", "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 #: An instance in the series for which PixelMed asks.
 BUILT_IN = "1.2.826.0.1.3680043.10.1.85"

@@ -115,7 +115,7 @@ for each in METHODS.values():
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
 def test_a_message_goes_to_the_method_of_its_operation(kind: type[Message]):
-    """The seed page: c_store, c_find, ..."""
+    """netdicom2's Service SOP Classes page: c_store, c_find, ..."""
     message = object.__new__(kind)
     assert Everything().get_method(message)() == METHODS[kind.OPERATION]
 

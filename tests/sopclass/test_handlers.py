@@ -389,7 +389,7 @@ def test_a_handler_is_something_that_can_be_called(case: Case) -> None:
 
 
 def test_a_commitment_handler_knows_the_transaction_and_the_result() -> None:
-    """What the hooks of the seed have, and what they lack."""
+    """The arguments that the hooks of netdicom2 have, and those that they lack."""
     request, reported = Asked(lambda: (None, [(CT, "1.2")], [])), Asked(lambda: None)
     scu = AE("SCU").add_scu(storage_commitment_scu).add_scp(StorageCommitment(on_report=reported))
     with connected(scu, AE("SCP").add_scp(StorageCommitment(on_request=request))) as pair:
@@ -413,7 +413,7 @@ def test_a_commitment_handler_knows_the_transaction_and_the_result() -> None:
 def test_the_hooks_of_0_1_are_asked_where_an_ae_has_them(
     kind: Any, hook: str, arguments: tuple[Any, ...]
 ) -> None:
-    """They are asked before those of the seed."""
+    """They are asked before those of netdicom2."""
     asked = Asked(lambda: "answer")
     ae = type("Node", (AE,), {hook: lambda self, *arguments: asked(*arguments)})("NODE")
     asce = Association(ae, is_requestor=False, clock=None, timeouts=ae.timeouts)  # type: ignore[arg-type]

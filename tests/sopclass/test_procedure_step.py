@@ -187,7 +187,7 @@ def test_each_refusal_leaves_the_association_usable(pair: Pair) -> None:
     ids=["cut short", "no VR", "no sequence"],
 )
 def test_what_cannot_be_read_is_a_processing_failure(pair: Pair, ris: Steps, damage: Any) -> None:
-    """0x0110 with a comment; it is no error of ours, which would be logged."""
+    """0x0110 with a comment; it is not an error of this side, which would be logged."""
     (ctx,) = pair.requestor.contexts_for(MPPS)
     assert ctx.supported_ts == EXPLICIT_VR_LITTLE_ENDIAN
     octets = damage(
@@ -214,7 +214,7 @@ def test_a_step_is_retrieved(pair: Pair) -> None:
 
 
 def test_each_operation_has_its_sop_class(pair: Pair) -> None:
-    """F.7.2, F.8.2: N-SET is none of MPPS Retrieve, N-GET none of MPPS."""
+    """F.7.2, F.8.2: N-SET does not belong to MPPS Retrieve, and N-GET does not belong to MPPS."""
     assert success_of(scu(pair, RETRIEVE).set(UID, final())) == 0x0211
     (ctx,) = pair.requestor.contexts_for(MPPS)
     response = success_of(normalized_scu(pair.requestor, ctx).n_get(UID))

@@ -147,7 +147,7 @@ def messages(octets: bytes) -> list[Any]:
 
 
 def test_matches_come_as_data_sets_and_the_final_status_last(pair: Pair, archive: Archive) -> None:
-    """The seed: (data set, status) until the status is not Pending; the last has no data set."""
+    """netdicom2: (data set, status) until the status is not Pending; the last has no data set."""
     archive.matches = [query(PatientID="1"), (query(PatientID="2"), 0xFF01)]
     items = read(pair.requestor.get_scu(FIND)(query(PatientID="*")))
     assert [(ds and ds.PatientID, int(status)) for ds, status in items] == [

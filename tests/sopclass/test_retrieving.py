@@ -105,7 +105,7 @@ class Near:
 
 
 class Retrieve:
-    """A retrieve of either kind, with its archive and whoever receives."""
+    """A retrieve of either kind, with its archive and its receiver."""
 
     def __init__(self, kind: str, pair: Pair, archive: Archive, keeper: Keeper) -> None:
         self.kind, self.pair, self.archive, self.keeper = kind, pair, archive, keeper

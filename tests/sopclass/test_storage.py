@@ -276,7 +276,7 @@ def test_an_instance_that_the_peer_would_misread_fails_alone(tmp_path: Path, kin
 
 
 def test_a_data_set_that_was_never_explicit_is_checked_too():
-    """Whoever makes it with pydicom may give an element a VR that its transfer syntax cannot say."""
+    """A program may give an element a VR with pydicom that its transfer syntax cannot express."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = IMPLICIT
@@ -383,7 +383,7 @@ def test_a_syntax_that_is_compressed_cannot_be_made():
 
 
 def test_a_header_may_be_read_when_the_instance_is_sent():
-    """Whoever knows what an instance is need not open it before."""
+    """A caller that knows which instance it is does not have to open the file before."""
     known = Instance.of(CT_FILE)
     scp, asce = storing({CT: [EXPLICIT]})
     later = Instance(known.sop_class_uid, known.sop_instance_uid, EXPLICIT, CT_FILE, None)

@@ -146,7 +146,7 @@ def test_a_report_is_answered_before_who_waits_for_it_goes_on(pair: Pair) -> Non
 
 
 def test_a_request_that_cannot_be_handled_is_0110(pair: Pair) -> None:
-    """The seed: EventHandlingError of the hook is Processing failure, and nothing is reported."""
+    """netdicom2: EventHandlingError of the hook is Processing failure, and nothing is reported."""
     pair.scp.raises = EventHandlingError("not today")  # type: ignore[attr-defined]
     assert ask(pair) == 0x0110
     pair.scp.raises = StatusError(0x0213, "too many")  # type: ignore[attr-defined]
@@ -195,7 +195,7 @@ def item(**attributes: Any) -> Dataset:
 
 
 def text_for(keyword: str) -> bytes:
-    """A report or request in which a sequence is none."""
+    """A report or request in which an attribute that should be a sequence is not."""
     ds = Dataset()
     ds.TransactionUID = "1.9"
     ds.add_new(tag_for_keyword(keyword) or 0, "LO", "text")

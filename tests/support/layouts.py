@@ -18,7 +18,7 @@ _ITEM_NAMES = {
     for name, layout in TABLES["items"].items()
     if layout["item_type"] is not None
 }
-#: Of no interest to who compares values: the codes that led here, and the lengths.
+#: Fields that do not matter when values are compared: the codes that led here, and the lengths.
 _STRUCTURE = {"pdu_type", "item_type"}
 
 

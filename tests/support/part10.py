@@ -11,7 +11,7 @@ def data_set_bytes(path: Path) -> bytes:
     Found by File Meta Information Group Length (0002,0000), PS3.10 7.1.
     """
     octets = path.read_bytes()
-    assert octets[128:136] == b"DICM\x02\x00\x00\x00", f"{path} is no Part 10 file"
+    assert octets[128:136] == b"DICM\x02\x00\x00\x00", f"{path} is not a Part 10 file"
     return octets[144 + int.from_bytes(octets[140:144], "little") :]
 
 

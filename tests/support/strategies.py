@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from netdicom_tx import dimsemessages as dimse
 from netdicom_tx import pdu, userdataitems
 
-# The machine may be busy: a slow example is no failure.
+# The machine may be busy, so a slow example is not a failure.
 settings.register_profile(
     "netdicom_tx", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

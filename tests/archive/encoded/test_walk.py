@@ -318,7 +318,7 @@ def test_trailing_padding_is_an_element() -> None:
 
 @each_encoding
 def test_an_empty_data_set_is_whole(encoding: Encoding) -> None:
-    """It is no instance either; who asked decides what that means."""
+    """It is not an instance either; the caller decides what that means."""
     assert scan(b"", encoding.transfer_syntax) == Scanned("", "", 0, True)
 
 
@@ -359,7 +359,7 @@ def test_a_map_can_be_closed_after_a_refusal(tmp_path: Path) -> None:
 
 
 def test_a_uid_loses_its_padding_and_only_that() -> None:
-    """PS3.5 9.1: a trailing NUL; some pad with a space. One longer than 64 is none."""
+    """PS3.5 9.1: a trailing NUL; some pad with a space. A text longer than 64 is not a UID."""
     for value, expected in (
         (b"1.2.3\0", "1.2.3"),
         (b"1.2.3 ", "1.2.3"),
@@ -481,7 +481,7 @@ def test_a_length_beyond_the_end_is_refused(encoding: Encoding, length: int) -> 
 
 @each_encoding
 def test_an_item_beyond_the_end_is_refused(encoding: Encoding) -> None:
-    """Of a sequence, or a fragment of pixel data."""
+    """The length may be that of a sequence, or of a fragment of pixel data."""
     item = encoding.element(0xFFFEE000, "", b"abcd", 0xFFFFFFFE)
     data = encoding.element(0x7FE00010, "OB", item, UNDEFINED)
     said = refused(data, encoding.transfer_syntax)
@@ -693,7 +693,7 @@ def test_empty_sequences_hide_no_depth(encoding: Encoding) -> None:
 @each_encoding
 @pytest.mark.parametrize("length", [1 << 20, 0xFFFFFFFE])
 def test_a_length_that_is_too_large_hides_no_depth(encoding: Encoding, length: int) -> None:
-    """Of an item or a sequence in a sequence of defined length; a reader may take it to the end."""
+    """An item or a sequence in a sequence of defined length lacks its end; a reader may take it to the end."""
     inner = nested(encoding, [True] * NESTING_LIMIT)
     item = encoding.element(0xFFFEE000, "", inner, length)
     data = encoding.element(0x00081140, "SQ", item)
@@ -802,7 +802,7 @@ def test_a_deflated_data_set_may_be_broken_inside() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pixels", [1 << 20, 1 << 27], ids=["by ratio", "by size"])
 def test_a_deflate_bomb_is_walked_as_far_as_the_limit(pixels: int) -> None:
-    """It may be an honest image of one colour, so it is no error; it costs neither memory nor time."""
+    """It may be a genuine image of one colour, so it is not an error; it costs neither memory nor time."""
     plain = EXPLICIT.identity() + EXPLICIT.element(0x00280010, "US", b"\0\2")
     stream = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     packed = bytearray(
@@ -840,8 +840,8 @@ def test_a_large_deflated_data_set_is_not_copied() -> None:
 
 
 @pytest.mark.slow
-def test_a_bomb_that_ends_within_an_element_of_the_header_is_borne() -> None:
-    """Where the walk stops is no fault of the data set."""
+def test_a_bomb_that_ends_within_an_element_of_the_header_is_kept() -> None:
+    """The data set is not at fault for the place where the walk stops."""
     for tail in (bytes(1 << 20), EXPLICIT.sequence(0x00081140, bytes(1 << 20))):
         plain = EXPLICIT.identity() + EXPLICIT.element(0x00091001, "OB", tail)
         for lead in range(0, 48, 2):

@@ -1,4 +1,4 @@
-"""Who a patient is: Patient ID with its issuer; and whose attributes a study shows (PS3.4 C.6.1, C.6.2.1)."""
+"""The identity of a patient, by Patient ID and issuer, and the patient that a study shows (PS3.4 C.6.1, C.6.2.1)."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def test_a_study_has_the_patient_as_its_own_instances_name_it(index: Index) -> N
 
 def test_a_missing_value_is_filled_from_the_same_person_only(index: Index) -> None:
     add(index, instance(1, PatientName="Jones^Bob", IssuerOfPatientID="HOSP_B"))
-    # Of another person, in the same study: nothing of that person is shown with it.
+    # This instance is of another person, in the same study; nothing of that person is shown with the study.
     add(index, record("1.11", **{**ANNA, "PatientID": "4711", "StudyInstanceUID": "2.1"}))
     assert studies(index) == [("2.1", "Jones^Bob", "")]
-    # Of the same person.
+    # This instance is of the same person.
     add(index, record("1.12", **{**BOB, "PatientID": "4711", "StudyInstanceUID": "2.1"}))
     assert studies(index) == [("2.1", "Jones^Bob", "19900909")]
     assert studies(index, PATIENT_ROOT) == [("2.1", "Jones^Bob", "19900909")]

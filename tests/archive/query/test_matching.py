@@ -91,7 +91,7 @@ QUERIES: list[tuple[str, str, dict[str, Any], str]] = [
     ("an identifier in another case", "STUDY", {"PatientID": "smith"}, ""),
     ("an accession number", "STUDY", {"AccessionNumber": "ACC001"}, "A1"),
     ("an accession number in its case", "STUDY", {"AccessionNumber": "ACC003"}, ""),
-    ("padding is no part of a value", "STUDY", {"AccessionNumber": " ACC001  "}, "A1"),
+    ("padding does not belong to a value", "STUDY", {"AccessionNumber": " ACC001  "}, "A1"),
     ("a code", "PATIENT P", {"PatientSex": "O"}, "DOE ODD%_!"),
     ("two keys are both to match", "STUDY", {"PatientID": "ADAMS", "StudyID": "2"}, "A2"),
     ("a date", "STUDY", {"StudyDate": "20200102"}, "A2"),
@@ -122,7 +122,7 @@ QUERIES: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     ("a UID has no wild cards", "STUDY", {"StudyInstanceUID": "1.2.3.*"}, ""),
     (
-        "a list of UIDs that is no unique key",
+        "a list of UIDs for another key than the unique one",
         "IMAGE r",
         {"SOPClassUID": [SOP_CLASSES["SR"], SOP_CLASSES["MR"]], "PatientID": "ADAMS"},
         "A3.1.1 A3.1.2 A3.1.3 A3.2.1",
@@ -145,8 +145,8 @@ QUERIES: list[tuple[str, str, dict[str, Any], str]] = [
     ("the case of text", "STUDY", {"AccessionNumber": "acc*"}, "A3"),
     ("no character is not one", "STUDY", {"AccessionNumber": "ACC001?"}, ""),
     ("no character is any sequence", "STUDY", {"AccessionNumber": "ACC001*"}, "A1"),
-    ("an underscore is none", "STUDY", {"StudyDescription": "Knee_*"}, "D1"),
-    ("a percent sign is none", "STUDY", {"AccessionNumber": "*0%"}, "J1"),
+    ("an underscore is not a wild card", "STUDY", {"StudyDescription": "Knee_*"}, "D1"),
+    ("a percent sign is not a wild card", "STUDY", {"AccessionNumber": "*0%"}, "J1"),
     ("nor is an exclamation mark", "STUDY", {"StudyDescription": "50%?off!*"}, "O1"),
     ("one character beyond ASCII", "STUDY", {"StudyDescription": "Cr?ne"}, "B1"),
     ("one ideograph", "STUDY", {"StudyDescription": "胸?"}, "Y1 C1 C2"),
@@ -160,7 +160,7 @@ QUERIES: list[tuple[str, str, dict[str, Any], str]] = [
     ("any family", "STUDY", {"PatientName": "*^Mar?e"}, "S2"),
     ("a middle name", "STUDY", {"PatientName": "*^*^ann"}, "S1"),
     ("a suffix", "STUDY", {"PatientName": "*M.DIV."}, "A1 A2 A3"),
-    ("a name cut short is none", "STUDY", {"PatientName": "Smi"}, ""),
+    ("a name cut short does not match", "STUDY", {"PatientName": "Smi"}, ""),
     ("umlauts in any case", "STUDY", {"PatientName": "MÜLLER^*"}, "M1"),
     ("accents count", "STUDY", {"PatientName": "Buc^Jerome"}, ""),
     ("romaji", "STUDY", {"PatientName": "yamada*"}, "Y1 Y2"),
@@ -675,7 +675,7 @@ def test_a_malformed_identifier_gets_its_status(
     "value", [Dataset(), [Dataset()], Items([Dataset()])], ids=["data set", "list", "sequence"]
 )
 def test_a_sequence_where_text_is_expected_is_refused(index: Index, value: Any) -> None:
-    """Of a program that makes its own identifiers; none comes so over a network."""
+    """A program may make such an identifier itself; one that comes over a network is never like this."""
     identifier = data_set(QueryRetrieveLevel="STUDY")
     identifier[0x00100010] = DataElement(0x00100010, "SQ", Items())
     identifier[0x00100010]._value = value

@@ -101,7 +101,7 @@ def test_a_large_set_is_answered_as_the_database_has_it(
     assert sum(map(len, _pages(many))) == 25
 
 
-# Of the machine: it has no rule for the end of time, and the test none for the machine.
+# None means the time zone of the machine.
 @pytest.mark.parametrize("zone", [None, ZoneInfo("Asia/Tokyo"), timezone(timedelta(hours=-5))])
 def test_an_instance_without_zone_is_of_the_nodes_own(url: str, zone: tzinfo | None) -> None:
     """The offset of its date there, so that summer and winter differ."""

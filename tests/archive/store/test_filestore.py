@@ -457,7 +457,7 @@ def _refuse(*_: object, **__: object) -> None:
 @pytest.mark.usefixtures("spooled")
 @pytest.mark.parametrize("duplicates", Duplicates)
 def test_the_same_data_set_again_is_one_copy(tmp_path: Path, duplicates: Duplicates) -> None:
-    """Whoever sent it: the header tells who was first."""
+    """The sender does not matter; the header says which one was first."""
     store = FileStore(tmp_path, duplicates=duplicates)
     store.open()
     first = keep(store, ct("1.2.3"), source="FIRST")
@@ -753,7 +753,7 @@ def test_a_spool_that_is_closed_while_its_thread_is_awaited_is_not_kept(store: F
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A file that is none of the store's business."""
+    """A file that does not belong to the store."""
     path = tmp_path / "outside"
     path.write_bytes(b"untouched")
     return path

@@ -360,7 +360,7 @@ def test_a_requestor_whose_address_is_not_known_is_told_on_its_association_or_ne
 def test_a_report_that_is_refused(
     archive: Archive, modality: Modality, status: int, state: str
 ) -> None:
-    """Who does not know the transaction will not know it later."""
+    """A peer that does not know the transaction will not know it later."""
     modality.refuses = status
     archive.ask(HERE)
     archive.advance(1)

@@ -217,7 +217,7 @@ def test_a_lease_that_ran_out_is_claimed_by_another(queue: Queue, time: Time) ->
     time.advance(1)
     task = claim(other)
     assert (task.owner, task.attempt) == ("node-2", 2)
-    # Who was late has no say any more.
+    # The late worker can no longer change the task.
     queue.done(task.id).result()
     queue.failed(task, ConnectionLostError("late")).result()
     queue.renew([task.id]).result()

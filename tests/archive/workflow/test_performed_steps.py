@@ -399,7 +399,7 @@ def test_configured_peers_have_the_events(tmp_path: Path, ris: Ris) -> None:
 
 
 def test_an_event_comes_once_though_the_one_before_is_under_way(tmp_path: Path, ris: Ris) -> None:
-    """The association on which the node reports is none that a watcher holds."""
+    """The node reports on an association of its own, not on one that a watcher holds."""
     node = Archive(tmp_path, ris, notify=["RIS"])
     waiting: list[defer.Deferred[None]] = []
 
@@ -474,7 +474,7 @@ def test_a_step_is_announced_when_its_instances_are_here(announcing: Archive, ri
 
 
 def test_each_study_has_its_notice_and_none_comes_twice(announcing: Archive, ris: Ris) -> None:
-    """Who has it since a lost attempt says 0x0111."""
+    """A peer that got it in an attempt whose answer was lost answers 0x0111."""
     announcing.keep("1.2.3.1.1", image("1.2.3.1.1"))
     announcing.keep("1.2.4.1.1", image("1.2.4.1.1", "1.2.4", "1.2.4.1"))
     ris.refusals = [None, StatusError(0x0110), StatusError(0x0111)]

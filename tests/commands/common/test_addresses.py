@@ -1,4 +1,4 @@
-"""Whom to call."""
+"""The addresses of peers."""
 
 import pytest
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint

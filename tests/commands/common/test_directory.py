@@ -124,7 +124,7 @@ def test_digits_with_dots_between_them_are_a_name(uid: str) -> None:
     ],
 )
 def test_nothing_else_is_one(uid: object) -> None:
-    """CVE-2026-50003 and its kind: a UID of a peer is no path."""
+    """CVE-2026-50003 and its kind: a UID of a peer must not become a path."""
     assert not is_safe_uid(uid)
 
 

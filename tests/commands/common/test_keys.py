@@ -202,7 +202,7 @@ def test_a_key_is_named_by_its_keywords() -> None:
     ],
 )
 def test_a_date_a_time_and_a_range_of_them_are_sent(text: str) -> None:
-    """PS3.4 C.2.2.2.5; the minus of a time zone is no range."""
+    """PS3.4 C.2.2.2.5; the minus of a time zone does not make a range."""
     assert identifier([parse_key(text)])
 
 

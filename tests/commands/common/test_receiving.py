@@ -1,4 +1,4 @@
-"""What an AE that receives into a directory answers, and whom it tells."""
+"""An AE that receives into a directory: its answers, and what its watcher is told."""
 
 import errno
 import resource

@@ -144,18 +144,18 @@ def options(flags: str) -> QueryOptions:
 
 
 def study_uid(label: str) -> str:
-    """Of the study of a label."""
+    """The Study Instance UID of a label."""
     return f"1.2.3.{list(STUDIES).index(label) + 1}"
 
 
 def series_uid(label: str) -> str:
-    """Of the series of a label such as ``A1.1``."""
+    """The Series Instance UID of a label such as ``A1.1``."""
     study, number = label.split(".")
     return f"{study_uid(study)}.{number}"
 
 
 def instance_uid(label: str) -> str:
-    """Of the instance of a label such as ``A1.1.2``."""
+    """The SOP Instance UID of a label such as ``A1.1.2``."""
     series, _, number = label.rpartition(".")
     return f"{series_uid(series)}.{number}"
 

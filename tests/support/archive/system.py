@@ -95,7 +95,7 @@ def descriptors() -> set[str]:
 
 
 def files(root: Path) -> set[str]:
-    """Everything below a storage directory that is no folder, but for the lock."""
+    """All files below a storage directory, except the lock."""
     return {
         str(path.relative_to(root))
         for path in root.rglob("*")

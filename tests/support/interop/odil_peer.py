@@ -45,7 +45,7 @@ def value(data_set: Any, key: str) -> bytes:
 def answer(query: Any, instance: Any) -> Any:
     """The values of an instance for the keys of a query."""
     answered = odil.DataSet()
-    for tag in list(query.keys()):  # DataSet itself is no iterable
+    for tag in list(query.keys()):  # DataSet itself is not iterable
         if instance.has(tag):
             answered.add(tag, instance[tag])
     answered.add("QueryRetrieveLevel", ["STUDY"])

@@ -85,7 +85,7 @@ class Population:
     def __init__(self, directory: Path, samples: Iterable[Sample]) -> None:
         self.paths: dict[str, Path] = {}
         self.transfer_syntaxes: dict[str, str] = {}
-        #: Of each level: by label, the values of the first instance of the entity.
+        #: For each level, by label, the values of the first instance of the entity.
         self._first: dict[str, dict[str, Dataset]] = {level: {} for level in LEVELS}
         self._labels: dict[str, dict[str, str]] = {level: {} for level in LEVELS}
         for number, (label, ds) in enumerate([*invented(), *bulk()]):
@@ -128,7 +128,7 @@ class Population:
     def unknown(self, level: str, model: str, keywords: Iterable[str]) -> frozenset[str]:
         """Entities that have no value for any of these attributes (PS3.4 C.2.2.1.2).
 
-        A unique key always has one (C.2.2.1.1); Patient ID is none in the study root (C.6.2.1).
+        A unique key always has one (C.2.2.1.1); Patient ID is not a unique key in the study root (C.6.2.1).
         """
         wanted = {"Modality" if each == "ModalitiesInStudy" else each for each in keywords}
         unique = {UNIQUE_KEYS[each] for each in LEVELS} - ({"PatientID"} if model == "S" else set())
@@ -150,7 +150,7 @@ class Population:
 
     @cached_property
     def uncompressed(self) -> Mapping[str, frozenset[str]]:
-        """Of each level, the entities that have an uncompressed instance."""
+        """The entities of each level that have an uncompressed instance."""
         found: dict[str, set[str]] = {level: set() for level in LEVELS}
         for label, syntax in self.transfer_syntaxes.items():
             if syntax in UNCOMPRESSED:

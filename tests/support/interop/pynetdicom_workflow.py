@@ -32,7 +32,7 @@ def data_set(**attributes: Any) -> Dataset:
 
 
 def request_information(transaction: str, references: list[tuple[str, str]]) -> Dataset:
-    """Of an N-ACTION for storage commitment (PS3.4 Table J.3-1)."""
+    """The data set of an N-ACTION for storage commitment (PS3.4 Table J.3-1)."""
     return data_set(
         TransactionUID=transaction,
         ReferencedSOPSequence=[
@@ -43,7 +43,7 @@ def request_information(transaction: str, references: list[tuple[str, str]]) -> 
 
 
 def report_of(ds: Dataset) -> tuple[str, list[str], dict[str, int]]:
-    """Of an N-EVENT-REPORT: transaction, what is kept, and what is not with the reasons."""
+    """The content of an N-EVENT-REPORT: the transaction, what is kept, and what is not, with the reasons."""
     return (
         str(ds.TransactionUID),
         [str(each.ReferencedSOPInstanceUID) for each in ds.get("ReferencedSOPSequence", [])],

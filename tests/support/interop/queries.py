@@ -199,7 +199,7 @@ QUERIES: Sequence[Asked] = (
     Asked("no character is not one", "STUDY", {"AccessionNumber": "ACC001?"}, ""),
     Asked("no character is any sequence", "STUDY", {"AccessionNumber": "ACC001*"}, "A1"),
     Asked("a middle", "STUDY", {"StudyDescription": "*mm?gr*"}, "S1 S2"),
-    Asked("an underscore is no wild card", "STUDY", {"StudyDescription": "Knee_*"}, "D1"),
+    Asked("an underscore is not a wild card", "STUDY", {"StudyDescription": "Knee_*"}, "D1"),
     Asked("a question mark is one", "STUDY", {"StudyDescription": "Knee?left"}, "D1 J1"),
     Asked("text with a star", "STUDY", {"PatientID": "*_!"}, "O1"),
     Asked("a family name", "STUDY", {"PatientName": "Adams^*"}, "A1 A2 A3"),

@@ -20,7 +20,7 @@ from pydicom.dataset import FileDataset
 
 from ..part10 import data_set_bytes
 
-# Of the Non-Patient Object Storage Service Class, which DCMTK and Orthanc do not know.
+# SOP classes of the Non-Patient Object Storage Service Class, which DCMTK and Orthanc do not know.
 COLOR_PALETTE_STORAGE = "1.2.840.10008.5.1.4.39.1"
 
 _DATA = Path(pydicom.__file__).parent / "data"
