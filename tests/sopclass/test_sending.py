@@ -15,6 +15,7 @@ from netdicom_tx.exceptions import (
     AssociationRejectedError,
     AssociationReleasedError,
     ClassNotSupportedError,
+    DCMTimeoutError,
 )
 from netdicom_tx.sopclass import StoreResult, store_all
 from netdicom_tx.sopclass.sending import Stop
@@ -363,6 +364,30 @@ def test_an_instance_that_ends_its_association_costs_no_other(
     for each in failed.values():
         assert "abort" in str(each.error)
         assert not each.is_given_up
+
+
+@pytest.mark.parametrize("associations", [1, 3])
+def test_an_instance_that_the_peer_never_answers_costs_no_other(associations: int) -> None:
+    """The association is aborted when the time for the response is over, and the others go on a new one."""
+    sink = Sink()
+    never: defer.Deferred[int] = defer.Deferred()
+    sink.then = lambda: never if sink.received[-1][-1] == "1.2.3.1" else 0
+    pair = Pair(AE("SCU"), sink)
+    data_sets = [made(STORAGE_SOP_CLASSES[0], number) for number in range(6)]
+
+    async def collect() -> list[StoreResult]:
+        results = store_all(pair.scu, pair.remote(), data_sets, associations=associations)
+        return [each async for each in results]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    pair.advance(61)
+    failed = [each for each in success_of(done) if not each.is_stored]
+    assert [each.instance and each.instance.sop_instance_uid for each in failed] == ["1.2.3.1"]
+    assert isinstance(failed[0].error, DCMTimeoutError)
+    assert len(sink.received) == 6
+    pair.advance(0)
+    if not never.called:  # the handler still waits, and has the file
+        never.callback(0)
 
 
 def test_a_peer_that_ends_every_association_is_given_up() -> None:

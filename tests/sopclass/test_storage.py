@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,7 @@ from netdicom_tx import (
 from netdicom_tx.archive.encoded.content import same_content
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CStoreRQ
-from netdicom_tx.dsutils import DataSetError, decode, read_file_meta
+from netdicom_tx.dsutils import DataSetError, decode, part10_header, read_file_meta
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.sopclass import Arrival, Instance, storage
 from netdicom_tx.sopclass.storage import MoveOriginator, save_instance, store_instance
@@ -41,6 +42,7 @@ from netdicom_tx.uids import (
     STORAGE_SOP_CLASSES,
     UNCOMPRESSED_TRANSFER_SYNTAXES,
 )
+from support.archive.data_sets import ct, deflated
 from support.doubles import (
     CT,
     EXPLICIT,
@@ -375,6 +377,30 @@ def test_cancelling_leaves_nothing_behind_when_the_thread_ends(
     pool.waiting.pop()()
     assert [each.closed for each in made] == [True] * is_whole
     assert not scp.kept
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(DEFLATED, EXPLICIT), (DEFLATED, IMPLICIT), (EXPLICIT, BIG_ENDIAN)]
+)
+def test_re_encoding_takes_the_same_memory_whatever_the_size(
+    tmp_path: Path, source: str, target: str
+):
+    """A data set of 12 MiB, of which deflation leaves 12 KiB."""
+    data = ct("1.2.3", pixels=12 << 20)
+    path = tmp_path / "large.dcm"
+    header = part10_header(CT, "1.2.3", source)
+    path.write_bytes(header + (deflated(data) if source == DEFLATED else data))
+    instance = Instance.of(path)
+    assert instance.takes_long(target)
+    tracemalloc.start()
+    try:
+        with instance.encoded(target) as made:
+            size = made.seek(0, io.SEEK_END)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 12 << 20
+    assert peak < 6 << 20
 
 
 def test_a_syntax_that_is_compressed_cannot_be_made():
