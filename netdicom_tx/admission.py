@@ -1,8 +1,8 @@
-"""Which peers are served when not all can be: places for associations, and connections that come to nothing.
+"""Decides which peers are served when not all can be: places for associations, and connections without a request.
 
 :class:`Admission` knows every connection that a peer has opened, from the moment it is accepted by the transport. When
-all places are taken, an association on which nothing happens gives its place to one that is asked for now. So a peer
-that only holds connections open, or sends an octet now and then, keeps nobody out.
+all places are taken, an association on which nothing happens is aborted for the next one. So a peer that only holds
+connections open, or sends an octet now and then, does not keep others out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .refusals import Refusal, place
 
 __all__ = ["GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
 
-#: How many connections may have brought no A-ASSOCIATE-RQ yet; the oldest of the host with most of them is closed for
-#: one more.
+#: How many connections may exist on which no A-ASSOCIATE-RQ has come yet. For one more, the oldest one of the host with
+#: the most of them is closed.
 HALF_OPEN_LIMIT: Final = 64
-#: Seconds without anything from a peer after which its association may give way to another one.
+#: After how many seconds of silence an association may be aborted for another one.
 GIVE_WAY: Final = 1.0
 
 
@@ -57,7 +57,7 @@ class Guest(Protocol):
 
     @property
     def silence(self) -> float:
-        """Seconds since anything came."""
+        """How many seconds ago something came last."""
 
     def refused(self, refusal: Refusal) -> None:
         """Let the log say that this peer is refused."""
@@ -74,8 +74,8 @@ class Admission:
 
     Args:
         total: How many associations peers may have open at the same time; None means any number.
-        per_host: The same for one host; None means any number. The hosts of the loopback interface are not limited
-            in this way, because a proxy on this machine stands for many.
+        per_host: How many associations one host may have open; None means any number. The loopback interface is
+            exempt, because a proxy on this machine stands for many hosts.
     """
 
     def __init__(self, total: int | None = None, per_host: int | None = None) -> None:
@@ -129,7 +129,7 @@ class Admission:
             neighbours = self._taken(guest, host)
             if len(neighbours) >= self.per_host:
                 return self._make_room(neighbours, guest)
-        # Usually there are places, and nothing need be counted.
+        # Usually there are places, and nothing has to be counted.
         if self.total is not None and len(self._asked) >= self.total:
             taken = self._taken(guest)
             if len(taken) >= self.total:
@@ -137,7 +137,7 @@ class Admission:
         return True
 
     def _taken(self, guest: Guest, host: str | None = None) -> list[Guest]:
-        """The associations that have a place: one that is being decided on has one, one that is over has not."""
+        """The associations that take a place: also those that are being decided on, but not those that are over."""
         return [
             each
             for each, its_host in self._asked.items()
@@ -145,7 +145,7 @@ class Admission:
         ]
 
     def _make_room(self, taken: list[Guest], guest: Guest) -> bool:
-        """Have one association end; False when something happens on each of them."""
+        """Abort one association on which nothing happens; False when there is no such association."""
         candidates = [each for each in taken if _may_give_way(each)]
         if not candidates:
             return False
@@ -173,7 +173,7 @@ def _may_give_way(guest: Guest) -> bool:
 
 
 def _host(guest: Guest) -> str:
-    """The host of a peer; empty when it has none, or is this machine."""
+    """The host of a peer; empty when it is unknown or is this machine."""
     host = getattr(guest.peer_address, "host", "")
     try:
         return "" if not host or ip_address(host.partition("%")[0]).is_loopback else host

@@ -1,7 +1,7 @@
 """The message that is arriving, and where its data set goes: memory, or a file of the AE.
 
-What goes wrong with a file is remembered and not raised: the rest of the data set is read and dropped,
-and the request is answered with the failure. Only a data set that exceeds its limit in memory ends the
+An error of the file is recorded, not raised. The rest of the data set is read and dropped, and the request is answered
+with the failure. Only a data set that exceeds its limit in memory ends the
 association.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 #: The most octets of a data set that is received into memory: an identifier, or the data set of an N-service.
 IDENTIFIER_LIMIT = 1 << 20
-#: The same for the instance of a C-STORE whose service does not ask for a file.
+#: The most octets of an instance that is received into memory, because its service does not ask for a file.
 MEMORY_LIMIT = 1 << 26
 
 _log = Logger()
@@ -44,7 +44,7 @@ def give_up(data_set: object) -> None:
     if close is not None:
         try:
             close()
-        except Exception as error:  # raised by the disk, or by whatever made the file
+        except Exception as error:  # raised by the disk, or by the code that made the file
             _log.warn("the file of a data set could not be closed: {error!r}", error=error)
 
 
@@ -67,15 +67,15 @@ class MemorySink:
         return bytes(self._buffer)
 
     def abandon(self) -> None:
-        """Forget what has come of the data set."""
+        """Drop the part of the data set that has come."""
         self._buffer.clear()
 
 
 class FileSink:
-    """Passes a data set on to a file of the AE, and remembers why it cannot.
+    """Passes a data set on to a file of the AE, and records why that fails.
 
-    Whatever the hook or the file raises does not end the association: the rest of the data set is
-    read and dropped, and the request is answered with the failure.
+    An exception of the hook or of the file does not end the association. The rest of the data set is read and dropped,
+    and the request is answered with the failure.
     """
 
     __slots__ = ("_file", "_start", "error")
@@ -126,11 +126,11 @@ class FileSink:
 
 
 class Received(NamedTuple):
-    """A message that has come whole.
+    """A message that is complete.
 
     Attributes:
         ctx: The presentation context on which it came.
-        message: With its data set: octets, or a file of the AE.
+        message: The message; its data set is octets, or a file of the AE.
         failure: What a request must be answered with, because it is incomplete or its data set could not be
             kept; None otherwise.
     """
@@ -146,7 +146,7 @@ class Reception:
     Args:
         contexts: The accepted presentation contexts, by ID.
         wants_file: Whether the service of a context takes the data sets of its requests in a file.
-        open_file: Opens that file; gives it, and the position at which it is handed on.
+        open_file: Opens that file, and returns it with the position at which it is handed on.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Reception:
         return self._sink is not None
 
     def receive(self, piece: Fragment) -> Received | None:
-        """Take a fragment; gives a message when it is complete.
+        """Take a fragment, and return the message if it is complete now.
 
         Raises:
             RemoteProtocolError: The peer breaks a rule, or exceeds a limit.
@@ -205,7 +205,7 @@ class Reception:
         return self._sink
 
     def end(self) -> None:
-        """The association is over: give up what is arriving."""
+        """Drop the message that is arriving, because the association is over."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.abandon()

@@ -1,8 +1,8 @@
-"""Which service answers a request.
+"""Finds the service that answers a request.
 
 A :class:`Dispatcher` maps abstract syntaxes to services, one for each AE and role. It serves negotiation and
-dispatch alike, so an accepted context always has a service that answers. What a service may give back, and what
-the peer gets for it, is in :mod:`netdicom_tx.operations`.
+dispatch alike, so an accepted context always has a service that answers. :mod:`netdicom_tx.operations` says
+what a service may return, and what the peer gets for it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
     "has_operation",
 ]
 
-# A service takes (asce, ctx, msg) as SCP and (asce, ctx, *args, **kwargs) as SCU. What an SCP may return is the
-# table in netdicom_tx.operations; hence Any.
+# A service takes (asce, ctx, msg) as SCP and (asce, ctx, *args, **kwargs) as SCU. The table in netdicom_tx.operations
+# lists the many things that an SCP may return, hence Any.
 Service = Callable[..., Any]
 
 #: Register a service for this to have it serve every SOP class that the registry of PS3.6 does not
@@ -60,13 +60,13 @@ COMMAND_SOP_CLASSES: Mapping[str, tuple[str, ...]] = {
     known.UnifiedProcedureStepEvent: (known.UnifiedProcedureStepPush,),
     known.UnifiedProcedureStepQuery: (known.UnifiedProcedureStepPush,),
 }
-# The standard no longer says what belongs to the retired meta SOP classes: their services decide.
+# The standard no longer lists the members of the retired meta SOP classes, so their services decide.
 _RETIRED_META = known.META_SOP_CLASSES - COMMAND_SOP_CLASSES.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A service, with what negotiation and reception must know of it.
+    """A service, with the facts about it that negotiation and reception need.
 
     Attributes:
         service: The service itself.

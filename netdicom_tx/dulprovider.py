@@ -79,7 +79,7 @@ RECEIVE_LIMIT = 1 << 20
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
-# Octets at the beginning of a connection that tell which protocol it speaks.
+# How many octets at the beginning of a connection tell which protocol it speaks.
 _FIRST_OCTETS = 16
 # How many times within its timeout we look at a peer that is behind.
 _LOOKS = 4
@@ -159,7 +159,7 @@ class _Outgoing:
 
 
 def made_ahead(pdus: Iterator[bytes | bytearray]) -> Iterator[bytes | bytearray]:
-    """Make as many PDUs as are written in a turn now, as one piece; the others follow lazily."""
+    """Make the PDUs that one turn writes now, as one piece; the others follow lazily."""
     made: list[bytes | bytearray] = []
     size = 0
     for pdu in pdus:
@@ -309,7 +309,7 @@ class DULProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._next_turn is not None and (self._outputs is not None or self._segments):
-            self._lost = reason  # what came before counts
+            self._lost = reason  # the input that came before still counts
         else:
             self._end(reason)
 
@@ -397,7 +397,7 @@ class DULProtocol(Protocol):
             self._close(seconds)
 
     def abort_transport(self) -> None:
-        """Drop the connection, with whatever is unsent or received and not performed."""
+        """Drop the connection, with all that is unsent, or received but not performed."""
         self._outputs = None
         self._segments.clear()
         self._is_dropped = True
@@ -435,13 +435,13 @@ class DULProtocol(Protocol):
         self._drop_queue()
 
     def pause_reading(self) -> None:
-        """Read nothing more, so that the peer must wait."""
+        """Stop reading, so that the peer must wait."""
         self._is_paused = True
         if self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]  # an IPushProducer
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Continue reading."""
         self._is_paused = False
         if self.transport is not None and not self.machine.is_over:
             self.last_received = self._clock.seconds()
@@ -531,7 +531,9 @@ class DULProtocol(Protocol):
             outgoing = self._queue[0]
             try:
                 pdu = next(outgoing.pdus, None)
-            except Exception as error:  # the file of the data set, or whatever stands for one
+            except (
+                Exception
+            ) as error:  # raised by the file of the data set, or by an object that stands for one
                 self._log.failure("a message could not be sent to its end")
                 self._user.sending_failed(error)
                 self._drop_queue()
@@ -570,7 +572,7 @@ class DULProtocol(Protocol):
         """The transport is gone (IPushProducer). connectionLost does the rest."""
 
     def _watch_stall(self, unsent: int, since: float) -> None:
-        """Notice a peer that takes nothing. One that takes something is slow, and does not stall."""
+        """Notice a peer that takes nothing. A peer that takes some octets is slow, but not stalled."""
         now = self._clock.seconds()
         if unsent != self.unsent:
             unsent, since = self.unsent, now

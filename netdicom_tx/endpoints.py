@@ -1,8 +1,8 @@
 r"""Endpoint strings of listeners, checked before anything is opened.
 
-``tcp:11112``, ``tcp6:11112:interface=\:\:1``, ``ssl:2762:privateKey=key.pem:certKey=cert.pem``, and whatever else
-Twisted's plugins add. Twisted reports a mistake in such a string with any of a dozen exceptions, or only when the port
-is opened; :func:`server_endpoint` reports it with one that says what is wrong.
+``tcp:11112``, ``tcp6:11112:interface=\:\:1``, ``ssl:2762:privateKey=key.pem:certKey=cert.pem``, and the other forms
+that Twisted's plugins add. Twisted reports a mistake in such a string with any of a dozen exceptions, or only when
+the port is opened; :func:`server_endpoint` reports it with one that says what is wrong.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The hooks of an application entity: the methods that a program overrides.
 
 A hook of the table is called for one request, and its ``context`` is a :class:`RequestContext`: the presentation
-context, with the association and the request behind it. The requestor is ``context.association.calling_ae_title`` at
-``context.association.peer_address``; what is asked is ``context.request``, with its ``message_id`` and
-``sop_instance_uid``.
+context, with its association and the request. The requestor is ``context.association.calling_ae_title`` at
+``context.association.peer_address``, and ``context.request`` has the ``message_id`` and the ``sop_instance_uid``.
 
 =======================================  ==================================================================
 hook                                     is called for
@@ -15,9 +14,9 @@ hook                                     is called for
 ``on_receive_move(context, ds, dest)``   C-MOVE
 =======================================  ==================================================================
 
-Each hook may return a value, a Deferred or a coroutine, except ``get_file``, which says where the octets go that
-are arriving now. The services of :mod:`netdicom_tx.sopclass` ask these hooks by default. A service that should
-ask something else is made with other handlers; see :mod:`netdicom_tx.sopclass.base`.
+Each hook may return a value, a Deferred or a coroutine. The exception is ``get_file``, which must return at once,
+because the octets are arriving. The services of :mod:`netdicom_tx.sopclass` ask these hooks by default. To make a
+service ask something else, give it other handlers; see :mod:`netdicom_tx.sopclass.base`.
 """
 
 from __future__ import annotations
@@ -94,8 +93,8 @@ class Hooks:
     def on_association_begun(self, asce: AnyAssociation) -> Awaitable[None] | None:
         """The transport of an association is open, on either side.
 
-        The AE titles of an acceptor are not known yet. What this hook and the next two return is waited for by
-        nobody, and what they raise is logged and changes nothing.
+        The AE titles of an acceptor are not known yet. The results of this hook, of :meth:`on_association_accepted`
+        and of :meth:`on_association_ended` are not awaited. Their exceptions are logged and change nothing.
 
         Args:
             asce: The association, with ``is_requestor`` and ``peer_address`` set.
@@ -144,8 +143,8 @@ class Hooks:
     def on_association_response(self, response: AAssociateAC) -> Awaitable[None] | None:
         """A peer has accepted an association that we requested.
 
-        What it raises fails :meth:`AE.request_association`, and so does a Deferred or coroutine that takes longer
-        than ``timeouts.associate``; the association is aborted.
+        If it raises an exception, or its Deferred or coroutine takes longer than ``timeouts.associate``,
+        :meth:`AE.request_association` fails, and the association is aborted.
         """
         return None
 
@@ -202,7 +201,7 @@ class Hooks:
         raise EventHandlingError("on_receive_store is not implemented", statuses.PROCESSING_FAILURE)
 
     def on_receive_find(self, context: RequestContext, ds: Dataset) -> Any:
-        """Find what matches the identifier of a C-FIND.
+        """Find the matches for the identifier of a C-FIND.
 
         Args:
             context: The presentation context, the association and the request.
@@ -285,8 +284,8 @@ class Hooks:
 
         Args:
             transaction_uid: The transaction UID of the request.
-            success: (SOP class, SOP instance) of what the peer keeps.
-            failure: (SOP class, SOP instance, reason) of what it does not.
+            success: (SOP class, SOP instance) of each instance that the peer keeps.
+            failure: (SOP class, SOP instance, reason) of each instance that it does not keep.
 
         Raises:
             EventHandlingError: The answer is 0x0110, or the status that the error carries.

@@ -1,4 +1,4 @@
-"""One call, one association: what a script needs (``netdicom_tx.echo``, ``store``, ``find``, ``get``, ``move``).
+"""One call on an association of its own, for scripts: ``netdicom_tx.echo``, ``store``, ``find``, ``get``, ``move``.
 
 Each function opens an association that proposes just what it needs, makes one call of
 :mod:`netdicom_tx.verbs`, and releases the association. The association of a stream is opened when the
@@ -9,7 +9,7 @@ stream is first read, and released when the stream has been read to its end or i
         for study in await netdicom_tx.find("ARCHIVE@pacs.example:104", PatientName="DOE*"):
             print(study.StudyInstanceUID)
 
-Every function takes ``ae``: our AE title, or an :class:`~netdicom_tx.AE` where timeouts, TLS or a reactor matter.
+Every function takes ``ae``: our AE title, or an :class:`~netdicom_tx.AE` if you need timeouts, TLS or a reactor.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Peer = str | RemoteAE | IStreamClientEndpoint
 _Item = TypeVar("_Item")
 _All = TypeVar("_All")
 
-#: Our AE title where the caller gives none.
+#: Our default AE title.
 CALLING = "NETDICOM-SCU"
 
 
@@ -76,8 +76,8 @@ def echo(peer: Peer, *, ae: str | AE = CALLING) -> defer.Deferred[Status]:
 class OneShot(Generic[_Item, _All]):
     """The stream of one call on an association of its own.
 
-    ``async for`` reads it, and ``await`` gives all of it at once: the list of data sets of a ``find``, the
-    final counts of a ``move``. Leaving an ``async with`` block early, or the loss of the last reference to the
+    ``async for`` reads it, and ``await`` returns the whole result: the list of data sets of a ``find``, or the final
+    counts of a ``move``. Leaving an ``async with`` block early, or the loss of the last reference to the
     stream, ends the operation and the association.
 
     Cancelling a Deferred in which a reader waits gives up the attempt to connect, or aborts the association; the reader
@@ -96,7 +96,7 @@ class OneShot(Generic[_Item, _All]):
         self._asce: Association | None = None
         self._stream: VerbStream[_Item] | None = None
         self._is_over = False
-        self._is_read = False  # somebody waits for the next item, or for all
+        self._is_read = False  # whether a caller waits for the next item, or for all
 
     @property
     def stream(self) -> VerbStream[_Item] | None:
@@ -106,7 +106,7 @@ class OneShot(Generic[_Item, _All]):
     async def _begin(self) -> VerbStream[_Item]:
         if self._stream is None:
             asce = self._asce = await self._opening()
-            # A reader that goes away without a word leaves no association behind.
+            # A reader that drops the stream must not leave an association behind.
             weakref.finalize(self, asce.finish).atexit = False
             self._stream = self._call(asce)
         return self._stream
@@ -160,7 +160,7 @@ class OneShot(Generic[_Item, _All]):
     async def _give_up(self, error: BaseException) -> None:
         self._is_over = True
         if self._stream is not None:
-            await self._stream.__aexit__(type(error), error, None)  # closes what is unread
+            await self._stream.__aexit__(type(error), error, None)  # closes unread instances
         if self._asce is not None:
             self._asce.abort()
 
@@ -192,15 +192,15 @@ def find(
     timeout: float | None = None,
     **keys: object,
 ) -> OneShot[Dataset, list[Dataset]]:
-    """Ask a peer for what matches (C-FIND); the arguments are those of :meth:`Association.find`.
+    """Query a peer for matching data sets (C-FIND); the arguments are those of :meth:`Association.find`.
 
     Returns:
-        A stream of data sets; ``await`` gives the list of them.
+        A stream of data sets; ``await`` returns the list.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
     """
-    identifier(level, given, keys)  # a mistake is told here, not after the association is open
+    identifier(level, given, keys)  # a mistake is raised here, not after the association is open
     entity, remote, model = _prepared(ae, peer, "find", level, model, timeout)
 
     return OneShot(
@@ -222,14 +222,14 @@ def get(
     timeout: float | None = None,
     **keys: object,
 ) -> OneShot[Retrieved, list[Path]]:
-    """Have what matches sent here (C-GET); the arguments are those of :meth:`Association.get`.
+    """Retrieve matching instances (C-GET); the arguments are those of :meth:`Association.get`.
 
     Args:
-        into: A directory, made if it is not there: what ``await`` writes each instance to, under its SOP
-            Instance UID.
+        into: The directory to which ``await`` writes each instance, under its SOP Instance UID; it is created if it
+            does not exist.
 
     Returns:
-        A stream of :class:`Retrieved`; ``await`` gives the list of the files in ``into``.
+        A stream of :class:`Retrieved`; ``await`` returns the list of the files in ``into``.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
@@ -275,10 +275,10 @@ def move(
     timeout: float | None = None,
     **keys: object,
 ) -> OneShot[Progress, Progress]:
-    """Have what matches sent to a destination (C-MOVE); the arguments are those of :meth:`Association.move`.
+    """Have a peer send matching instances to a destination (C-MOVE); as :meth:`Association.move`.
 
     Returns:
-        A stream of :class:`Progress`; ``await`` gives the final counts.
+        A stream of :class:`Progress`; ``await`` returns the final counts.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: The address, the level, a keyword or another argument is wrong.
@@ -310,10 +310,10 @@ def _prepared(
 
 
 class StoreResults:
-    """What became of each instance of a :func:`store`, as it becomes known; ``await`` gives the list.
+    """The result for each instance of a :func:`store`, as soon as it is known; ``await`` returns the list.
 
-    Cancelling a Deferred in which a reader waits sends no further instance. What is under way is still answered, and
-    then the associations are released; the reader gets CancelledError at once.
+    After a Deferred in which a reader waits is cancelled, no further instance is sent. Those under way are still
+    answered, and then the associations are released; the reader gets CancelledError at once.
     """
 
     def __init__(self, results: AsyncGenerator[StoreResult, None]) -> None:
@@ -326,7 +326,7 @@ class StoreResults:
         return await anext(self._results)
 
     async def aclose(self) -> None:
-        """Send no more; the associations are released when what is under way has been answered."""
+        """Send no further instance; the associations are released when those under way have been answered."""
         await self._results.aclose()
 
     async def _all(self) -> list[StoreResult]:
@@ -352,7 +352,7 @@ def store(
 
     Returns:
         A stream of :class:`~netdicom_tx.sopclass.StoreResult`, one for each instance; a failure of one never
-        stops the others. ``await`` gives the list.
+        stops the others. ``await`` returns the list.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: The address or another argument is wrong.

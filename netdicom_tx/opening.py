@@ -1,6 +1,6 @@
-"""How an association begins: what the requestor waits for, and how the acceptor decides (PS3.8 7.1).
+"""How an association begins: the wait of the requestor, and the decision of the acceptor (PS3.8 7.1).
 
-What is agreed on is decided by :mod:`netdicom_tx.negotiation`. :class:`Opening` asks the application entity, waits
+:mod:`netdicom_tx.negotiation` decides what is agreed on. :class:`Opening` asks the application entity, waits
 for its verdict, and sends or awaits the answer.
 """
 
@@ -44,7 +44,7 @@ Verdict = UserIdentityResponse | None | Awaitable[UserIdentityResponse | None]
 class Host(Protocol):
     """What the opening of an association needs of its application entity; ``asce`` is the association."""
 
-    #: Operations outstanding at once that the AE grants.
+    #: How many outstanding operations the AE grants.
     window: Window
 
     def reject_reason(self, asce: Any, request: AAssociateRQ) -> AAssociateRJ | None:
@@ -54,13 +54,13 @@ class Host(Protocol):
         """Say why a request is rejected, in the words of an operator."""
 
     def offer(self, abstract_syntax: str) -> Offer | None:
-        """What the AE has for a proposed presentation context; None when it has nothing."""
+        """The offer of the AE for a proposed presentation context; None when it has no service for it."""
 
     def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Verdict:
         """Decide on the association that a peer asks for."""
 
     def answer_extended(self, asce: Any, proposal: SOPClassExtendedNegotiation) -> bytes | None:
-        """What is answered to SOP class extended negotiation; None leaves it unanswered."""
+        """The answer to SOP class extended negotiation; None leaves it unanswered."""
 
     def on_association_response(self, response: AAssociateAC) -> Awaitable[None] | None:
         """A peer has accepted our association."""
@@ -91,7 +91,7 @@ class Opening:
         ae: The application entity that it belongs to.
         channel: The transport.
         closing: Is told when the association is open, and why it is not.
-        adopt: Called with what has been agreed on, before an acceptance goes out.
+        adopt: Called with the agreement, before an acceptance goes out.
         clock: The time of all waits.
         timeouts: Uses ``associate``.
     """
@@ -134,7 +134,7 @@ class Opening:
         return self._established
 
     def await_answer(self) -> None:
-        """The request goes out now; its answer has ``timeouts.associate`` to come."""
+        """Start the timer, because the request goes out now: the answer may take ``timeouts.associate``."""
         seconds = self._timeouts.associate
         self._timer = self._clock.callLater(seconds, self._closing.time_out, "associate", seconds)
 
@@ -233,7 +233,7 @@ class Opening:
         )
 
     async def _settled(self, hook: Callable[..., Any], *arguments: Any) -> Any:
-        """What a hook returns, or what its Deferred or coroutine gives within ``timeouts.associate``."""
+        """The result of a hook, or of its Deferred or coroutine within ``timeouts.associate``."""
         result = hook(*arguments)
         if not inspect.isawaitable(result):
             return result
@@ -258,7 +258,7 @@ class Opening:
     def _decision_failed(self, failure: Failure) -> None:
         is_over = self._closing.error is not None
         if is_over and failure.check(defer.CancelledError, NetDICOMError):
-            return  # the peer has left meanwhile; a mistake is told all the same
+            return  # the peer has left in the meantime, but a mistake is still logged
         self._log.failure("on_association_request failed", failure)
         if not is_over:
             self._reject(
@@ -275,7 +275,7 @@ class Opening:
         """The association is over, perhaps before it was open."""
         self._stop_timer()
         if self._asked is not None:
-            # From a fresh turn: a coroutine can be cancelled only while it waits.
+            # Cancel in a fresh turn, because a coroutine can be cancelled only while it waits.
             self._clock.callLater(0, self._asked.cancel)
         established, self._established = self._established, None
         if established is not None:

@@ -1,8 +1,8 @@
 """Associations that are kept open for the next operation, within a limit for each peer.
 
 Opening an association costs a connection and two round trips; a thousand small operations should
-share one. An association that was borrowed stays open when it is given back, and is released when nobody has
-wanted it for a while::
+share one. An association that was borrowed stays open when it is given back, and is released when it has not been
+used for a while::
 
     pool = AssociationPool(ae)
     async with pool.association(remote) as asce:
@@ -40,7 +40,7 @@ __all__ = ["AssociationPool"]
 
 
 class _Wanted:
-    """What is asked for: a peer, and what is proposed to it."""
+    """A request for an association: a peer, and what is proposed to it."""
 
     def __init__(
         self,
@@ -103,10 +103,10 @@ class AssociationPool:
         ae: The application entity that calls.
         limit: How many associations with one peer may be borrowed at the same time, for each set of contexts. A
             borrower above the limit waits.
-        idle: Seconds after which an association that nobody wants is released.
+        idle: After how many seconds without use an association is released.
         attempts: How often the pool tries to open an association, when the peer cannot be reached or says that it
             has no room now (rejected, transient). A permanent rejection is final at once.
-        backoff: Seconds before the second attempt; doubled for each further one, with jitter.
+        backoff: How many seconds to wait before the second attempt; doubled for each further one, with jitter.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -156,11 +156,11 @@ class AssociationPool:
     ) -> AsyncIterator[Association]:
         """Borrow an association for the time of an ``async with`` block.
 
-        It is given back when the block ends, with or without an exception. When something is still under way on
-        it, it is not lent again: it ends when that is done, or is aborted after ``timeouts.response`` seconds.
+        It is given back when the block ends, with or without an exception. If an operation is still under way on it,
+        it is not lent again: it ends after that operation, or is aborted after ``timeouts.response`` seconds.
 
         Args:
-            remote_ae: The application entity to call; this and the others are as for
+            remote_ae: The application entity to call. All arguments are those of
                 :meth:`AE.request_association`.
 
         Cancelling what waits in the block, or for a place or a connection before it, gives the place back and
@@ -194,7 +194,7 @@ class AssociationPool:
             self._end(asce)
 
     def _end(self, asce: Association) -> None:
-        """End an association when nothing is under way any more, and in any case after a while."""
+        """End an association when its operations have ended, or after a while at the latest."""
         if asce.error is not None:
             return
         self._ending.add(asce)
@@ -229,7 +229,7 @@ class AssociationPool:
             peer.borrowed -= 1
 
     def _healthy(self, peer: _Peer) -> Association | None:
-        # The last given back is the least likely to have been closed by the peer meanwhile.
+        # The peer is least likely to have closed the association that was given back last.
         while peer.idle:
             asce, call = peer.idle.pop()
             call.cancel()
@@ -277,10 +277,10 @@ class AssociationPool:
         self._forget_unused(key, peer)
 
     async def close(self) -> None:
-        """Release what is idle, and lend no more; what is borrowed ends when it is given back.
+        """Release idle associations, and lend no more. A borrowed association ends when it is given back.
 
-        Borrowers that wait for a place or for a connection are told by LocalProtocolError. Cancelling the wait for
-        the end changes nothing: the associations end all the same.
+        Borrowers that wait for a place or for a connection get a LocalProtocolError. Cancelling the wait for the end
+        does not stop the associations from ending.
 
         Returns when the idle associations, and those that were about to end, have ended.
         """

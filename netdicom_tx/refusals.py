@@ -1,4 +1,4 @@
-"""What the log says of peers that are refused: what came, what was expected, and what to do about it.
+"""Log lines about refused peers: what came, what was expected, and what to do about it.
 
 A peer that is refused tries again, often many times a second. :class:`Refusals` therefore logs one line a minute for
 each host and kind of refusal, and says later how many others there were.
@@ -33,9 +33,9 @@ __all__ = [
     "tls_failed",
 ]
 
-#: Seconds between two lines for the same host and kind.
+#: How many seconds pass between two lines for the same host and kind.
 INTERVAL: Final = 60.0
-#: How many hosts and kinds are remembered; while there are so many, further ones are counted together.
+#: How many hosts and kinds are remembered; above that, further ones are counted together.
 TABLE_SIZE: Final = 1024
 
 _CALLER = "check the address and the port in the program that called"
@@ -51,8 +51,8 @@ class Refusal:
 
     Attributes:
         kind: A short word; a host has one line a minute for each.
-        came: What came, as a clause after the address.
-        expected: What was expected; empty when that goes without saying.
+        came: What came, as a clause that follows the address.
+        expected: What was expected; empty when that is obvious.
         advice: What to do about it; empty when nothing can be done.
         verb: What was done to the peer.
         is_noise: Whether it is not worth a warning.
@@ -86,11 +86,11 @@ def place(address: IAddress | None) -> str:
 
 
 def not_asked(octets: bytes, detail: str) -> Refusal:
-    """Something else than an association request came first.
+    """Something other than an association request came first.
 
     Args:
         octets: The first octets.
-        detail: Why the upper layer does not take them.
+        detail: Why the upper layer does not accept them.
     """
     if any(octets.startswith(method[: len(octets)]) for method in _HTTP):
         return Refusal("HTTP", "an HTTP request came", "DICOM", _CALLER)
@@ -108,7 +108,7 @@ def not_asked(octets: bytes, detail: str) -> Refusal:
 
 
 def _kind(came: str) -> str:
-    """A word for what is wrong with a PDU."""
+    """A word for the kind of fault of a PDU."""
     return "length" if " octets" in came else "PDU"
 
 
@@ -120,13 +120,13 @@ def cut_off(octets: int, end: str) -> Refusal:
         end: How the connection has ended.
     """
     if not octets:
-        # As port scanners and health checks do.
+        # Port scanners and health checks do this.
         return Refusal("silence", f"nothing came {end}", _REQUEST, is_noise=True)
     came = f"{octets} octets came {end}"
     return Refusal("cut off", came, f"the whole of {_REQUEST}", _CALLER)
 
 
-# What OpenSSL says of a peer that does not speak TLS.
+# The words of OpenSSL about a peer that does not speak TLS.
 _NO_TLS = ("wrong version number", "packet length too long", "unknown protocol")
 
 
@@ -165,8 +165,8 @@ def rejected(
     Args:
         request: The request.
         rejection: The answer to it.
-        words: What the standard calls the reason.
-        called: The AE titles that are served, as far as that is known.
+        words: The reason, in the words of the standard.
+        called: The AE titles that are served, if known.
         limit: How many associations may be open, in words.
     """
     match rejection.source, rejection.reason:
@@ -197,7 +197,7 @@ def _title(role: str, title: str) -> str:
 
 
 def no_contexts(request: AAssociateRQ, answer: AAssociateAC) -> Refusal:
-    """An association is accepted, but nothing can be done on it."""
+    """An association is accepted, but it has no usable presentation context."""
     told = []
     for uid in dict.fromkeys(each.abstract_syntax for each in request.presentation_contexts):
         words = " or ".join(dict.fromkeys(answers_to(request, answer, uid).values()))
@@ -240,7 +240,7 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], IReactorTime]) -> None:
         self._clock = clock
-        # By host and kind, in the order of time.
+        # The last lines by host and kind, the oldest first.
         self._lines: OrderedDict[tuple[str, str], _Line] = OrderedDict()
         self._beyond = 0  # refusals for which the table had no room
 
@@ -271,10 +271,10 @@ class Refusals:
             )
 
     def catch_up(self, *, at_end: bool = False) -> None:
-        """Say how many refusals have had no line, where a minute is over.
+        """Log how many refusals have had no line, for each host and kind whose minute is over.
 
         Args:
-            at_end: Whether nothing is told later.
+            at_end: Whether this is the last call, which does not wait for the minute.
         """
         if not self._lines:
             return

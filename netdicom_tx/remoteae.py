@@ -17,7 +17,7 @@ from .userdataitems import UserIdentity
 
 __all__ = ["ANY_SCP", "RemoteAE"]
 
-#: The called AE title where an address does not name one.
+#: The called AE title when an address does not name one.
 ANY_SCP = "ANY-SCP"
 _FORMS = "'AETITLE@host:port', 'host:port' or an endpoint string such as 'tcp:host:port'"
 _HOST_AND_PORT = re.compile(
@@ -44,14 +44,14 @@ class RemoteAE:
     """An application entity to call.
 
     Args:
-        ae_title: The AE title that the peer is called by.
+        ae_title: The called AE title.
         endpoint: ``"pacs.example:104"``, a Twisted client endpoint, or its string: ``"tcp:pacs.example:104"``.
         identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it requests a positive
             response and none comes, the association is aborted.
         tls: How TLS is spoken over the endpoint; None speaks without TLS.
 
     Raises:
-        TypeError, LocalProtocolError: One of them is wrong.
+        TypeError, LocalProtocolError: An argument is wrong.
     """
 
     ae_title: str

@@ -1,7 +1,7 @@
-"""What the calls on an association give: streams of one kind of item, and replies.
+"""The results of the calls on an association: streams of one kind of item, and replies.
 
-The streams stand on those of :mod:`netdicom_tx.sopclass`, whose items are pairs with the final status last. Here the
-final response is an attribute of the stream, and a failure is raised at the end.
+The streams are built on those of :mod:`netdicom_tx.sopclass`, whose items are pairs with the final status last. Here
+the final response is an attribute of the stream, and a failure is raised at the end.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _Item = TypeVar("_Item")
 
 
 class VerbStream(ABC, Generic[_Item]):
-    """What one call brings, item by item.
+    """The items that one call brings, one after another.
 
     Read it with ``async for``. Inside ``async with``, leaving early sends C-CANCEL; so does
-    :meth:`cancel`, and so does the loss of the last reference to the stream. The reader is told of a failure of the
-    operation by StatusError, after the last item; an end with FE00 that this side has not asked for is a failure, too.
+    :meth:`cancel`, and so does the loss of the last reference to the stream. If the operation fails, the reader gets a
+    StatusError after the last item; FE00 without a C-CANCEL of this side is a failure, too.
 
-    Cancelling a Deferred in which a reader waits for the next item sends C-CANCEL; the reader gets CancelledError, and
-    what is unread is dropped.
+    Cancelling a Deferred in which a reader waits for the next item sends C-CANCEL. The reader gets CancelledError, and
+    unread items are dropped.
     """
 
     def __init__(self, responses: ResponseStream[Any]) -> None:
@@ -63,7 +63,7 @@ class VerbStream(ABC, Generic[_Item]):
         return self._responses.done
 
     def cancel(self) -> None:
-        """Send C-CANCEL-RQ, once; the peer ends the operation with FE00 if it obeys."""
+        """Send C-CANCEL-RQ, once; a peer that cancels the operation ends it with FE00."""
         self._responses.cancel()
 
     def __aiter__(self) -> Self:
@@ -77,7 +77,7 @@ class VerbStream(ABC, Generic[_Item]):
 
     @abstractmethod
     def _pick(self, item: Any) -> _Item | None:
-        """The item for the reader of one of the stream below; None when it is not for the reader."""
+        """Convert an item of the stream below for the reader; None when it is not for the reader."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,7 +92,7 @@ class VerbStream(ABC, Generic[_Item]):
 
 
 def check(status: Status, responses: ResponseStream[Any]) -> None:
-    """Raise what a final status says, when the items may not be all there are: a failure, or FE00 unasked."""
+    """Raise StatusError if items may be missing: the final status is a failure, or FE00 without a C-CANCEL."""
     is_unasked = status == statuses.CANCEL and not responses.is_cancelled
     if status.is_failure or is_unasked:
         words, _, _ = str(status).rpartition(" (")
@@ -100,7 +100,7 @@ def check(status: Status, responses: ResponseStream[Any]) -> None:
 
 
 class Matches(VerbStream[Dataset]):
-    """The data sets that match a query. ``await`` it for a list of them all."""
+    """The data sets that match a query; ``await`` returns the list of all."""
 
     def _pick(self, item: tuple[Dataset | None, Status]) -> Dataset | None:
         data_set, status = item
@@ -121,7 +121,7 @@ class Progress(NamedTuple):
 
     Attributes:
         status: Pending, or the final status.
-        remaining: How many are still to be sent; 0 in the final one.
+        remaining: How many instances are still to be sent; 0 at the end.
     """
 
     status: Status
@@ -132,7 +132,7 @@ class Progress(NamedTuple):
 
 
 class Moves(VerbStream[Progress]):
-    """The progress of a C-MOVE, the final counts last. ``await`` it for the final counts alone."""
+    """The progress of a C-MOVE, with the final counts last; ``await`` returns the final counts."""
 
     def _pick(self, item: tuple[Status, Response]) -> Progress:
         status, response = item
@@ -159,7 +159,7 @@ class Retrieved:
 
     Attributes:
         file: The Part 10 file, open at its beginning. The stream closes it when the next item is asked for, and when
-            an ``async with`` block of the stream ends. After a plain ``break`` the file is its reader's, who closes it.
+            an ``async with`` block of the stream ends. After a plain ``break`` the reader has to close the file.
         sop_class_uid: The SOP class, as the instance's C-STORE named it.
         sop_instance_uid: The SOP Instance UID.
         transfer_syntax: The transfer syntax of the data set.
@@ -214,7 +214,7 @@ class Reply(NamedTuple):
     """The answer to a DIMSE-N request.
 
     Attributes:
-        status: What the peer says.
+        status: The status of the response.
         data_set: The attributes, event reply or action reply; None when the response has no data set.
         response: The message, with its other fields, such as ``affected_sop_instance_uid``.
     """

@@ -1,16 +1,16 @@
-"""The service user of the upper layer (PS3.8 7), which hands what happens to the part that it concerns.
+"""The service user of the upper layer (PS3.8 7), which passes each event on to the part that it concerns.
 
 :class:`ServiceUser` decides nothing itself. It joins six parts, each with one concern:
 
 ===============  ==============================  ==========================================================
 part             module                          its concern
 ===============  ==============================  ==========================================================
-``Channel``      :mod:`netdicom_tx.channel`      messages go out; reading is held while a part is behind
+``Channel``      :mod:`netdicom_tx.channel`      sends messages; stops reading while a part is behind
 ``Opening``      :mod:`netdicom_tx.opening`      the request, the verdict on it and the answer to it
 ``Reception``    :mod:`netdicom_tx.datasinks`    the message that is arriving, and where its data set goes
-``Invoker``      :mod:`netdicom_tx.requests`     what this side has asked and waits for
-``Performer``    :mod:`netdicom_tx.operations`   what this side performs for the peer
-``Closing``      :mod:`netdicom_tx.closing`      how the association ends; tells the others when it does
+``Invoker``      :mod:`netdicom_tx.requests`     the requests of this side
+``Performer``    :mod:`netdicom_tx.operations`   the operations that this side performs for the peer
+``Closing``      :mod:`netdicom_tx.closing`      how the association ends; tells the other parts when it does
 ===============  ==============================  ==========================================================
 
 Programs and services hold an :class:`~netdicom_tx.asceprovider.Association`, which is one of these.
@@ -144,7 +144,7 @@ class ServiceUser:
             timeouts=timeouts,
         )
         self._deviations: set[str] = set()
-        self._opened: float | None = None  # by the clock, when the transport was
+        self._opened: float | None = None  # the time of the clock at which the transport was opened
 
     @property
     def error(self) -> NetDICOMError | None:
@@ -175,7 +175,7 @@ class ServiceUser:
 
     @property
     def silence(self) -> float:
-        """Seconds since anything came."""
+        """How many seconds ago something came last."""
         return self.clock.seconds() - self._channel.dul.last_received
 
     def scp_for(self, sop_class: str) -> Registration | None:
@@ -212,7 +212,7 @@ class ServiceUser:
 
     def stalled(self, seconds: float) -> None:
         self._closing.time_out("send", seconds)
-        # The A-ABORT stands behind what the peer does not take.
+        # The A-ABORT is queued behind octets that the peer does not take.
         self._channel.drop()
 
     def sending_failed(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What the signals of an operator do to the process of a node.
+"""The effects of an operator's signals on the process of a node.
 
 ==========================  =====================================================================================
 signal                      the node
@@ -6,7 +6,7 @@ signal                      the node
 SIGTERM or SIGINT           stops the reactor, so that its services end in order; the exit status is 0
 a second one                aborts all associations and ends, within two seconds; the exit status is 1
 a third one                 ends at once; the exit status is 1
-SIGHUP                      reads again what can be read again, and goes on
+SIGHUP                      reads its TLS files again, and continues
 ==========================  =====================================================================================
 """
 
@@ -27,7 +27,7 @@ from .exceptions import NetDICOMError
 
 __all__ = ["Signals"]
 
-# Seconds that a process has to end after the second signal; a thread that does not end then is left behind.
+# How many seconds a process has to end after the second signal; a thread that has not ended by then is abandoned.
 _AT_ONCE = 2.0
 
 
@@ -37,8 +37,8 @@ class Signals:
     Args:
         reactor: The reactor.
         abort: Ends all associations now.
-        reload: Reads again what can be read again, and returns what it has read, for the log; it returns nothing when
-            there is nothing to reload.
+        reload: Reads files again, and returns a text that names them, for the log; the text is empty when there is
+            nothing to reload.
     """
 
     _log = Logger()
@@ -77,7 +77,7 @@ class Signals:
             self._before[hang_up] = signal.signal(hang_up, self._reload)
 
     def uninstall(self) -> None:
-        """Put the handlers back that were there before, unless one of ours has been called to end the process."""
+        """Restore the former handlers, unless one of ours has been called to end the process."""
         if not self._stops:
             while self._before:
                 signal.signal(*self._before.popitem())

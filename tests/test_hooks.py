@@ -357,4 +357,9 @@ def test_hooks_may_name_the_public_class_of_an_association():
     with connected(caller, porter) as pair:
         assert success_of(pair.requestor.echo()) == 0x0000
         success_of(pair.requestor.release())
-    assert porter.seen == ["begun", "request of CALLER to PORTER", "accepted", "ended, performed 1"]
+    assert porter.seen == [
+        "begun",
+        "request of CALLER to PORTER",
+        "accepted, 1 open",
+        "ended, performed 1",
+    ]

@@ -27,7 +27,7 @@ class Porter(AE):
         self.seen.append(f"request of {asce.calling_ae_title} to {asce.ae.ae_title}")
 
     async def on_association_accepted(self, asce: Association) -> None:
-        self.seen.append("accepted")
+        self.seen.append(f"accepted, {len(asce.ae.associations)} open")
 
     def on_association_ended(self, asce: Association, summary: AssociationSummary) -> None:
         self.seen.append(f"ended, performed {sum(summary.performed.values())}")
