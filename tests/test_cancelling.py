@@ -132,7 +132,7 @@ ONE_SHOTS: dict[str, tuple[str, Callable[[AE, RemoteAE], Any]]] = {
 
 
 class CancellingTests(TestCase):
-    timeout = 60
+    timeout = 120
 
     async def _begin(self) -> None:
         self.node, self.ae = Busy(), AE("ME")

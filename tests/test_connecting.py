@@ -79,7 +79,7 @@ CALLS: dict[str, Callable[[AE, RemoteAE], Any]] = {
 class FullBacklogTests(TestCase):
     """A peer whose backlog is full answers no SYN."""
 
-    timeout = 60
+    timeout = 120
 
     @pytest.fixture(autouse=True)
     def _port(self) -> Iterator[None]:

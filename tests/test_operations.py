@@ -920,7 +920,7 @@ def test_the_file_of_a_cancelled_handler_is_closed_when_it_has_cleaned_up():
 class ThreadTests(TestCase):
     """A thread reads what was received, and the association ends meanwhile."""
 
-    timeout = 60
+    timeout = 120
 
     async def _ends(self, end: Any) -> None:
         from twisted.internet import reactor
