@@ -1,4 +1,4 @@
-"""The archive: an AE, a file store, an index, and what ``twistd dicom`` makes of them."""
+"""The archive that ``twistd dicom`` runs: an AE, a file store, an index and the workflow services."""
 
 from typing import TYPE_CHECKING
 

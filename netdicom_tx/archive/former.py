@@ -33,7 +33,7 @@ MOVED: Final[dict[str, tuple[str, ...]]] = {
     "worklist": ("workflow.worklist",),
     "worklist_sources": ("workflow.worklist_sources",),
 }
-# Former modules that are packages now, and where the public names are that they had.
+# Former modules that are packages now, and the modules that have their public names.
 _INDEX: Final = (
     "Counts",
     "Entry",

@@ -217,7 +217,7 @@ class ArchiveAE(AE):
     def in_thread(self, call: Callable[..., _T], *arguments: Any) -> defer.Deferred[_T]:
         """Run blocking work off the reactor thread.
 
-        Cancelling the Deferred forgets the result; the work itself goes on.
+        Cancelling the Deferred drops the result; the work itself continues.
         """
         return self._writers.run(call, *arguments)
 

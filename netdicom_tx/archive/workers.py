@@ -1,6 +1,6 @@
-"""Threads for work that blocks: disks and databases.
+"""Threads for blocking work with disks and databases.
 
-The reactor's own threads are left alone: host names are looked up there, and must not wait behind a disk.
+The reactor's own threads are not used, because they look up host names, which must not wait for a disk.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Workers:
 
     Args:
         name: The name of the threads.
-        threads: How many there are at most. With 0 there are none, and work is done at once by the caller, which
-            suits a test without a reactor.
+        threads: How many threads there are at most. With 0 the caller does all work at once, which suits a test
+            without a reactor.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -53,7 +53,7 @@ class Workers:
 
         Returns:
             Fires with what the function returns. Fails with RuntimeError when the threads are not running.
-            Cancelling it forgets the result; the work itself goes on.
+            Cancelling it drops the result; the work itself continues.
         """
         if not self.threads:
             return defer.maybeDeferred(call, *arguments)
@@ -71,8 +71,8 @@ class Workers:
 
         Returns:
             Fires with the result when both are done, after one hop to the reactor instead of two. Fails with
-            RuntimeError when the threads are not running. Cancelling it forgets the result; the work itself
-            goes on.
+            RuntimeError when the threads are not running. Cancelling it drops the result; the work itself
+            continues.
         """
         if not self.threads:
 

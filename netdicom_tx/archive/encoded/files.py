@@ -1,7 +1,7 @@
 """The walk through the data set of a file, which is read and never mapped.
 
-A mapped file that somebody cuts ends the process with a signal. A file is read up to its pixel data, which is little,
-and of the pixel data only the heads of the elements and fragments are read.
+If a mapped file is truncated, a signal ends the process. A file is read up to its pixel data, which is little. In the
+pixel data, only the heads of the elements and fragments are read.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .walk import (
 __all__ = ["walk_file"]
 
 _PIXELS: Final = 0x7FE00000
-#: Up to how many octets a data set is read at once.
+#: The largest data set that is read at once, in octets.
 _WHOLE: Final = 1 << 22
-#: How much of a longer one is read at first, and of a run of heads.
+#: How many octets of a longer data set, or of a run of heads, are read first.
 _FIRST: Final = 1 << 20
 _RUN: Final = 1 << 12
 #: How many octets tell whether a file header stands in front of the data set.
@@ -79,7 +79,7 @@ def walk_file(
 
 
 def _read(descriptor: int, offset: int, length: int) -> bytes:
-    """So many octets, as far as the file has them."""
+    """This many octets, or fewer at the end of the file."""
     parts = []
     while length > 0 and (part := os.pread(descriptor, length, offset)):
         parts.append(part)
@@ -117,7 +117,7 @@ class _Behind:
         self._run = b""
 
     def _head(self, position: int) -> tuple[int, bytes, int, int] | None:
-        """Tag, VR, length, and where the value begins; None when there is no whole head."""
+        """Tag, VR, length, and the offset of the value; None when the head is not complete."""
         at = position - self._start
         if not 0 <= at <= len(self._run) - _HEAD:
             self._start, at = position, 0
@@ -130,7 +130,7 @@ class _Behind:
         """Go through the elements to the end of the file.
 
         Raises:
-            InvalidDataSetError: One of them is not whole, or is not an element.
+            InvalidDataSetError: An element is not complete, or is not an element.
         """
         while position < self._end:
             head = self._head(position)

@@ -53,7 +53,7 @@ class IndexUnavailableError(NetDICOMError):
 
 
 class InstanceRef(NamedTuple):
-    """What is needed to send an instance that is kept."""
+    """The facts about a kept instance that are needed to send it."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -63,7 +63,7 @@ class InstanceRef(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is needed to check a file.
+    """The facts about a file that are needed to check it.
 
     Attributes:
         digest: The digest of the file; empty when it has not been computed.
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 
 
 class PathRow(NamedTuple):
-    """What is needed to compare files with rows; the path is in the form that the index stores."""
+    """The facts that are needed to compare a file with its row; the path has the form that the index stores."""
 
     path: str
     size: int
@@ -100,7 +100,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Task:
-    """Something for the writer to do, and the future of its result."""
+    """A task for the writer, and the future of its result."""
 
     record: InstanceRecord | None
     call: Callable[[sa.Connection], Any] | None
@@ -253,14 +253,14 @@ class Index:
                 is_open = self._gather(group, GROUP_LIMIT)
             refusal = self._commit(group)
             if refusal is not None and is_open:
-                # What has come meanwhile would wait as long again, only to be refused as well.
+                # Tasks that have come in the meantime would wait as long again, and then be refused as well.
                 waiting: list[_Task] = []
                 is_open = self._gather(waiting, None)
                 _fail(waiting, refusal)
         self._leave_connection()
 
     def _gather(self, group: list[_Task], limit: int | None) -> bool:
-        """Take what waits, up to a number of tasks; False when the index is being closed."""
+        """Take waiting tasks, up to a number; False when the index is being closed."""
         while limit is None or len(group) < limit:
             try:
                 task = self._tasks.get_nowait()
@@ -282,7 +282,7 @@ class Index:
             connection.close()
 
     def _commit(self, group: Sequence[_Task]) -> BaseException | None:
-        """Do what a group of tasks asks for; returns why the database refuses, if it does."""
+        """Perform a group of tasks; returns the reason if the database refuses."""
         if not group:
             return None
         try:
@@ -303,7 +303,7 @@ class Index:
         return None
 
     def _check_file(self) -> None:
-        """What is written to a file that has lost its name is lost with it.
+        """Check that the database's file still has its name, because rows written to a deleted file are lost.
 
         Raises:
             IndexUnavailableError: The database's file was deleted or replaced.

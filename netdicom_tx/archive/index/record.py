@@ -1,4 +1,4 @@
-"""What the index keeps of an instance, taken from its encoded data set."""
+"""The record of an instance that the index keeps, made from its encoded data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "record_of",
 ]
 
-# Octets of a file that are hashed at a time; a multiple of the page size.
+# How many octets of a file are hashed at a time; a multiple of the page size.
 PIECE: Final = 1 << 20
 
 _CHARACTER_SET, _TIMEZONE = 0x00080005, 0x00080201
@@ -106,7 +106,7 @@ class KeptHeader:
             return b""
 
 
-#: The header of an instance of which nothing is known.
+#: The header of an instance about which nothing is known.
 NO_HEADER: Final = KeptHeader(b"", {}, CANONICAL)
 
 
@@ -288,7 +288,7 @@ def digest_of(data: Buffer) -> str:
 def digest_of_file(path: Path, check: Callable[[], None] = lambda: None) -> str:
     """The digest of a file, see :func:`digest_of`.
 
-    The file is read, not mapped: one that is cut meanwhile would end the process.
+    The file is read, not mapped, because a mapped file that is truncated in the meantime would end the process.
 
     Args:
         check: Called between pieces of a mebibyte; what it raises ends the reading.
@@ -305,6 +305,6 @@ def digest_of_file(path: Path, check: Callable[[], None] = lambda: None) -> str:
         if file.tell() == 0:
             raise ValueError("the file is empty")
         if hasattr(os, "posix_fadvise"):
-            # As little as with a map: what is read once only need not push out what others read.
+            # Pages that are read only once must not push other pages out of the cache.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return "sha256:" + digest.hexdigest()

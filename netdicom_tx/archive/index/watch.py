@@ -1,6 +1,6 @@
-"""How long a search may take, and whether anybody still waits for it.
+"""The time limit of a search, and its cancellation.
 
-A search runs in a thread, which nobody can stop from outside. So it is given a :class:`Watch`: the database asks it
+A search runs in a thread, which cannot be stopped from outside. So it is given a :class:`Watch`: the database asks it
 while a statement runs, and the search asks it between steps.
 """
 
@@ -21,7 +21,7 @@ SECONDS: Final = 30.0
 
 
 class SearchEndedError(NetDICOMError):
-    """A search has taken too long, or nobody waits for it any more."""
+    """A search has taken too long, or was cancelled."""
 
 
 class Watch:
@@ -43,10 +43,10 @@ class Watch:
         self._interrupts: set[Callable[[], object]] = set()
 
     def step(self) -> None:
-        """A step begins, and its time with it.
+        """Begin a step, and its time.
 
         Raises:
-            SearchEndedError: Nobody waits for it any more.
+            SearchEndedError: The search was cancelled.
         """
         if self._is_cancelled:
             self.check()
@@ -58,10 +58,10 @@ class Watch:
         return self._is_cancelled or self._now() > self._until
 
     def check(self) -> None:
-        """Go on.
+        """Check that the search may continue.
 
         Raises:
-            SearchEndedError: The step has taken too long, or nobody waits for it any more.
+            SearchEndedError: The step has taken too long, or the search was cancelled.
         """
         if self.is_over:
             raise self.error()
@@ -75,7 +75,7 @@ class Watch:
         )
 
     def cancel(self) -> None:
-        """Nobody waits any more; may be called from any thread, and twice."""
+        """Cancel the search; this may be called from any thread, and more than once."""
         with self._lock:
             self._is_cancelled = True
             interrupts = list(self._interrupts)
@@ -83,10 +83,10 @@ class Watch:
             interrupt()
 
     def on_cancel(self, interrupt: Callable[[], object]) -> Callable[[], None]:
-        """Have a function called, in the thread that cancels; for a database that cannot ask.
+        """Call a function on cancellation, in the thread that cancels; this is for a database that cannot ask.
 
         Returns:
-            Forgets the function. When it returns, the function is not called any more.
+            A callable that removes the function. When it has returned, the function is not called any more.
         """
         with self._lock:
             self._interrupts.add(interrupt)
@@ -113,7 +113,7 @@ class Watches:
 
     @contextmanager
     def watching(self) -> Iterator[Watch]:
-        """A watch that ends its search when the block ends, because nobody waits any more then."""
+        """A watch that cancels its search when the block ends."""
         watch = Watch(self.seconds)
         self._watches.add(watch)
         try:

@@ -1,1 +1,1 @@
-"""From identifiers to criteria, from criteria to rows, from rows to answers and to what is retrieved (PS3.4 C)."""
+"""Queries: identifiers become criteria, criteria find rows, and rows become answers or instances (PS3.4 C)."""

@@ -1,4 +1,4 @@
-"""From rows of the index to encoded response identifiers (PS3.4 C.4.1.1.3.2).
+"""Makes encoded response identifiers from rows of the index (PS3.4 C.4.1.1.3.2).
 
 A query becomes a short program once, and each row runs through it. Attributes that have a column are written from the
 row, and all others from the kept header of an instance. No data set is built.
@@ -110,7 +110,7 @@ _Call = Callable[[Sequence[Any], KeptHeader, Encode], bytes]
 
 
 class _Step(NamedTuple):
-    """What a row adds to an answer. Most steps are text from a column, which one loop writes.
+    """A step that adds an element of a row to an answer. Most steps write text from a column, in one loop.
 
     Attributes:
         place: The place of the column with the text.
@@ -166,7 +166,7 @@ class Answers:
         query: The query.
         transfer_syntax: The transfer syntax of the presentation context.
         retrieve_ae_title: The AE title from which the instances can be retrieved.
-        minutes_of: Gives the offset from UTC in minutes, from the Timezone Offset From UTC, which may be empty, and
+        minutes_of: Returns the offset from UTC in minutes, given the Timezone Offset From UTC, which may be empty, and
             the keys of a date and a time.
     """
 
@@ -259,7 +259,7 @@ class Answers:
         return steps, before
 
     def _part(self, key: Key) -> _Text | _Call | None:
-        """What writes a key; None when it is left out, which tells the peer that it is not supported."""
+        """The step that writes a key; None leaves the key out, which tells the peer that it is not supported."""
         depth = self.query.level.depth
         attribute = self.query.attributes.get(key.tag)
         if attribute is not None and attribute.level.depth <= depth:

@@ -53,7 +53,7 @@ VALUE_LIMIT: Final = 10_000
 KEY_LIMIT: Final = 512
 #: How many values with wild cards all keys may have together. Each costs a comparison for each row.
 PATTERNS_LIMIT: Final = 64
-#: The same for the values that are compared by more than their text: ranges, names, and decimal numbers.
+#: How many values may be compared by more than their text: ranges, names, and decimal numbers.
 COMPARISONS_LIMIT: Final = 256
 #: How many characters a value may have before anything parses it. PS3.5 6.2 admits fewer: 54 for a range of DT, 64
 #: for UI and LO, and 194 for PN with its three groups.
@@ -62,7 +62,7 @@ VALUE_LENGTHS: Final = {
     **dict.fromkeys(("AE", "AT", "CS", "LO", "SH", "SV", "UI", "UV"), 256),
     "PN": 512,
 }
-#: The same for texts, whose VRs admit far more than anybody asks for.
+#: How many characters a value of a text VR may have; these VRs admit far more than queries need.
 TEXT_LENGTH: Final = 1_024
 #: How deeply the sequences of an identifier may be nested.
 DEPTH_LIMIT: Final = 8

@@ -1,4 +1,4 @@
-"""Items of sequences: whether they match a key, and what is answered of them (PS3.4 C.2.2.2.6).
+"""Items of sequences: matching them with a key, and answering with them (PS3.4 C.2.2.2.6).
 
 The index keeps sequences in explicit VR little endian with text in UTF-8, see
 :data:`~netdicom_tx.archive.encoded.elements.CANONICAL`.

@@ -1,4 +1,4 @@
-"""From an identifier of C-FIND, C-MOVE or C-GET to a query of the index (PS3.4 C.2.2.2, C.4).
+"""Makes a query of the index from an identifier of C-FIND, C-MOVE or C-GET (PS3.4 C.2.2.2, C.4).
 
 ===================  =============================================================================
 universal            a key without a value, or ``*`` alone where wild cards are allowed

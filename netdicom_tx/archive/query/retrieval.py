@@ -115,7 +115,7 @@ class Retrieval:
     async def move(
         self, context: RequestContext, identifier: Dataset, destination: str
     ) -> tuple[RemoteAE | None, int, Any]:
-        """The destination, and how many instances and which match (PS3.4 C.4.2.3.1)."""
+        """The destination, the number of matching instances, and the instances (PS3.4 C.4.2.3.1)."""
         remote = self._peers.get(destination)
         if remote is None:
             _log.warn(
@@ -129,7 +129,7 @@ class Retrieval:
         return remote, len(found), [KeptInstance.of_ref(each) for each in found]
 
     async def get(self, context: RequestContext, identifier: Dataset) -> tuple[int, Iterator[Any]]:
-        """How many instances match, and which (PS3.4 C.4.3.3.1)."""
+        """The number of matching instances, and the instances (PS3.4 C.4.3.3.1)."""
         found = await self._matches(context, identifier)
         if context.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
             return len(found), (_WithoutBulkData.of_ref(each) for each in found)
@@ -148,7 +148,7 @@ class Retrieval:
     def transcode(
         self, asce: Association, instance: Instance
     ) -> defer.Deferred[Instance | None] | None:
-        """Decompress an instance for a peer that accepts it only so, if pydicom can (extra ``pixel``).
+        """Decompress an instance for a peer that accepts it only uncompressed, if pydicom can (extra ``pixel``).
 
         Returns:
             None when the peer does not accept it uncompressed either. Otherwise fires with the decompressed
@@ -214,7 +214,7 @@ def _is_bulk(tag: int) -> bool:
 
 @contextmanager
 def refusing(status: statuses.Status) -> Iterator[None]:
-    """Turn what stops a search into the status "out of resources" of the service."""
+    """Turn an error that stops a search into the status "out of resources" of the service."""
     try:
         yield
     except IndexUnavailableError as error:

@@ -26,7 +26,7 @@ __all__ = ["Pages", "Search"]
 
 #: How many answers are in one page, and how many headers are read at once.
 PAGE: Final = 500
-# Up to how many answers are sorted; more are given in the order of the database.
+# How many answers are sorted at most; a longer list has the order of the database.
 _SORTED: Final = 100_000
 _HEADERS: Final = (
     sa.select(instance.c.id, instance.c.available_transfer_syntax_uid, kept_header.c.data)
@@ -39,7 +39,7 @@ class Pages(Iterator[list[bytes]]):
     """The answers to a C-FIND, a page at a time.
 
     Each step reads from the database and blocks. Between steps, no connection is held. A page is empty when none of
-    its rows has passed, so that the caller can check whether anybody still waits.
+    its rows has passed, so that the caller can check whether the peer still waits.
 
     Attributes:
         status: The status of each answer, 0xFF00 or 0xFF01.
