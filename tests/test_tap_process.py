@@ -212,7 +212,7 @@ def test_a_node_whose_storage_cannot_be_made_refuses_to_start(tmp_path: Path) ->
         (["-l", f"ssl:0:privateKey={__file__}"], "a private key and its certificate"),
         (["-m", "many"], "--max-associations: expected a whole number of 1 or more, not 'many'"),
         (["-w", "/none/such"], "--worklist: /none/such is not a directory"),
-        (["-p", "A@h:1", "-p", "A@h:2"], "another --peer with the AE title A"),
+        (["-p", "A@h:1", "-p", "A@h:2"], "another --peer has the AE title A"),
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
 )

@@ -26,9 +26,9 @@ from support.interop.ours import store
 from support.interop.peers import Orthanc
 from support.interop.samples import Sample
 from support.node import Address, Node
-from support.processes import eventually, free_port, need_pynetdicom
+from support.processes import WITH_PYNETDICOM, eventually, free_port, need_pynetdicom
 
-pytestmark = pytest.mark.interop
+pytestmark = WITH_PYNETDICOM
 
 need_pynetdicom()
 

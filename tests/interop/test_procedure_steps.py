@@ -37,11 +37,11 @@ from support.interop.pynetdicom_workflow import (
 from support.interop.samples import Sample, copies
 from support.interop.workflow import worklist, write_wl
 from support.node import Node
-from support.processes import eventually
+from support.processes import WITH_PYNETDICOM, eventually
 
 from .test_worklist import ITEMS, asking, ids, scheduled
 
-pytestmark = pytest.mark.interop
+pytestmark = WITH_PYNETDICOM
 
 STEP = "1.2.826.0.1.3680043.10.1.1000"
 NO_LONGER = "Performed Procedure Step Object may no longer be updated"

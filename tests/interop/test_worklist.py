@@ -13,9 +13,9 @@ from pydicom.sequence import Sequence
 from support.interop.archives import pynetdicom_findscu
 from support.interop.workflow import Wlmscpfs, worklist, write_wl
 from support.node import Node
-from support.processes import absent, program, run, succeed
+from support.processes import WITH_PYNETDICOM, absent, program, run, succeed
 
-pytestmark = pytest.mark.interop
+pytestmark = WITH_PYNETDICOM
 
 TITLE = "HOSPITAL"
 

@@ -23,6 +23,14 @@ REQUIRE_PEERS = os.environ.get("NETDICOM_TX_REQUIRE_PEERS") == "1"
 # Enough for a loaded machine; a test that waits so long has failed.
 PATIENCE = 30.0
 
+#: Marks of a module that runs pynetdicom in its own process. On a busy machine, a thread of pynetdicom may fail when
+#: both sides end an association at once, and leave its socket to the garbage collector. That is not ours to fail for.
+WITH_PYNETDICOM = [
+    pytest.mark.interop,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
 T = TypeVar("T")
 
 
