@@ -78,9 +78,8 @@ class Watch:
         """Cancel the search; this may be called from any thread, and more than once."""
         with self._lock:
             self._is_cancelled = True
-            interrupts = list(self._interrupts)
-        for interrupt in interrupts:
-            interrupt()
+            for interrupt in self._interrupts:
+                interrupt()
 
     def on_cancel(self, interrupt: Callable[[], object]) -> Callable[[], None]:
         """Call a function on cancellation, in the thread that cancels; this is for a database that cannot ask.
@@ -90,8 +89,8 @@ class Watch:
         """
         with self._lock:
             self._interrupts.add(interrupt)
-        if self._is_cancelled:
-            interrupt()
+            if self._is_cancelled:
+                interrupt()
 
         def forget() -> None:
             with self._lock:
