@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from netdicom_tx.archive.query.matching import InformationModel
 from netdicom_tx.dimsemessages import CGetRQ
@@ -27,6 +26,7 @@ from support.archive.data_sets import (
 )
 from support.archive.patients import data_set as identifier
 from support.archive.patients import find
+from support.doubles import logged_lines as logged_lines
 
 UID = "1.2.3"
 
@@ -112,19 +112,6 @@ def node(tmp_path: Path) -> Iterator[Archive]:
     opened = Archive(tmp_path / "archive")
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged."""
-    found: list[str] = []
-
-    def note(event: LogEvent) -> None:
-        found.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(note)
-    yield found
-    globalLogPublisher.removeObserver(note)
 
 
 def got(node: Archive, encoding: Encoding) -> bytes:

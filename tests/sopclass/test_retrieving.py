@@ -13,7 +13,6 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from netdicom_tx import (
     AE,
@@ -47,6 +46,7 @@ from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.uids import STUDY_ROOT_MOVE_SOP_CLASS as MOVE
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT
 from support.doubles import logged_failures as logged_failures
+from support.doubles import logged_lines as logged_lines
 
 FILES = [str(get_testdata_file(name)) for name in ("CT_small.dcm", "MR_small.dcm")]
 MANY = 300
@@ -155,19 +155,6 @@ def retrieving(
     scu.add_scu(qr_get_scu).add_scu(qr_move_scu)
     with connected(scu, archive) as pair:
         yield Retrieve(kind, pair, archive, keeper)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged."""
-    found: list[str] = []
-
-    def note(event: LogEvent) -> None:
-        found.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(note)
-    yield found
-    globalLogPublisher.removeObserver(note)
 
 
 @pytest.fixture(params=["get", "move"])

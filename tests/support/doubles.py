@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
@@ -487,3 +487,17 @@ def logged_failures() -> Iterator[LoggedFailures]:
     yield seen
     globalLogPublisher.removeObserver(observe)
     assert not seen.texts()
+
+
+@pytest.fixture(name="lines")
+def logged_lines() -> Iterator[list[str]]:
+    """The lines that are logged."""
+    found: list[str] = []
+
+    @provider(ILogObserver)
+    def note(event: LogEvent) -> None:
+        found.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield found
+    globalLogPublisher.removeObserver(note)
