@@ -183,8 +183,17 @@ class KeptInstance(Instance):
                 _check_identity(ref, walk(data, meta.transfer_syntax))
                 if transfer_syntax == meta.transfer_syntax:
                     return data
-        checked = Instance(
+        whole = Instance(
             *(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax),
             *(self.source, meta.offset),
         )
-        return checked.encoded(transfer_syntax)
+        return whole.encoded(transfer_syntax)
+
+    def takes_long(self, transfer_syntax: str) -> bool:
+        """Whether :meth:`encoded` should be called in a thread: for a large file, whose check alone may take long.
+
+        Raises:
+            OSError: The file cannot be found or examined.
+        """
+        assert self.ref is not None  # of_ref() has made it
+        return self.ref.size > AT_ONCE or Instance.takes_long(self, transfer_syntax)

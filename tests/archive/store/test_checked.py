@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from netdicom_tx import dsutils
 from netdicom_tx.archive.store import checked
@@ -22,6 +21,7 @@ from support.archive.archives import Archive, stored
 from support.archive.data_sets import CT_IMAGE_STORAGE as CT
 from support.archive.data_sets import EXPLICIT, IMPLICIT, padded
 from support.doubles import RawPeer, message
+from support.doubles import logged_lines as logged_lines
 
 UIDS = ("1.2.1", "1.2.2", "1.2.3")
 BAD = "1.2.2"
@@ -96,18 +96,6 @@ def node(tmp_path: Path) -> Iterator[Archive]:
         assert stored(sender, ct(uid), uid) == 0x0000
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    found: list[str] = []
-
-    def note(event: LogEvent) -> None:
-        found.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(note)
-    yield found
-    globalLogPublisher.removeObserver(note)
 
 
 def get(node: Archive, sop_class: str = GET) -> tuple[dict[str, bytes], Any, Dataset | None]:
@@ -195,3 +183,16 @@ def test_what_is_whole_is_sent(node: Archive, monkeypatch: pytest.MonkeyPatch) -
         brought, final, identifier = get(node)
         assert brought == {uid: ct(uid) for uid in UIDS}
         assert (final.status, identifier) == (0x0000, None)
+
+
+def test_a_large_file_is_checked_in_a_thread(
+    node: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fragment of its pixel data is looked at, and a whole slide has 100,000; others are served meanwhile."""
+    ref = node.index.get(UIDS[0])
+    assert ref is not None
+    kept = checked.KeptInstance.of_ref(ref)
+    monkeypatch.setattr(checked, "AT_ONCE", ref.size)
+    assert not kept.takes_long(EXPLICIT.transfer_syntax)
+    monkeypatch.setattr(checked, "AT_ONCE", ref.size - 1)
+    assert kept.takes_long(EXPLICIT.transfer_syntax)
