@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .arguments import check_seconds
-from .exceptions import LocalProtocolError
+from .exceptions import ConnectionLostError, LocalProtocolError
 from .fsm import State
 from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
 from .refusals import Refusal, cut_off, not_asked, tls_failed
@@ -320,6 +320,10 @@ class DULProtocol(Protocol):
         for call in (self._artim, self._closing, self._stall, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
+        failed = self._tls_failed(reason)
+        if failed is not None:
+            # OpenSSL's own words are a list of tuples.
+            reason = Failure(ConnectionLostError(f"TLS: {failed}"))
         self._perform(self.machine.transport_closed(reason.getErrorMessage()))
         self._drop_queue()
         self._user.disconnected(reason)
@@ -327,7 +331,11 @@ class DULProtocol(Protocol):
     def _missed(self, reason: Failure) -> None:
         """The connection ends without an association request."""
         end = "before the connection was closed"
-        self._refuse(tls_failed(reason.value) or cut_off(self.octets_received, end))
+        self._refuse(self._tls_failed(reason) or cut_off(self.octets_received, end))
+
+    def _tls_failed(self, reason: Failure) -> Refusal | None:
+        is_client = self.machine.is_requestor
+        return tls_failed(reason.value, self.transport, is_client=is_client)
 
     def _refuse(self, refusal: Refusal) -> None:
         if not self._has_refused:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -29,6 +30,7 @@ __all__ = [
     "no_contexts",
     "not_asked",
     "place",
+    "refuse_certificate",
     "rejected",
     "tls_failed",
 ]
@@ -126,30 +128,114 @@ def cut_off(octets: int, end: str) -> Refusal:
     return Refusal("cut off", came, f"the whole of {_REQUEST}", _CALLER)
 
 
-# The words of OpenSSL about a peer that does not speak TLS.
-_NO_TLS = ("wrong version number", "packet length too long", "unknown protocol")
+_LOOK = "look in the log of the peer for what is wrong with the certificate of this side"
+
+# The words of OpenSSL about what it does not accept, and what they mean; "{}" stands for the words themselves.
+_TLS_FAULTS: Final = (
+    (
+        ("http request", "proxy request"),
+        Refusal("HTTP", "an HTTP request without TLS came", "DICOM over TLS", _CALLER),
+    ),
+    (
+        ("wrong version number", "packet length too long", "unknown protocol"),
+        Refusal(
+            "no TLS",
+            "something else than TLS came",
+            "a TLS ClientHello",
+            "turn TLS on at the peer, or let it call a port without TLS",
+        ),
+    ),
+    (
+        ("did not return a certificate",),
+        Refusal(
+            "certificate",
+            "the peer has no certificate",
+            "a client certificate",
+            "give the peer a certificate of an authority that is trusted here",
+        ),
+    ),
+    (
+        ("unsupported protocol", "version too low", "inappropriate fallback"),
+        Refusal(
+            "TLS version",
+            "the peer offers no TLS version that is allowed here ({})",
+            "TLS 1.2 or newer",
+            "turn TLS 1.2 or 1.3 on at the peer, or renew its software",
+        ),
+    ),
+    (
+        ("no shared cipher", "no suitable key share", "no suitable signature algorithm"),
+        Refusal(
+            "TLS cipher",
+            "the peer offers no cipher suite that is allowed here ({})",
+            "one of the TLS profile of this side",
+            "compare the TLS profiles of both sides",
+        ),
+    ),
+    (
+        ("",),
+        Refusal(
+            "TLS",
+            "the TLS handshake failed: {}",
+            advice="check the TLS version, the cipher suites and the certificate of the peer",
+        ),
+    ),
+)
+# What an alert of the peer says about this side (RFC 8446 6.2), and what to do about it.
+_ALERTS = {
+    "certificate required": "give this side a certificate, because the peer demands one",
+    "unknown ca": "let the peer trust the authority that signed the certificate of this side",
+    "certificate expired": "renew the certificate of this side, or correct the clock of the peer",
+    "bad certificate": _LOOK,
+    "certificate unknown": _LOOK,
+    "protocol version": "let the peer speak TLS 1.2 or newer",
+    "handshake failure": "compare the TLS profiles of both sides, and give this side a certificate if the peer "
+    "demands one",
+}
+
+# Why the certificate of a peer is refused, by the transport of the connection.
+_certificates: WeakKeyDictionary[object, Refusal] = WeakKeyDictionary()
 
 
-def tls_failed(error: object) -> Refusal | None:
-    """The refusal for an error of OpenSSL; None for another error, and where the peer has only gone away."""
+def refuse_certificate(transport: object, refusal: Refusal) -> None:
+    """Keep why the certificate of a peer is refused, because OpenSSL's error does not tell.
+
+    Args:
+        transport: The transport that the certificate came by.
+        refusal: The first reason counts.
+    """
+    _certificates.setdefault(transport, refusal)
+
+
+def tls_failed(
+    error: object, transport: object = None, *, is_client: bool = False
+) -> Refusal | None:
+    """The refusal for an error of OpenSSL; None for another error, and where the peer has only gone away.
+
+    Args:
+        error: Why the connection has ended.
+        transport: The transport of the connection.
+        is_client: Whether this side has opened the connection.
+    """
     if type(error).__module__ != "OpenSSL.SSL" or type(error).__name__ != "Error":
         return None
     (queue, *_) = getattr(error, "args", ()) or ((),)
     said = printable(", ".join(str(entry[-1]) for entry in queue), 200)
-    if "http request" in said or "proxy request" in said:
-        return Refusal("HTTP", "an HTTP request without TLS came", "DICOM over TLS", _CALLER)
-    if any(words in said for words in _NO_TLS):
-        advice = "turn TLS on at the peer, or let it call a port without TLS"
-        return Refusal("no TLS", "something else than TLS came", "a TLS ClientHello", advice)
+    if "verify failed" in said and transport is not None and transport in _certificates:
+        return _certificates[transport]
     if "alert" in said:
-        advice = (
-            "see that the peer trusts the certificate of this side, and speaks TLS 1.2 or newer"
+        advice = next(
+            (advice for words, advice in _ALERTS.items() if words in said),
+            "see that the peer trusts the certificate of this side, and speaks TLS 1.2 or newer",
         )
         return Refusal("TLS", f"the peer ended the TLS handshake: {said}", advice=advice)
     if "unexpected eof" in said or not said:
         return None
-    advice = "check the TLS version, the cipher suites and the certificate of the peer"
-    return Refusal("TLS", f"the TLS handshake failed: {said}", advice=advice)
+    found = next(found for words, found in _TLS_FAULTS if any(each in said for each in words))
+    if is_client and found.kind == "no TLS":
+        advice = "call this port without TLS, or another one"
+        return Refusal("no TLS", "the peer does not speak TLS at this port", advice=advice)
+    return replace(found, came=found.came.format(said))
 
 
 def rejected(

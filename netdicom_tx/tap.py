@@ -36,6 +36,7 @@ _ABORTING = 0.5
 
 # The prefix of the address of a peer that is called over TLS.
 _TLS_SCHEME = "dicoms://"
+_TLS_LISTS = ("tls-listen", "tls-fingerprint", "tls-more-certificate")
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 # Options whose values are whole numbers, with the least one.
@@ -109,7 +110,14 @@ class Options(usage.Options):
             None,
             None,
             "Certificates of peers that call: required, optional or none. "
-            "[default: required with --tls-authorities, else none]",
+            "[default: required with --tls-authorities or --tls-fingerprint, else none]",
+        ],
+        [
+            "tls-profile",
+            None,
+            None,
+            "The TLS profile: bcp195, bcp195-modified, bcp195-nondowngrading or bcp195-extended. "
+            "[default: bcp195]",
         ],
         [
             "move-associations",
@@ -153,7 +161,8 @@ class Options(usage.Options):
         self._is_wrong = False
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
-        self["tls-listen"] = []
+        for name in _TLS_LISTS:
+            self[name] = []
         self["peer"] = []
         for name in _TITLES:
             self[name] = []
@@ -188,6 +197,14 @@ class Options(usage.Options):
         """Serve TLS at this Twisted endpoint, such as tcp:2762; may be repeated. Needs --tls-certificate."""
         self["tls-listen"] = [*self["tls-listen"], endpoint]
 
+    def opt_tls_fingerprint(self, fingerprint: str) -> None:
+        """Trust only peers whose certificate has this SHA-256, whatever the authorities are; may be repeated."""
+        self["tls-fingerprint"] = [*self["tls-fingerprint"], fingerprint]
+
+    def opt_tls_more_certificate(self, path: str) -> None:
+        """Present this certificate to peers that call by a name in it (SNI); a PEM file with key; may be repeated."""
+        self["tls-more-certificate"] = [*self["tls-more-certificate"], path]
+
     def opt_peer(self, peer: str) -> None:
         """Allow C-MOVE to send to this peer: AET@host:port, or dicoms://AET@host:port for TLS; may be repeated."""
         self["peer"] = [*self["peer"], peer]
@@ -220,7 +237,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"--config {path}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise usage.UsageError(f"--config {path}: {error}") from error
-        kinds: dict[str, type] = dict.fromkeys(("listen", "tls-listen", "peer", *_TITLES), list)
+        kinds: dict[str, type] = dict.fromkeys(("listen", "peer", *_TLS_LISTS, *_TITLES), list)
         kinds |= dict.fromkeys(_NUMBERS, int)
         kinds |= {name: bool for name, *_ in self.optFlags}
         kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
@@ -286,8 +303,11 @@ class Options(usage.Options):
                 ("tls-key", "key"),
                 ("tls-authorities", "trust"),
                 ("tls-clients", "clients"),
+                ("tls-profile", "profile"),
+                ("tls-fingerprint", "fingerprint"),
+                ("tls-more-certificate", "more_certificates"),
             )
-            if self[name] is not None
+            if self[name]
         }
         if not found:
             return None

@@ -1,17 +1,20 @@
-"""TLS for associations (PS3.15 Annex B.12: BCP 195): options for both sides, over any endpoint.
+"""TLS for associations (PS3.15 Annex B): options for both sides, over any endpoint.
 
 Twisted's ``tls:`` and ``ssl:`` endpoint strings are enough for one-way TLS with public names. DICOM
-also needs client certificates, private authorities, peers that are called by address, and
-certificates that are known by their fingerprint. :class:`TLSOptions` has these. It needs the extra
-``tls`` (pyOpenSSL, service-identity).
+also needs client certificates, private authorities, peers that are called by address, certificates
+that are known by their fingerprint, and the cipher suites of a profile. :class:`TLSOptions` has these.
+It needs the extra ``tls`` (pyOpenSSL, service-identity).
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -19,14 +22,104 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
-from .exceptions import LocalProtocolError
+from .exceptions import LocalProtocolError, printable
+from .refusals import Refusal, refuse_certificate
 
-__all__ = ["ServerContext", "TLSOptions"]
+__all__ = ["PROFILES", "Profile", "ServerContext", "TLSOptions"]
 
 _Path = str | os.PathLike[str]
+
+
+# -- the profiles of PS3.15 --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A secure transport connection profile of PS3.15 Annex B.
+
+    Attributes:
+        section: The section of Annex B.
+        tls12: The cipher suites for TLS 1.2 by their IANA names, in the order of preference.
+        tls13: The cipher suites for TLS 1.3; empty where the profile does not have TLS 1.3.
+    """
+
+    section: str
+    tls12: tuple[str, ...]
+    tls13: tuple[str, ...]
+
+
+_RFC_9325 = (
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+)
+_DHE_RSA = (
+    "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256",
+)
+_TLS13 = (
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+)
+
+#: The profiles by the names that options have for them.
+#:
+#: BCP 195 TLS (B.9, retired) is missing because it falls back to TLS 1.0, which RFC 8996 forbids.
+PROFILES: Final = {
+    "bcp195": Profile("B.12", _RFC_9325, _TLS13),
+    "bcp195-modified": Profile(
+        "B.13",
+        (
+            "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_256_CCM",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_CCM",
+            # OpenSSL's security levels above 0 refuse these two, whose tag has 64 bits.
+            "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+        ),
+        (*_TLS13, "TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"),
+    ),
+    # "Suites of similar or greater strength may be supported": those of RFC 9325, and TLS 1.3.
+    "bcp195-nondowngrading": Profile("B.10", (*_RFC_9325, *_DHE_RSA), _TLS13),
+    # No other suites are allowed, and those of TLS 1.3 are others. OpenSSL has no Camellia in GCM.
+    "bcp195-extended": Profile("B.11", (*_RFC_9325, *_DHE_RSA), ()),
+}
+
+# ffdhe3072 of RFC 7919, for suites with DHE; the profiles demand 2048 bits or more.
+_FFDHE3072 = """\
+-----BEGIN DH PARAMETERS-----
+MIIBiAKCAYEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEfz9zeNVs7ZRkDW7w09N75nAI4YbRvydbmyQd62R0mkff3
+7lmMsPrBhtkcrv4TCYUTknC0EwyTvEN5RPT9RFLi103TZPLiHnH1S/9croKrnJ32
+nuhtK8UiNjoNq8Uhl5sN6todv5pC1cRITgq80Gv6U93vPBsg7j/VnXwl5B0rZsYu
+N///////////AgEC
+-----END DH PARAMETERS-----
+"""
+
+
+def openssl_name(suite: str) -> str:
+    """The name that OpenSSL has for a cipher suite of TLS 1.2, given its IANA name."""
+    plain = suite.removeprefix("TLS_").replace("_WITH_", "_").replace("AES_", "AES")
+    plain = plain.replace("CCM_8", "CCM8").replace("POLY1305_SHA256", "POLY1305")
+    return plain.replace("_", "-")
+
+
+# -- options -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,39 +132,57 @@ class TLSOptions:
         key: The PEM file of the private key. None means that ``certificate`` holds the key, too.
         trust: The PEM file of the authorities, or of the self-signed certificates, that we trust. For a
             client, None means the system's authorities.
-        clients: What a server asks of its clients: a certificate that ``trust`` vouches for (``"required"``), such
-            a certificate or none at all (``"optional"``), or nothing (``"none"``). None means ``"required"`` with
-            ``trust``, and ``"none"`` without it.
+        clients: What a server asks of its clients: a certificate that ``trust`` or ``fingerprint`` vouches for
+            (``"required"``), such a certificate or none at all (``"optional"``), or nothing (``"none"``). None
+            means ``"required"`` with either of these, and ``"none"`` without.
         server_name: The name in the server's certificate, for a client. None means the host that is called.
-        fingerprint: The SHA-256 of the server's certificate, for a client: 64 hexadecimal digits, with or
-            without colons. Only this is checked then, whatever the certificate says.
+        fingerprint: The SHA-256 of the peer's certificate, or of those of several peers: 64 hexadecimal digits
+            for each, with or without colons. Only this is checked then, whatever the certificate says and
+            whatever ``trust`` holds.
+        profile: The name of a profile in :data:`PROFILES`, which determines the versions and cipher suites.
+        more_certificates: The PEM files of further certificates of a server, each with its chain and private key.
+            A client that asks for one of the names in such a certificate gets it (SNI, RFC 6066); every
+            other client gets ``certificate``.
     """
 
     certificate: _Path | None = None
     key: _Path | None = None
     trust: _Path | None = None
     server_name: str | None = None
-    fingerprint: str | None = None
+    fingerprint: str | Iterable[str] | None = None
     clients: Literal["required", "optional", "none"] | None = None
+    profile: str = "bcp195"
+    more_certificates: Iterable[_Path] = ()
 
     def __post_init__(self) -> None:
         if self.clients not in (None, "required", "optional", "none"):
             raise LocalProtocolError(
                 f"clients is {self.clients!r:.80}; expected 'required', 'optional' or 'none'"
             )
-        if self.clients in ("required", "optional") and self.trust is None:
+        if self.profile not in PROFILES:
+            raise LocalProtocolError(
+                f"profile is {self.profile!r:.80}; expected {', '.join(PROFILES)}"
+            )
+        if isinstance(self.more_certificates, str | os.PathLike):
+            raise LocalProtocolError(
+                f"more_certificates is {self.more_certificates!r:.80}; expected a list of files"
+            )
+        object.__setattr__(self, "more_certificates", tuple(self.more_certificates))
+        given = self.fingerprint
+        if isinstance(given, str):
+            object.__setattr__(self, "fingerprint", _digits(given))
+        elif given is not None:
+            object.__setattr__(self, "fingerprint", tuple(map(_digits, given)))
+        if self.clients in ("required", "optional") and not (self.trust or self.fingerprint):
             raise LocalProtocolError(
                 f"client certificates are {self.clients}, but no authorities are given that they could be "
-                "checked with; expected `trust`"
+                "checked with; expected `trust`, or `fingerprint`"
             )
-        if self.fingerprint is not None:
-            digits = self.fingerprint.replace(":", "").lower()
-            if len(digits) != 64 or digits.strip("0123456789abcdef"):
-                raise LocalProtocolError(
-                    f"{self.fingerprint!r:.80} is not a fingerprint; expected 64 digits, a "
-                    "SHA-256 in hexadecimal"
-                )
-            object.__setattr__(self, "fingerprint", digits)
+
+    @property
+    def _pinned(self) -> frozenset[str]:
+        given = self.fingerprint
+        return frozenset([given] if isinstance(given, str) else given or ())
 
     def wrap_client(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
         """Make an endpoint that speaks TLS over another one.
@@ -83,19 +194,11 @@ class TLSOptions:
             LocalProtocolError: A file cannot be used.
         """
         from twisted.internet.endpoints import wrapClientTLS
-        from twisted.internet.ssl import optionsForClientTLS, platformTrust
 
-        name = self.server_name or host
-        if self.fingerprint is not None:
-            return wrapClientTLS(_Pinned(self, name), endpoint)
-        own = self._own()
-        creator = optionsForClientTLS(
-            name,
-            trustRoot=platformTrust() if self.trust is None else self._authorities(),
-            clientCertificate=own,
-            extraCertificateOptions=_modern(),
+        wrapped: IStreamClientEndpoint = wrapClientTLS(
+            _ClientContext(self, self.server_name or host), endpoint
         )
-        return wrapClientTLS(creator, endpoint)
+        return wrapped
 
     def wrap_server(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """Make an endpoint that serves TLS over another one.
@@ -108,26 +211,54 @@ class TLSOptions:
     def context_factory(self) -> Any:  # a CertificateOptions, whose module is an extra
         """Make the options of a TLS server, as Twisted takes them.
 
+        They have the first certificate only, and they report a refused certificate in OpenSSL's words;
+        :class:`ServerContext` has the others and reports it in a sentence.
+
         Raises:
             LocalProtocolError: There is no certificate, or a file cannot be used.
         """
-        from twisted.internet.ssl import CertificateOptions
-
-        own = self._own()
-        if own is None:
+        if self.certificate is None:
             raise LocalProtocolError("a TLS server needs a certificate; none was given")
-        chain = _load_chain(self.certificate)[1:]
-        asks = self.trust is not None and self.clients != "none"
-        made = CertificateOptions(
-            privateKey=own.privateKey.original,
-            certificate=own.original,
-            extraCertChain=chain or None,
-            trustRoot=self._authorities() if asks else None,
-            **_modern(),
-        )
+        return self._server_options(self._own(), _load_chain(self.certificate)[1:])
+
+    def _server_options(self, own: Any, chain: list[Any]) -> Any:
+        from OpenSSL import SSL
+
+        made = self._options(own, chain, self._authorities() if self._asks and self.trust else None)
         # Beside a trust root, this cannot be an argument.
-        made.requireCertificate = asks and self.clients != "optional"
+        made.requireCertificate = self.clients != "optional"
+        context = made.getContext()
+        profile = PROFILES[self.profile]
+        if profile.tls13:
+            context.set_tls13_ciphersuites(":".join(profile.tls13).encode())
+        if any("_DHE_" in each for each in profile.tls12):
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+                file.write(_FFDHE3072)
+                file.flush()
+                context.load_tmp_dh(file.name)
+        # OpenSSL refuses what the client starts; this keeps it so for every version and configuration.
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
         return made
+
+    def _options(self, own: Any, chain: list[Any] | None, authorities: Any) -> Any:
+        from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersion
+
+        profile = PROFILES[self.profile]
+        suites = ":".join(map(openssl_name, profile.tls12))
+        return CertificateOptions(
+            privateKey=own.privateKey.original if own else None,
+            certificate=own.original if own else None,
+            extraCertChain=chain or None,
+            trustRoot=authorities,
+            acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(suites),
+            raiseMinimumTo=TLSVersion.TLSv1_2,
+            lowerMaximumSecurityTo=None if profile.tls13 else TLSVersion.TLSv1_2,
+        )
+
+    @property
+    def _asks(self) -> bool:
+        """Whether a server asks its clients for a certificate."""
+        return (self.trust is not None or bool(self._pinned)) and self.clients != "none"
 
     def _own(self) -> Any:
         from OpenSSL import SSL, crypto
@@ -159,6 +290,9 @@ class TLSOptions:
         return trustRootFromCertificates([Certificate(each) for each in _load_chain(self.trust)])
 
 
+# -- server ------------------------------------------------------------------------------------------
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContext:
     """The context of a TLS server, whose files can be read again while it serves.
@@ -172,7 +306,7 @@ class ServerContext:
 
     def __init__(self, options: TLSOptions) -> None:
         self.options = options
-        self._factory = options.context_factory()
+        self._context = _server_context(options)
 
     def reload(self) -> None:
         """Read the files again, for the connections to come; those that are open go on.
@@ -180,13 +314,19 @@ class ServerContext:
         Raises:
             LocalProtocolError: A file cannot be used, and everything stays as it is.
         """
-        self._factory = self.options.context_factory()
+        self._context = _server_context(self.options)
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """IOpenSSLServerConnectionCreator."""
         from OpenSSL import SSL
 
-        return SSL.Connection(self._factory.getContext(), None)
+        connection = SSL.Connection(self._context, None)
+        if self.options._asks:
+            mode = SSL.VERIFY_PEER
+            if self.options.clients != "optional":
+                mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+            connection.set_verify(mode, _judge(tlsProtocol, self.options._pinned))
+        return connection
 
     def wrap(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """Make an endpoint that serves TLS over another one."""
@@ -196,11 +336,215 @@ class ServerContext:
         return wrapped
 
 
-def _modern() -> dict[str, Any]:
-    """The options that BCP 195 demands: no TLS below 1.2."""
-    from twisted.internet.ssl import TLSVersion
+def _server_context(options: TLSOptions) -> Any:
+    """The context for a server's connections, which changes to that of a name the client asks for."""
+    context = options.context_factory().getContext()
+    by_name: dict[str, Any] = {}
+    for path in options.more_certificates:
+        chain = _load_chain(path)
+        own = TLSOptions(certificate=path)._own()
+        further = options._server_options(own, chain[1:]).getContext()
+        for name in _names(chain[0]):
+            by_name.setdefault(name.lower(), further)
+    if by_name:
 
-    return {"raiseMinimumTo": TLSVersion.TLSv1_2}
+        def choose(connection: Any) -> None:
+            asked = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+            _, _, domain = asked.partition(".")
+            found = by_name.get(asked) or by_name.get(f"*.{domain}")
+            if found is not None:
+                connection.set_context(found)
+
+        context.set_tlsext_servername_callback(choose)
+    return context
+
+
+# -- client ------------------------------------------------------------------------------------------
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ClientContext:
+    """Makes client connections to a host.
+
+    Args:
+        options: The options of the client.
+        name: What the certificate must name, a host name or an address.
+
+    Raises:
+        LocalProtocolError: A file cannot be used.
+    """
+
+    def __init__(self, options: TLSOptions, name: str) -> None:
+        from twisted.internet.ssl import platformTrust
+
+        own = options._own()
+        chain = _load_chain(options.certificate)[1:] if own else None
+        self._pinned = options._pinned
+        authorities = None
+        if not self._pinned:
+            authorities = platformTrust() if options.trust is None else options._authorities()
+        self._context = options._options(own, chain, authorities).getContext()
+        self._name = name
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """IOpenSSLClientConnectionCreator."""
+        from OpenSSL import SSL
+
+        connection = SSL.Connection(self._context, None)
+        if not _is_address(self._name):
+            # RFC 6066 3: an address is not a name here.
+            connection.set_tlsext_host_name(self._name.encode("idna"))
+        connection.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+            _judge(tlsProtocol, self._pinned, self._name),
+        )
+        return connection
+
+
+# -- certificates of peers ---------------------------------------------------------------------------
+
+# The errors of a certificate that an operator can do something about, by OpenSSL's numbers (x509_vfy.h).
+_NOT_YET_VALID = 9
+_EXPIRED = 10
+_UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
+_WRONG_PURPOSE = 26
+_WEAK = (66, 67, 68)
+
+_Verdict = Callable[[Any, Any, int, int, int], bool]
+_log = Logger()
+
+
+def _judge(transport: object, pinned: frozenset[str], name: str | None = None) -> _Verdict:
+    """Make the function that OpenSSL asks about each certificate of a peer, the peer's own last.
+
+    OpenSSL says no more than "certificate verify failed", so the reason is kept for the log.
+
+    Args:
+        transport: The transport that the certificates come by.
+        pinned: The fingerprints that are accepted; if it is empty, the authorities count.
+        name: The host that the certificate must name; None accepts every name.
+    """
+
+    def verdict(_: object, certificate: Any, error: int, depth: int, ok: int) -> bool:
+        try:
+            if pinned:
+                refusal = None if depth else _check_pin(certificate, pinned)
+            elif not ok:
+                refusal = _explain(certificate, error)
+            else:
+                refusal = None if depth or name is None else _check_name(certificate, name)
+        except Exception:  # it would be lost in OpenSSL
+            _log.failure("a certificate could not be checked, and is refused")
+            return False
+        if refusal is None:
+            return True
+        refuse_certificate(transport, refusal)
+        return False
+
+    return verdict
+
+
+def _check_pin(certificate: Any, pinned: frozenset[str]) -> Refusal | None:
+    found = _digits(certificate.digest("sha256").decode())
+    if found in pinned:
+        return None
+    return Refusal(
+        "certificate",
+        f"the certificate of the peer ({_subject(certificate)}) has the SHA-256 fingerprint {found}",
+        "one of the fingerprints that are configured here",
+        "add it if the peer may connect",
+    )
+
+
+def _explain(certificate: Any, error: int) -> Refusal:
+    own = certificate.to_cryptography()
+    whose = f"the certificate of the peer ({_subject(certificate)})"
+    if error == _EXPIRED:
+        when = own.not_valid_after_utc
+        came, expected = f"{whose} expired on {when:%Y-%m-%d %H:%M} UTC", "a certificate of today"
+        advice = "renew it at the peer, or correct the clock of this side"
+    elif error == _NOT_YET_VALID:
+        when = own.not_valid_before_utc
+        came = f"{whose} is not valid before {when:%Y-%m-%d %H:%M} UTC"
+        expected, advice = "a certificate of today", "correct the clocks of both sides"
+    elif error in _UNKNOWN_ISSUER:
+        issuer = printable(own.issuer.rfc4514_string(), 120)
+        came = f"{whose} is signed by an authority that is not trusted here ({issuer})"
+        expected = "a certificate of an authority that is trusted here"
+        advice = "have one issued for the peer, or trust its authority"
+    elif error == _WRONG_PURPOSE:
+        came, expected = f"{whose} is for another purpose", "one for this role (client or server)"
+        advice = "look at its extended key usage, and have one issued for both roles"
+    elif error in _WEAK:
+        came, expected = f"{whose} has a weak key or signature", "RSA 2048, ECC 256, SHA-256"
+        advice = "have a stronger one issued for the peer"
+    else:
+        came = f"{whose} is not valid (OpenSSL's verification error {error})"
+        expected, advice = "", "look up the number in the manual of openssl verify"
+    return Refusal("certificate", came, expected, advice)
+
+
+def _check_name(certificate: Any, name: str) -> Refusal | None:
+    from service_identity import CertificateError, VerificationError
+    from service_identity.cryptography import (
+        verify_certificate_hostname,
+        verify_certificate_ip_address,
+    )
+
+    try:
+        if _is_address(name):
+            verify_certificate_ip_address(certificate.to_cryptography(), name)
+        else:
+            ascii_name = name.encode("idna").decode("ascii")
+            verify_certificate_hostname(certificate.to_cryptography(), ascii_name)
+    except (CertificateError, VerificationError):
+        names = printable(", ".join(_names(certificate)) or "no name", 200)
+        return Refusal(
+            "certificate",
+            f"the certificate of the peer is for {names}",
+            f"one for the name {printable(name, 120)}",
+            "call the peer by a name in its certificate, or set the name that it has to have",
+        )
+    return None
+
+
+def _is_address(name: str) -> bool:
+    return bool(isIPAddress(name) or isIPv6Address(name))
+
+
+def _subject(certificate: Any) -> str:
+    return printable(certificate.to_cryptography().subject.rfc4514_string() or "no subject", 120)
+
+
+def _names(certificate: Any) -> list[str]:
+    """The host names and addresses that a certificate is for."""
+    from cryptography import x509
+
+    try:
+        found = (
+            certificate.to_cryptography()
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [
+        *found.get_values_for_type(x509.DNSName),
+        *map(str, found.get_values_for_type(x509.IPAddress)),
+    ]
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def _digits(fingerprint: str) -> str:
+    """The hexadecimal digits of a SHA-256, in lower case."""
+    digits = fingerprint.strip().replace(":", "").lower()
+    if len(digits) != 64 or digits.strip("0123456789abcdef"):
+        raise LocalProtocolError(
+            f"{fingerprint!r:.80} is not a fingerprint; expected 64 digits, a SHA-256 in hexadecimal"
+        )
+    return digits
 
 
 def _read(path: _Path) -> bytes:
@@ -226,39 +570,3 @@ def _load_chain(path: _Path | None) -> list[Any]:
         return [crypto.load_certificate(crypto.FILETYPE_PEM, marker + block) for block in blocks]
     except crypto.Error as error:
         raise LocalProtocolError(f"{os.fspath(path)} holds a damaged certificate") from error
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _Pinned:
-    """Makes client connections that trust one certificate, known by its fingerprint."""
-
-    def __init__(self, options: TLSOptions, name: str) -> None:
-        from OpenSSL import SSL
-        from twisted.internet.ssl import CertificateOptions
-
-        own = options._own()
-        context = CertificateOptions(
-            privateKey=own.privateKey.original if own else None,
-            certificate=own.original if own else None,
-            **_modern(),
-        ).getContext()
-        wanted = options.fingerprint
-
-        def verify(_: object, certificate: Any, error: int, depth: int, ok: int) -> bool:
-            if depth:
-                return True  # the issuers do not matter
-            found: str = certificate.digest("sha256").decode().replace(":", "").lower()
-            return found == wanted
-
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
-        self._context = context
-        self._name = name
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
-        """IOpenSSLClientConnectionCreator."""
-        from OpenSSL import SSL
-
-        connection = SSL.Connection(self._context, None)
-        if not self._name.replace(".", "").replace(":", "").isdigit():
-            connection.set_tlsext_host_name(self._name.encode("idna"))
-        return connection

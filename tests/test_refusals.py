@@ -283,7 +283,10 @@ def test_a_c_get_without_the_scp_role_says_what_is_missing(log: Log) -> None:
         ("packet length too long", "something else than TLS came"),
         ("http request", "an HTTP request without TLS came; expected DICOM over TLS"),
         ("tlsv1 alert unknown ca", "the peer ended the TLS handshake: tlsv1 alert unknown ca"),
-        ("unsupported protocol", "the TLS handshake failed: unsupported protocol"),
+        ("unsupported protocol", "expected TLS 1.2 or newer; turn TLS 1.2 or 1.3 on at the peer"),
+        ("no shared cipher", "expected one of the TLS profile of this side; compare the TLS"),
+        ("peer did not return a certificate", "the peer has no certificate; expected a client"),
+        ("length mismatch", "the TLS handshake failed: length mismatch; check the TLS version"),
         ("unexpected eof while reading", None),
     ],
 )
@@ -291,6 +294,14 @@ def test_the_words_of_openssl_become_those_of_an_operator(reason: str, words: st
     ssl = pytest.importorskip("OpenSSL.SSL")
     refusal = tls_failed(ssl.Error([("SSL routines", "", reason)]))
     assert refusal is None if words is None else words in str(refusal)
+
+
+def test_a_client_is_told_that_the_port_has_no_tls() -> None:
+    ssl = pytest.importorskip("OpenSSL.SSL")
+    refusal = tls_failed(ssl.Error([("SSL routines", "", "wrong version number")]), is_client=True)
+    assert str(refusal) == (
+        "the peer does not speak TLS at this port; call this port without TLS, or another one"
+    )
 
 
 def test_other_errors_are_not_those_of_tls() -> None:

@@ -235,7 +235,7 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
         error, cause = cause, cause.__cause__
     if cause is None:
         detail = str(error)
-        if "SSL" in detail:
+        if "SSL" in detail or "TLS: " in detail:
             return _no_tls(peer, detail)
         return Problem(
             ExitCode.ABORTED,
@@ -263,9 +263,9 @@ def _no_connection(error: BaseException, peer: str) -> Problem:
 
 def _no_tls(peer: str, detail: str) -> Problem:
     hint = "does the peer demand our certificate? pass it: --tls-cert FILE"
-    if "wrong version number" in detail or "packet length" in detail:
+    if "does not speak TLS" in detail:
         hint = "the peer does not speak TLS at this port; call it without --tls, as AET@host:port"
-    elif "verify failed" in detail:
+    elif "verify failed" in detail or "the certificate of the peer" in detail:
         hint = "trust the peer's certificate: --tls-ca FILE, or --tls-fingerprint SHA256"
     return Problem(ExitCode.TLS, f"no TLS connection with {peer}", detail, hint)
 
