@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -400,9 +401,9 @@ class MoveTests(TestCase):
             remote = RemoteAE(node.ae_title, node.address.endpoint)
             async with await ae.request_association(remote) as asce:
                 stream = asce.move("STUDY", StudyInstanceUID=study, to="VIEWER")
-                self.answers = [each async for each in stream]
+                self.answers: list[Any] = [each async for each in stream]
         except StatusError as error:
-            assert error.status == 0xA702
+            self.answers = [error]
         finally:
             await deferToThread(node.stop)
         return arrived, node.log
@@ -415,4 +416,6 @@ class MoveTests(TestCase):
     async def test_a_c_move_does_not_go_to_a_certificate_of_another_name(self) -> None:
         arrived, log = await self.move("elsewhere.example")
         assert arrived == []
+        (error,) = self.answers
+        assert error.status == 0xA702
         assert "the certificate of the peer is for elsewhere.example; expected one for the" in log
