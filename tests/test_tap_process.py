@@ -25,7 +25,7 @@ from netdicom_tx.dsutils import part10_header
 from netdicom_tx.exceptions import AssociationReleasedError
 from netdicom_tx.tap import NodeService
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
-from support.node import Node
+from support.node import Node, settled
 from support.processes import CHECKOUT, Process, eventually, run
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -141,7 +141,7 @@ class ProcessTests(TestCase):
         async with await ae.request_association(RemoteAE("X", f"tcp:127.0.0.1:{port}")) as asce:
             sent = BytesIO(header + ct("1.2.3"))
             assert await asce.get_scu(CT_IMAGE_STORAGE)(sent) == 0x0000
-        assert self.running.instances().keys() == {"1.2.3"}
+        assert settled(self.running.storage).keys() == {"1.2.3"}
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
 from netdicom_tx.archive import FileStore
 from netdicom_tx.archive.store import filestore
-from netdicom_tx.archive.store.filestore import Kept, Spool
+from netdicom_tx.archive.store.journal import Entry, Segment
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.exceptions import AssociationReleasedError, ConnectionLostError
@@ -137,7 +137,7 @@ class ServiceTests(TestCase):
         node.startService()
         async with await self.associate(node) as asce:
             assert await asce.get_scu(CT_IMAGE_STORAGE)(self.instance()) == 0x0000
-        assert node.ae.store.path("1.2.3").exists()
+        await in_the_end(node.ae.store.path("1.2.3").exists)
         assert len(self.lines) == 1
 
     async def test_a_stopped_node_gives_everything_back(self) -> None:
@@ -161,14 +161,14 @@ class ServiceTests(TestCase):
         """Stopping waits for it; who asks for an association meanwhile finds nobody."""
         node = self.started()
         keeping, may_go_on = threading.Event(), threading.Event()
-        real = node.ae.store.keep
+        real = node.ae.store.journal.append
 
-        def slow(spool: Spool, **options: Any) -> Kept:
+        def slow(entries: Sequence[Entry]) -> list[Segment]:
             keeping.set()
             assert may_go_on.wait(PATIENCE)
-            return real(spool, **options)
+            return real(entries)
 
-        self.monkeypatch.setattr(node.ae.store, "keep", slow)
+        self.monkeypatch.setattr(node.ae.store.journal, "append", slow)
         remote = self.remote(node)
         asce = await self.associate(node)
         closed = asce.closed()

@@ -46,6 +46,7 @@ from .index.watch import SECONDS, Watches
 from .query.retrieval import Retrieval
 from .query.search import Search
 from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
+from .store.intake import Intake
 from .store.reconcile import reconcile
 from .workers import Workers
 from .workflow.workflow import Workflow, WorkflowOptions
@@ -118,6 +119,8 @@ class ArchiveAE(AE):
         self._watches = Watches(search_seconds)
         self._writers = Workers("netdicom-writer", threads)
         self._readers = Workers("netdicom-reader", threads)
+        # Without threads, or without an index, each instance is kept by itself.
+        self._intake = Intake(store, index) if threads and index is not None else None
         self.add_scp(verification_scp)
         sop_classes = STORAGE_SOP_CLASSES
         if unknown_sop_classes:
@@ -161,6 +164,11 @@ class ArchiveAE(AE):
             IndexUnusableError: The index cannot be used.
         """
         self.store.open()
+        if self.store.recovered:
+            self._log.warn(
+                "the node did not end in order: {recovered} files were made from the journal",
+                recovered=self.store.recovered,
+            )
         try:
             if self.index is not None:
                 self.index.open()
@@ -174,6 +182,9 @@ class ArchiveAE(AE):
         except BaseException:
             self.stop()
             raise
+        if self._intake is not None and self.index is not None:
+            self._intake.start(self.reactor)
+            self.index.settle = self._intake.settle
         self._writers.start(self.reactor)
         self._readers.start(self.reactor)
         if self.index is not None:
@@ -210,6 +221,8 @@ class ArchiveAE(AE):
             self.workflow.close()
         self._writers.stop()
         self._readers.stop()
+        if self._intake is not None:
+            self._intake.stop()
         if self.index is not None:
             self.index.close()
         self.store.close()
@@ -252,7 +265,9 @@ class ArchiveAE(AE):
         """
         spool = cast(Spool, ds)
         try:
-            kept = await self._writers.run_then(self._keep, spool)
+            kept = None if self._intake is None else await self._intake.keep(spool)
+            if kept is None:
+                kept = await self._writers.run_then(self._keep, spool)
         except DataSetError as error:
             raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
         except MismatchError as error:
@@ -263,12 +278,12 @@ class ArchiveAE(AE):
             raise StatusError(
                 statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
             ) from error
-        if spool.oddities:
+        if kept.walked.oddities:
             self._log.info(
                 "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",
                 uid=spool.sop_instance_uid,
                 peer=context.association.peer_title,
-                oddities="; ".join(spool.oddities),
+                oddities="; ".join(kept.walked.oddities),
             )
         if kept.outcome in _DUPLICATES:
             self._log.warn(
@@ -288,12 +303,19 @@ class ArchiveAE(AE):
         """
         if self.index is None:
             return self.store.keep(spool), None
-        index = self.index
+        if self._intake is None:
+            return self._keep_with(self.index, spool, lambda: None)
+        with self._intake.claim(spool.sop_instance_uid):
+            return self._keep_with(self.index, spool, self._intake.forget)
+
+    def _keep_with(
+        self, index: Index, spool: Spool, forget: Callable[[], None]
+    ) -> tuple[Kept, Future[Any] | None]:
+        """See :meth:`_keep`; ``forget`` is called before a file is replaced."""
         records: list[InstanceRecord] = []
         rows: list[Future[Any]] = []
 
         def read(octets: Buffer, walked: Walked) -> None:
-            spool.oddities = walked.oddities
             records.append(
                 InstanceRecord.of(
                     walked,
@@ -304,11 +326,15 @@ class ArchiveAE(AE):
                 )
             )
 
+        def replaced() -> None:
+            forget()
+            index.remove(spool.sop_instance_uid).result()
+
         kept = self.store.keep(
             spool,
             wanted=WANTED,
             when_walked=read,
-            before_replacing=lambda: index.remove(spool.sop_instance_uid).result(),
+            before_replacing=replaced,
             when_named=lambda: rows.append(index.add(records[0])),
         )
         if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:

@@ -633,11 +633,11 @@ class StartedTests(TestCase):
         assert results == [[0x0000] * 6] * 4
         assert writers
         assert in_reactor not in writers
+        assert ae.index is not None
+        assert ae.index.counts().instances == 24
         for instances in sent:
             for uid, data in instances.items():
                 assert data_set(ae.store.path(uid)) == data
-        assert ae.index is not None
-        assert ae.index.counts().instances == 24
         assert list(ae.store.incoming.iterdir()) == []
 
     async def test_each_answer_is_its_own(self) -> None:

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError
-from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive.store import filestore, intake
 from netdicom_tx.archive.store.filestore import Outcome
 from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.asceprovider import Association
@@ -447,16 +447,21 @@ class StartedTests(TestCase):
         ae = await self.start()
         assert ae.index is not None
         waiting, may_go_on = self.hold(filestore, "walk")
+        in_committer, committer_may_go_on = self.hold(intake, "walk")
         sent = {f"1.2.{n}": ct(f"1.2.{n}", pixels=pixels) for n, pixels in ((1, 512), (2, 3 << 20))}
         for number, (uid, data) in enumerate(sent.items()):
             asce = await self.associate()
             answer = self.store(asce, data, uid)
             answer.addErrback(lambda _: None)
-            await self.in_the_end(lambda number=number: len(waiting) > number)  # type: ignore[misc]
+            await self.in_the_end(
+                lambda number=number: len(waiting) + len(in_committer) > number  # type: ignore[misc]
+            )
             asce.drop()
             await answer
+        assert len(in_committer) == 1
         await self.in_the_end(lambda: not ae.associations)
         may_go_on.set()
+        committer_may_go_on.set()
         index = ae.index
         await self.in_the_end(lambda: index.counts().instances == 2)
         for uid, data in sent.items():
@@ -465,12 +470,13 @@ class StartedTests(TestCase):
         assert list(verify(index)) == []
 
     async def test_case_64_an_instance_that_no_thread_has_come_to_is_kept(self) -> None:
-        """All threads are busy; the connection is lost before one is free."""
+        """The thread is busy; the connection is lost before it is free."""
         ae = await self.start()
         assert ae.index is not None
-        waiting, may_go_on = self.hold(ae.store, "keep")
-        busy = [self.store(await self.associate(), ct(f"1.3.{n}"), f"1.3.{n}") for n in range(4)]
-        await self.in_the_end(lambda: len(waiting) == 4)
+        waiting, may_go_on = self.hold(ae.store.journal, "append")
+        busy = [self.store(await self.associate(), ct("1.3.0"), "1.3.0")]
+        await self.in_the_end(lambda: len(waiting) == 1)
+        busy += [self.store(await self.associate(), ct(f"1.3.{n}"), f"1.3.{n}") for n in (1, 2, 3)]
         asce = await self.associate()
         answer = self.store(asce, ct("1.2.3"))
         answer.addErrback(lambda _: None)

@@ -4,10 +4,14 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from netdicom_tx.archive.store.journal import Journal
+from netdicom_tx.dsutils import read_file_meta
+
 from .part10 import by_instance
-from .processes import CHECKOUT, Process
+from .processes import CHECKOUT, Process, eventually
 
 
 @dataclass(frozen=True)
@@ -105,5 +109,26 @@ class Node:
         return (self._directory / "node.log").read_text(errors="replace")
 
     def instances(self) -> dict[str, Path]:
-        """The stored files, by SOP Instance UID."""
-        return by_instance(self.storage, "instances/**/*.dcm")
+        """The stored files, by SOP Instance UID; a running node makes some of them behind its answer."""
+        if self._process is None:
+            return files(self.storage)
+        return settled(self.storage)
+
+
+def files(storage: Path) -> dict[str, Path]:
+    """The stored files in a storage directory, by SOP Instance UID."""
+    return by_instance(storage, "instances/**/*.dcm")
+
+
+def settled(storage: Path) -> dict[str, Path]:
+    """The stored files of a running node, when they are all that it has acknowledged before the call."""
+    promised = {
+        read_file_meta(BytesIO(octets)).sop_instance_uid
+        for octets, _ in Journal(storage / "journal").recover()
+    }
+
+    def all_files() -> dict[str, Path] | None:
+        found = files(storage)
+        return found if promised <= found.keys() else None
+
+    return eventually(all_files, "file of each instance of the journal")

@@ -129,7 +129,12 @@ class Walked(NamedTuple):
 
 
 def walk(
-    data: Buffer, transfer_syntax: str, offset: int = 0, wanted: Collection[int] = ()
+    data: Buffer,
+    transfer_syntax: str,
+    offset: int = 0,
+    wanted: Collection[int] = (),
+    *,
+    limit: int | None = None,
 ) -> Walked:
     """Walk through a data set.
 
@@ -137,12 +142,15 @@ def walk(
         data: The octets that contain the data set, and end with it; a memory map for a large file.
         offset: The offset in ``data`` where the data set begins.
         wanted: The tags of the elements that are returned.
+        limit: How many elements the data set may have; None means :data:`ELEMENT_LIMIT`.
 
     Raises:
-        InvalidDataSetError: The data set is cut off, or is not encoded in this transfer syntax.
+        InvalidDataSetError: The data set is cut off, is not encoded in this transfer syntax, or has too many
+            elements.
     """
     found = plain(data, transfer_syntax, offset)
-    count = itertools.chain(itertools.repeat(None, ELEMENT_LIMIT), _Refusal())
+    limit = ELEMENT_LIMIT if limit is None else limit
+    count = itertools.chain(itertools.repeat(None, limit), _Refusal(limit))
     header = _Header(found, coding_of(transfer_syntax), _IDENTITY.union(wanted))
     try:
         header.run(count)
@@ -203,8 +211,11 @@ def _inflated(data: Buffer, offset: int) -> tuple[bytes, bool]:
 class _Refusal(Iterator[object]):
     """An iterator to continue with when the limit is reached: its first step raises."""
 
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
     def __next__(self) -> object:
-        raise _LimitError(f"the data set has more than {ELEMENT_LIMIT} elements")
+        raise _LimitError(f"the data set has more than {self._limit} elements")
 
 
 class _Header:

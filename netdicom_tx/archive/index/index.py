@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,9 +100,9 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Task:
-    """A task for the writer, and the future of its result."""
+    """A task for the writer, and the future of its result: to add records, or to call a function."""
 
-    record: InstanceRecord | None
+    records: Sequence[InstanceRecord]
     call: Callable[[sa.Connection], Any] | None
     future: Future[Any]
 
@@ -136,6 +136,8 @@ class Index:
         self._thread: threading.Thread | None = None
         # Held when a task is queued, so that none is queued after the None that ends the thread.
         self._closing = threading.Lock()
+        #: Called before anything is read; it waits until what was acknowledged is in the index.
+        self.settle: Callable[[], None] = _nothing
 
     @property
     def url(self) -> str:
@@ -211,7 +213,18 @@ class Index:
         Raises:
             IndexUnavailableError: The index is not open.
         """
-        return self._submit(record, None)
+        return self._submit((record,), None)
+
+    def add_many(
+        self, records: Sequence[InstanceRecord]
+    ) -> Future[Mapping[str, BaseException] | None]:
+        """Add instances in one transaction. Otherwise this is like :meth:`add`.
+
+        Returns:
+            Is done when the rows are committed. The result names the instances whose rows the database refuses
+            for what is in them, by SOP Instance UID; it is None when there are none.
+        """
+        return self._submit(tuple(records), None)
 
     def write(self, call: Callable[[sa.Connection], _T]) -> Future[_T]:
         """Have the writer call a function inside a transaction, together with other tasks.
@@ -222,7 +235,7 @@ class Index:
         Returns:
             Is done, with what the function has returned, when the transaction is committed.
         """
-        return self._submit(None, call)
+        return self._submit((), call)
 
     def remove(self, sop_instance_uid: str) -> Future[bool]:
         """Remove an instance; the result tells whether it was there. Otherwise this is like :meth:`add`."""
@@ -233,9 +246,9 @@ class Index:
         return self.write(lambda writer: self._writer.set_digest(writer, sop_instance_uid, digest))
 
     def _submit(
-        self, record: InstanceRecord | None, call: Callable[[sa.Connection], Any] | None
+        self, records: Sequence[InstanceRecord], call: Callable[[sa.Connection], Any] | None
     ) -> Future[Any]:
-        task = _Task(record, call, Future())
+        task = _Task(records, call, Future())
         with self._closing:
             if self._thread is None:
                 raise IndexUnavailableError("the index is not open")
@@ -296,11 +309,25 @@ class Index:
                 for task in group:
                     self._commit([task])
                 return None
+            if len(group[0].records) > 1 and not refuses:
+                group[0].future.set_result(self._add_singly(group[0].records))
+                return None
             _fail(group, error)
             return error if refuses else None
         for task, result in zip(group, results, strict=True):
             task.future.set_result(result)
         return None
+
+    def _add_singly(self, records: Sequence[InstanceRecord]) -> dict[str, BaseException]:
+        """Add records one by one, and return the reasons of those that the database refuses."""
+        refused: dict[str, BaseException] = {}
+        for record in records:
+            task = _Task((record,), None, Future())
+            self._commit([task])
+            error = task.future.exception()
+            if error is not None:
+                refused[record.sop_instance_uid] = error
+        return refused
 
     def _check_file(self) -> None:
         """Check that the database's file still has its name, because rows written to a deleted file are lost.
@@ -324,14 +351,13 @@ class Index:
         with connection.begin():
             records: list[InstanceRecord] = []
             for task in group:
-                if task.record is not None:
-                    records.append(task.record)
+                if task.call is None:
+                    records += task.records
                     results.append(None)
                     continue
                 if records:
                     self._writer.add(connection, records)
                     records = []
-                assert task.call is not None  # a task is one or the other
                 results.append(task.call(connection))
             if records:
                 self._writer.add(connection, records)
@@ -353,6 +379,7 @@ class Index:
         engine = self._engine
         if engine is None:
             raise IndexUnavailableError("the index is not open")
+        self.settle()
         try:
             with engine.connect() as connection:
                 if watch is None:
@@ -461,6 +488,10 @@ def _identity(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _nothing() -> None:
+    """Wait for nothing."""
 
 
 def _last(row: Sequence[Any]) -> Any:

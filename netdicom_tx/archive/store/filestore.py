@@ -3,6 +3,7 @@
 The layout of the storage directory::
 
     lock                        locked while a node runs
+    journal/                    what was acknowledged and is not a file yet, see :mod:`~.journal`
     incoming/                   files that are arriving; deleted at the next start
     instances/3f/3fa9….dcm      Part 10 files, named by the SHA-256 of their SOP Instance UID
     versions/3f/3fa9…-1b07….dcm other data sets with that SOP Instance UID, kept aside (:attr:`Duplicates.KEEP_BOTH`)
@@ -23,6 +24,7 @@ import io
 import itertools
 import mmap
 import os
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +37,7 @@ from ...encoding import Buffer, DataSetError
 from ...exceptions import NetDICOMError
 from ..encoded.content import same_content
 from ..encoded.walk import Walked, walk
+from .journal import Journal, sync_files
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -48,6 +51,7 @@ __all__ = [
     "Spool",
     "StorageError",
     "Version",
+    "check_announced",
 ]
 
 # How many octets of an instance are held in memory. The thread that keeps a smaller instance writes it at once.
@@ -173,8 +177,6 @@ class Spool(io.RawIOBase):
         self._descriptor: int | None = None
         self._written = 0  # octets that were written to the file
         self._advised = 0  # octets that the kernel was told to write to the disk
-        #: What the data set has that PS3.5 does not describe, when it has been walked through.
-        self.oddities: tuple[str, ...] = ()
         #: Whether the file has its final name under instances/ instead of the temporary one.
         self.is_named = False
         self._guard = threading.Lock()
@@ -213,6 +215,14 @@ class Spool(io.RawIOBase):
             self.flush_to_file()
         return size
 
+    def in_memory(self) -> bytes | None:
+        """All of the file, when none of it was written to the disk."""
+        if self._descriptor is not None:
+            return None
+        if len(self._held) > 1:
+            self._held = [b"".join(self._held)]
+        return bytes(self._held[0])
+
     def flush_to_file(self) -> int:
         """Write the octets that are in memory, and return the descriptor of the file."""
         if self._descriptor is None:
@@ -236,13 +246,11 @@ class Spool(io.RawIOBase):
     @contextmanager
     def octets(self) -> Iterator[bytes | mmap.mmap]:
         """All of the file: joined when it is in memory, otherwise as a memory map that the end of the block closes."""
-        if self._descriptor is None:
-            whole = b"".join(self._held)
-            self._held = [whole]
+        whole = self.in_memory()
+        if whole is not None:
             yield whole
         else:
-            self.flush_to_file()
-            with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as view:
+            with mmap.mmap(self.flush_to_file(), 0, access=mmap.ACCESS_READ) as view:
                 yield view
 
     # -- the file interface ----------------------------------------------------------------------
@@ -320,7 +328,11 @@ class FileStore:
         self.instances = self.root / "instances"
         self.aside = self.root / "versions"
         self.duplicates = duplicates
-        self._fsync = fsync
+        #: Whether files are synced, see ``fsync``.
+        self.is_synced = fsync
+        self.journal = Journal(self.root / "journal", fsync=fsync, has_room=self.has_room)
+        #: How many files :meth:`open` has made from the journal that a crash has left.
+        self.recovered = 0
         self._lock: int | None = None
         self._naming = threading.Lock()
         self._count = itertools.count()
@@ -348,6 +360,7 @@ class FileStore:
                 folders.append("versions")
             for name in (
                 "incoming",
+                "journal",
                 *folders,
                 *(f"{each}/{n:02x}" for each in folders for n in range(256)),
             ):
@@ -360,6 +373,7 @@ class FileStore:
                 # The directories above an existing one may belong to another user.
                 with suppress(PermissionError):
                     self._sync_directory(folder)
+            self._recover()
         except OSError as error:
             self.close()
             if error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None:
@@ -377,20 +391,35 @@ class FileStore:
             os.close(self._lock)
             self._lock = None
 
+    def _recover(self) -> None:
+        """Make the files that a crash has left in the journal only."""
+        self.recovered = 0
+        paths: list[str] = []
+        for octets, digest in self.journal.recover():
+            path = self.path_text(read_file_meta(io.BytesIO(octets)).sop_instance_uid)
+            if not _holds(path, digest, len(octets)):
+                # The file was not synced yet, so whatever is there is not whole.
+                self.place(path, octets)
+                self.recovered += 1
+            paths.append(path)
+        if paths and self.is_synced:
+            sync_files(self.root, paths)
+        self.journal.clear()
+
     # -- the way in ----------------------------------------------------------------------------------
 
-    def has_room(self) -> bool:
-        """Whether more of the disk is free than the reserve."""
+    def has_room(self, octets: int = 0) -> bool:
+        """Whether more of the disk is free than the reserve, when some octets more are written."""
         disk = os.statvfs(self.incoming)
         total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-        return free > min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
+        return free - octets > min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
 
     def spool(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str
     ) -> Spool:
         """Make a spool for an instance that is about to arrive, without touching the disk."""
         return Spool(
-            self.incoming / f"{os.getpid()}-{next(self._count)}",
+            Path(self._temporary()),
             sop_class_uid,
             sop_instance_uid,
             transfer_syntax,
@@ -401,8 +430,43 @@ class FileStore:
 
     def path(self, sop_instance_uid: str) -> Path:
         """The path that the file of an instance has, or would have."""
+        return Path(self.path_text(sop_instance_uid))
+
+    def path_text(self, sop_instance_uid: str) -> str:
+        """The same as text, which costs less."""
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
-        return self.instances / digest[:2] / f"{digest}.dcm"
+        return f"{self.instances}{os.sep}{digest[:2]}{os.sep}{digest}.dcm"
+
+    def place(self, path: str, octets: bytes) -> None:
+        """Make the file of an instance, without syncing it. An earlier file of that name is replaced.
+
+        Raises:
+            OSError: The disk has failed; nothing is left of the file.
+        """
+        parent, name = os.path.split(path)
+        # No symbolic link is followed, as in keep().
+        folder = os.open(parent, _FOLDER)
+        try:
+            temporary = self._temporary()
+            descriptor = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            try:
+                left = memoryview(octets)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                os.rename(temporary, name, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            finally:
+                os.close(descriptor)
+        finally:
+            os.close(folder)
+
+    def _temporary(self) -> str:
+        return f"{self.incoming}{os.sep}{os.getpid()}-{next(self._count)}"
 
     def keep(
         self,
@@ -436,10 +500,10 @@ class FileStore:
                 walked = walk(octets, spool.transfer_syntax, spool.header_size, wanted)
                 if when_walked is not None:
                     when_walked(octets, walked)
-            _check(spool, walked)
+            check_announced(spool, walked)
             target = self.path(spool.sop_instance_uid)
             descriptor = spool.flush_to_file()
-            if self._fsync:
+            if self.is_synced:
                 os.fsync(descriptor)
             # No symbolic link is followed: the folder is opened with O_NOFOLLOW, and names are relative to it.
             folder = os.open(target.parent, _FOLDER)
@@ -459,7 +523,7 @@ class FileStore:
                         if when_named is not None:
                             when_named()
                 # Sync also when the file was there before: the thread that put it there may not have synced yet.
-                if self._fsync:
+                if self.is_synced:
                     os.fsync(folder)
             finally:
                 os.close(folder)
@@ -490,7 +554,7 @@ class FileStore:
                 # Two threads that keep the same octets give them the same name.
                 os.rename(spool.path, target.name, dst_dir_fd=descriptor)
                 spool.is_named, outcome = True, Outcome.ASIDE
-            if self._fsync:
+            if self.is_synced:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -550,7 +614,7 @@ class FileStore:
             return _Found(outcome, identity, meta.source_ae_title)
 
     def _sync_directory(self, folder: Path) -> None:
-        if self._fsync:
+        if self.is_synced:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
@@ -558,7 +622,12 @@ class FileStore:
                 os.close(descriptor)
 
 
-def _check(spool: Spool, walked: Walked) -> None:
+def check_announced(spool: Spool, walked: Walked) -> None:
+    """Check that a data set is the instance that the command has announced.
+
+    Raises:
+        MismatchError: It is another one, or does not say.
+    """
     for what, announced, found in (
         ("SOP Class UID (0008,0016)", spool.sop_class_uid, walked.sop_class_uid),
         ("SOP Instance UID (0008,0018)", spool.sop_instance_uid, walked.sop_instance_uid),
@@ -569,6 +638,19 @@ def _check(spool: Spool, walked: Walked) -> None:
                 if found
                 else f"the data set has no {what}"
             )
+
+
+def _holds(path: str, digest: str, size: int) -> bool:
+    """Whether a regular file of this size and SHA-256 has a path."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return False
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
 def _make_folder(path: Path) -> None:

@@ -1,0 +1,436 @@
+"""The way of a small instance into the archive: from the reactor to the journal, and behind the answer to file and row.
+
+Two threads do the work. The *committer* takes all instances that wait, whichever association they come from: it walks
+through each one, appends those that are new to the journal, syncs it once, and hands all results to the reactor in one
+call. The *finisher* then makes files and rows, many at a time. So an instance crosses from the reactor to a thread once
+and comes back once, and nobody waits for a file or a commit of its own.
+
+An instance that is not simply new is not decided here: one whose SOP Instance UID is known, one that is not whole, one
+with very many elements, or one for which the journal has no room. The answer None says so, and
+:meth:`FileStore.keep <netdicom_tx.archive.store.filestore.FileStore.keep>` then finds out what is to become of it.
+
+Whoever reads the index calls :meth:`Intake.settle` first, which waits until what was acknowledged is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from ...encoding import is_deflated
+from ..encoded.walk import walk
+from ..index.index import Index, IndexUnavailableError
+from ..index.record import WANTED, InstanceRecord
+from .filestore import FileStore, Kept, Outcome, Spool, check_announced
+from .journal import Entry, Journal, JournalError, Segment, sync_files
+
+__all__ = ["Intake"]
+
+#: How many instances go to the journal, or become files and rows, at a time.
+GROUP_LIMIT: Final = 128
+#: How many octets go to the journal at a time.
+GROUP_OCTETS: Final = 1 << 24
+#: How many octets may be acknowledged and not yet be files and rows. They are in memory as well.
+BACKLOG_OCTETS: Final = 1 << 26
+#: How many instances may be acknowledged and not yet be files and rows.
+BACKLOG: Final = 2048
+#: How many elements an instance may have that is walked through here, where others wait for it.
+ELEMENTS: Final = 1 << 12
+# For how many seconds the finisher gathers instances when nobody waits for it.
+_GATHERING: Final = 0.05
+# After how many seconds it tries again what the disk or the database has refused.
+_AGAIN: Final = 1.0
+# For how many seconds a reader waits for what was acknowledged.
+_SETTLING: Final = 10.0
+
+
+class _Arrival:
+    """An instance on its way, and the Deferred that waits for it."""
+
+    __slots__ = ("answer", "digest", "kept", "octets", "path", "record", "segment", "spool")
+
+    def __init__(self, spool: Spool, octets: bytes, answer: defer.Deferred[Kept | None]) -> None:
+        self.spool = spool
+        self.octets = octets
+        self.answer = answer
+        self.digest = b""
+        self.path = ""
+        self.record: InstanceRecord | None = None
+        self.kept: Kept | None = None
+        self.segment: Segment | None = None
+
+
+class Intake:
+    """The journal of a store with its two threads, from :meth:`start` to :meth:`stop`.
+
+    Args:
+        store: The store; it is open while the intake runs.
+        index: The index; likewise.
+    """
+
+    _log = Logger()
+
+    def __init__(self, store: FileStore, index: Index) -> None:
+        self._store = store
+        self._index = index
+        self._journal: Journal | None = None
+        self._reactor: IReactorFromThreads | None = None
+        self._arrivals: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
+        self._committer: threading.Thread | None = None
+        self._finisher: threading.Thread | None = None
+        self._state = threading.Condition()
+        self._begin()
+
+    def _begin(self) -> None:
+        """What the guard guards, as it is at the beginning."""
+        self._acknowledged: list[_Arrival] = []  # not yet files and rows
+        self._uids: set[str] = set()  # theirs, and those of the group that is being committed
+        self._octets = 0
+        self._journalled = 0  # how many were acknowledged since the start
+        self._finished = 0  # how many of them are files and rows
+        self._hurry = 0  # somebody waits until that many are
+        self._claimed: Counter[str] = Counter()  # UIDs that FileStore.keep decides about
+        self._failure: Exception | None = None  # why the finisher cannot go on
+        self._is_stopping = False
+        self._is_refused = False  # by the disk, the last group for the journal
+        self._is_out_of_order = False  # a sync has failed; nothing more is journalled
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def start(self, reactor: IReactorFromThreads) -> None:
+        """Start the threads; answers come on this reactor."""
+        self._reactor = reactor
+        self._begin()
+        self._journal = self._store.journal
+        self._committer = threading.Thread(
+            target=self._commit_all, name="netdicom-committer", daemon=True
+        )
+        self._finisher = threading.Thread(
+            target=self._finish_all, name="netdicom-finisher", daemon=True
+        )
+        self._committer.start()
+        self._finisher.start()
+
+    def stop(self) -> None:
+        """Make files and rows of all that was acknowledged, empty the journal, and end the threads.
+
+        What the disk or the database refuses now stays in the journal for the next start.
+        """
+        committer, self._committer = self._committer, None
+        if committer is None:
+            return
+        self._arrivals.put(None)
+        committer.join()
+        with self._state:
+            self._is_stopping = True
+            self._state.notify_all()
+        assert self._finisher is not None
+        self._finisher.join()
+        self._finisher = None
+        journal, self._journal = self._journal, None
+        assert journal is not None
+        with suppress(OSError):  # it is in the log; the journal is left for the next start
+            if not (self._acknowledged or self._is_out_of_order):
+                journal.seal()
+                self._retire(journal)
+                journal.clear()
+        journal.close()
+        self._begin()
+
+    # -- the way in ----------------------------------------------------------------------------------
+
+    def keep(self, spool: Spool) -> defer.Deferred[Kept | None]:
+        """Keep an instance that has arrived.
+
+        Returns:
+            Fires with what has become of it when it is on the disk for good; or with None when it must be kept by
+            :meth:`FileStore.keep`. Cancelling it drops the answer.
+        """
+        octets = spool.in_memory()
+        if octets is None or self._committer is None or is_deflated(spool.transfer_syntax):
+            return defer.succeed(None)
+        answer: defer.Deferred[Kept | None] = defer.Deferred(lambda _: None)
+        self._arrivals.put(_Arrival(spool, octets, answer))
+        return answer
+
+    def settle(self) -> None:
+        """Wait until all that was acknowledged before the call is in the index.
+
+        Raises:
+            IndexUnavailableError: The disk or the database refuses it at the moment.
+        """
+        with self._state:
+            self._wait_for(self._journalled)
+
+    def _wait_for(self, count: int) -> None:
+        """Wait until so many are finished; the guard is held."""
+        if self._finished >= count:
+            return
+        self._hurry = max(self._hurry, count)
+        self._state.notify_all()
+        self._state.wait_for(
+            lambda: self._finished >= count or self._failure is not None, _SETTLING
+        )
+        if self._finished < count:
+            raise self._unsettled()
+
+    def _wait_until_finished(self, sop_instance_uid: str) -> None:
+        """Wait until an instance is a file and a row, if it is on the way to that; the guard is held."""
+        if sop_instance_uid not in self._uids:
+            return
+        self._hurry = max(self._hurry, self._journalled + 1)
+        self._state.notify_all()
+        self._state.wait_for(
+            lambda: sop_instance_uid not in self._uids or self._failure is not None, _SETTLING
+        )
+        if sop_instance_uid in self._uids:
+            raise self._unsettled()
+
+    def _unsettled(self) -> IndexUnavailableError:
+        reason = self._failure or f"this has taken more than {_SETTLING:.0f} s"
+        return IndexUnavailableError(f"what was received last is not in the index yet: {reason}")
+
+    @contextmanager
+    def claim(self, sop_instance_uid: str) -> Iterator[None]:
+        """Let :meth:`FileStore.keep` alone decide about a SOP Instance UID while the block runs.
+
+        Raises:
+            IndexUnavailableError: An instance with this UID was acknowledged, and cannot be finished at the moment.
+        """
+        with self._state:
+            self._claimed[sop_instance_uid] += 1
+        try:
+            with self._state:
+                self._wait_until_finished(sop_instance_uid)
+            yield
+        finally:
+            with self._state:
+                self._claimed[sop_instance_uid] -= 1
+                if not self._claimed[sop_instance_uid]:
+                    del self._claimed[sop_instance_uid]
+
+    def forget(self) -> None:
+        """Empty the journal before a file that was made from it is replaced; else a start might bring it back.
+
+        Raises:
+            IndexUnavailableError: What was acknowledged cannot be finished at the moment.
+            OSError: The disk has failed.
+        """
+        journal = self._journal
+        if journal is None or journal.is_empty:
+            return
+        if self._is_out_of_order:
+            raise OSError(errno.EIO, "the disk could not sync what was received before")
+        journal.seal()
+        self.settle()
+        self._retire(journal)
+
+    # -- the committer -------------------------------------------------------------------------------
+
+    def _commit_all(self) -> None:
+        is_last = False
+        while not is_last:
+            arrival = self._arrivals.get()
+            if arrival is None:
+                return
+            group, size = [arrival], len(arrival.octets)
+            while len(group) < GROUP_LIMIT and size < GROUP_OCTETS:
+                try:
+                    arrival = self._arrivals.get_nowait()
+                except queue.Empty:
+                    break
+                if arrival is None:
+                    is_last = True
+                    break
+                group.append(arrival)
+                size += len(arrival.octets)
+            self._commit(group, size)
+            assert self._reactor is not None
+            self._reactor.callFromThread(_answer, group)
+
+    def _commit(self, group: list[_Arrival], size: int) -> None:
+        """Decide about a group, and journal those that are new."""
+        journal = self._journal
+        assert journal is not None
+        with self._state:
+            if self._octets + size > BACKLOG_OCTETS or len(self._acknowledged) > BACKLOG:
+                self._hurry = self._journalled
+                self._state.notify_all()
+                self._state.wait_for(
+                    lambda: self._octets + size <= BACKLOG_OCTETS or self._failure is not None
+                )
+            if self._failure is not None or self._is_out_of_order:
+                return
+            pending = self._octets
+        # The files of what is acknowledged need as much room as the journal has already.
+        if not self._store.has_room(pending + size):
+            return
+        new = [each for each in group if self._is_new(each)]
+        if not new:
+            return
+        try:
+            segments = journal.append([Entry(each.octets, each.digest) for each in new])
+        except (OSError, JournalError) as error:
+            with self._state:
+                self._uids.difference_update(each.spool.sop_instance_uid for each in new)
+            for each in new:
+                each.kept = None
+            self._could_not_journal(error)
+            return
+        self._is_refused = False
+        for each, segment in zip(new, segments, strict=True):
+            each.segment = segment
+        with self._state:
+            self._acknowledged += new
+            self._octets += sum(len(each.octets) for each in new)
+            self._journalled += len(new)
+            self._state.notify_all()
+
+    def _could_not_journal(self, error: Exception) -> None:
+        if isinstance(error, OSError) and not self._is_refused:
+            self._is_refused = True
+            self._log.error(
+                "the disk refuses the journal: {error}; instances are kept one by one, which is slower, until it "
+                "takes it again",
+                error=error,
+            )
+
+    def _is_new(self, arrival: _Arrival) -> bool:
+        """Whether an instance is whole, and its SOP Instance UID is not known yet; which is then claimed."""
+        spool = arrival.spool
+        uid = spool.sop_instance_uid
+        try:
+            walked = walk(
+                arrival.octets, spool.transfer_syntax, spool.header_size, WANTED, limit=ELEMENTS
+            )
+            check_announced(spool, walked)
+            digest = hashlib.sha256(arrival.octets)
+            path = self._store.path_text(uid)
+            record = InstanceRecord.of(
+                walked,
+                spool.transfer_syntax,
+                path=Path(path),
+                size=len(arrival.octets),
+                digest=f"sha256:{digest.hexdigest()}",
+            )
+        except Exception:  # whatever it is, keep() finds it as well, and answers with the reason
+            return False
+        with self._state:
+            if uid in self._uids or uid in self._claimed or os.path.lexists(path):
+                return False
+            self._uids.add(uid)
+        arrival.digest, arrival.path, arrival.record = digest.digest(), path, record
+        arrival.kept = Kept(Outcome.STORED, Path(path), walked)
+        return True
+
+    # -- the finisher --------------------------------------------------------------------------------
+
+    def _finish_all(self) -> None:
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._acknowledged or self._is_stopping)
+                if not self._acknowledged:
+                    return
+                self._state.wait_for(
+                    lambda: (
+                        self._is_stopping
+                        or self._hurry > self._finished
+                        or len(self._acknowledged) >= GROUP_LIMIT
+                    ),
+                    _GATHERING,
+                )
+                group = self._acknowledged[:GROUP_LIMIT]
+            try:
+                self._finish(group)
+            except Exception as error:  # whatever it is, what was acknowledged stays in the journal
+                if self._has_failed(error):
+                    return
+                continue
+            self._has_finished(group)
+
+    def _finish(self, group: Sequence[_Arrival]) -> None:
+        for each in group:
+            if each.octets:
+                self._store.place(each.path, each.octets)
+        refused = self._index.add_many([each.record for each in group if each.record]).result()
+        for uid, error in (refused or {}).items():
+            self._log.error(
+                "{uid} is kept as a file, but the index refuses its row, so no query finds it: {error}",
+                uid=uid,
+                error=error,
+            )
+
+    def _has_failed(self, error: Exception) -> bool:
+        """Wait before the next attempt; True when there is none, because the node stops."""
+        with self._state:
+            if self._failure is None:
+                self._log.error(
+                    "what was received last cannot be made files and rows: {error}; it is in the journal, nothing "
+                    "is lost, and the node tries again every {seconds:g} s",
+                    error=error,
+                    seconds=_AGAIN,
+                )
+            self._failure = error
+            self._state.notify_all()
+            return self._state.wait_for(lambda: self._is_stopping, _AGAIN)
+
+    def _has_finished(self, group: Sequence[_Arrival]) -> None:
+        journal = self._journal
+        assert journal is not None
+        segments = [each.segment for each in group if each.segment is not None]
+        for each, segment in zip(group, segments, strict=True):
+            segment.paths.append(each.path)
+        journal.finish(segments)
+        with self._state:
+            if self._failure is not None:
+                self._failure = None
+                self._log.info("what was received last is in files and rows now")
+            del self._acknowledged[: len(group)]
+            self._octets -= sum(len(each.octets) for each in group)
+            self._finished += len(group)
+            self._uids.difference_update(each.spool.sop_instance_uid for each in group)
+            self._state.notify_all()
+        if journal.finished:
+            with suppress(OSError):  # it is in the log
+                self._retire(journal)
+
+    def _retire(self, journal: Journal) -> None:
+        """Sync the files that were made from full segments, and use these again.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        finished = journal.finished
+        if not finished or self._is_out_of_order:
+            return
+        try:
+            if self._store.is_synced:
+                sync_files(self._store.root, [path for each in finished for path in each.paths])
+            journal.retire(finished)
+        except OSError as error:
+            # A second sync might succeed although the first one has lost what it was to write.
+            self._is_out_of_order = True
+            self._log.error(
+                "the disk cannot sync the files of the archive: {error}; the journal keeps them for the next "
+                "start, and until then every instance is synced by itself",
+                error=error,
+            )
+            raise
+
+
+def _answer(group: Sequence[_Arrival]) -> None:
+    for each in group:
+        if not each.answer.called:
+            each.answer.callback(each.kept)

@@ -1,0 +1,392 @@
+"""The journal of a store: instances that were acknowledged, and are not yet files and rows.
+
+To make a small file durable costs an fsync of the file, a rename, and an fsync of its folder. To append the same octets
+to a file that exists costs one fdatasync, which all instances that wait share. So the node appends an instance to the
+journal, syncs it, and answers Success; files and rows are made from many instances at a time behind the answer. After a
+crash, the next start makes the files that are missing from the journal.
+
+The journal consists of *segments*, files of one size under ``journal/``. A segment is a sequence of records::
+
+    offset  octets  of a record
+    0       8       the magic octets
+    8       8       its number, which is one more than that of the record before it in the segment
+    16      8       the length of its octets
+    24      32      the SHA-256 of its octets
+    56      4       the CRC-32 of the 56 octets above
+    60      4       zero
+    64      length  its octets: a Part 10 file
+
+Each record begins at a multiple of :data:`PAGE`, so no page has to be read before it is written. A record that is cut
+off, damaged, or has another number than expected ends its segment. Such a record was never acknowledged, because that
+happens after the sync.
+
+A segment that is full is *retired* when all its instances are files that are on the disk, with their rows. Its first
+record is overwritten, and the segment is used again: its blocks are allocated already, so a sync has less to write.
+
+All functions block. This module knows neither Twisted nor the index.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = ["PAGE", "SEGMENT_SIZE", "Journal", "JournalError", "Segment", "has_syncfs", "sync_files"]
+
+#: The size of a segment in octets.
+SEGMENT_SIZE: Final = 1 << 25
+#: How many segments there are at most.
+SEGMENTS: Final = 4
+#: Records begin at multiples of this.
+PAGE: Final = 4096
+
+_MAGIC: Final = b"netdicom"
+_FACTS: Final = struct.Struct(">8sQQ32s")
+_CHECK: Final = struct.Struct(">II")
+_HEAD: Final = _FACTS.size + _CHECK.size
+_PADDING: Final = bytes(PAGE)
+# The kernel's limit for the buffers of one write, IOV_MAX, is 1024.
+_BUFFERS: Final = 1023
+
+
+class JournalError(Exception):
+    """The journal cannot take more at the moment; the instance must be stored without it."""
+
+
+class Segment:
+    """One file of the journal.
+
+    Attributes:
+        is_bad: Whether the disk has refused to write or to sync it.
+        unfinished: How many of its records are not yet files and rows.
+        paths: The files that were made from its records.
+    """
+
+    __slots__ = ("descriptor", "is_bad", "path", "paths", "position", "unfinished")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.is_bad = False
+        self.position = 0
+        self.unfinished = 0
+        self.paths: list[str] = []
+
+
+class Entry(NamedTuple):
+    """What :meth:`Journal.append` takes: the octets of a Part 10 file, and their SHA-256."""
+
+    octets: bytes
+    digest: bytes
+
+
+class Journal:
+    """The journal of one storage directory, which one process uses at a time. Any thread may call the methods.
+
+    Args:
+        folder: The folder of the segments; it must exist.
+        fsync: Whether records survive a power cut. They survive a crash of the process in any case.
+        has_room: Tells whether the disk has room for so many octets more, before a segment is made.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fsync: bool = True,
+        has_room: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        self._folder = folder
+        self._fsync = fsync
+        self._has_room = has_room
+        self._active: Segment | None = None
+        self._free: list[Segment] = []
+        self._full: list[Segment] = []
+        self._made = 0
+        self._number = 0
+        self._guard = threading.RLock()
+
+    # -- after a start -------------------------------------------------------------------------------
+
+    def recover(self) -> Iterator[tuple[bytes, str]]:
+        """The records that an earlier process has left, in the order of their numbers, with their digests.
+
+        Raises:
+            OSError: A segment cannot be read.
+        """
+        found: list[tuple[int, Path]] = []
+        for path in self._folder.glob("*.segment"):
+            with path.open("rb") as file:
+                head = _read_head(file.read(_HEAD))
+            if head is not None:
+                found.append((head[0], path))
+        for _, path in sorted(found):
+            yield from _records(path)
+
+    def clear(self) -> None:
+        """Delete all segments. Call this when all that is in them is on the disk elsewhere.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self.close()
+        for path in self._folder.glob("*.segment"):
+            path.unlink()
+        self._sync_folder()
+
+    def close(self) -> None:
+        """Close all segments, and leave them for :meth:`recover`."""
+        self.seal()
+        for segment in (*self._free, *self._full):
+            os.close(segment.descriptor)
+        self._free, self._full = [], []
+
+    # -- the way in ----------------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[Entry]) -> list[Segment]:
+        """Append records, and sync them. When this returns, they are on the disk for good.
+
+        Returns:
+            The segment of each record.
+
+        Raises:
+            JournalError: No segment is free, so one must be retired first; or the disk has no room for another one.
+            OSError: The disk has failed. Some of the records may be in the journal nevertheless, and come back
+                after a crash.
+        """
+        with self._guard:
+            segments = self._append(entries)
+            for each in segments:
+                each.unfinished += 1
+        return segments
+
+    def _append(self, entries: Sequence[Entry]) -> list[Segment]:
+        segments: list[Segment] = []
+        batch: list[bytes] = []
+        batch_size = 0
+        segment = self._active
+        for octets, digest in entries:
+            size = _HEAD + len(octets)
+            padding = -size % PAGE
+            if segment is None or segment.position + batch_size + size + padding > SEGMENT_SIZE:
+                if segment is not None:
+                    self._write(segment, batch)
+                    batch, batch_size = [], 0
+                segment = self._next_segment()
+            self._number += 1
+            facts = _FACTS.pack(_MAGIC, self._number, len(octets), digest)
+            batch += (facts, _CHECK.pack(zlib.crc32(facts), 0), octets, _PADDING[:padding])
+            batch_size += size + padding
+            segments.append(segment)
+        if segment is not None:
+            self._write(segment, batch)
+        return segments
+
+    def _write(self, segment: Segment, buffers: list[bytes]) -> None:
+        if not buffers:
+            return
+        position = segment.position
+        try:
+            for start in range(0, len(buffers), _BUFFERS):
+                position += _write_all(
+                    segment.descriptor, buffers[start : start + _BUFFERS], position
+                )
+            if self._fsync:
+                os.fdatasync(segment.descriptor)
+        except OSError:
+            # What a sync that failed has left of the segment is not known, so nothing more is appended to it.
+            segment.is_bad = True
+            self.seal()
+            raise
+        segment.position = position
+
+    def _next_segment(self) -> Segment:
+        self.seal()
+        if self._free:
+            segment = self._free.pop()
+        elif len(self._full) >= SEGMENTS:
+            raise JournalError("all segments of the journal are full")
+        elif not self._has_room(SEGMENT_SIZE):
+            raise JournalError("the disk has no room for a segment of the journal")
+        else:
+            segment = self._make_segment()
+        segment.position = 0
+        self._active = segment
+        return segment
+
+    def _make_segment(self) -> Segment:
+        self._made += 1
+        path = self._folder / f"{os.getpid()}-{self._made}.segment"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, SEGMENT_SIZE)
+            else:
+                os.ftruncate(descriptor, SEGMENT_SIZE)
+            if self._fsync:
+                os.fsync(descriptor)
+                self._sync_folder()
+        except OSError:
+            os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
+            raise
+        return Segment(path, descriptor)
+
+    # -- the way out ---------------------------------------------------------------------------------
+
+    def finish(self, segments: Iterable[Segment]) -> None:
+        """Note that records of these segments are files and rows now, one for each time that a segment is named."""
+        with self._guard:
+            for each in segments:
+                each.unfinished -= 1
+
+    @property
+    def finished(self) -> list[Segment]:
+        """The full segments all of whose records are files and rows; :meth:`retire` takes them."""
+        with self._guard:
+            return [each for each in self._full if not each.unfinished]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record is left that a start would bring back."""
+        with self._guard:
+            return not self._full and (self._active is None or not self._active.position)
+
+    def retire(self, segments: Iterable[Segment]) -> None:
+        """Use full segments again; what was made from their records must be on the disk.
+
+        Raises:
+            OSError: The disk has failed; the segments stay as they are.
+        """
+        with self._guard:
+            for segment in segments:
+                if segment not in self._full:
+                    continue  # another thread was faster
+                if segment.is_bad:
+                    segment.path.unlink()
+                    self._sync_folder()
+                    os.close(segment.descriptor)
+                else:
+                    os.pwrite(segment.descriptor, bytes(_HEAD), 0)
+                    if self._fsync:
+                        os.fdatasync(segment.descriptor)
+                    segment.paths.clear()
+                    self._free.append(segment)
+                self._full.remove(segment)
+
+    def seal(self) -> None:
+        """Regard the segment that is being written as full, so that it can be retired."""
+        with self._guard:
+            if self._active is not None:
+                self._full.append(self._active)
+                self._active = None
+
+    def _sync_folder(self) -> None:
+        if self._fsync:
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _write_all(descriptor: int, buffers: list[bytes], position: int) -> int:
+    """Write buffers at a position, and return their size."""
+    size = sum(map(len, buffers))
+    written = os.pwritev(descriptor, buffers, position)
+    if written < size:
+        rest = memoryview(b"".join(buffers))
+        while written < size:
+            written += os.pwrite(descriptor, rest[written:], position + written)
+    return size
+
+
+def _read_head(head: bytes) -> tuple[int, int, bytes] | None:
+    """The number, length and digest of a record; None when there is no record."""
+    if len(head) < _HEAD:
+        return None
+    check, _ = _CHECK.unpack_from(head, _FACTS.size)
+    if zlib.crc32(head[: _FACTS.size]) != check:
+        return None
+    magic, number, length, digest = _FACTS.unpack_from(head)
+    return (number, length, digest) if magic == _MAGIC else None
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, str]]:
+    expected: int | None = None
+    position = 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(position)
+            head = _read_head(file.read(_HEAD))
+            if head is None or (expected is not None and head[0] != expected):
+                return
+            number, length, digest = head
+            if position + _HEAD + length > SEGMENT_SIZE:
+                return
+            octets = file.read(length)
+            if hashlib.sha256(octets).digest() != digest:
+                return
+            yield octets, digest.hex()
+            expected = number + 1
+            position += _HEAD + length
+            position += -position % PAGE
+
+
+# -- durable together -----------------------------------------------------------------------------
+
+
+def _libc_syncfs() -> object | None:
+    try:
+        return ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+
+
+_SYNCFS = _libc_syncfs()
+#: Whether the system can sync all files of a file system at once (Linux).
+has_syncfs: Final = _SYNCFS is not None
+
+
+def sync_files(folder: Path, paths: Iterable[str]) -> None:
+    """Make files durable, with their names.
+
+    Args:
+        folder: A folder of their file system.
+        paths: The files. Where the system can sync a whole file system, they are not looked at one by one.
+
+    Raises:
+        OSError: The disk has failed. What is on it is not known then.
+    """
+    if _SYNCFS is not None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _SYNCFS(descriptor):  # type: ignore[operator]  # a function of the C library
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(folder))
+        finally:
+            os.close(descriptor)
+        return
+    folders = set()
+    for path in paths:
+        _sync(path, os.O_RDONLY)
+        folders.add(os.path.dirname(path))
+    for each in folders:
+        _sync(each, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

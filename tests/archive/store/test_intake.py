@@ -1,0 +1,421 @@
+"""The way of small instances through the journal: what was acknowledged is found, and outlives a power cut."""
+
+import errno
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from netdicom_tx.archive import Duplicates, FileStore, Index
+from netdicom_tx.archive.index.index import IndexUnavailableError
+from netdicom_tx.archive.index.record import InstanceRecord
+from netdicom_tx.archive.store import intake as intakes
+from netdicom_tx.archive.store.filestore import Kept, Outcome
+from netdicom_tx.archive.store.intake import Intake
+from netdicom_tx.archive.store.journal import Journal, Segment
+from netdicom_tx.archive.store.reconcile import reconcile, verify
+from netdicom_tx.encoding import DataSetError
+from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.doubles import logged_lines as logged_lines
+from support.processes import PATIENCE
+
+
+class Calls:
+    """The part of a reactor that the intake needs: calls that wait until the test performs them."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self.hops = 0
+
+    def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:
+        self._calls.put(lambda: call(*arguments))
+
+    def until(self, waiting: Deferred[Any]) -> Any:
+        """Perform calls until a Deferred has fired, and return its result."""
+        results: list[Any] = []
+        waiting.addBoth(results.append)
+        while not results:
+            self._calls.get(timeout=PATIENCE)()
+            self.hops += 1
+        return results[0]
+
+
+class Running:
+    """A store and an index with a running intake."""
+
+    def __init__(self, directory: Path, duplicates: Duplicates = Duplicates.KEEP) -> None:
+        self.directory = directory
+        self.store = FileStore(directory, duplicates=duplicates)
+        self.index = Index(f"sqlite:///{directory / 'index.db'}", root=directory)
+        self.intake = Intake(self.store, self.index)
+        self.calls = Calls()
+        self.is_running = False
+
+    def start(self) -> None:
+        self.store.open()
+        self.index.open()
+        reconcile(self.index, self.store)
+        self.index.settle = self.intake.settle
+        self.intake.start(self.calls)  # type: ignore[arg-type]  # all that it needs
+        self.is_running = True
+
+    def stop(self) -> None:
+        if self.is_running:
+            self.is_running = False
+            self.intake.stop()
+            self.index.close()
+            self.store.close()
+
+    def submit(self, uid: str, data: bytes) -> Deferred[Kept | None]:
+        """Let an instance arrive."""
+        spool = self.store.spool(CT_IMAGE_STORAGE, uid, EXPLICIT.transfer_syntax, "SENDER")
+        spool.write(data)
+        return self.intake.keep(spool)
+
+    def keep(self, uid: str, data: bytes | None = None) -> Kept | None:
+        """Let an instance arrive, and wait for the answer."""
+        kept: Kept | None = self.calls.until(self.submit(uid, ct(uid) if data is None else data))
+        return kept
+
+    def octets(self, uid: str) -> bytes:
+        """The data set in the file of an instance."""
+        octets = self.store.path(uid).read_bytes()
+        return octets[octets.index(ct(uid)[:8]) :]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """An intake in an empty directory."""
+    made = Running(tmp_path / "archive")
+    made.start()
+    yield made
+    made.stop()
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> Callable[[], None]:
+    """Let the calls of a method wait until the result is called."""
+    may_go_on = threading.Event()
+    real = getattr(target, name)
+
+    def held(*arguments: Any) -> Any:
+        assert may_go_on.wait(PATIENCE)
+        return real(*arguments)
+
+    monkeypatch.setattr(target, name, held)
+    return may_go_on.set
+
+
+def test_an_acknowledged_instance_is_found(running: Running) -> None:
+    """A query that begins after the answer finds it, and its file is there then."""
+    kept = running.keep("1.2.3")
+    assert kept is not None
+    assert (kept.outcome, kept.path) == (Outcome.STORED, running.store.path("1.2.3"))
+    found = running.index.get("1.2.3")
+    assert found is not None
+    assert found.path.read_bytes().endswith(ct("1.2.3"))
+    assert list(verify(running.index)) == []
+
+
+def test_all_that_wait_share_a_sync_and_a_hop(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight instances behind the first one: two syncs of the journal, and two calls of the reactor."""
+    running.keep("1.2.0")  # makes the segment
+    syncs: list[int] = []
+    monkeypatch.setattr(Journal, "append", _counted(Journal.append, syncs))
+    go_on = hold(monkeypatch, running.store, "has_room")
+    waiting = [running.submit(f"1.2.{n}", ct(f"1.2.{n}")) for n in range(1, 10)]
+    before = running.calls.hops
+    go_on()
+    for each in waiting:
+        assert running.calls.until(each).outcome is Outcome.STORED
+    assert sum(syncs) == 9
+    assert len(syncs) <= 2
+    assert running.calls.hops - before <= 2
+    assert running.index.counts().instances == 10
+
+
+def _counted(real: Callable[..., Any], counts: list[int]) -> Callable[..., Any]:
+    def append(self: Journal, entries: list[Any]) -> Any:
+        counts.append(len(entries))
+        return real(self, entries)
+
+    return append
+
+
+def test_what_was_acknowledged_outlives_a_power_cut(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the journal reaches the disk: no file, no row. The next start has all of it."""
+    go_on = hold(monkeypatch, running.store, "place")
+    sent = [f"1.2.{n}" for n in range(200)]
+    for uid in sent:
+        assert running.keep(uid) is not None
+    after = tmp_path / "after"
+    shutil.copytree(running.directory / "journal", after / "journal")
+    go_on()
+    again = Running(after)
+    again.start()
+    assert again.store.recovered == len(sent)
+    assert sorted(path.sop_instance_uid for path in again.index.paths()) == sorted(sent)
+    assert all(again.octets(uid) == ct(uid) for uid in sent)
+    assert list(verify(again.index)) == []
+    assert list((after / "journal").iterdir()) == []
+    again.stop()
+
+
+def _never(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other octets", "link", "missing"])
+def test_a_file_that_was_not_synced_is_made_again(
+    running: Running, tmp_path: Path, damage: str
+) -> None:
+    """A power cut may leave a name without its octets."""
+    running.keep("1.2.3")
+    running.intake.settle()
+    after = tmp_path / "after"
+    shutil.copytree(running.directory, after, ignore=shutil.ignore_patterns("lock"))
+    path = FileStore(after).path("1.2.3")
+    octets = path.read_bytes()
+    path.unlink()
+    if damage == "empty":
+        path.touch()
+    elif damage == "cut":
+        path.write_bytes(octets[:-7])
+    elif damage == "other octets":
+        path.write_bytes(octets[:-1] + b"?")
+    elif damage == "link":
+        path.symlink_to("/etc/passwd")
+    again = Running(after)
+    again.start()
+    assert path.read_bytes() == octets
+    assert not path.is_symlink()
+    assert again.store.recovered == 1
+    again.stop()
+
+
+def test_a_segment_is_retired_when_its_files_are_synced(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: until then the next start needs it."""
+    events: list[str] = []
+    monkeypatch.setattr(intakes, "sync_files", lambda _, paths: events.extend(["sync", *paths]))
+    real = Journal.retire
+
+    def retire(self: Journal, which: list[Segment]) -> None:
+        events.append("retire")
+        real(self, which)
+
+    monkeypatch.setattr(Journal, "retire", retire)
+    running.keep("1.2.3")
+    running.intake.settle()
+    running.intake.forget()
+    path = str(running.store.path("1.2.3"))
+    assert events == ["sync", path, "retire"]
+    assert list(Journal(running.directory / "journal").recover()) == []
+    running.intake.forget()
+    assert events == ["sync", path, "retire"]
+
+
+def test_a_stop_leaves_no_journal(running: Running) -> None:
+    """All is in files and rows, and synced."""
+    for n in range(20):
+        running.keep(f"1.2.{n}")
+    running.stop()
+    assert list((running.directory / "journal").iterdir()) == []
+    running.start()
+    assert running.store.recovered == 0
+    assert running.index.counts().instances == 20
+
+
+@pytest.mark.parametrize(
+    ("uid", "data"),
+    [
+        pytest.param("1.2.3", ct("1.2.3")[:-5], id="cut off"),
+        pytest.param("1.2.3", ct("1.2.4"), id="another instance"),
+        pytest.param("1.2.3", ct("1.2.3") + EXPLICIT.element(0x00420011, "OB") * 5000, id="many"),
+    ],
+)
+def test_what_is_not_simply_new_is_left_to_the_store(
+    running: Running, uid: str, data: bytes
+) -> None:
+    """It says why, or takes its time."""
+    assert running.keep(uid, data) is None
+    assert running.index.get(uid) is None
+    assert running.keep(uid) is not None
+
+
+def test_a_known_uid_is_left_to_the_store(running: Running) -> None:
+    """Whether its file is there, it is being made, or the store is about to decide."""
+    assert running.keep("1.2.3") is not None
+    assert running.keep("1.2.3") is None
+    running.intake.settle()
+    assert running.keep("1.2.3") is None
+    with running.intake.claim("1.2.4"):
+        assert running.keep("1.2.4") is None
+    assert running.keep("1.2.4") is not None
+
+
+def test_the_same_uid_twice_in_a_group(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one wins; the other is left to the store."""
+    go_on = hold(monkeypatch, running.store, "has_room")
+    waiting = [running.submit("1.2.3", ct("1.2.3", pixels=n)) for n in (512, 512, 1024)]
+    go_on()
+    results = [running.calls.until(each) for each in waiting]
+    assert results[0] is not None
+    assert results[1:] == [None, None]
+
+
+def test_a_claim_waits_for_the_file(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the store compares with what was acknowledged."""
+    go_on = hold(monkeypatch, running.store, "place")
+    running.keep("1.2.3")
+    seen: list[bool] = []
+
+    def claim() -> None:
+        with running.intake.claim("1.2.3"):
+            seen.append(running.store.path("1.2.3").exists())
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    go_on()
+    thread.join(PATIENCE)
+    assert seen == [True]
+
+
+def test_a_replaced_instance_does_not_come_back(tmp_path: Path) -> None:
+    """The journal forgets the first one before the other takes its place."""
+    running = Running(tmp_path / "archive", Duplicates.REPLACE)
+    running.start()
+    running.keep("1.2.3")
+    other = ct("1.2.3", pixels=2048)
+    spool = running.store.spool(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax, "SENDER")
+    spool.write(other)
+    with running.intake.claim("1.2.3"):
+        kept = running.store.keep(spool, before_replacing=running.intake.forget)
+    assert kept.outcome is Outcome.REPLACED
+    after = tmp_path / "after"
+    shutil.copytree(running.directory, after, ignore=shutil.ignore_patterns("lock"))
+    running.stop()
+    again = Running(after)
+    again.start()
+    assert again.octets("1.2.3") == other
+    again.stop()
+
+
+def test_a_disk_that_refuses_a_file_is_tried_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """Two lines of the log, and no instance is lost; meanwhile readers are told, and the journal takes no more."""
+    monkeypatch.setattr(intakes, "_AGAIN", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "place", _never)
+        running.keep("1.2.3")
+        with pytest.raises(IndexUnavailableError, match="Input/output error"):
+            running.intake.settle()
+        with pytest.raises(IndexUnavailableError), running.intake.claim("1.2.3"):
+            pytest.fail("it is not a file yet")
+        assert running.keep("1.2.4") is None
+    while True:
+        try:
+            running.intake.settle()
+            break
+        except IndexUnavailableError:
+            continue
+    assert running.index.get("1.2.3") is not None
+    assert running.keep("1.2.5") is not None
+    assert sum("cannot be made files and rows" in each for each in lines) == 1
+    assert sum("in files and rows now" in each for each in lines) == 1
+
+
+def test_a_disk_that_refuses_the_journal(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """One line; the instances are left to the store, which tries the disk itself."""
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store.journal, "append", _never)
+        assert running.keep("1.2.3") is None
+        assert running.keep("1.2.4") is None
+    assert sum("the disk refuses the journal" in each for each in lines) == 1
+    assert running.keep("1.2.3") is not None
+
+
+def test_a_failed_sync_ends_the_journal_for_this_run(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """What is on the disk is not known (D4): the journal stays for the next start, and takes no more."""
+    running.keep("1.2.3")
+    running.intake.settle()
+    monkeypatch.setattr(intakes, "sync_files", _never)
+    with pytest.raises(OSError, match="Input/output"):
+        running.intake.forget()
+    assert len(list(Journal(running.directory / "journal").recover())) == 1
+    assert running.keep("1.2.4") is None
+    with pytest.raises(OSError, match="could not sync"):
+        running.intake.forget()
+    assert sum("cannot sync the files" in each for each in lines) == 1
+    running.stop()
+    assert len(list(Journal(running.directory / "journal").recover())) == 1
+
+
+def test_a_row_that_the_database_refuses_for_itself(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """The others of its group are indexed."""
+    real = InstanceRecord.values
+
+    def values(self: Any, level: Any) -> dict[str, Any]:
+        if self.sop_instance_uid == "1.2.2":
+            raise DataSetError("a value that cannot be read")
+        return real(self, level)
+
+    monkeypatch.setattr(InstanceRecord, "values", values)
+    go_on = hold(monkeypatch, running.store, "place")
+    for n in (1, 2, 3):
+        assert running.keep(f"1.2.{n}") is not None
+    go_on()
+    assert running.index.get("1.2.1") is not None
+    assert running.index.get("1.2.3") is not None
+    assert running.index.get("1.2.2") is None
+    assert sum("the index refuses its row" in each for each in lines) == 1
+
+
+def test_a_stop_while_the_disk_refuses_leaves_the_journal(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start makes the file."""
+    monkeypatch.setattr(running.store, "place", _never)
+    running.keep("1.2.3")
+    running.stop()
+    monkeypatch.undo()
+    running.start()
+    assert running.store.recovered == 1
+    assert running.index.get("1.2.3") is not None
+
+
+def test_large_instances_do_not_go_through_the_journal(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in a file already."""
+    monkeypatch.setattr("netdicom_tx.archive.store.filestore.SPOOL_MEMORY", 4096)
+    assert running.keep("1.2.3", ct("1.2.3", pixels=10_000)) is None
+
+
+def test_a_full_backlog_holds_the_answers_back(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged and not yet a file is bounded."""
+    monkeypatch.setattr(intakes, "BACKLOG", 1)
+    monkeypatch.setattr(intakes, "BACKLOG_OCTETS", 1 << 14)
+    for n in range(40):
+        assert running.keep(f"1.2.{n}", ct(f"1.2.{n}", pixels=2000)) is not None
+    assert running.index.counts().instances == 40
+    assert os.listdir(running.directory / "incoming") == []

@@ -1,0 +1,217 @@
+"""The journal: what was appended comes back, whatever is left of the files."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import support.strategies  # noqa: F401 - its Hypothesis profile
+from netdicom_tx.archive.store import journal as journals
+from netdicom_tx.archive.store.journal import PAGE, Entry, Journal, JournalError, sync_files
+
+SIZE = 8 * PAGE
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of eight pages."""
+    monkeypatch.setattr(journals, "SEGMENT_SIZE", SIZE)
+
+
+def entry(octets: bytes) -> Entry:
+    """The entry of some octets."""
+    return Entry(octets, hashlib.sha256(octets).digest())
+
+
+def left(folder: Path) -> list[bytes]:
+    """What the next process finds."""
+    found = list(Journal(folder).recover())
+    assert all(hashlib.sha256(octets).hexdigest() == digest for octets, digest in found)
+    return [octets for octets, _ in found]
+
+
+def test_records_come_back_in_their_order(tmp_path: Path) -> None:
+    """Also those of several segments, and of several calls."""
+    journal = Journal(tmp_path)
+    sent = [bytes([n]) * (n * 700) for n in range(1, 13)]
+    for start in range(0, len(sent), 5):
+        journal.append([entry(each) for each in sent[start : start + 5]])
+    journal.close()
+    assert len(list(tmp_path.glob("*.segment"))) > 1
+    assert left(tmp_path) == sent
+
+
+def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
+    """Neither has a segment to which nothing was written."""
+    assert left(tmp_path) == []
+    (tmp_path / "1-1.segment").write_bytes(bytes(SIZE))
+    (tmp_path / "1-2.segment").write_bytes(b"")
+    assert left(tmp_path) == []
+
+
+@given(sizes=st.lists(st.integers(1, 3 * PAGE), min_size=1, max_size=6), data=st.data())
+@settings(max_examples=60)
+def test_a_torn_tail_ends_the_segment(
+    tmp_path_factory: pytest.TempPathFactory, sizes: Sequence[int], data: st.DataObject
+) -> None:
+    """One octet is wrong: what stands before its record is whole, and nothing else comes back."""
+    folder = tmp_path_factory.mktemp("journal")
+    sent = [bytes([n + 1]) * size for n, size in enumerate(sizes)]
+    journal = Journal(folder, fsync=False)
+    segments = journal.append([entry(each) for each in sent])
+    journal.close()
+    which = data.draw(st.integers(0, len(sent) - 1))
+    path = segments[which].path
+    octets = bytearray(path.read_bytes())
+    position = 0
+    for each, segment in zip(sent[:which], segments, strict=False):
+        if segment is segments[which]:
+            position += -(-(64 + len(each)) // PAGE) * PAGE
+    # The last four octets of the head mean nothing.
+    at = position + data.draw(
+        st.integers(0, 63 + len(sent[which])).filter(lambda n: n not in range(60, 64))
+    )
+    octets[at] ^= 0x10
+    path.write_bytes(octets)
+    expected = [each for n, each in enumerate(sent) if segments[n].path != path or n < which]
+    assert left(folder) == expected
+
+
+def test_a_cut_file_ends_the_segment(tmp_path: Path) -> None:
+    """A file system may lose the length of a file that was not synced."""
+    journal = Journal(tmp_path)
+    (segment, _) = journal.append([entry(b"a" * 100), entry(b"b" * 100)])
+    journal.close()
+    os.truncate(segment.path, PAGE + 150)
+    assert left(tmp_path) == [b"a" * 100]
+
+
+def test_a_segment_is_used_again(tmp_path: Path) -> None:
+    """Older records behind the new ones do not come back."""
+    journal = Journal(tmp_path)
+    old = journal.append([entry(bytes([n]) * 5000) for n in range(4)])
+    assert len({each.path for each in old}) == 1
+    journal.seal()
+    assert journal.finished == []
+    journal.finish(old)
+    journal.retire(journal.finished)
+    assert left(tmp_path) == []
+    assert journal.is_empty
+    new = journal.append([entry(b"new" * 100)])
+    assert new[0].path == old[0].path
+    assert left(tmp_path) == [b"new" * 100]
+    journal.close()
+
+
+def test_an_unfinished_segment_is_not_retired(tmp_path: Path) -> None:
+    """One of its records is not a file yet."""
+    journal = Journal(tmp_path)
+    segments = journal.append([entry(b"a"), entry(b"b")])
+    journal.seal()
+    journal.finish(segments[:1])
+    assert journal.finished == []
+    journal.finish(segments[1:])
+    assert journal.finished == segments[:1]
+    journal.close()
+
+
+def test_it_says_when_all_segments_are_full(tmp_path: Path) -> None:
+    """Nothing is overwritten that is still needed."""
+    journal = Journal(tmp_path)
+    sent: list[bytes] = []
+    for _ in range(journals.SEGMENTS):
+        sent.append(os.urandom(7 * PAGE))
+        journal.append([entry(sent[-1])])
+    with pytest.raises(JournalError, match="full"):
+        journal.append([entry(bytes(2 * PAGE))])
+    journal.close()
+    assert left(tmp_path) == sent
+
+
+def test_it_makes_no_segment_without_room(tmp_path: Path) -> None:
+    """The reserve of the disk counts."""
+    asked: list[int] = []
+
+    def has_room(octets: int) -> bool:
+        asked.append(octets)
+        return False
+
+    journal = Journal(tmp_path, has_room=has_room)
+    with pytest.raises(JournalError, match="room"):
+        journal.append([entry(b"a")])
+    assert asked == [SIZE]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+def test_a_segment_that_the_disk_has_refused_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """After a failed sync nobody knows what is on the disk (D4)."""
+    journal = Journal(tmp_path)
+    first = journal.append([entry(b"a" * 100)])
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append([entry(b"b" * 100)])
+    (second,) = journal.append([entry(b"c" * 100)])
+    assert second.path != first[0].path
+    found = left(tmp_path)
+    assert (found[0], found[-1]) == (b"a" * 100, b"c" * 100)
+    journal.finish(first)
+    journal.retire(journal.finished)
+    assert not first[0].path.exists()
+    assert left(tmp_path) == [b"c" * 100]
+    journal.close()
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may write less than it was given."""
+    real = os.pwritev
+
+    def short(descriptor: int, buffers: list[bytes], position: int) -> int:
+        return real(descriptor, [b"".join(buffers)[:70]], position)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    journal = Journal(tmp_path)
+    journal.append([entry(b"a" * 9000), entry(b"b" * 10)])
+    journal.close()
+    assert left(tmp_path) == [b"a" * 9000, b"b" * 10]
+
+
+@pytest.mark.parametrize("has_syncfs", [True, False])
+def test_files_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_syncfs: bool
+) -> None:
+    """All at once, or each with its folder where the system cannot do that."""
+    if not has_syncfs:
+        monkeypatch.setattr(journals, "_SYNCFS", None)
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (tmp_path / "a").write_bytes(b"a")
+    sync_files(tmp_path, [str(tmp_path / "a")])
+    assert synced == ([] if has_syncfs else [str(tmp_path / "a"), str(tmp_path)])
+
+
+def test_a_failed_sync_of_the_file_system_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported like any other."""
+    monkeypatch.setattr(journals, "_SYNCFS", lambda _: -1)
+    with pytest.raises(OSError):  # noqa: PT011 - the number is that of the last call
+        sync_files(tmp_path, [])
