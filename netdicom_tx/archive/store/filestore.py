@@ -336,6 +336,9 @@ class FileStore:
         self._lock: int | None = None
         self._naming = threading.Lock()
         self._count = itertools.count()
+        # Folders whose sync has failed. The kernel may have dropped what it could not write, and reports that once;
+        # a further sync would succeed, and be worth nothing.
+        self._unsafe: set[Path] = set()
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -345,6 +348,7 @@ class FileStore:
         Raises:
             StorageError: Another process uses the directory, or it cannot be written.
         """
+        self._unsafe.clear()
         try:
             made = [each for each in (self.root, *self.root.parents) if not each.exists()]
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -492,7 +496,8 @@ class FileStore:
             InvalidDataSetError: The data set is not whole.
             MismatchError: The data set is another instance than was announced.
             OSError: The disk has failed. When the spool is closed, nothing of the instance is left, unless only the
-                sync of the folder has failed; then the file has its name, and is whole.
+                sync of the folder has failed; then the file has its name, and is whole. That folder takes no
+                instance any more until the store is opened again.
             ValueError: The spool is closed.
         """
         with spool.in_use():
@@ -502,6 +507,7 @@ class FileStore:
                     when_walked(octets, walked)
             check_announced(spool, walked)
             target = self.path(spool.sop_instance_uid)
+            self._check_folder(target.parent)
             descriptor = spool.flush_to_file()
             if self.is_synced:
                 os.fsync(descriptor)
@@ -523,8 +529,7 @@ class FileStore:
                         if when_named is not None:
                             when_named()
                 # Sync also when the file was there before: the thread that put it there may not have synced yet.
-                if self.is_synced:
-                    os.fsync(folder)
+                self._sync_folder(target.parent, folder)
             finally:
                 os.close(folder)
             if outcome is Outcome.ASIDE:
@@ -541,6 +546,7 @@ class FileStore:
         with spool.octets() as octets, memoryview(octets) as view:
             data_set = hashlib.sha256(view[spool.header_size :]).hexdigest()
         target = folder / f"{digest}-{data_set[:_VERSION_DIGITS]}.dcm"
+        self._check_folder(folder)
         descriptor = os.open(folder, _FOLDER)
         try:
             names = sorted(each for each in os.listdir(descriptor) if each.startswith(f"{digest}-"))
@@ -554,8 +560,7 @@ class FileStore:
                 # Two threads that keep the same octets give them the same name.
                 os.rename(spool.path, target.name, dst_dir_fd=descriptor)
                 spool.is_named, outcome = True, Outcome.ASIDE
-            if self.is_synced:
-                os.fsync(descriptor)
+            self._sync_folder(folder, descriptor)
         finally:
             os.close(descriptor)
         return outcome, target
@@ -612,6 +617,26 @@ class FileStore:
             elif self.duplicates is Duplicates.KEEP_BOTH:
                 outcome = Outcome.ASIDE
             return _Found(outcome, identity, meta.source_ae_title)
+
+    def _check_folder(self, folder: Path) -> None:
+        """Raise an OSError for a folder whose sync has failed."""
+        if folder in self._unsafe:
+            raise OSError(
+                errno.EIO,
+                "an earlier sync of this folder has failed, so no instance in it is safe; check the disk, "
+                "then restart the node",
+                str(folder),
+            )
+
+    def _sync_folder(self, folder: Path, descriptor: int) -> None:
+        """Sync a folder, unless that has failed before."""
+        self._check_folder(folder)
+        if self.is_synced:
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                self._unsafe.add(folder)
+                raise
 
     def _sync_directory(self, folder: Path) -> None:
         if self.is_synced:

@@ -375,7 +375,7 @@ def test_a_failure_of_any_call_leaves_nothing_partial(
     """The first call fails, then the second, and so on until none is left to fail.
 
     What was here stays, or is replaced whole; no temporary file, no descriptor stays; and when the
-    disk is well again, the same instance is stored without a restart.
+    disk is well again, the same instance is stored without a restart, unless a folder could not be synced.
     """
     store = FileStore(tmp_path, duplicates=duplicates)
     store.open()
@@ -403,6 +403,10 @@ def test_a_failure_of_any_call_leaves_nothing_partial(
             break
         named = any(each.name == "rename" for each in watched.calls[: number - 1])
         assert found in ([first, data] if named else [first])
+        failed = watched.calls[number - 1]
+        if failed == Call("fsync", path.parent):
+            store.close()
+            store.open()
         keep(store, data, instance)
         assert data_set(path) in (first, data)
     assert failures >= 4
@@ -418,7 +422,41 @@ def test_a_directory_that_cannot_be_synced_leaves_a_whole_instance(
         keep(store, ct("1.2.3"))
     assert watched.has_failed
     assert data_set(store.path("1.2.3")) == ct("1.2.3")
+
+
+def test_a_directory_that_could_not_be_synced_is_not_tried_again(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second sync succeeds when the kernel has dropped what it could not write; it would be a false promise."""
+    with monkeypatch.context() as patch:
+        watch(patch, 2, errno.EIO, only="fsync")
+        with pytest.raises(OSError, match="Input/output error"):
+            keep(store, ct("1.2.3"))
+    with monkeypatch.context() as patch:
+        watched = watch(patch)
+        with pytest.raises(OSError, match="restart the node"):
+            keep(store, ct("1.2.3"))
+        assert "fsync" not in [each.name for each in watched.calls]
+    # Other folders are not affected.
+    assert store.path("1.2.4").parent != store.path("1.2.3").parent
+    assert keep(store, ct("1.2.4"), "1.2.4").outcome is Outcome.STORED
+    store.close()
+    store.open()
     assert keep(store, ct("1.2.3")).outcome is Outcome.SAME
+
+
+def test_a_folder_of_versions_that_could_not_be_synced_is_not_tried_again(
+    both: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same holds for data sets that are kept aside."""
+    keep(both, ct("1.2.3"))
+    other = ct("1.2.3", pixels=64)
+    with monkeypatch.context() as patch:
+        watch(patch, 3, errno.EIO, only="fsync")
+        with pytest.raises(OSError, match="Input/output error"):
+            keep(both, other)
+    with pytest.raises(OSError, match="restart the node"):
+        keep(both, other)
 
 
 def test_a_file_that_cannot_be_synced_is_never_named(
