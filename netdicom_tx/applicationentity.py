@@ -29,7 +29,6 @@ from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
 from .dispatch import Dispatcher, Service
-from .dsutils import read_file_meta
 from .dulprovider import (
     RECEIVE_LIMIT,
     DULAcceptorFactory,
@@ -45,6 +44,7 @@ from .exceptions import (
 )
 from .hooks import Hooks
 from .negotiation import NO_WINDOW, Offer, Window
+from .part10 import read_file_meta
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .refusals import Refusal, Refusals, rejected
 from .remoteae import RemoteAE

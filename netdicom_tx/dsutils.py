@@ -1,20 +1,19 @@
-"""Data sets and bytes: pydicom's codec by transfer syntax, and the Part 10 header (PS3.5, PS3.10 7.1).
+"""Data sets and bytes: pydicom's codec by transfer syntax (PS3.5).
 
 The rest of the package moves data sets as bytes or as files of bytes. This module turns them into
-:class:`pydicom.Dataset` on request. It writes the File Meta Information by hand, because that is
-on the hot path of receiving.
+:class:`pydicom.Dataset` on request. The header of a file, which it hands on, is that of
+:mod:`netdicom_tx.part10`.
 """
 
 from __future__ import annotations
 
-import struct
 import warnings
 import zlib
 from collections.abc import MutableSequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, custom_encoders, default_encoding
 from pydicom.datadict import dictionary_VR, keyword_for_tag
@@ -28,7 +27,6 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from .arguments import check_type
 from .encoding import (
-    EXPLICIT,
     LONG_VRS,
     UNDEFINED,
     DataSetError,
@@ -40,11 +38,8 @@ from .encoding import (
     is_implicit_vr,
     is_little_endian,
 )
-from .uids import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from .part10 import FileMeta, file_meta, part10_header, read_file_meta
+from .uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 __all__ = [
     "DataSetError",
@@ -62,14 +57,6 @@ __all__ = [
     "read_file_meta",
 ]
 
-_PREAMBLE = bytes(128) + b"DICM"
-_SHORT = struct.Struct("<HH2sH")
-_LONG = struct.Struct("<HH2sxxI")
-# The most octets of one element of File Meta Information; a real one has about 200 in all, and
-# private information can make it longer.
-_FILE_META_LIMIT = 1 << 20
-# Octets of a file that are read at first.
-_FILE_META_OCTETS = 1 << 10
 # The most octets of a data set that the flat reader tries.
 _FLAT_LIMIT = 1 << 16
 _IDENTITY_OCTETS = 1 << 14
@@ -357,124 +344,3 @@ def _named(terms: _Terms) -> str:
     if not terms:
         return "ISO 8859-1 where there is no Specific Character Set"
     return terms if isinstance(terms, str) else "\\".join(terms)
-
-
-class FileMeta(NamedTuple):
-    """What the Part 10 header of a file says, and where its data set begins.
-
-    Attributes:
-        offset: The number of octets from the beginning of the file to the data set.
-        source_ae_title: The AE title of the sender (0002,0016); empty when the header has none.
-    """
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax: str
-    offset: int
-    source_ae_title: str = ""
-
-
-def _uid_element(number: int, uid: str) -> bytes:
-    value = uid.encode("latin-1")
-    value += b"\0" * (len(value) % 2)
-    return _SHORT.pack(2, number, b"UI", len(value)) + value
-
-
-def _text_element(number: int, vr: bytes, text: str) -> bytes:
-    value = text.encode("latin-1", "replace")
-    value += b" " * (len(value) % 2)
-    return _SHORT.pack(2, number, vr, len(value)) + value
-
-
-def file_meta(
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    transfer_syntax: str,
-    *,
-    source_ae_title: str = "",
-) -> bytes:
-    """Make the File Meta Information, group 0002, in explicit VR little endian (PS3.10 7.1)."""
-    body = b"".join(
-        (
-            _LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1",
-            _uid_element(0x0002, sop_class_uid),
-            _uid_element(0x0003, sop_instance_uid),
-            _uid_element(0x0010, transfer_syntax),
-            _uid_element(0x0012, IMPLEMENTATION_CLASS_UID),
-            _text_element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _text_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"",
-        )
-    )
-    return _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<I", len(body)) + body
-
-
-def part10_header(
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    transfer_syntax: str,
-    *,
-    source_ae_title: str = "",
-) -> bytes:
-    """Make what stands before the data set in a file: preamble, prefix and File Meta Information."""
-    return _PREAMBLE + file_meta(
-        sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
-    )
-
-
-# The elements that the header of a file must have.
-_FILE_META_UIDS = {0x0002: "SOP Class", 0x0003: "SOP Instance", 0x0010: "Transfer Syntax"}
-
-
-def read_file_meta(file: BinaryIO) -> FileMeta:
-    """Read the Part 10 header, and leave the file at its data set.
-
-    The header ends where its group length (0002,0000) says, because some data sets begin with
-    elements of group 0002 as well. When the group length is absent, or does not lead to the end of
-    an element behind the three UIDs, the header ends at the first element of another group.
-
-    Raises:
-        DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
-    """
-    raw = file.read(_FILE_META_OCTETS)
-    if raw[128 : len(_PREAMBLE)] != b"DICM":
-        raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
-    values, offset, is_over = _file_meta_values(raw)
-    while not is_over and (more := file.read(_FILE_META_LIMIT)):
-        if len(raw) > 2 * _FILE_META_LIMIT:
-            raise DataSetError(f"the file header has more than {2 * _FILE_META_LIMIT} octets")
-        raw += more
-        values, offset, is_over = _file_meta_values(raw)
-    if not is_over and raw[offset : offset + 2] == b"\2\0" and len(raw) - offset >= _SHORT.size:
-        raise DataSetError("the file ends inside its header")
-    file.seek(offset)
-    for number, what in _FILE_META_UIDS.items():
-        if not values.get(number):
-            raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
-    return FileMeta(
-        values[0x0002], values[0x0003], values[0x0010], offset, values.get(0x0016, "").strip(" ")
-    )
-
-
-def _file_meta_values(raw: bytes) -> tuple[dict[int, str], int, bool]:
-    """The values of group 0002 by element number, the offset behind them, and whether those are all."""
-    values: dict[int, str] = {}
-    offset, end = len(_PREAMBLE), -1
-    for tag, _, value, length, behind in heads(raw, EXPLICIT, offset, len(raw)):
-        number = tag & 0xFFFF
-        if tag >> 16 != 2:
-            return values, offset, True
-        if length > _FILE_META_LIMIT:
-            raise DataSetError(
-                f"element (0002,{number:04X}) of the file header has {length} octets; expected "
-                f"{_FILE_META_LIMIT} at most"
-            )
-        if behind > len(raw):
-            break
-        octets = raw[value:behind]
-        if number == 0 and length == 4 and not values:
-            end = behind + int.from_bytes(octets, "little")
-        values.setdefault(number, octets.decode("latin-1").rstrip("\0 "))
-        offset = behind
-        if offset == end and all(values.get(each) for each in _FILE_META_UIDS):
-            return values, offset, True
-    return values, offset, False

@@ -24,19 +24,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Self
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from . import statuses
 from .asceprovider import Association
 from .dimsemessages import Request
-from .dsutils import part10_header
 from .exceptions import EventHandlingError
 from .negotiation import PContextDef
 from .opening import Verdict
+from .part10 import part10_header
 from .pdu import AAssociateAC, AAssociateRQ
 from .summary import AssociationSummary
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 __all__ = ["Hooks", "RequestContext"]
 

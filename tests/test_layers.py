@@ -27,6 +27,7 @@ ROWS = {
         "uids",
         "statuses",
         "encoding",
+        "part10",
         "reencoding",
         "dsutils",
         "userdataitems",
