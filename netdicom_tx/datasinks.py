@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from twisted.logger import Logger
 
-from . import dsutils, statuses
+from . import statuses
 from .dimsemessages import Message, Request, Response
 from .exceptions import DIMSEProcessingError, EventHandlingError, StatusError
 from .fragments import DataSetSink, MessageReader
@@ -185,6 +185,8 @@ class Reception:
                 failure = sink.error
         if isinstance(message, Response):
             if message.stray and message.data_set is None:
+                from . import dsutils
+
                 data_set = dsutils.failed_instances(message.stray, ctx.supported_ts)
                 message = replace(message, data_set=data_set)
         elif isinstance(message, Request) and message.missing:

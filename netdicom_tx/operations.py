@@ -33,17 +33,17 @@ while a thread is still reading it.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import dsutils, statuses
+from . import statuses
 from .channel import Channel
 from .datasinks import give_up
 from .dimsemessages import (
@@ -68,6 +68,9 @@ from .refusals import Refusal
 from .statuses import Status
 from .streams import status_of
 from .uids import name
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 __all__ = ["Operation", "Performer"]
 
@@ -122,8 +125,16 @@ def _is_many(result: object) -> TypeGuard[Iterable[object]]:
     """Whether a result is an iterable of items, and not one item that happens to be iterable."""
     if isinstance(result, tuple) and any(map(_is_status, result)):
         return False  # a pair (status, data set), or one match with its status
-    is_one = isinstance(result, Dataset | Mapping | str | bytes | bytearray | memoryview)
+    is_one = isinstance(result, Mapping | str | bytes | bytearray | memoryview) or _is_data_set(
+        result
+    )
     return isinstance(result, Iterable) and not is_one and not hasattr(result, "read")
+
+
+def _is_data_set(value: object) -> TypeGuard[Dataset]:
+    """Whether a value is a data set of pydicom, which only a program that has loaded pydicom can have made."""
+    pydicom = sys.modules.get("pydicom.dataset")
+    return pydicom is not None and isinstance(value, pydicom.Dataset)
 
 
 class Operation:
@@ -361,8 +372,8 @@ class Operation:
             status: int = statuses.PENDING
             if isinstance(item, tuple) and len(item) == 2 and _is_status(item[1]):
                 item, status = item
-            if isinstance(item, Dataset):
-                item = dsutils.encode(item, self.ctx.supported_ts)
+            if _is_data_set(item):
+                item = self._encode(item)
             if isinstance(item, bytes) and status in _PENDING:
                 self._send_match(status, item)
             else:
@@ -395,7 +406,9 @@ class Operation:
         self._send(self.msg.response(status, self._encode(data_set), **elements))
 
     def _encode(self, data_set: object) -> DataSource | None:
-        if isinstance(data_set, Dataset):
+        if _is_data_set(data_set):
+            from . import dsutils
+
             return dsutils.encode(data_set, self.ctx.supported_ts)
         if data_set is None or isinstance(data_set, bytes) or hasattr(data_set, "read"):
             return data_set  # type: ignore[return-value]  # a file, by its read

@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 
 from netdicom_tx.commands import COMMANDS, cli, main, run
 from netdicom_tx.commands.common.failures import ExitCode
-from support.commands.running import ROOT, Netdicom
+from support.commands.running import ROOT, Netdicom, Peer
 from support.measuring import variables
 
 CT = str(get_testdata_file("CT_small.dcm"))
@@ -281,6 +281,20 @@ def loaded_by(*arguments: str) -> set[str]:
 def test_a_help_text_or_a_usage_error_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     """It is shown at once: the library is loaded when a command begins its work."""
     assert HEAVY.intersection(loaded_by(*arguments)) == set()
+
+
+#: What ``netdicom echo`` needs not: neither data sets, nor a database, nor a console.
+NOT_FOR_AN_ECHO = {"PIL", "numpy", "pydicom", "requests", "rich", "sqlalchemy"}
+
+
+@pytest.mark.slow
+def test_an_echo_loads_no_library_for_data_sets(peer: Peer) -> None:
+    """The library loads pydicom when the first data set is encoded or decoded; half of the start would be its own."""
+    loaded = loaded_by("echo", peer.address())
+    assert "netdicom_tx.sopclass.verification" in loaded
+    assert NOT_FOR_AN_ECHO.intersection(loaded) == set()
+    services = {each for each in loaded if each.startswith("netdicom_tx.sopclass.")}
+    assert services == {"netdicom_tx.sopclass.base", "netdicom_tx.sopclass.verification"}
 
 
 def test_the_list_of_commands_loads_no_command() -> None:
