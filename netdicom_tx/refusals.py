@@ -270,7 +270,9 @@ def rejected(
             return Refusal("calling", came, "that of a known peer", advice)
         case 3, 1:
             return Refusal(
-                "stopping", "this side is stopping", advice="let the peer try again later"
+                "not serving",
+                "this side is starting or stopping",
+                advice="let the peer try again later",
             )
         case 3, 2:
             advice = "let the peer try again later, or raise the limit"

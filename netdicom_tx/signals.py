@@ -82,6 +82,12 @@ class Signals:
             while self._before:
                 signal.signal(*self._before.popitem())
 
+    def fail(self) -> None:
+        """Stop the reactor, and let the process end with status 1, because it cannot do its work."""
+        # The runners of Twisted end with status 0 when the reactor has stopped.
+        atexit.register(_exit)
+        self._reactor.stop()
+
     def _reload(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload_in_turn)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -31,6 +32,8 @@ __all__ = ["NodeService", "Options", "StartError", "makeService"]
 DEFAULT_LISTEN = "tcp:11112:interface=127.0.0.1"
 # Seconds that running operations have to end when the node stops.
 GRACE = 10.0
+# Seconds for which the start waits for files and index to agree, before the reactor runs.
+_PATIENCE = 1.0
 # Seconds that a peer has to take an A-ABORT when the node must end at once.
 _ABORTING = 0.5
 
@@ -400,8 +403,11 @@ class _Listener(AEService):
 class NodeService(MultiService):
     """The running node: the store is open while it serves, and a little longer.
 
-    Its ports are opened first, because that may need privileges that the store must not have.
+    Its ports are opened first, because that may need privileges that the store must not have. Until files and index
+    agree, requests for associations are rejected as transient.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -438,21 +444,38 @@ class NodeService(MultiService):
             StartError: The store or the index cannot be used, or a port cannot be opened.
         """
         use_monotonic_time(self.ae.reactor)
+        # From now on, an operator may stop it.
+        self._signals.install()
+        self.ae.reactor.callWhenRunning(self._signals.install)
         try:
-            self.ae.start()
+            started = self.ae.start_soon(_PATIENCE)
         except (StorageError, IndexUnusableError) as error:
+            self._signals.uninstall()
             self._listener.stopService()
             raise StartError(f"twistd dicom: {error}") from error
-        # From the line on that says where it listens, an operator may stop it.
-        self._signals.install()
+        self.running = 1
+        if started.called:
+            self._serve()
+        else:
+            started.addCallback(lambda _: self._serve())
+            started.addErrback(self._not_started)
+
+    def _serve(self) -> None:
+        """Begin to serve, when store and index agree."""
         try:
             super().startService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
+            self.running = 0
             self._signals.uninstall()
             # twist opens the ports only now. Threads that wait for work would keep the process alive.
             self.ae.stop()
             raise self._cannot_listen(error) from error
-        self.ae.reactor.callWhenRunning(self._signals.install)
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        self._log.critical("twistd dicom: {error}", error=failure.getErrorMessage())
+        self._signals.fail()
 
     def _cannot_listen(self, error: CannotListenError) -> StartError:
         return StartError(f"{self.ae.ae_title} cannot listen: {error}")

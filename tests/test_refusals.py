@@ -207,7 +207,7 @@ def test_a_full_node_and_one_that_stops_say_so(log: Log) -> None:
     node.ae.drain(5)
     node.connect().send(request())
     (line,) = log.lines()
-    assert "this side is stopping; let the peer try again later" in line
+    assert "this side is starting or stopping; let the peer try again later" in line
 
 
 def test_a_hook_that_rejects_is_one_warning(log: Log) -> None:

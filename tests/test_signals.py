@@ -134,6 +134,15 @@ def test_a_signal_while_the_reactor_stops_by_itself_is_no_error(world: World) ->
     assert world.reactor.stops == 1
 
 
+def test_a_node_that_cannot_do_its_work_ends_with_status_1(world: World) -> None:
+    """The reactor stops in order."""
+    world.signals.fail()
+    assert world.reactor.stops == 1
+    (last,) = world.at_exit
+    last()
+    assert world.ended == [1]
+
+
 def test_a_hang_up_changes_nothing(world: World) -> None:
     world.signals.install()
     world.send(signal.SIGHUP)

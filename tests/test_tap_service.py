@@ -17,8 +17,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
-from netdicom_tx.archive import FileStore
-from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive import FileStore, IndexUnusableError
+from netdicom_tx.archive.store import filestore, reconcile
 from netdicom_tx.archive.store.journal import Entry, Segment
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dsutils import part10_header
@@ -235,6 +235,48 @@ class ServiceTests(TestCase):
         remote = RemoteAE("X", f"tcp:127.0.0.1:{port}")
         with pytest.raises(ConnectionLostError):
             await AE("SCU").add_scu(verification_scu).request_association(remote)
+
+    async def test_an_index_that_turns_out_to_be_damaged_later_ends_the_node(self) -> None:
+        """The reactor runs by then: the log has the sentence, and the process ends with status 1."""
+        node = self.node()
+        started: Deferred[None] = Deferred()
+        ended: list[bool] = []
+        self.monkeypatch.setattr(node.ae, "start_soon", lambda patience: started)
+        self.monkeypatch.setattr(node._signals, "fail", lambda: ended.append(True))
+        said: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            said.append(formatEvent(event))
+
+        node.privilegedStartService()
+        node.startService()
+        globalLogPublisher.addObserver(observe)
+        try:
+            started.errback(IndexUnusableError("the index is damaged; move it away"))
+        finally:
+            globalLogPublisher.removeObserver(observe)
+        assert ended == [True]
+        assert said == ["twistd dicom: the index is damaged; move it away"]
+        assert self.lines == []
+
+    async def test_a_node_that_is_stopped_while_it_starts_announces_nothing(self) -> None:
+        """It gives its storage directory back."""
+        self.monkeypatch.setattr(tap, "_PATIENCE", 0.0)
+        node = self.node()
+
+        def endless(*_: object) -> Iterator[tuple[str, str, int]]:
+            while True:
+                yield "instances/0", "/none/such", 1
+
+        self.monkeypatch.setattr(reconcile, "_listing", endless)
+        node.privilegedStartService()
+        node.startService()
+        assert self.lines == []
+        await node.stopService()
+        assert self.lines == []
+        again = FileStore(self.storage)
+        again.open()
+        again.close()
 
     async def test_an_unusable_database_is_a_sentence_and_an_exit(self) -> None:
         """And no port is announced; the storage directory is given back."""

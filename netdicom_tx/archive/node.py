@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from time import monotonic
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from pydicom.dataset import Dataset
@@ -21,6 +23,7 @@ from ..encoding import Buffer, DataSetError
 from ..exceptions import StatusError
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
+from ..pdu import AAssociateRJ, AAssociateRQ
 from ..sopclass import (
     Instance,
     QueryRetrieveFind,
@@ -45,9 +48,9 @@ from .index.record import WANTED, InstanceRecord, digest_of, record_of
 from .index.watch import SECONDS, Watches
 from .query.retrieval import Retrieval
 from .query.search import Search
-from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool
+from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool, StorageError
 from .store.intake import Intake
-from .store.reconcile import reconcile
+from .store.reconcile import Reconciled, reconcile
 from .workers import Workers
 from .workflow.workflow import Workflow, WorkflowOptions
 
@@ -55,6 +58,8 @@ __all__ = ["ArchiveAE"]
 
 _T = TypeVar("_T")
 
+# Seconds between two lines about a comparison of files and index that takes long.
+_PROGRESS: Final = 10.0
 # Four threads keep the queue of a disk full; more do not make it faster.
 _THREADS = 4
 _MOVE_SOP_CLASSES = (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS)
@@ -116,6 +121,9 @@ class ArchiveAE(AE):
         self.index = index
         self.peers = dict(peers or {})
         self._queue_starts: IDelayedCall | None = None
+        self._preparing: threading.Thread | None = None
+        self._prepared: defer.Deferred[None] | None = None
+        self._is_given_up = threading.Event()
         self._watches = Watches(search_seconds)
         self._writers = Workers("netdicom-writer", threads)
         self._readers = Workers("netdicom-reader", threads)
@@ -163,37 +171,126 @@ class ArchiveAE(AE):
             StorageError: The storage directory cannot be used.
             IndexUnusableError: The index cannot be used.
         """
+        self._open()
+        try:
+            self._agree()
+        except BaseException:
+            self.stop()
+            raise
+        self._serve()
+
+    def start_soon(self, patience: float = 0.0) -> defer.Deferred[None]:
+        """Start as :meth:`start` does, but make store and index agree in a thread.
+
+        Until they agree, requests for associations are rejected as transient (PS3.8 9.3.4: temporary congestion), and
+        the log says every ten seconds how far the comparison has come. :meth:`stop` ends it at once.
+
+        Args:
+            patience: How many seconds the caller is held up before the rest is left to the thread. What takes no longer
+                is done, or has failed, when this method returns.
+
+        Returns:
+            Fires when peers are served. Fails with IndexUnusableError, and with CancelledError when the archive is
+            stopped before. Cancelling it stops the comparison; call :meth:`stop` then.
+
+        Raises:
+            StorageError: The storage directory cannot be used.
+            IndexUnusableError: The index cannot be used.
+        """
+        self._open()
+        future: Future[None] = Future()
+
+        def agree() -> None:
+            try:
+                self._agree()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        self._preparing = threading.Thread(target=agree, name="netdicom-start", daemon=True)
+        self._preparing.start()
+        wait([future], patience)
+        self._prepared = defer.Deferred(lambda _: self._is_given_up.set())
+        prepared = self._prepared
+        if future.done():
+            self._is_prepared(future)
+            error = future.exception()
+            if error is not None:
+                prepared.addErrback(lambda _: None)
+                raise error
+        else:
+            self._log.info(
+                "files and index are being compared; requests for associations are rejected until that is done"
+            )
+            reactor = self.reactor
+            future.add_done_callback(lambda _: reactor.callFromThread(self._is_prepared, future))
+        return prepared
+
+    def _is_prepared(self, future: Future[None]) -> None:
+        prepared, self._prepared = self._prepared, None
+        self._preparing = None
+        if prepared is None or prepared.called:
+            return
+        error = future.exception()
+        if error is None:
+            self._serve()
+            prepared.callback(None)
+        else:
+            self.stop()
+            prepared.errback(error)
+
+    def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
+        """Why this request is rejected before the hook is asked, or None."""
+        if self._preparing is not None:
+            return AAssociateRJ(2, 3, 1)
+        return super().reject_reason(asce, request)
+
+    def _open(self) -> None:
+        """Open store and index."""
+        self._is_given_up.clear()
         self.store.open()
         if self.store.recovered:
             self._log.warn(
                 "the node did not end in order: {recovered} files were made from the journal",
                 recovered=self.store.recovered,
             )
-        try:
-            if self.index is not None:
-                self.index.open()
-                try:
-                    self._reconcile(self.index)
-                except IndexUnavailableError as error:
-                    raise IndexUnusableError(
-                        f"{error}; if the file is damaged, move it away: the node makes a new index from "
-                        "the stored instances"
-                    ) from error
-        except BaseException:
-            self.stop()
-            raise
-        if self._intake is not None and self.index is not None:
-            self._intake.start(self.reactor)
-            self.index.settle = self._intake.settle
-        self._writers.start(self.reactor)
-        self._readers.start(self.reactor)
         if self.index is not None:
-            # The queue starts in the reactor's next turn, because a node that cannot listen is stopped before that.
-            self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
+            try:
+                self.index.open()
+            except BaseException:
+                self.stop()
+                raise
 
-    def _reconcile(self, index: Index) -> None:
-        """Make files and rows agree, before the node serves anybody."""
-        found = reconcile(index, self.store)
+    def _agree(self) -> None:
+        """Make files and rows agree, before the node serves anybody; blocks."""
+        if self.index is None:
+            return
+        said = monotonic()
+
+        def step(done: Reconciled) -> None:
+            nonlocal said
+            if self._is_given_up.is_set():
+                raise defer.CancelledError("the archive is being stopped")
+            if monotonic() - said >= _PROGRESS:
+                said = monotonic()
+                self._log.info(
+                    "{files} files have been compared with the index, and {indexed} of them were indexed",
+                    files=done.files,
+                    indexed=len(done.indexed),
+                )
+
+        try:
+            found = reconcile(self.index, self.store, step)
+        except IndexUnavailableError as error:
+            raise IndexUnusableError(
+                f"{error}; if the file is damaged, move it away: the node makes a new index from "
+                "the stored instances"
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"the storage directory {self.store.root} cannot be read: {error.strerror}"
+            ) from error
         if found.indexed or found.removed or found.unreadable:
             self._log.warn(
                 "index and files did not agree: {indexed} files were indexed, {removed} rows without "
@@ -202,6 +299,17 @@ class ArchiveAE(AE):
                 removed=len(found.removed),
                 unreadable=len(found.unreadable),
             )
+
+    def _serve(self) -> None:
+        """Start the threads."""
+        if self._intake is not None and self.index is not None:
+            self._intake.start(self.reactor)
+            self.index.settle = self._intake.settle
+        self._writers.start(self.reactor)
+        self._readers.start(self.reactor)
+        if self.index is not None:
+            # The queue starts in the reactor's next turn, because a node that cannot listen is stopped before that.
+            self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
 
     def pause(self) -> defer.Deferred[None]:
         """Stop sending what is in the queue; fires when no task of it is running."""
@@ -215,6 +323,7 @@ class ArchiveAE(AE):
     def stop(self) -> None:
         """Finish what is being written, end all searches, and close store and index."""
         self._forget_queue_start()
+        self._give_up()
         self._refusals.catch_up(at_end=True)
         self._watches.cancel()
         if self.index is not None:
@@ -226,6 +335,16 @@ class ArchiveAE(AE):
         if self.index is not None:
             self.index.close()
         self.store.close()
+
+    def _give_up(self) -> None:
+        """End the comparison of files and index, if it is under way."""
+        self._is_given_up.set()
+        preparing, self._preparing = self._preparing, None
+        prepared, self._prepared = self._prepared, None
+        if preparing is not None:
+            preparing.join()
+        if prepared is not None:
+            prepared.cancel()
 
     def in_thread(self, call: Callable[..., _T], *arguments: Any) -> defer.Deferred[_T]:
         """Run blocking work off the reactor thread.

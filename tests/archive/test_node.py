@@ -12,20 +12,29 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
-from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError
+from netdicom_tx.archive import (
+    ArchiveAE,
+    Duplicates,
+    FileStore,
+    Index,
+    IndexUnusableError,
+    StorageError,
+)
 from netdicom_tx.archive.encoded import walk as walking
 from netdicom_tx.archive.index import record
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive.store import reconcile as reconcile_module
 from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING
 from netdicom_tx.dsutils import part10_header, read_file_meta
+from netdicom_tx.exceptions import AssociationRejectedError
 from netdicom_tx.statuses import Status
 from netdicom_tx.testing import connected
 from netdicom_tx.uids import ALL_TRANSFER_SYNTAXES, STORAGE_SOP_CLASSES, VERIFICATION_SOP_CLASS
@@ -426,7 +435,10 @@ def test_what_cannot_be_synced_is_not_acknowledged(
     number: int,
     stays: bool,
 ) -> None:
-    """0xA700. A folder that fails leaves the instance, whole: it may be there, but it is not promised."""
+    """0xA700. A folder that fails leaves the instance, whole: it may be there, but it is not promised.
+
+    Nothing is promised for that folder before the store is opened again.
+    """
     node = Archive(tmp_path, fsync=True)
     with monkeypatch.context() as patch:
         watched = watch(patch, number, errno.EIO, only="fsync")
@@ -436,6 +448,11 @@ def test_what_cannot_be_synced_is_not_acknowledged(
     path = node.store.path("1.2.3")
     assert (path.exists() and data_set(path) == ct("1.2.3")) is stays
     assert list(node.store.incoming.iterdir()) == []
+    if stays:
+        assert stored(node.sender(), ct("1.2.3")) == 0xA700
+        assert len(failures.texts()) == 1
+        node.close()
+        node.open()
     assert stored(node.sender(), ct("1.2.3")) == 0x0000
     assert node.kept("1.2.3") == ct("1.2.3")
     node.close()
@@ -576,6 +593,17 @@ def test_an_archive_without_an_index_starts_and_stops(tmp_path: Path) -> None:
     assert ae.about() == f", storage {tmp_path}"
 
 
+def logged_lines() -> tuple[list[str], Callable[[], None]]:
+    """What is logged from now on, and what ends that."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    return lines, lambda: globalLogPublisher.removeObserver(observe)
+
+
 class StartedTests(TestCase):
     """With its threads, on the real reactor, through sockets."""
 
@@ -606,6 +634,94 @@ class StartedTests(TestCase):
                 statuses.append(int(response.status))
             assert await asce.get_scu(VERIFICATION_SOP_CLASS)() == 0x0000
             return statuses
+
+    async def test_nobody_is_served_before_files_and_index_agree(self) -> None:
+        """D6: 100,000 files take long. Meanwhile the reactor is free, peers are rejected, and the log says how far."""
+        ae = archive(self.directory)
+        lines, remove = logged_lines()
+        self.addCleanup(remove)
+        clock, may_go_on = [0.0], threading.Event()
+
+        def listing(*_: object) -> Iterator[tuple[str, str, int]]:
+            for number in range(100_000):
+                clock[0] += 0.001
+                if number == 50_000:
+                    assert may_go_on.wait(30)
+                yield f"instances/{number:06}", f"/none/such/{number}", 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reconcile_module, "_listing", listing)
+            patch.setattr("netdicom_tx.archive.node.monotonic", lambda: clock[0])
+            started = ae.start_soon()
+            port = await ae.listen("tcp:0:interface=127.0.0.1")
+            self.addCleanup(port.stopListening)
+            remote = RemoteAE("NODE", f"tcp:127.0.0.1:{port.getHost().port}")
+            with pytest.raises(AssociationRejectedError, match="congestion"):
+                await self.send(remote, {})
+            assert not started.called
+            may_go_on.set()
+            await started
+        assert await self.send(remote, {"1.2.1": ct("1.2.1")}) == [0x0000]
+        await shut_down(ae)
+        assert lines[0].startswith("files and index are being compared; requests for associations")
+        assert sum("files have been compared with the index" in line for line in lines) >= 8
+        assert any("0 files were indexed" in line and "100000 files" in line for line in lines)
+
+    async def test_an_archive_that_is_stopped_while_it_starts_ends_at_once(self) -> None:
+        """The comparison ends before the next file, and the store is given back."""
+        ae = archive(self.directory)
+        looked_at: list[int] = []
+        in_the_middle = threading.Event()
+
+        def listing(*_: object) -> Iterator[tuple[str, str, int]]:
+            for number in range(100_000):
+                looked_at.append(number)
+                if number == 10:
+                    in_the_middle.set()
+                    assert ae._is_given_up.wait(30)
+                yield f"instances/{number:06}", f"/none/such/{number}", 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reconcile_module, "_listing", listing)
+            started = ae.start_soon()
+            assert in_the_middle.wait(30)
+            await shut_down(ae)
+            with pytest.raises(CancelledError):
+                await started
+        assert len(looked_at) == 11
+        ae.store.open()
+        ae.store.close()
+
+    async def test_a_start_in_a_thread_fails_with_one_sentence(self) -> None:
+        """Whether it fails before the patience is over or later; the store is given back."""
+        ae = archive(self.directory)
+        broken = IndexUnavailableError("no such page")
+
+        def listing(*_: object) -> Iterator[tuple[str, str, int]]:
+            yield from ()
+            raise broken
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reconcile_module, "_listing", listing)
+            with pytest.raises(IndexUnusableError, match="no such page; if the file is damaged"):
+                ae.start_soon(30.0)
+            going_on = threading.Event()
+            patch.setattr(
+                reconcile_module, "_listing", lambda *_: listing() if going_on.wait(30) else None
+            )
+            started = ae.start_soon()
+            going_on.set()
+            with pytest.raises(IndexUnusableError, match="no such page; if the file is damaged"):
+                await started
+            patch.setattr(
+                reconcile_module,
+                "_listing",
+                lambda *_: (_ for _ in ()).throw(OSError(5, "no disk")),
+            )
+            with pytest.raises(StorageError, match="cannot be read: no disk"):
+                ae.start_soon(30.0)
+        ae.start()
+        await shut_down(ae)
 
     async def test_parallel_senders_are_served_by_threads(self) -> None:
         """Each gets its own answers; everything is kept, small and large."""

@@ -56,11 +56,21 @@ class Reconciled:
     removed: list[str] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
+    @property
+    def files(self) -> int:
+        """How many files have been looked at."""
+        return self.compared + len(self.indexed) + len(self.unreadable)
 
-def reconcile(index: Index, files: Files) -> Reconciled:  # noqa: C901 - a merge of two ordered listings
+
+def reconcile(  # noqa: C901 - a merge of two ordered listings
+    index: Index, files: Files, step: Callable[[Reconciled], object] = lambda _: None
+) -> Reconciled:
     """Make files and index agree; blocks until the index is committed.
 
-    Call this before the node listens, for no instance may be added or removed in the meantime.
+    Call this before the node serves anybody, for no instance may be added or removed in the meantime.
+
+    Args:
+        step: Called before each file with what has been done; what it raises ends the work.
 
     Raises:
         IndexUnavailableError: The database does not answer.
@@ -89,6 +99,7 @@ def reconcile(index: Index, files: Files) -> Reconciled:  # noqa: C901 - a merge
     rows = index.paths()
     row = next(rows, None)
     for name, path, size in _listing(index, files):
+        step(done)
         while row is not None and row.path < name:
             remove(row.sop_instance_uid)
             row = next(rows, None)
