@@ -169,7 +169,7 @@ def _decode_flat(raw: bytes, transfer_syntax: str) -> Dataset | None:
     data_set = Dataset(elements)  # type: ignore[arg-type]  # it takes raw elements too
     try:
         data_set.set_original_encoding(implicit, little, _encodings(charset))
-    except LookupError:
+    except (LookupError, ValueError):  # the latter for a NUL inside a term
         return None
     return data_set
 

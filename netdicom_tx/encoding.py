@@ -21,6 +21,7 @@ from .uids import (
 )
 
 __all__ = [
+    "ELEMENT_LIMIT",
     "EXPLICIT",
     "FILE_HEADER_LIMIT",
     "IMPLICIT",
@@ -60,6 +61,9 @@ UNITS: Final = {
     **dict.fromkeys((b"FL", b"OF", b"OL", b"SL", b"UL"), 4),
     **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), 8),
 }
+#: How many elements, items and fragments a data set may have. Enhanced multi-frame instances and whole slide images
+#: have about 15 for each of up to 100,000 frames.
+ELEMENT_LIMIT: Final = 1 << 21
 #: How deeply sequences may be nested; real instances have fewer than 10 levels.
 NESTING_LIMIT: Final = 64
 #: The length of a value that ends with a delimiter (PS3.5 7.5).

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from .encoding import (
+    ELEMENT_LIMIT,
     FILE_HEADER_LIMIT,
     IMPLICIT,
     LONG_VRS,
@@ -237,6 +238,7 @@ class _Reencoder:
         self._write = output.write
         self._target = target
         self._sequences: list[int] = []  # the tags of the sequences around what is read
+        self._heads = 0  # that were read
 
     def data_set(self, source: Coding) -> None:
         self._elements(_Level(0, source, self._target, None), is_signed=False)
@@ -251,6 +253,9 @@ class _Reencoder:
             if self._input.position + 8 > level.end:
                 raise self._error("an item ends inside an element")
         octets = self._input.some(8)
+        self._heads += 1
+        if self._heads > 2 * ELEMENT_LIMIT:  # an item or sequence may have a head at its end, too
+            raise self._error(f"the data set has more than {ELEMENT_LIMIT} elements and items")
         if len(octets) < 8:
             # A NUL makes the last fragment even (PS3.8 Annex E), and some senders add more.
             if level.depth == 0 and not octets.strip(b"\0"):
@@ -476,6 +481,10 @@ class _Reencoder:
         if unit > 1 and (length + padding * (vr in _OCTETS)) % unit:
             raise self._error(
                 f"{_name(tag)} has {length} octets; expected a multiple of {unit} for the VR {_shown(vr)}"
+            )
+        if length + padding > _SHORT_LIMIT and vr not in LONG_VRS and not level.target.implicit:
+            raise self._error(
+                f"{_name(tag)} has {length} octets; expected an even number for the VR {_shown(vr)}"
             )
         self._put_head(level.target, tag, vr, length + padding)
         pad = b" " if padding and vr in _TEXT - {b"UI"} else b"\0"

@@ -379,6 +379,24 @@ def test_a_value_of_odd_length_is_padded(vr: str) -> None:
     assert there == BIG_ENDIAN.element(0x00091001, vr, turned(value, 2) if vr == "OW" else value)
 
 
+def test_a_value_that_cannot_be_padded_is_refused() -> None:
+    """PS3.5 7.1.2: sixteen bits hold no even length above 65534."""
+    octets = EXPLICIT.element(0x00100020, "LO", b"A" * 0xFFFF)
+    with pytest.raises(DataSetError, match="has 65535 octets; expected an even number"):
+        reencoded(octets, LITTLE, BIG)
+
+
+def test_more_elements_than_an_instance_can_need_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 KiB deflated hold six million of them, which took ten seconds."""
+    monkeypatch.setattr(module, "ELEMENT_LIMIT", 1000)
+    element = EXPLICIT.element(0x00100020, "LO")
+    assert reencoded(deflated(element * 1999), DEFLATED, BIG)
+    with pytest.raises(DataSetError, match="more than 1000 elements"):
+        reencoded(deflated(element * 2001), DEFLATED, BIG)
+
+
 @pytest.mark.parametrize("vr", ["US", "UL", "FD", "AT", "OD", "OV"])
 def test_numbers_that_are_not_whole_are_refused(vr: str) -> None:
     octets = EXPLICIT.element(NUMBER, vr, bytes(3))

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from ...encoding import (
+    ELEMENT_LIMIT,
     IMPLICIT,
     NESTING_LIMIT,
     UNDEFINED,
@@ -61,9 +62,6 @@ __all__ = [
     "walk",
 ]
 
-#: How many elements, items and fragments a data set may have. Enhanced multi-frame instances and whole slide images
-#: have about 15 for each of up to 100,000 frames.
-ELEMENT_LIMIT = 1 << 21
 #: How long an element of the header may be, in octets. Longer ones are bulk data, which no query asks for.
 VALUE_LIMIT: Final = 8192
 #: How many octets of a header are kept. The header of an image has about 3000.
@@ -246,13 +244,17 @@ class _Header:
         position = self._offset
         shift = -position
         bound = min(position + HEADER_LIMIT, end)
+        looked = 0
         try:
             for tag, vr, value, length, behind in heads(
                 data, coding, position, end, behind_undefined, count
             ):
                 if tag >= _DELIMITERS or not tag:
-                    if _ends_here(data, position, end):
-                        break
+                    # Only the first of many delimiters looks behind all of them.
+                    if position >= looked:
+                        looked = _behind_delimiters(data, position)
+                        if _is_zero(data, looked, end):
+                            break
                     # A delimiter that ends nothing is skipped, and does not belong to the header.
                     _check_stray(tag, length)
                     self._note("delimiter", f"delimiter {_show(tag)} outside a sequence")
@@ -522,8 +524,16 @@ def _check_vr(tag: int, vr: bytes) -> None:
 
 def _ends_here(data: Buffer, position: int, end: int) -> bool:
     """Whether nothing follows but zeros and delimiters that end nothing."""
+    return _is_zero(data, _behind_delimiters(data, position), end)
+
+
+def _behind_delimiters(data: Buffer, position: int) -> int:
     while bytes(data[position : position + _HEAD]) in _ENDS:
         position += _HEAD
+    return position
+
+
+def _is_zero(data: Buffer, position: int, end: int) -> bool:
     while position < end:
         piece = bytes(data[position : min(position + _PIECE, end)])
         if piece.strip(b"\0"):

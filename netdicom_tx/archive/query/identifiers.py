@@ -269,7 +269,7 @@ class Identifier:
         """The text of an element that is not a sequence."""
         if tag not in data_set:
             return ""
-        element = data_set.get_item(tag)
+        element = _item(data_set, tag)
         value = element.value
         if value is None or (isinstance(value, Sequence) and not value):
             return ""
@@ -307,8 +307,7 @@ class Identifier:
         known = ATTRIBUTES.get(tag) or COMPUTED.get(tag)
         if known is not None:
             return known.vr
-        element = data_set.get_item(tag)
-        said = element.VR
+        said = _item(data_set, tag).VR
         return vr_of(tag) if said is None or said == "UN" or len(said) != 2 else str(said)
 
     def _sequence(self, data_set: Dataset, tag: int, depth: int) -> SequenceKey:
@@ -414,6 +413,13 @@ def _collapsed(pattern: str) -> str:
     while "**" in pattern:
         pattern = pattern.replace("**", "*")
     return pattern
+
+
+def _item(data_set: Dataset, tag: int) -> Any:  # a DataElement, or pydicom's raw form of one
+    try:
+        return data_set.get_item(tag)
+    except Exception as error:  # pydicom documents no closed set of errors for bad input
+        raise unable(f"{name_of(tag)} cannot be read") from error
 
 
 def _holds_items(value: Sequence[Any]) -> bool:

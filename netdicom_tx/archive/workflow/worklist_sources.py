@@ -322,7 +322,7 @@ def _documents(text: str) -> Iterator[Any]:
             found, end = _DECODER.raw_decode(text, position)
             yield found
             position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WorklistImportError(f"the text is not JSON: {error}") from error
 
 
@@ -335,26 +335,33 @@ def read_csv(text: str) -> list[tuple[str, Dataset]]:
         Each data set with its place, such as ``"line 3"``: the last line of its row.
 
     Raises:
-        WorklistImportError: A column is not named by a keyword, or a line has more values than there are columns.
+        WorklistImportError: The text is not CSV, a column is not named by a keyword, or a line has more values than
+            there are columns.
     """
-    rows = csv.DictReader(io.StringIO(text))
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        names, lines = rows.fieldnames or (), [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise WorklistImportError(
+            f"the text is not CSV behind line {rows.line_num}: {error}"
+        ) from error
     vrs = {}
-    for name in rows.fieldnames or ():
+    for name in names:
         tag = tag_for_keyword(name)
         vrs[name] = "SQ" if tag is None else dictionary_VR(tag)
         if vrs[name] == "SQ":
             raise WorklistImportError(f"column {name!r:.60} is not the keyword of an attribute")
     data_sets = []
-    for row in rows:
-        where = f"line {rows.line_num}"
+    for number, row in lines:
+        where = f"line {number}"
         if None in row:
             raise WorklistImportError(f"{where} has more values than there are columns")
         ds, step = Dataset(), Dataset()
         for name, value in row.items():
             if value:
                 try:
-                    number = int(value) if vrs[name] in NUMBERS else value
-                    setattr(step if name in _OF_STEP else ds, name, number)
+                    plain = int(value) if vrs[name] in NUMBERS else value
+                    setattr(step if name in _OF_STEP else ds, name, plain)
                 except ValueError as error:
                     raise WorklistImportError(f"{where}, {name}: {error!s:.200}") from error
         ds.ScheduledProcedureStepSequence = Sequence([step])

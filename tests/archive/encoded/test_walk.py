@@ -762,6 +762,26 @@ def test_the_time_for_the_most_elements_is_bounded(kind: str) -> None:
 
 
 @each_encoding
+def test_delimiters_before_something_else_are_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch, encoding: Encoding
+) -> None:
+    """64 KiB of them took seconds, because each looked through all that follow."""
+    looks = []
+    look = walking._is_zero
+
+    def counted(data: bytes, position: int, end: int) -> bool:
+        looks.append(position)
+        return look(data, position, end)
+
+    monkeypatch.setattr(walking, "_is_zero", counted)
+    stray = encoding.element(0xFFFEE00D, "") * 5000
+    data = encoding.identity() + stray + encoding.element(0x00100020, "LO", b"AB") + stray
+    found = walk(data, encoding.transfer_syntax, 0, (0x00100020,))
+    assert found.elements[0x00100020].end - found.elements[0x00100020].start == 2
+    assert len(looks) <= 3
+
+
+@each_encoding
 @pytest.mark.parametrize("left", range(1, 8))
 def test_stray_octets_at_the_end_are_refused(encoding: Encoding, left: int) -> None:
     """An element has at least eight."""

@@ -302,6 +302,7 @@ def test_items_are_read_from_json(table: WorklistTable) -> None:
     ("text", "words"),
     [
         ("[", "the text is not JSON"),
+        ("[" * 100_000, "the text is not JSON"),
         ("{} x", "the text is not JSON"),
         ("[1]", "item 1 is not a data set: expected"),
         ('[{"PatientID": "1"}]', "item 1 is not a data set: expected"),
@@ -346,12 +347,24 @@ def test_items_are_read_from_csv(table: WorklistTable) -> None:
         ("RequestedProcedureCodeSequence\nX\n", "is not the keyword"),
         ("PatientID\nP1,P2\n", "line 2 has more values"),
         ("PatientID\nP1\n", "line 2 has no scheduled procedure step"),
+        ("Modality\n" + "C" * 200_000, "the text is not CSV behind line 1: field larger"),
         ("Modality,PregnancyStatus\nCT,no\n", "line 2, PregnancyStatus: invalid literal"),
     ],
 )
 def test_csv_that_is_none_is_said(text: str, words: str) -> None:
     with pytest.raises(WorklistImportError, match=words):
         read_csv(text)
+
+
+def test_csv_may_have_any_end_of_line() -> None:
+    """RFC 4180 has carriage return and line feed; some programs write the former alone."""
+    for end in ("\r", "\r\n", "\n"):
+        text = end.join(("PatientID,Modality", "P1,CT", "P2,MR"))
+        found = read_csv(text)
+        assert [(where, ds.PatientID) for where, ds in found] == [
+            ("line 2", "P1"),
+            ("line 3", "P2"),
+        ]
 
 
 def test_json_that_no_data_set_can_hold_is_said() -> None:
