@@ -1,0 +1,1 @@
+"""Fuzzing of every parser that a peer reaches; see ``README.md`` in this directory."""
