@@ -35,7 +35,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from twisted.internet import defer
@@ -61,6 +61,7 @@ from .exceptions import (
     EventHandlingError,
     LocalProtocolError,
     NetDICOMError,
+    StatusError,
     afresh,
 )
 from .negotiation import NO_WINDOW, PContextDef
@@ -121,6 +122,10 @@ def _is_status(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
+
+
 def _is_many(result: object) -> TypeGuard[Iterable[object]]:
     """Whether a result is an iterable of items, and not one item that happens to be iterable."""
     if isinstance(result, tuple) and any(map(_is_status, result)):
@@ -164,12 +169,27 @@ class Operation:
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
         self._interrupt: IDelayedCall | None = None
-        self._running: defer.Deferred[None] | None = None
+        self._running: defer.Deferred[Any] | None = None
 
     def start(self) -> None:
-        """Run the service; the performer is told when the operation has ended."""
-        running = defer.Deferred.fromCoroutine(self._run())
-        self._running = running
+        """Run the service; the performer is told when the operation has ended.
+
+        A service that returns its answer at once costs neither a coroutine nor a Deferred.
+        """
+        try:
+            result = self._call()
+            running = self._running = self._take(result)
+        except Exception as error:
+            # Whatever a handler raises must not end the association of its peer, nor others.
+            running = None
+            try:
+                self._raised(error)
+            except Exception:  # the failure itself could not be sent, as its status is none
+                self._failed(Failure())
+        if running is None:
+            self._ended(None)
+            return
+        running.addErrback(self._failed_later)
         running.addBoth(self._ended)
         if self._is_stopped:  # the service itself has ended the association, before it first waited
             self.stop()
@@ -243,51 +263,69 @@ class Operation:
 
     # -- running the service -------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """Serve the request, and turn an exception into a status."""
-        try:
-            await self._serve()
-        except defer.CancelledError:
+    def _call(self) -> object:
+        operations = getattr(self._service, "operations", None)
+        if isinstance(self.msg, UnknownRQ) or (
+            operations is not None and self.msg.OPERATION not in operations
+        ):
+            raise StatusError(
+                statuses.UNRECOGNIZED_OPERATION,
+                f"{self.msg.OPERATION} is not an operation of this SOP class",
+            )
+        return self._service(self._performer.asce, self.ctx, self.msg)
+
+    def _take(self, result: object) -> defer.Deferred[None] | None:
+        """Answer with what the service has returned.
+
+        Returns:
+            None when that was done at once; otherwise a Deferred that fires when it is done.
+        """
+        if result is None or _is_status(result) or isinstance(result, Response):
+            self._finish(result)
+            return None
+        if isinstance(result, defer.Deferred):
+            return result.addCallback(self._take)
+        if inspect.iscoroutine(result):
+            return defer.Deferred.fromCoroutine(result).addCallback(self._take)
+        if inspect.isawaitable(result):
+            return defer.Deferred.fromCoroutine(_awaited(result)).addCallback(self._take)
+        if isinstance(result, AsyncIterable):
+            return defer.Deferred.fromCoroutine(self._stream_async(result))
+        if _is_many(result):
+            return defer.Deferred.fromCoroutine(self._stream(iter(result)))
+        self._finish(result)
+        return None
+
+    def _failed_later(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, Exception):
+            self._raised(error, failure)
+        else:
+            self._failed(failure)
+
+    def _raised(self, error: Exception, failure: Failure | None = None) -> None:
+        """Turn what the service has raised into a status."""
+        if isinstance(error, defer.CancelledError):
             if self._is_cancelled:
                 self._respond_cancelled()
             elif not self._is_stopped:
                 self._log.failure(
                     "{operation} {id}: the handler's Deferred was cancelled",
+                    failure or Failure(),
                     operation=self.msg.OPERATION,
                     id=self.msg.message_id,
                 )
                 self._respond(statuses.PROCESSING_FAILURE)
-        except EventHandlingError as error:
+        elif isinstance(error, EventHandlingError):
             status = error.status
             if status is None:
                 status = _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE)
             self._respond(status, comment=error.comment)
-        except Exception as error:
-            # Whatever a handler raises must not end the association of its peer, nor others.
+        else:
             reason = self._performer.error
             if reason is None or reason not in (error, error.__cause__):
-                self._failed(Failure())
+                self._failed(failure or Failure())
             # Otherwise it waited for something on the association, which is over.
-
-    async def _serve(self) -> None:
-        operations = getattr(self._service, "operations", None)
-        if isinstance(self.msg, UnknownRQ) or (
-            operations is not None and self.msg.OPERATION not in operations
-        ):
-            self._respond(
-                statuses.UNRECOGNIZED_OPERATION,
-                comment=f"{self.msg.OPERATION} is not an operation of this SOP class",
-            )
-            return
-        result = self._service(self._performer.asce, self.ctx, self.msg)
-        if inspect.isawaitable(result):
-            result = await result
-        if isinstance(result, AsyncIterable):
-            await self._stream_async(result)
-        elif _is_many(result):
-            await self._stream(iter(result))
-        else:
-            self._finish(result)
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure(

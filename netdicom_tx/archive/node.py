@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, wait
 from time import monotonic
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .. import statuses
 from ..applicationentity import AE, RemoteAE
@@ -127,8 +128,10 @@ class ArchiveAE(AE):
         self._watches = Watches(search_seconds)
         self._writers = Workers("netdicom-writer", threads)
         self._readers = Workers("netdicom-reader", threads)
-        # Without threads, or without an index, each instance is kept by itself.
-        self._intake = Intake(store, index) if threads and index is not None else None
+        self._intake: Intake | None = None
+        if threads and index is not None and type(store).keep is FileStore.keep:
+            # Otherwise each instance is kept by itself: a store with a keep() of its own decides about all of them.
+            self._intake = Intake(store, index)
         self.add_scp(verification_scp)
         sop_classes = STORAGE_SOP_CLASSES
         if unknown_sop_classes:
@@ -373,7 +376,7 @@ class ArchiveAE(AE):
         )
         return cast(BinaryIO, spool), 0
 
-    async def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int:
+    def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> defer.Deferred[int]:
         """Keep an instance.
 
         Returns:
@@ -383,20 +386,19 @@ class ArchiveAE(AE):
             not complete or cannot be read.
         """
         spool = cast(Spool, ds)
-        try:
-            kept = None if self._intake is None else await self._intake.keep(spool)
-            if kept is None:
-                kept = await self._writers.run_then(self._keep, spool)
-        except DataSetError as error:
-            raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
-        except MismatchError as error:
-            raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
-        except (OSError, IndexUnavailableError) as error:
-            self._log.error("an instance cannot be kept: {error}", error=error)
-            refused = "disk" if isinstance(error, OSError) else "index"
-            raise StatusError(
-                statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
-            ) from error
+        if self._intake is None:
+            keeping = self._decide(None, spool)
+        else:
+            keeping = self._intake.keep(spool).addCallback(self._decide, spool)
+        return keeping.addCallbacks(self._kept, _refused, (context, spool))
+
+    def _decide(self, kept: Kept | None, spool: Spool) -> defer.Deferred[Kept]:
+        """Let the store decide what becomes of an instance that the intake has not kept."""
+        if kept is not None:
+            return defer.succeed(kept)
+        return self._writers.run_then(self._keep, spool)
+
+    def _kept(self, kept: Kept, context: RequestContext, spool: Spool) -> int:
         if kept.walked.oddities:
             self._log.info(
                 "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",
@@ -516,3 +518,19 @@ class ArchiveAE(AE):
     def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Any:
         """Give a performed procedure step to a peer that asks for it (PS3.4 F.8)."""
         return self.workflow.steps.get(uid, tags)
+
+
+def _refused(failure: Failure) -> NoReturn:
+    """Answer with the reason why an instance cannot be kept."""
+    error = failure.value
+    if isinstance(error, DataSetError):
+        raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
+    if isinstance(error, MismatchError):
+        raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
+    if isinstance(error, OSError | IndexUnavailableError):
+        ArchiveAE._log.error("an instance cannot be kept: {error}", error=error)
+        refused = "disk" if isinstance(error, OSError) else "index"
+        raise StatusError(
+            statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
+        ) from error
+    failure.raiseException()

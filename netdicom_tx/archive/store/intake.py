@@ -293,10 +293,13 @@ class Intake:
         for each, segment in zip(new, segments, strict=True):
             each.segment = segment
         with self._state:
+            was_idle = not self._acknowledged
             self._acknowledged += new
             self._octets += sum(len(each.octets) for each in new)
             self._journalled += len(new)
-            self._state.notify_all()
+            if was_idle or len(self._acknowledged) >= GROUP_LIMIT:
+                # Otherwise the finisher is at work, or gathers; waking it would cost more than the rest.
+                self._state.notify_all()
 
     def _could_not_journal(self, error: Exception) -> None:
         if isinstance(error, OSError) and not self._is_refused:
