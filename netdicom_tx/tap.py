@@ -26,6 +26,7 @@ from .pdu import check_ae_title
 from .service import AEService
 from .signals import Signals
 from .tls import ServerContext, TLSOptions
+from .turns import Turns
 
 __all__ = ["NodeService", "Options", "StartError", "makeService"]
 
@@ -405,6 +406,9 @@ class NodeService(MultiService):
 
     Its ports are opened first, because that may need privileges that the store must not have. Until files and index
     agree, requests for associations are rejected as transient.
+
+    Attributes:
+        turns: Measures the turns of the reactor, and logs those that take too long.
     """
 
     _log = Logger()
@@ -422,6 +426,7 @@ class NodeService(MultiService):
         self._listener = _Listener(ae, listen, tls_listen or [], self._context)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._signals = Signals(ae.reactor, self._abort, self._reload)
+        self.turns = Turns(ae.reactor)
 
     def privilegedStartService(self) -> None:
         """Open the ports.
@@ -454,6 +459,7 @@ class NodeService(MultiService):
             self._listener.stopService()
             raise StartError(f"twistd dicom: {error}") from error
         self.running = 1
+        self.turns.startService()
         if started.called:
             self._serve()
         else:
@@ -467,6 +473,7 @@ class NodeService(MultiService):
         except CannotListenError as error:
             self.running = 0
             self._signals.uninstall()
+            self.turns.stopService()
             # twist opens the ports only now. Threads that wait for work would keep the process alive.
             self.ae.stop()
             raise self._cannot_listen(error) from error
@@ -498,6 +505,7 @@ class NodeService(MultiService):
     def _stopped(self, result: object) -> object:
         self._signals.uninstall()
         self.ae.stop()
+        self.turns.stopService()
         return result
 
 

@@ -41,6 +41,7 @@ ROWS = {
     "shell": [
         "refusals",
         "monotonic",
+        "turns",
         "signals",
         "dulprovider",
         "channel",
