@@ -33,7 +33,7 @@ COMMANDS = {
     "worklist": "Query a modality worklist (C-FIND).",
     "reindex": "Make the index of a node's archive agree with its files.",
     "verify": "Check that every file of a node's archive is what was stored.",
-    "versions": "List what a node keeps aside: other content of an instance it has.",
+    "versions": "List, adopt or drop what a node keeps aside under a UID it has.",
     "queue": "Show what a node owes to peers; retry tasks or drop them.",
     "schedule": "Fill the worklist of a node from CSV and JSON.",
 }

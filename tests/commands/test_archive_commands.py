@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from netdicom_tx.archive import Duplicates, FileStore, Index
@@ -180,6 +181,91 @@ def test_versions_are_listed(changed: FileStore, capsys: pytest.CaptureFixture[s
     assert Path(document["path"]) == version.path
     assert Path(document["first"]) == changed.path(uid)
     assert document["size"] == version.size
+
+
+def test_a_version_is_adopted_as_an_instance_of_its_own(
+    changed: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PS3.3 C.12.1: other content, another SOP Instance UID, and an item that says which one it replaces."""
+    (version,) = changed.versions()
+    old = version.sop_instance_uid
+    storage = ("--storage", str(changed.root))
+    run(["reindex", *storage])
+    capsys.readouterr()
+    assert run(["versions", *storage, "--adopt", version.path.name, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sop_instance_uid"] == old
+    made = dcmread(document["path"])
+    assert made.SOPInstanceUID == made.file_meta.MediaStorageSOPInstanceUID == document["adopted"]
+    assert made.file_meta.SourceApplicationEntityTitle == "OTHER"
+    (note,) = made.OriginalAttributesSequence
+    assert note.ModifiedAttributesSequence[0].SOPInstanceUID == old
+    assert note.SourceOfPreviousValues == "OTHER"
+    assert indexed(changed) == 4
+    assert list(changed.versions()) == []
+    assert run(["verify", *storage]) == 0
+    assert run(["reindex", *storage]) == 0
+    assert "4 agreed, 0 indexed" in capsys.readouterr().out
+
+
+def test_a_version_that_comes_again_is_adopted_once(
+    changed: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its new UID follows from the old one and from the content, also after a crash between two steps."""
+    (version,) = changed.versions()
+    octets = version.path.read_bytes()
+    adopt = ["versions", "--storage", str(changed.root), "--adopt", str(version.path)]
+    run(["reindex", "--storage", str(changed.root)])
+    assert run(adopt) == 0
+    version.path.write_bytes(octets)
+    capsys.readouterr()
+    assert run(adopt) == 0
+    assert "was adopted before" in capsys.readouterr().out
+    assert indexed(changed) == 4
+    assert list(changed.versions()) == []
+
+
+def test_a_version_is_dropped(changed: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
+    (version,) = changed.versions()
+    assert run(["versions", "--storage", str(changed.root), "--drop", version.path.name]) == 0
+    assert f"{version.path.name} is deleted" in capsys.readouterr().out
+    assert list(changed.versions()) == []
+
+
+def test_a_version_that_does_not_exist_changes_nothing(
+    changed: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (version,) = changed.versions()
+    storage = ("--storage", str(changed.root))
+    name = version.path.name
+    assert run(["versions", *storage, "--drop", name, "--drop", "other.dcm"]) == 2
+    assert "no version is called other.dcm" in capsys.readouterr().err
+    assert run(["versions", *storage, "--drop", name, "--adopt", name]) == 2
+    assert [each.path for each in changed.versions()] == [version.path]
+
+
+def test_a_version_that_cannot_be_read_stays_aside(
+    changed: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (version,) = changed.versions()
+    octets = version.path.read_bytes()
+    version.path.write_bytes(octets[: len(octets) // 2])
+    storage = ("--storage", str(changed.root))
+    assert run(["versions", *storage, "--adopt", version.path.name, "--json"]) == 1
+    assert "could not be adopted" in capsys.readouterr().err
+    assert [each.path for each in changed.versions()] == [version.path]
+    assert len(list(changed.instances.rglob("*.dcm"))) == 3
+
+
+def test_a_version_is_not_adopted_on_a_full_disk(
+    changed: FileStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (version,) = changed.versions()
+    monkeypatch.setattr(FileStore, "has_room", lambda self, octets=0: False)
+    storage = ("--storage", str(changed.root))
+    assert run(["versions", *storage, "--adopt", version.path.name]) == 11
+    assert "No space left" in capsys.readouterr().err
+    assert [each.path for each in changed.versions()] == [version.path]
 
 
 def test_versions_are_not_indexed(changed: FileStore, capsys: pytest.CaptureFixture[str]) -> None:

@@ -592,6 +592,16 @@ class FileStore:
                     )
         return iter(sorted(found, key=lambda each: (each.path.name[:64], each.received, each.path)))
 
+    def drop(self, version: Version) -> None:
+        """Delete a data set that is kept aside. A node may be running.
+
+        Raises:
+            OSError: The file cannot be deleted, or was deleted by another program.
+        """
+        version.path.unlink()
+        if self.is_synced:
+            self._sync_directory(version.path.parent)
+
     def _compare(self, spool: Spool, name: str, folder: int) -> _Found:
         """What an instance is to the one of the same name that is here, if one is."""
         # O_NONBLOCK: a pipe under this name must not block the thread.
