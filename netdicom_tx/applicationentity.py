@@ -88,6 +88,8 @@ class AE(Hooks):
             ``ANY-SCP``.
         calling_ae_titles: The AE titles of the peers that we serve; None means any peer.
         move_associations: How many associations to its destination a C-MOVE that we perform opens at the same time.
+        move_associations_per_peer: How many associations all C-MOVEs together open to one destination at the same time;
+            further ones wait.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: An argument is wrong.
@@ -111,6 +113,7 @@ class AE(Hooks):
         called_ae_titles: Iterable[str] | None = None,
         calling_ae_titles: Iterable[str] | None = None,
         move_associations: int = 1,
+        move_associations_per_peer: int = 8,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
         check_number("max_pdu_length", max_pdu_length, 0, unit="octets")
@@ -119,6 +122,7 @@ class AE(Hooks):
         )
         check_type("window", window, Window, "a Window, such as Window(8, 8)")
         check_number("move_associations", move_associations, 1)
+        check_number("move_associations_per_peer", move_associations_per_peer, 1)
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
@@ -127,6 +131,7 @@ class AE(Hooks):
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)
         self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
         self.move_associations = move_associations
+        self.move_associations_per_peer = move_associations_per_peer
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor

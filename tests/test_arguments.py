@@ -171,6 +171,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "timeouts": lambda: AE("ME", timeouts=30),  # type: ignore[arg-type]
     "window": lambda: AE("ME", window=(8, 8)),  # type: ignore[arg-type]
     "no lane": lambda: AE("ME", move_associations=0),
+    "no lane to a peer": lambda: AE("ME", move_associations_per_peer=0),
     "address": lambda: RemoteAE("PEER", 104),  # type: ignore[arg-type]
     "identity": lambda: RemoteAE("PEER", "tcp:h:104", "me"),  # type: ignore[arg-type]
     "tls": lambda: RemoteAE("PEER", "tcp:h:104", tls=True),  # type: ignore[arg-type]

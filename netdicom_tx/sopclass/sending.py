@@ -14,7 +14,8 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from itertools import islice
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
@@ -141,7 +142,9 @@ async def store_all(
         TypeError, ValueError: An argument is wrong. A generator raises this when its first item is asked for.
 
     After the generator is closed early, or the wait for its next result is cancelled, no more is sent, and the
-    associations are released when the outstanding requests have been answered.
+    associations are released when the outstanding requests have been answered. Those of a C-MOVE are aborted, because
+    nobody waits for its answers any more; a C-MOVE waits while
+    :attr:`~netdicom_tx.AE.move_associations_per_peer` associations to its destination are open.
     """
     check_type("ae", ae, AE)
     check_type("remote_ae", remote_ae, RemoteAE, "a RemoteAE, such as RemoteAE.of('PACS@host:104')")
@@ -157,6 +160,10 @@ async def store_all(
                     break
                 async for result in sender.send(chunk):
                     yield result
+    except BaseException:
+        if originator is not None:
+            sender.abandon()
+        raise
     finally:
         await sender.close()
 
@@ -238,6 +245,11 @@ class _Turn:
             await self._until_running(window - 1)
         await self._until_running(0)
 
+    def abandon(self) -> None:
+        """Abort the association."""
+        self.is_stopped = True
+        self._asce.abort()
+
     async def _until_running(self, most: int) -> None:
         while len(self._running) > most:
             await defer.DeferredList(list(self._running), fireOnOneCallback=True)
@@ -261,6 +273,50 @@ class _Turn:
             self._results.put(StoreResult(item.source, item.instance, None, error))
         else:
             self.lost.append((item, error))
+
+
+class _Places:
+    """The associations that all C-MOVEs of an AE may have open to one destination.
+
+    One peer, or many peers that ask for the same destination, would otherwise open any number of them there.
+    """
+
+    _all: ClassVar[WeakKeyDictionary[AE, dict[object, _Places]]] = WeakKeyDictionary()
+
+    def __init__(self, limit: int, forget: Callable[[], object]) -> None:
+        self._free = defer.DeferredSemaphore(limit)
+        self._forget = forget
+        self._users = 0
+
+    @classmethod
+    def of(cls, ae: AE, remote: RemoteAE) -> _Places:
+        """The places at a destination."""
+        places = cls._all.setdefault(ae, {})
+        endpoint = remote.endpoint
+        key = (remote.ae_title, endpoint if isinstance(endpoint, str) else id(endpoint))
+        if key not in places:
+            limit = max(ae.move_associations, ae.move_associations_per_peer)
+            places[key] = cls(limit, lambda: places.pop(key))
+        return places[key]
+
+    async def take(self) -> None:
+        """Wait for a place."""
+        self._users += 1
+        try:
+            await self._free.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    def give_back(self) -> None:
+        """Let the next one have the place."""
+        self._free.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._forget()
 
 
 class _Sender:
@@ -304,6 +360,12 @@ class _Sender:
         for turn in self._turns:
             turn.is_stopped = True
         self._stop_connecting()
+
+    def abandon(self) -> None:
+        """Abort the associations on which something is outstanding; its results come as failures."""
+        self.stop()
+        for turn in list(self._turns):
+            turn.abandon()
 
     def _stop_connecting(self) -> None:
         for connecting in list(self._connecting):
@@ -372,12 +434,27 @@ class _Sender:
             _give_up(work, error, results)
 
     async def _connect(self) -> Association:
-        connecting = self._ae.request_association(self._remote, self._proposed)
+        if self._originator is None:
+            connecting = self._ae.request_association(self._remote, self._proposed)
+        else:
+            connecting = defer.Deferred.fromCoroutine(self._connect_in_turn())
         self._connecting.add(connecting)
         try:
             return await connecting
         finally:
             self._connecting.discard(connecting)
+
+    async def _connect_in_turn(self) -> Association:
+        """Open an association when not too many C-MOVEs have one to this destination."""
+        places = _Places.of(self._ae, self._remote)
+        await places.take()
+        try:
+            asce = await self._ae.request_association(self._remote, self._proposed)
+        except BaseException:
+            places.give_back()
+            raise
+        asce.closed().addBoth(lambda _: places.give_back())
+        return asce
 
     def _put_back(self, asce: Association) -> None:
         if self._is_stopped:

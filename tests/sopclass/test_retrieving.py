@@ -6,7 +6,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pytest
 from pydicom import dcmread
@@ -32,10 +32,11 @@ from netdicom_tx.sopclass import (
     qr_get_scu,
     qr_move_scp,
     qr_move_scu,
+    sending,
     store_all,
 )
 from netdicom_tx.sopclass.retrieving import KEEP_ALIVE
-from netdicom_tx.testing import Pair, connected, failure_of, join, success_of
+from netdicom_tx.testing import Network, Pair, connected, failure_of, join, success_of
 from netdicom_tx.uids import (
     DEFAULT_TRANSFER_SYNTAXES,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -360,6 +361,69 @@ def test_a_retrieve_does_not_outlive_its_association(
     retrieve.pair.advance(0)
     assert len(retrieve.keeper.received) == 1
     assert not any(each.is_open for each in retrieve.archive.associations)
+
+
+class Moves:
+    """That many C-MOVEs of as many requestors to one destination, which does not answer."""
+
+    def __init__(self, number: int, **options: Any) -> None:
+        self.archive, self.keeper = Archive(), Keeper("KEEPER")
+        for name, value in options.items():
+            setattr(self.archive, name, value)
+        self.unanswered: defer.Deferred[int] = defer.Deferred()
+        self.keeper.answer = lambda: self.unanswered
+        self.archive.instances = FILES * 5
+        peers = [AE(f"SCU{each}").add_scu(qr_move_scu) for each in range(number)]
+        self.network = Network(self.archive, self.keeper, *peers)
+        self.archive.remote = self.network.remote(self.keeper)
+        remote = self.network.remote(self.archive)
+        self.requestors = [success_of(peer.request_association(remote)) for peer in peers]
+        ds = Dataset()
+        ds.QueryRetrieveLevel, ds.StudyInstanceUID = "STUDY", "1.2"
+        self.streams = [each.get_scu(MOVE)(ds, "KEEPER") for each in self.requestors]
+        self.network.advance(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.network.close()
+        self.unanswered.callback(0)
+
+    def at_the_destination(self) -> int:
+        """How many associations there are."""
+        return sum(each.is_open for each in self.keeper.associations)
+
+
+def test_moves_to_one_destination_share_a_few_associations() -> None:
+    """Sixty peers that ask at once do not open sixty associations there, and leave none behind."""
+    with Moves(60) as moves:
+        assert moves.at_the_destination() == 8
+        for each in moves.requestors[:30]:
+            each.abort()
+        moves.network.advance(0)
+        # Those of the requestors that are gone were ended at once, and others have their places.
+        assert moves.at_the_destination() == 8
+        for each in moves.requestors[30:]:
+            each.abort()
+        moves.network.advance(0)
+        assert moves.at_the_destination() == 0
+        assert sending._Places._all[moves.archive] == {}
+        for stream in moves.streams:
+            assert isinstance(failure_of(stream.done), AssociationAbortedError)
+
+
+def test_a_move_that_waits_for_its_turn_is_served_in_the_end() -> None:
+    """Its requestor hears of it meanwhile (PS3.4 C.4.2.3)."""
+    with Moves(2, move_associations_per_peer=1) as moves:
+        assert moves.at_the_destination() == 1
+        moves.network.advance(KEEP_ALIVE + 1)
+        assert len(read(moves.streams[1])) == 1
+        moves.keeper.answer = lambda: 0
+        moves.requestors[0].abort()
+        moves.network.advance(0)
+        assert len(moves.keeper.received) == 1 + 10
+        assert final(moves.streams[1]) == 0x0000
 
 
 def test_what_is_lost_after_a_cancel_has_failed() -> None:
