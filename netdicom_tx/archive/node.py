@@ -489,7 +489,10 @@ class ArchiveAE(AE):
         return self.retrieval.get(context, ds)
 
     def transcode(self, asce: Association, instance: Instance) -> Any:
-        """Give another form of an instance whose transfer syntax the requestor of a C-GET does not accept."""
+        """Give another form of an instance whose transfer syntax the peer of an association does not accept.
+
+        The peer is the requestor of a C-GET, or the destination of a C-MOVE.
+        """
         return None if self.index is None else self.retrieval.transcode(asce, instance)
 
     # These hooks had the following names in 0.1, when on_receive_find and the others did not get the association.

@@ -268,7 +268,9 @@ def _storages(ae: AE) -> set[Storage]:
 class QueryRetrieveMove(MessageDispatcherSCP):
     """C-MOVE, as SCP: instances are sent to the destination that a handler returns (PS3.4 C.4.2.3).
 
-    The contexts of the associations to the destination are planned from the instances. A Pending response goes out
+    The contexts of the associations to the destination are planned from the instances. When the destination does not
+    accept the transfer syntax of an instance, ``AE.transcode(asce, instance)`` is asked for another form, if the AE has
+    that method; ``asce`` is the association to the destination. A Pending response goes out
     for each instance, and more in between when one takes long. An unknown
     destination is answered with 0xA801. The final status is Success, 0xB000 when some sub-operations failed, or
     0xA702 when all did; the response lists the UIDs that failed.

@@ -34,7 +34,7 @@ from ..statuses import Status
 from ..uids import name
 from .base import ae_of, settled
 from .readahead import ReadAhead
-from .sending import Stop, StoreResult, Unavailable, store_all
+from .sending import Stop, StoreResult, Transcode, Unavailable, store_all
 from .storage import Instance, MoveOriginator, store_instance
 
 __all__ = ["KEEP_ALIVE", "Counters", "Responses", "got", "moved"]
@@ -61,6 +61,7 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop:
     """
     asce = context.association
     ae = ae_of(asce)
+    transcode: Transcode | None = getattr(ae, "transcode", None)
     # The contexts for a list are planned together. Instances that come one by one are sent at once.
     is_whole = isinstance(instances, list | tuple) and not any(map(isawaitable, instances))
     sources = instances if is_whole else _settled_each(instances)
@@ -71,6 +72,7 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop:
         associations=ae.move_associations,
         originator=MoveOriginator(asce.calling_ae_title, context.request.message_id or 0),
         stop=stop,
+        transcode=transcode,
     )
     async with aclosing(results):
         async for result in results:

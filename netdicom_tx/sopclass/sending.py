@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from itertools import islice
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from twisted.internet import defer
@@ -33,10 +33,16 @@ from ..exceptions import (
 )
 from ..negotiation import MAXIMUM_CONTEXTS
 from ..statuses import Status
+from ..uids import DEFAULT_TRANSFER_SYNTAXES
+from .base import settled
 from .readahead import ReadAhead
 from .storage import Instance, MoveOriginator, Source, store_instance
 
-__all__ = ["Stop", "StoreResult", "Unavailable", "store_all"]
+__all__ = ["Stop", "StoreResult", "Transcode", "Unavailable", "store_all"]
+
+#: Given an association that did not accept the transfer syntax of an instance: another form of the instance, or None;
+#: or a Deferred or coroutine of it.
+Transcode = Callable[[Association, Instance], Any]
 
 # How many instances have their contexts planned together; this many headers are read ahead.
 _PLANNED_TOGETHER = 1000
@@ -115,6 +121,7 @@ async def store_all(
     associations: int = 1,
     originator: MoveOriginator | None = None,
     stop: Stop | None = None,
+    transcode: Transcode | None = None,
 ) -> AsyncGenerator[StoreResult, None]:
     """Store any number of instances, at constant memory.
 
@@ -134,6 +141,8 @@ async def store_all(
         associations: How many associations are open at the same time.
         originator: The C-MOVE on whose behalf the instances are sent, if any.
         stop: When it is set, no further instance is sent; the generator ends with the results of those that were.
+        transcode: Gives another form of an instance whose transfer syntax the peer did not accept, such as one with
+            decompressed pixel data. With it, the default transfer syntaxes are proposed for every SOP class.
 
     Yields:
         A result for each source, in the order in which they are known.
@@ -151,7 +160,7 @@ async def store_all(
     check_number("associations", associations, 1)
     several("sources", sources, "paths, open files or data sets")
     stop = Stop() if stop is None else stop
-    sender = _Sender(ae, remote_ae, associations, originator)
+    sender = _Sender(ae, remote_ae, associations, originator, transcode)
     stop.when_set(sender.stop)
     try:
         async with aclosing(_chunks(sources, ae.clock, stop)) as chunks:
@@ -218,6 +227,7 @@ class _Turn:
         work: deque[_Item],
         results: _Results,
         originator: MoveOriginator | None,
+        transcode: Transcode | None,
     ) -> None:
         self.answers = 0
         self.lost: list[tuple[_Item, Exception]] = []
@@ -226,6 +236,7 @@ class _Turn:
         self._work = work
         self._results = results
         self._originator = originator
+        self._transcode = transcode
         self._running: set[defer.Deferred[None]] = set()
 
     async def run(self) -> None:
@@ -255,13 +266,24 @@ class _Turn:
             await defer.DeferredList(list(self._running), fireOnOneCallback=True)
 
     def _begin(self, item: _Item) -> None:
-        sent = defer.maybeDeferred(
-            store_instance, self._asce, item.instance, originator=self._originator
-        )
+        sent = defer.maybeDeferred(self._store, item.instance)
+        if self._transcode is not None:
+            sent.addErrback(self._store_transcoded, item.instance, self._transcode)
         done: defer.Deferred[None] = sent.addBoth(self._finish, item)
         if not done.called:
             self._running.add(done)
             done.addCallback(lambda _: self._running.discard(done))
+
+    def _store(self, instance: Instance) -> defer.Deferred[Status]:
+        return store_instance(self._asce, instance, originator=self._originator)
+
+    def _store_transcoded(
+        self, refused: Failure, instance: Instance, transcode: Transcode
+    ) -> defer.Deferred[Status]:
+        """Store another form of an instance, if its transfer syntax was not accepted and there is another form."""
+        refused.trap(ClassNotSupportedError)
+        other = defer.Deferred.fromCoroutine(settled(transcode(self._asce, instance)))
+        return other.addCallback(lambda found: refused if found is None else self._store(found))
 
     def _finish(self, outcome: Status | Failure, item: _Item) -> None:
         if not isinstance(outcome, Failure):
@@ -323,12 +345,18 @@ class _Sender:
     """The associations of one :func:`store_all`, which are used again while their contexts suffice."""
 
     def __init__(
-        self, ae: AE, remote: RemoteAE, associations: int, originator: MoveOriginator | None
+        self,
+        ae: AE,
+        remote: RemoteAE,
+        associations: int,
+        originator: MoveOriginator | None,
+        transcode: Transcode | None,
     ) -> None:
         self._ae = ae
         self._remote = remote
         self._limit = associations
         self._originator = originator
+        self._transcode = transcode
         self._open: list[Association] = []
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
         self._lanes = 0  # how many are running
@@ -382,7 +410,7 @@ class _Sender:
                 results.put(StoreResult(source, None, None, error))
             else:
                 ready.append(_Item(source, instance))
-        for entries, group in _groups(ready):
+        for entries, group in _groups(ready, is_plain_proposed=self._transcode is not None):
             if not set(self._proposed).issuperset(entries):
                 await self.close()
                 # The new association has the former contexts, too. Otherwise two kinds of instances that take turns
@@ -411,7 +439,7 @@ class _Sender:
             except (NetDICOMError, defer.CancelledError) as refused:
                 error = refused
                 continue
-            turn = _Turn(asce, work, results, self._originator)
+            turn = _Turn(asce, work, results, self._originator, self._transcode)
             self._turns.add(turn)
             try:
                 await turn.run()
@@ -513,17 +541,27 @@ def _give_up(work: deque[_Item], error: Exception, results: _Results) -> None:
 
 
 def _groups(
-    ready: Sequence[_Item],
+    ready: Sequence[_Item], *, is_plain_proposed: bool
 ) -> Iterator[tuple[list[tuple[str, tuple[str, ...]]], list[_Item]]]:
-    """Groups of instances that fit one association, each with its contexts."""
+    """Groups of instances that fit one association, each with its contexts.
+
+    Args:
+        is_plain_proposed: Whether the default transfer syntaxes are proposed for every SOP class.
+    """
     entries = negotiation.contexts_for_instances(
         (item.instance.sop_class_uid, item.instance.transfer_syntax) for item in ready
     )
-    for start in range(0, len(entries), MAXIMUM_CONTEXTS):
-        mine = entries[start : start + MAXIMUM_CONTEXTS]
+    size = MAXIMUM_CONTEXTS // 2 if is_plain_proposed else MAXIMUM_CONTEXTS
+    for start in range(0, len(entries), size):
+        mine = entries[start : start + size]
         keys = {(sop_class, syntaxes[0]) for sop_class, syntaxes in mine}
+        plain: list[tuple[str, tuple[str, ...]]] = []
+        if is_plain_proposed:
+            has_plain = {uid for uid, syntaxes in mine if len(syntaxes) > 1}
+            compressed = dict.fromkeys(uid for uid, _ in mine if uid not in has_plain)
+            plain = [(uid, DEFAULT_TRANSFER_SYNTAXES) for uid in compressed]
         yield (
-            mine,
+            [*mine, *plain],
             [
                 item
                 for item in ready

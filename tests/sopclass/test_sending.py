@@ -17,13 +17,15 @@ from netdicom_tx.exceptions import (
     ClassNotSupportedError,
     DCMTimeoutError,
 )
-from netdicom_tx.sopclass import StoreResult, store_all
-from netdicom_tx.sopclass.sending import Stop
+from netdicom_tx.sopclass import Instance, StoreResult, store_all
+from netdicom_tx.sopclass.sending import Stop, _groups, _Item
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.uids import (
     ALL_TRANSFER_SYNTAXES,
+    DEFAULT_TRANSFER_SYNTAXES,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    JPEG2000,
     STORAGE_SOP_CLASSES,
 )
 
@@ -414,3 +416,13 @@ def test_an_association_that_ended_while_it_was_idle_costs_nothing() -> None:
     results = send(sink, (made(STORAGE_SOP_CLASSES[0], number) for number in range(1100)))
     assert [each.error for each in results] == [None] * 1100
     assert sink.opened == 2
+
+
+def test_a_group_has_room_for_the_contexts_of_other_forms() -> None:
+    """PS3.8 9.3.2.2: 128 contexts, of which half may be those in which a decompressed instance is sent."""
+    instances = [Instance(each, "1.2.3", JPEG2000, b"") for each in STORAGE_SOP_CLASSES[:100]]
+    groups = list(_groups([_Item(each, each) for each in instances], is_plain_proposed=True))
+    assert [(len(contexts), len(group)) for contexts, group in groups] == [(128, 64), (72, 36)]
+    contexts, _ = groups[0]
+    assert contexts[0] == (STORAGE_SOP_CLASSES[0], (JPEG2000,))
+    assert contexts[64] == (STORAGE_SOP_CLASSES[0], DEFAULT_TRANSFER_SYNTAXES)

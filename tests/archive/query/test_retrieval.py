@@ -1,10 +1,10 @@
-"""C-GET from the node, beyond sending files as they are kept."""
+"""C-GET and C-MOVE from the node, beyond sending files as they are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from pydicom import dcmread
@@ -13,8 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from twisted.internet import defer
 
-from netdicom_tx import AE, StatusError, uids
+from netdicom_tx import AE, RequestContext, StatusError, storage_scp, uids
 from netdicom_tx.dsutils import part10_header
+from netdicom_tx.sopclass import qr_move_scu
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.userdataitems import RoleSelection, SOPClassExtendedNegotiation
 from netdicom_tx.verbs import Association
@@ -91,6 +92,13 @@ def _roles(sop_class: str = uids.SecondaryCaptureImageStorage) -> list[RoleSelec
     return [RoleSelection(sop_class, True, True)]
 
 
+def decompressed(ds: Dataset) -> None:
+    """Stands for ``Dataset.decompress``, and needs no decoder."""
+    ds.PixelData = b"decoded!"
+    ds["PixelData"].is_undefined_length = False
+    ds.file_meta.TransferSyntaxUID = UID(uids.ExplicitVRLittleEndian)
+
+
 # -- other transfer syntaxes than that of the file ----------------------------------------------------------
 
 
@@ -98,13 +106,7 @@ def test_a_compressed_instance_is_decompressed_for_a_peer_that_takes_it_only_so(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PS3.4 C.4.3.3.1 leaves the transfer syntax to what was accepted; the decoder is not the subject."""
-
-    def decompress(ds: Dataset) -> None:
-        ds.PixelData = b"decoded!"
-        ds["PixelData"].is_undefined_length = False
-        ds.file_meta.TransferSyntaxUID = UID(uids.ExplicitVRLittleEndian)
-
-    monkeypatch.setattr(Dataset, "decompress", decompress)
+    monkeypatch.setattr(Dataset, "decompress", decompressed)
     net.keep(COMPRESSED)
     ((syntax, ds),), status = net.get_study()
     assert (syntax, ds.PixelData, status) == (uids.ExplicitVRLittleEndian, b"decoded!", 0x0000)
@@ -142,6 +144,68 @@ def test_an_instance_that_is_not_compressed_is_not_transcoded(net: Net) -> None:
     ]
     asce = net.associate(contexts=contexts, roles=_roles(uids.CTImageStorage))
     assert net.get(asce, StudyInstanceUID=str(ds.StudyInstanceUID)) == ([], 0xA702)
+
+
+class Destination(AE):
+    """Where a C-MOVE sends to, with the transfer syntaxes that it accepts."""
+
+    def __init__(self, *transfer_syntaxes: str) -> None:
+        super().__init__("DEST")
+        self.add_scp(storage_scp, [uids.SecondaryCaptureImageStorage], transfer_syntaxes)
+        self.kept: list[tuple[str, bytes]] = []
+
+    def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int:
+        data_set = dcmread(ds)
+        self.kept.append((context.supported_ts, data_set.PixelData))
+        return 0x0000
+
+
+def moved_to(destination: Destination, net: Net) -> int:
+    """Move the study of the compressed instance; the final status."""
+    net.keep(COMPRESSED)
+    network = net.pair.network
+    net.node.ae.peers["DEST"] = network.add(destination)
+    asce = net.associate(qr_move_scu)
+
+    async def work() -> int:
+        study = str(dcmread(COMPRESSED).StudyInstanceUID)
+        try:
+            await asce.move("STUDY", to="DEST", StudyInstanceUID=study)
+        except StatusError as error:
+            return int(error.status or 0)
+        return 0x0000
+
+    running = defer.Deferred.fromCoroutine(work())
+    network.advance(0)
+    return success_of(running)
+
+
+def test_a_compressed_instance_is_decompressed_for_a_destination_that_takes_it_only_so(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for the requestor of a C-GET."""
+    monkeypatch.setattr(Dataset, "decompress", decompressed)
+    destination = Destination(uids.ImplicitVRLittleEndian, uids.ExplicitVRLittleEndian)
+    assert moved_to(destination, net) == 0x0000
+    assert destination.kept == [(uids.ExplicitVRLittleEndian, b"decoded!")]
+
+
+def test_a_compressed_instance_stays_so_for_a_destination_that_takes_it(net: Net) -> None:
+    destination = Destination(uids.ExplicitVRLittleEndian, uids.JPEG2000)
+    assert moved_to(destination, net) == 0x0000
+    assert destination.kept == [(uids.JPEG2000, dcmread(COMPRESSED).PixelData)]
+
+
+def test_what_no_decoder_reads_fails_for_its_destination(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decompress(_: Dataset) -> None:
+        raise RuntimeError("no decoder")
+
+    monkeypatch.setattr(Dataset, "decompress", decompress)
+    destination = Destination(uids.ExplicitVRLittleEndian)
+    assert moved_to(destination, net) == 0xA702
+    assert destination.kept == []
 
 
 # -- Composite Instance Retrieve Without Bulk Data (PS3.4 Annex Z) ------------------------------------------
