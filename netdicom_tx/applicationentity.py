@@ -8,8 +8,9 @@ program overrides are in :mod:`netdicom_tx.hooks`, and the peers that it calls a
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
@@ -23,11 +24,13 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import negotiation, uids
+from . import negotiation, statuses, uids
+from .access import Access, Caller, Denied, Permission, Profile, needed_for, restricted
 from .admission import Admission
 from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
+from .dimsemessages import Request
 from .dispatch import Dispatcher, Service
 from .dulprovider import (
     RECEIVE_LIMIT,
@@ -41,9 +44,11 @@ from .exceptions import (
     ConnectionLostError,
     DCMTimeoutError,
     NetDICOMError,
+    StatusError,
+    printable,
 )
-from .hooks import Hooks
-from .negotiation import NO_WINDOW, Offer, Window
+from .hooks import Hooks, RequestContext
+from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .part10 import read_file_meta
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .refusals import Refusal, Refusals, rejected
@@ -90,6 +95,8 @@ class AE(Hooks):
         move_associations: How many associations to its destination a C-MOVE that we perform opens at the same time.
         move_associations_per_peer: How many associations all C-MOVEs together open to one destination at the same time;
             further ones wait.
+        access: The rules for which peer may do what; None allows everything to everybody. The attribute may be
+            changed at any time, and the new rules hold for the next association and the next operation.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: An argument is wrong.
@@ -114,6 +121,7 @@ class AE(Hooks):
         calling_ae_titles: Iterable[str] | None = None,
         move_associations: int = 1,
         move_associations_per_peer: int = 8,
+        access: Access | None = None,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
         check_number("max_pdu_length", max_pdu_length, 0, unit="octets")
@@ -132,6 +140,7 @@ class AE(Hooks):
         self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
         self.move_associations = move_associations
         self.move_associations_per_peer = move_associations_per_peer
+        self.access = access
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
@@ -536,6 +545,84 @@ class AE(Hooks):
             as_scu is not None or brings,
         )
 
+    def offer_to(self, asce: Association, abstract_syntax: str) -> Offer | None:
+        """What of :meth:`offer` this peer may use."""
+        offer = self.offer(abstract_syntax)
+        if offer is None or self.access is None:
+            return offer
+        profile = self.access.judge(asce.caller)
+        if not isinstance(profile, Profile):
+            return None
+        return restricted(offer, self._needed(abstract_syntax), profile)
+
+    def _needed(self, abstract_syntax: str) -> Permission:
+        registration = self.supported_scp.find(abstract_syntax)
+        operations = getattr(registration and registration.service, "operations", None) or ()
+        return needed_for(abstract_syntax, operations)
+
+    def authorize(
+        self, asce: Association, ctx: PContextDef, msg: Request
+    ) -> Awaitable[None] | None:
+        """Check that a peer may have an operation performed.
+
+        Returns:
+            None when it may, or an awaitable of that when :meth:`on_authorize` takes its time.
+
+        Raises:
+            StatusError: It may not; the status is 0x0124.
+        """
+        if asce.is_requestor:
+            return None  # what comes here was asked for: C-GET's sub-operations, event reports
+        permission = needed_for(ctx.sop_class, (msg.OPERATION,))
+        destination = getattr(msg, "move_destination", None)
+        if self.access is not None and not self.access.may(asce.caller, permission, destination):
+            raise self._not_authorized(asce, msg, permission, destination)
+        if not self._has_policy:
+            return None
+        return self._ask_policy(asce, ctx, msg, permission, destination)
+
+    @property
+    def _has_policy(self) -> bool:
+        """Whether a program has a policy of its own; without one, no request waits for it."""
+        own = getattr(self.on_authorize, "__func__", self.on_authorize)
+        return own is not Hooks.on_authorize
+
+    async def _ask_policy(
+        self,
+        asce: Association,
+        ctx: PContextDef,
+        msg: Request,
+        permission: Permission,
+        destination: str | None,
+    ) -> None:
+        verdict = self.on_authorize(RequestContext.of(asce, ctx, msg), permission, destination)
+        if inspect.isawaitable(verdict):
+            verdict = await verdict
+        check_type("the verdict of on_authorize", verdict, bool, "True or False")
+        if not verdict:
+            raise self._not_authorized(asce, msg, permission, destination)
+
+    def _not_authorized(
+        self, asce: Association, msg: Request, permission: Permission, destination: str | None
+    ) -> StatusError:
+        """Log that an operation is refused, and give the answer.
+
+        PS3.4 Table C.4-2 has 0x0124 for C-MOVE, too. 0xA801 would say that the destination is unknown, and whoever
+        looks for the fault would look in the wrong place.
+        """
+        to = f" to {printable(destination)}" if destination is not None else ""
+        may = f"{permission}{to}"
+        self.association_refused(
+            asce,
+            Refusal(
+                f"not authorized, {may}",
+                f"{msg.OPERATION}{to} is not allowed for it",
+                advice=f"allow it {may!r} in the configuration, if it may do this",
+                verb="answered 0x0124 (not authorized) to",
+            ),
+        )
+        return StatusError(statuses.NOT_AUTHORIZED, f"{msg.OPERATION}{to} is not allowed")
+
     def answer_extended(
         self, asce: Association, proposal: SOPClassExtendedNegotiation
     ) -> bytes | None:
@@ -567,6 +654,7 @@ class AE(Hooks):
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why this request is rejected before the hook is asked, or None."""
+        asce.caller = self._caller(asce)
         listener = self._listeners.get(asce)
         if self._live.is_draining or (listener is not None and listener.is_draining):
             return AAssociateRJ(2, 3, 1)
@@ -575,12 +663,30 @@ class AE(Hooks):
             called_ae_titles=self.called_ae_titles,
             calling_ae_titles=self.calling_ae_titles,
         )
+        if (
+            rejection is None
+            and self.access is not None
+            and isinstance(self.access.judge(asce.caller), Denied)
+        ):
+            return AAssociateRJ(1, 1, 3)
         if rejection is None and not self._admission.asks(asce):
             return AAssociateRJ(2, 3, 2)
         return rejection
 
-    def explain(self, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
+    def _caller(self, asce: Association) -> Caller:
+        """Who asks, as far as the rules look at it."""
+        return Caller(
+            asce.calling_ae_title,
+            str(getattr(asce.peer_address, "host", None) or ""),
+            asce.peer_certificate,
+        )
+
+    def explain(self, asce: Association, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
         """Say why a request is rejected, in the words of an operator."""
+        if self.access is not None and (rejection.source, rejection.reason) == (1, 3):
+            verdict = self.access.judge(asce.caller)
+            if isinstance(verdict, Denied):
+                return Refusal("calling", verdict.came, verdict.expected, verdict.advice)
         admission = self._admission
         per_host = "" if admission.per_host is None else f", {admission.per_host} for each host"
         return rejected(

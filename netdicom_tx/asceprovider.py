@@ -55,6 +55,8 @@ class Association(ServiceUser):
         window: How many operations may be outstanding at once, from this side's view.
         extended: What was agreed on by SOP class extended negotiation, by SOP class (PS3.7 D.3.3.5).
         peer_address: The address of the peer; None before there is a transport.
+        caller: Who has asked for the association, as the rules of :mod:`netdicom_tx.access` see it; it is known to an
+            acceptor when the request has come.
         request_pdu: The A-ASSOCIATE-RQ; None before it came.
         response_pdu: The A-ASSOCIATE-AC; None before the association was accepted.
     """

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from . import statuses
+from .access import Permission
 from .asceprovider import Association
 from .dimsemessages import Request
 from .exceptions import EventHandlingError
@@ -119,6 +120,24 @@ class Hooks:
             AssociationRejectedError: The association is rejected with this reason.
         """
         return None
+
+    def on_authorize(
+        self, context: RequestContext, permission: Permission, destination: str | None
+    ) -> bool | Awaitable[bool]:
+        """Decide whether a peer may have an operation performed, after the rules of :attr:`AE.access` have allowed it.
+
+        It is called for each request of a peer that has asked for the association, before its service sees it.
+
+        Args:
+            context: The presentation context, the association and the request.
+            permission: What the operation needs.
+            destination: The AE title of the destination of a C-MOVE; None for every other operation.
+
+        Returns:
+            True to perform the operation, which is the default; False to answer 0x0124, not authorized. A hook that
+            fails is logged, and the answer is 0x0110: the operation is not performed.
+        """
+        return True
 
     def on_association_accepted(self, asce: AnyAssociation) -> Awaitable[None] | None:
         """An association is established, on either side.

@@ -109,11 +109,14 @@ class Offer:
         transfer_syntaxes: The transfer syntaxes that it accepts.
         as_scp: Whether it has a service that answers requests.
         as_scu: Whether it has a service that makes requests.
+        is_refused: Whether the peer may not use all of it; a context that is left without a role is then rejected
+            by the user, not as unsupported.
     """
 
     transfer_syntaxes: Sequence[str]
     as_scp: bool = True
     as_scu: bool = False
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,6 +547,8 @@ def answer_contexts(
                 as_scp, as_scu = roles[uid].scu_role, roles[uid].scp_role
         if entry is None or not (as_scu or as_scp):
             result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
+            if entry is not None and entry[0].is_refused:
+                result = ContextResult.USER_REJECTION
         else:
             chosen = _chosen(context.transfer_syntaxes, takes)
             if chosen is not None:

@@ -50,11 +50,11 @@ class Host(Protocol):
     def reject_reason(self, asce: Any, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why a request is rejected before the hook is asked, or None."""
 
-    def explain(self, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
+    def explain(self, asce: Any, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
         """Say why a request is rejected, in the words of an operator."""
 
-    def offer(self, abstract_syntax: str) -> Offer | None:
-        """The offer of the AE for a proposed presentation context; None when it has no service for it."""
+    def offer_to(self, asce: Any, abstract_syntax: str) -> Offer | None:
+        """The offer of the AE to this peer for a proposed presentation context; None when it has no service for it."""
 
     def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Verdict:
         """Decide on the association that a peer asks for."""
@@ -180,7 +180,7 @@ class Opening:
             return
         rejection = self._ae.reject_reason(self._asce, request)
         if rejection is not None:
-            self._reject(rejection, self._ae.explain(request, rejection))
+            self._reject(rejection, self._ae.explain(self._asce, request, rejection))
             return
         try:
             identity = await self._ask(request)
@@ -195,7 +195,7 @@ class Opening:
             return  # the peer went away meanwhile
         agreed = negotiation.answer(
             request,
-            offers=self._ae.offer,
+            offers=partial(self._ae.offer_to, self._asce),
             window=self._ae.window,
             receive_limit=dul.machine.receive_limit,
             extended=partial(self._ae.answer_extended, self._asce),

@@ -15,6 +15,7 @@ yields data sets or (data set, status)    a Pending response each, then the fina
 yields response messages                  those messages; one that is not Pending is the last
   and has a coroutine ``cancelled``       after C-CANCEL, the response that this coroutine function returns
 returns any other iterable of these       as if it had yielded them: a list, a tuple, ``dict.values()``, a Sequence
+is not called: the peer may not do this   0x0124 Not authorized (:mod:`netdicom_tx.access`)
 raises EventHandlingError                 the service's failure status, or the one it carries, and its comment
 raises anything else                      0x0110 Processing failure; it is logged, the association lives on
 has nothing for this operation            0x0211 Unrecognized operation
@@ -115,6 +116,9 @@ class Asked(Protocol):
 
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class."""
+
+    def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
+        """Check that the peer may have an operation performed."""
 
 
 def _is_status(value: object) -> TypeGuard[int]:
@@ -272,7 +276,16 @@ class Operation:
                 statuses.UNRECOGNIZED_OPERATION,
                 f"{self.msg.OPERATION} is not an operation of this SOP class",
             )
+        waiting = self._performer.asce.authorize(self.ctx, self.msg)
+        if waiting is not None:
+            return self._when_authorized(waiting)
         return self._service(self._performer.asce, self.ctx, self.msg)
+
+    async def _when_authorized(self, waiting: Awaitable[None]) -> Any:
+        """What the service returns, when the AE has allowed the operation."""
+        await waiting
+        result = self._service(self._performer.asce, self.ctx, self.msg)
+        return await result if inspect.isawaitable(result) else result
 
     def _take(self, result: object) -> defer.Deferred[None] | None:
         """Answer with what the service has returned.

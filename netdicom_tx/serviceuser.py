@@ -18,13 +18,14 @@ Programs and services hold an :class:`~netdicom_tx.asceprovider.Association`, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .access import Caller, Certificate
 from .channel import Channel
 from .closing import Closing
 from .datasinks import Reception
@@ -38,6 +39,7 @@ from .exceptions import (
     RemoteProtocolError,
     printable,
 )
+from .identity import peer_certificate
 from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
 from .opening import Host, Opening
 from .operations import Performer
@@ -66,6 +68,9 @@ class LocalAE(Host, Protocol):
 
     def association_refused(self, asce: Any, refusal: Refusal) -> None:
         """The peer of an association, or of a connection that has not become one, is refused something."""
+
+    def authorize(self, asce: Any, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
+        """Check that a peer may have an operation performed."""
 
     def association_closed(self, asce: Any) -> None:
         """The transport of an association is gone."""
@@ -104,6 +109,7 @@ class ServiceUser:
         self.window: Window = NO_WINDOW
         self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
+        self.caller = Caller("")
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
         self._channel = Channel(clock)
@@ -156,6 +162,11 @@ class ServiceUser:
         """The AE title of the other side, safe for logs."""
         return printable(self.called_ae_title if self.is_requestor else self.calling_ae_title)
 
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """The certificate that the peer has shown; None without TLS, or without a certificate."""
+        return peer_certificate(self._channel.dul.transport)
+
     # -- what admission looks at -------------------------------------------------------------------
 
     @property
@@ -181,6 +192,14 @@ class ServiceUser:
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class on this association; None when no service does."""
         return self.ae.supported_scp.find(sop_class)
+
+    def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
+        """Check that the peer may have an operation performed.
+
+        Raises:
+            StatusError: It may not.
+        """
+        return self.ae.authorize(self, ctx, msg)
 
     # -- what the upper layer tells ----------------------------------------------------------------
 

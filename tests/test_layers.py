@@ -35,6 +35,7 @@ ROWS = {
         "dimsemessages",
         "fragments",
         "negotiation",
+        "access",
         "fsm",
         "upperlayer",
     ],
@@ -51,6 +52,7 @@ ROWS = {
         "dispatch",
         "operations",
         "tls",
+        "identity",
         "endpoints",
         "remoteae",
         "closing",
@@ -82,7 +84,7 @@ ROWS = {
         "archive.former",
         "archive",
     ],
-    "on top": ["tap", "fixtures", "commands.common", "commands", "__main__"],
+    "on top": ["config", "tap", "fixtures", "commands.common", "commands", "__main__"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 
@@ -103,7 +105,7 @@ NOT_IN_THE_CORE = {
     "twisted",
 }
 #: A program that embeds an SCU loads none of these.
-ONLY_ON_TOP = {"click", "rich", "sqlalchemy"}
+ONLY_ON_TOP = {"cattrs", "click", "rich", "sqlalchemy"}
 
 
 class Import(NamedTuple):
