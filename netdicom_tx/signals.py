@@ -6,7 +6,7 @@ signal                      the node
 SIGTERM or SIGINT           stops the reactor, so that its services end in order; the exit status is 0
 a second one                aborts all associations and ends, within two seconds; the exit status is 1
 a third one                 ends at once; the exit status is 1
-SIGHUP                      reads its TLS files again, and continues
+SIGHUP                      reads its configuration file and its TLS files again, and continues
 ==========================  =====================================================================================
 """
 
@@ -98,7 +98,7 @@ class Signals:
             self._log.error("Received SIGHUP, but all stays as it is: {error}", error=error)
             return
         self._log.info(
-            "Received SIGHUP. {what}: restart the node to change its options",
+            "Received SIGHUP. {what}; other changes need a restart of the node",
             what=f"Read {read} again" if read else "There is nothing to reload",
         )
 

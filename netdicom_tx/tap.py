@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
+import sys
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +15,13 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from .access import ANY_TITLE, Access
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .archive.store.scrub import Scrub
 from .archive.workflow.workflow import WorkflowOptions
+from .config import EX_CONFIG, Config, ConfigurationError, Mistake, Source
+from .config import read as read_config
 from .descriptors import associations_for
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
@@ -50,8 +54,18 @@ _NUMBERS = {
     "move-associations": 1,
     "scrub": 0,
 }
-# How a value in a configuration file is called there.
-_KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
+# The fields of TLSOptions that options set.
+_TLS_FIELDS = {
+    "tls-certificate": "certificate",
+    "tls-key": "key",
+    "tls-authorities": "trust",
+    "tls-clients": "clients",
+    "tls-profile": "profile",
+    "tls-fingerprint": "fingerprint",
+    "tls-more-certificate": "more_certificates",
+}
+# Options whose changes take effect when the file is read again.
+_RELOADED = {"peer", "peers", "strict-peers", "config"}
 
 
 class Options(usage.Options):
@@ -162,7 +176,19 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        self._from_file: set[str] = set()
         self._is_wrong = False
+        self._arguments: list[str] = []
+        self._source: Source | None = None
+        self._mistakes: list[Mistake] = []
+        #: The configuration file; None without one.
+        self.config_path: Path | None = None
+        #: What the file says; the defaults without a file.
+        self.configured = Config()
+        #: Who may do what.
+        self.access = Access()
+        #: The AE titles of all peers.
+        self.titles: frozenset[str] = frozenset()
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         for name in _TLS_LISTS:
@@ -178,11 +204,32 @@ class Options(usage.Options):
         super().__setitem__(name, value)
 
     def parseOptions(self, options: Any = None) -> None:
+        """Read the command line and the configuration file.
+
+        Raises:
+            UsageError: The command line is wrong.
+            SystemExit: The configuration file is wrong; its mistakes are printed, and the status is 78.
+        """
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            self.parse(options)
+        except ConfigurationError as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(EX_CONFIG) from error
+
+    def parse(self, options: Any = None) -> None:
+        """As :meth:`parseOptions`, but a wrong file raises ConfigurationError."""
+        self._arguments = list(sys.argv[1:] if options is None else options)
+        try:
+            super().parseOptions(self._arguments)  # type: ignore[no-untyped-call]
         except usage.UsageError:
             self._is_wrong = True
             raise
+
+    @property
+    def is_access_configured(self) -> bool:
+        """Whether the operator has decided what unknown peers may do."""
+        source = self._source
+        return bool(self["strict-peers"]) or (source is not None and "access" in source.given)
 
     def getUsage(self, width: int | None = None) -> str:
         """The help text, or one line after a mistake, because twistd prints this before the error."""
@@ -228,53 +275,91 @@ class Options(usage.Options):
         self["notify-availability"].append(title)
 
     def opt_config(self, path: str) -> None:
-        """Read these options, as keys, from a TOML file; options on the command line take precedence."""
+        """Read this TOML file: tables such as [node] and [[peer]]; options on the command line win over it."""
         self["config"] = path
 
     opt_c = opt_config
 
-    def _read_config(self, path: str) -> None:
-        try:
-            with open(path, "rb") as file:
-                found = tomllib.load(file)
-        except OSError as error:
-            raise usage.UsageError(f"--config {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise usage.UsageError(f"--config {path}: {error}") from error
-        kinds: dict[str, type] = dict.fromkeys(("listen", "peer", *_TLS_LISTS, *_TITLES), list)
-        kinds |= dict.fromkeys(_NUMBERS, int)
-        kinds |= {name: bool for name, *_ in self.optFlags}
-        kinds |= {name: str for name, *_ in self.optParameters if name not in kinds}
-        problems = [f"{key} is not an option" for key in found if key not in kinds]
-        problems += [
-            f"{key}: expected {_KINDS[kinds[key]]}, got {value!r}"
-            for key, value in found.items()
-            if key in kinds and type(value) is not kinds[key]
-        ]
-        if problems:
-            raise usage.UsageError(f"--config {path}: " + "; ".join(problems))
-        for key in found.keys() - self._given:
-            self[key] = [str(each) for each in found[key]] if kinds[key] is list else found[key]
+    def _read_config(self) -> None:
+        """Take the options that the file sets and the command line does not.
 
-    def postOptions(self) -> None:  # noqa: C901 - one check for each option
+        Raises:
+            ConfigurationError: The file is wrong.
+        """
+        if self.config_path is None:
+            # The runner may change the directory before the file is read again.
+            self.config_path = Path(self["config"]).absolute()
+        self._source = source = read_config(self["config"], self.config_path)
+        self.configured = source.config
+        values = source.config.options()
+        for name in source.given.keys() & values.keys() - self._given:
+            value = values[name]
+            self[name] = list(map(str, value)) if isinstance(value, tuple) else value
+            self._from_file.add(name)
+        if "peer" in source.given:
+            if "peer" not in self._given:
+                self["peer"] = list(source.config.addresses)
+                self._from_file.add("peer")
+            elif source.config.peer:
+                raise usage.UsageError(
+                    f"--peer: {self['config']} has [[peer]] tables, which it would replace together with "
+                    "their permissions; add the peer there"
+                )
+
+    def _complain(self, option: str, text: str, in_file: str = "", hint: str = "") -> None:
+        """Note a mistake of the file, to tell it with the others.
+
+        Args:
+            option: The option that is wrong.
+            text: What is wrong, for the command line.
+            in_file: What is wrong, without the name of the option.
+            hint: What to write in the file.
+
+        Raises:
+            UsageError: The option does not come from the file.
+        """
+        if self._source is None or option not in self._from_file:
+            raise usage.UsageError(text)
+        self._mistakes.append(self._source.mistake(option, in_file or text, hint))
+
+    def postOptions(self) -> None:
         if self.get("config"):
-            self._read_config(self["config"])
+            self._read_config()
+        self._check_values()
+        self["tls"] = self._tls()
+        self["peers"] = self._peers()
+        titles = {*self["peers"], *(each.title for each in self.configured.peer)}
+        for name in _TITLES:
+            for title in self[name]:
+                if title not in self["peers"]:
+                    self._complain(
+                        name,
+                        f"--{name} {title}: add --peer {title}@host:port",
+                        f"{title} is not a peer with host and port",
+                        f"add a [[peer]] table for {title}",
+                    )
+        if self["strict-peers"] and not titles:
+            self._complain(
+                "strict-peers",
+                "--strict-peers would serve nobody, because there is no --peer; add --peer AET@host:port",
+                "nobody would be served, because there is no peer",
+                "add a [[peer]] table",
+            )
+        self._check_listening()
+        if self._mistakes:
+            raise ConfigurationError(self["config"], self._mistakes)
+        others = titles - {each.title for each in self.configured.peer}
+        self.access = self.configured.rules(sorted(others), is_strict=bool(self["strict-peers"]))
+        self.titles = frozenset(titles)
+
+    def _check_values(self) -> None:
+        """Check what the command line says; what the file says has been checked."""
         try:
             self["aet"] = check_ae_title(self["aet"])
         except LocalProtocolError as error:
             raise usage.UsageError(f"--aet: {error}") from error
         for name, least in _NUMBERS.items():
             self[name] = _number(name, self[name], least)
-        self["tls"] = self._tls()
-        self["peers"] = _peers(self["peer"], self["tls"])
-        for name in _TITLES:
-            for title in self[name]:
-                if title not in self["peers"]:
-                    raise usage.UsageError(f"--{name} {title}: add --peer {title}@host:port")
-        if self["strict-peers"] and not self["peers"]:
-            raise usage.UsageError(
-                "--strict-peers would serve nobody, because there is no --peer; add --peer AET@host:port"
-            )
         if self["worklist"] is not None and not Path(self["worklist"]).is_dir():
             raise usage.UsageError(
                 f"--worklist: {self['worklist']} is not a directory; create it first"
@@ -285,11 +370,16 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"--duplicates: expected keep, replace or keep-both, not {self['duplicates']!r}"
             ) from error
+
+    def _check_listening(self) -> None:
         if not self["tls-listen"]:
             self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         elif self["tls"] is None or self["tls"].certificate is None:
-            raise usage.UsageError(
-                "--tls-listen needs --tls-certificate, the PEM file of the node's certificate"
+            self._complain(
+                "tls-listen",
+                "--tls-listen needs --tls-certificate, the PEM file of the node's certificate",
+                "needs the PEM file of the node's certificate",
+                "add certificate = … to [tls]",
             )
         for name in ("listen", "tls-listen"):
             for endpoint in self[name]:
@@ -298,34 +388,60 @@ class Options(usage.Options):
                 except LocalProtocolError as error:
                     raise usage.UsageError(f"--{name}: {error}") from error
 
+    def again(self) -> Options:
+        """Read the configuration file again, with the same command line.
+
+        Raises:
+            ConfigurationError: The file is wrong now.
+            LocalProtocolError: An option of the command line is wrong now.
+        """
+        fresh = Options()
+        fresh.config_path = self.config_path
+        try:
+            fresh.parse(self._arguments)
+        except usage.UsageError as error:
+            raise LocalProtocolError(str(error)) from error
+        return fresh
+
     def _tls(self) -> TLSOptions | None:
         """How the node speaks TLS, of both roles; None when no option says anything of it."""
-        found = {
-            field: self[name]
-            for name, field in (
-                ("tls-certificate", "certificate"),
-                ("tls-key", "key"),
-                ("tls-authorities", "trust"),
-                ("tls-clients", "clients"),
-                ("tls-profile", "profile"),
-                ("tls-fingerprint", "fingerprint"),
-                ("tls-more-certificate", "more_certificates"),
-            )
-            if self[name]
-        }
+        found = {field: self[name] for name, field in _TLS_FIELDS.items() if self[name]}
         if not found:
             return None
         try:
             options = TLSOptions(**found)
             if options.certificate is not None:
                 ServerContext(options)
-        except LocalProtocolError as error:
-            raise usage.UsageError(f"--tls-…: {error}") from error
-        except ImportError as error:
-            raise usage.UsageError(
-                "--tls-…: TLS needs the extra packages: pip install 'netdicom-tx[tls]'"
-            ) from error
+        except (LocalProtocolError, ImportError) as error:
+            text = str(error)
+            if isinstance(error, ImportError):
+                text = "TLS needs the extra packages: pip install 'netdicom-tx[tls]'"
+            given = [name for name in _TLS_FIELDS if name in self._from_file]
+            self._complain(given[0] if given else "", f"--tls-…: {text}", text)
+            return None
         return options
+
+    def _peers(self) -> dict[str, RemoteAE]:
+        """The peers that the node calls, by their AE titles."""
+        tls = self["tls"]
+        peers = {
+            each.title: _remote(each.title, each.host, each.port, over_tls=each.tls, tls=tls)
+            for each in self.configured.peer
+            if each.host is not None and each.port is not None
+        }
+        for text in self["peer"]:
+            try:
+                remote = _peer(text, tls)
+                if remote.ae_title in peers:
+                    raise usage.UsageError(
+                        f"--peer {text}: another --peer has the AE title {remote.ae_title} too, so a C-MOVE "
+                        "could not tell them apart; give each title once"
+                    )
+            except usage.UsageError as error:
+                self._complain("peer", str(error), str(error).removeprefix("--peer").lstrip(" :"))
+            else:
+                peers[remote.ae_title] = remote
+        return peers
 
 
 def _number(name: str, value: object, least: int) -> int:
@@ -337,36 +453,27 @@ def _number(name: str, value: object, least: int) -> int:
     return int(text)
 
 
-def _peers(texts: list[str], tls: TLSOptions | None) -> dict[str, RemoteAE]:
-    """The peers by their AE titles."""
-    peers: dict[str, RemoteAE] = {}
-    for text in texts:
-        title, remote = _peer(text, tls)
-        if title in peers:
-            raise usage.UsageError(
-                f"--peer {text}: another --peer has the AE title {title} too, so a C-MOVE could not tell "
-                "them apart; give each title once"
-            )
-        peers[title] = remote
-    return peers
-
-
-def _peer(text: str, tls: TLSOptions | None) -> tuple[str, RemoteAE]:
+def _peer(text: str, tls: TLSOptions | None) -> RemoteAE:
     """Read ``AET@host:port`` or ``dicoms://AET@host:port``, where an IPv6 address stands in brackets."""
-    over_tls = text.startswith(_TLS_SCHEME)
     title, at, address = text.removeprefix(_TLS_SCHEME).partition("@")
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (at and colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise usage.UsageError(f"--peer: expected AET@host:port, not {text!r}")
-    escaped = host.replace(":", "\\:")
     try:
-        # The node is a client here, and the name of the peer is that of its address.
-        own = None if not over_tls else replace(tls or TLSOptions(), clients=None)
-        remote = RemoteAE(title, f"tcp:{escaped}:{port}", tls=own)
+        return _remote(title, host, int(port), over_tls=text.startswith(_TLS_SCHEME), tls=tls)
     except LocalProtocolError as error:
         raise usage.UsageError(f"--peer {text}: {error}") from error
-    return remote.ae_title, remote
+
+
+def _remote(
+    title: str, host: str, port: int, *, over_tls: bool, tls: TLSOptions | None
+) -> RemoteAE:
+    """A peer that the node calls."""
+    escaped = host.replace(":", "\\:")
+    # The node is a client here, and the name of the peer is that of its address.
+    own = replace(tls or TLSOptions(), clients=None) if over_tls else None
+    return RemoteAE(title, f"tcp:{escaped}:{port}", tls=own)
 
 
 class StartError(SystemExit, Exception):
@@ -419,9 +526,11 @@ class NodeService(MultiService):
         listen: list[str],
         tls_listen: list[str] | None = None,
         tls: TLSOptions | None = None,
+        options: Options | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ae = ae
+        self._options = options
         self._context = ServerContext(tls) if tls is not None and tls_listen else None
         self._listener = _Listener(ae, listen, tls_listen or [], self._context)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -477,12 +586,24 @@ class NodeService(MultiService):
             # twist opens the ports only now. Threads that wait for work would keep the process alive.
             self.ae.stop()
             raise self._cannot_listen(error) from error
+        if self._options is not None and not self._options.is_access_configured:
+            self._warn_of_openness()
 
     def _not_started(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
         self._log.critical("twistd dicom: {error}", error=failure.getErrorMessage())
         self._signals.fail()
+
+    def _warn_of_openness(self) -> None:
+        """Say that everybody may do everything, if others than this machine can reach the node."""
+        hosts = [getattr(each.getHost(), "host", "") for each in self._listener.ports]
+        if any(host and not ip_address(host.partition("%")[0]).is_loopback for host in hosts):
+            self._log.warn(
+                "{aet} can be reached from the network, and peers that are not configured may do everything: say "
+                "what they may do by [access] default in the configuration file, or use --strict-peers",
+                aet=self.ae.ae_title,
+            )
 
     def _cannot_listen(self, error: CannotListenError) -> StartError:
         return StartError(f"{self.ae.ae_title} cannot listen: {error}")
@@ -492,10 +613,36 @@ class NodeService(MultiService):
         return stopped.addBoth(lambda _: self.ae.pause()).addBoth(self._stopped)
 
     def _reload(self) -> str:
-        if self._context is None:
-            return ""
-        self._context.reload()
-        return "the TLS certificate, key and authorities"
+        """Read the configuration file and the TLS files again.
+
+        Raises:
+            NetDICOMError: One of them is wrong; nothing has changed.
+        """
+        options = self._options
+        fresh = None if options is None or options.config_path is None else options.again()
+        read = []
+        if self._context is not None:
+            self._context.reload()
+            read.append("the TLS certificate, key and authorities")
+        if options is not None and fresh is not None:
+            self._apply(options, fresh)
+            read.insert(0, str(options.config_path))
+        return " and ".join(read)
+
+    def _apply(self, options: Options, fresh: Options) -> None:
+        """Let the peers and the access rules of a file take effect; running associations continue."""
+        self.ae.peers.clear()
+        self.ae.peers.update(fresh["peers"])
+        _give_access(self.ae, fresh)
+        waiting = sorted(
+            name for name in fresh if name not in _RELOADED and fresh[name] != options[name]
+        )
+        if waiting:
+            self._log.warn(
+                "{path} has other values for {names}, which take effect when the node is restarted",
+                path=options.config_path,
+                names=", ".join(waiting),
+            )
 
     def _abort(self) -> None:
         for asce in self.ae.associations:
@@ -509,25 +656,31 @@ class NodeService(MultiService):
         return result
 
 
+def _give_access(ae: ArchiveAE, options: Options) -> None:
+    """Let the node serve the peers of these options only, and each as they say."""
+    is_strict = bool(options["strict-peers"])
+    ae.access = None if options.access.is_open else options.access
+    ae.called_ae_titles = frozenset([ae.ae_title]) if is_strict else None
+    # With a rule for every title of a network, the rules alone decide.
+    is_closed = is_strict and ANY_TITLE not in options.titles
+    ae.calling_ae_titles = options.titles if is_closed else None
+
+
 def makeService(options: Options) -> NodeService:
     """The service for ``twistd dicom`` with these options."""
     store = FileStore(
         options["storage"], fsync=not options["no-fsync"], duplicates=options["duplicates"]
     )
-    peers = options["peers"]
-    is_strict = bool(options["strict-peers"])
     ae = ArchiveAE(
         options["aet"],
         store,
         Index(options["database"] or f"sqlite:///{store.root / 'index.db'}", root=store.root),
-        peers=peers,
+        peers=options["peers"],
         unknown_sop_classes=bool(options["unknown-sop-classes"]),
         match_unknown=bool(options["match-unknown"]),
         max_associations=options["max-associations"],
         max_associations_per_host=options["max-associations-per-host"],
         move_associations=options["move-associations"],
-        called_ae_titles=[options["aet"]] if is_strict else None,
-        calling_ae_titles=peers if is_strict else None,
         workflow=WorkflowOptions(
             worklist=Path(options["worklist"]) if options["worklist"] else None,
             forward_mpps=tuple(options["forward-mpps"]),
@@ -535,7 +688,8 @@ def makeService(options: Options) -> NodeService:
             notify_availability=tuple(options["notify-availability"]),
         ),
     )
-    node = NodeService(ae, options["listen"], options["tls-listen"], options["tls"])
+    _give_access(ae, options)
+    node = NodeService(ae, options["listen"], options["tls-listen"], options["tls"], options)
     if options["scrub"] and ae.index is not None:
         scrub = Scrub(ae.index, ae.reactor, rate=options["scrub"] * (1 << 20))
         scrub.setServiceParent(node)  # type: ignore[no-untyped-call]

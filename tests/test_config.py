@@ -1,0 +1,249 @@
+"""The configuration file: its model, and what is said about a wrong one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netdicom_tx.access import EVERYTHING, Permission, Profile, network
+from netdicom_tx.archive import Duplicates
+from netdicom_tx.config import Config, ConfigurationError, lines_of, read
+from netdicom_tx.tap import Options
+
+
+def write(directory: Path, text: str) -> str:
+    path = directory / "node.toml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def told(directory: Path, text: str) -> list[str]:
+    """What is wrong with a file, one sentence for each mistake."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(write(directory, text))
+    return [str(each) for each in caught.value.mistakes]
+
+
+def configured(directory: Path, text: str) -> Config:
+    return read(write(directory, text)).config
+
+
+FIVE_MISTAKES = """\
+[node]
+listn = ["tcp:11112"]
+
+[storage]
+duplicates = "repalce"
+fsync = 1
+
+[[peer]]
+title = "CT1"
+networks = ["10.0.0.1/8"]
+allow = ["stor"]
+"""
+
+
+def test_five_mistakes_are_five_sentences_with_line_and_hint(tmp_path: Path) -> None:
+    """An operator corrects the file once."""
+    assert told(tmp_path, FIVE_MISTAKES) == [
+        "line 2: [node] listn: is not a known key; did you mean listen?",
+        "line 5: [storage] duplicates: expected keep, replace or keep-both, not 'repalce'; did you mean replace?",
+        "line 6: [storage] fsync: expected true or false, got 1",
+        "line 10: [[peer]] 1 networks entry 1: '10.0.0.1/8' is not a network; expected an address, or a network such "
+        "as 192.0.2.0/24 without bits behind the prefix",
+        "line 11: [[peer]] 1 allow entry 1: expected echo, store, find, get, move, worklist, mpps, commit, delete or "
+        "other, not 'stor'; did you mean store?",
+    ]
+
+
+def test_an_error_names_the_file_and_lists_its_mistakes(tmp_path: Path) -> None:
+    path = write(tmp_path, FIVE_MISTAKES)
+    with pytest.raises(ConfigurationError) as caught:
+        read(path)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"{path} has 5 mistakes:"
+    assert [each[:8] for each in lines] == [
+        "  line 2",
+        "  line 5",
+        "  line 6",
+        "  line 1",
+        "  line 1",
+    ]
+
+
+def test_a_file_is_read_into_tables(tmp_path: Path) -> None:
+    config = configured(
+        tmp_path,
+        """
+        [node]
+        aet = "ARCHIVE"
+        listen = ["tcp:11112"]
+        max_associations = 7
+
+        [storage]
+        directory = "/srv/dicom"
+        duplicates = "keep-both"
+        fsync = false
+
+        [tls]
+        clients = "optional"
+        fingerprints = ["00"]
+
+        [access]
+        default = ["echo"]
+
+        [[peer]]
+        title = " CT1 "
+        host = "ct1.example"
+        port = 104
+        networks = ["192.0.2.0/24", "2001:db8::7"]
+        allow = ["store", "move"]
+        move_to = ["CT1"]
+        certificate = "ct1.example"
+
+        [[peer]]
+        title = "*"
+        networks = ["198.51.100.0/24"]
+        """,
+    )
+    assert (config.node.aet, config.node.listen, config.node.max_associations) == (
+        "ARCHIVE",
+        ("tcp:11112",),
+        7,
+    )
+    assert config.storage.duplicates is Duplicates.KEEP_BOTH
+    assert config.rules().default == Profile(frozenset([Permission.ECHO]))
+    ct1, other = config.peer
+    assert ct1.address == "CT1@ct1.example:104"
+    assert ct1.rule.networks == (network("192.0.2.0/24"), network("2001:db8::7"))
+    assert ct1.rule.profile == Profile(
+        frozenset([Permission.STORE, Permission.MOVE]), frozenset(["CT1"])
+    )
+    assert (other.address, other.rule.profile) == (None, EVERYTHING)
+    assert config.rules(["NEW"]).rules[-1].title == "NEW"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('default = "all"', EVERYTHING),
+        ('default = "none"', None),
+        ("default = []", Profile(frozenset())),
+    ],
+)
+def test_the_default_profile_is_a_word_or_a_list(
+    tmp_path: Path, text: str, expected: Profile | None
+) -> None:
+    assert configured(tmp_path, f"[access]\n{text}").rules().default == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[node\n", "line 1: Expected ']'"),
+        ("[peers]", "line 1: peers: is not a known key; did you mean peer?"),
+        (
+            "max-assocations = 7",
+            "line 1: max-assocations: is not a known key; did you mean max-ass",
+        ),
+        ("[node]\nmax-associations = 7", "did you mean max_associations?"),
+        ("[node]\nx = 1", "line 2: [node] x: is not a known key"),
+        ("node = 7", "line 1: node: expected a table; write [node] on a line of its own"),
+        (
+            "[node]\nlisten = 'tcp:1'",
+            "line 2: [node] listen: expected a list of strings, got 'tcp:1'",
+        ),
+        ("aet = 'A'\n[node]\naet = 'A'", "line 1: aet: is given twice, here and as [node] aet"),
+        ("[access]\ndefault = 7", 'expected "all", "none" or a list of permissions, got 7'),
+        ("[tls]\nprofile = 'bcp196'", "line 2: [tls] profile: expected bcp195, bcp195-modified"),
+        ("[tls]\nclients = 'requird'", "not 'requird'; did you mean required?"),
+        ("[[peer]]", "line 1: [[peer]] 1: has no title; add title = …"),
+        ("[[peer]]\ntitle = ''", "line 2: [[peer]] 1 title: an AE title is 1 to 16"),
+        ("[[peer]]\ntitle = '*'", 'line 2: [[peer]] 1 title: title "*" needs networks'),
+        ("[[peer]]\ntitle = 'A'\nhost = 'h'", "line 3: [[peer]] 1 host: host without port"),
+        ("[[peer]]\ntitle = 'A'\nport = 104", "line 3: [[peer]] 1 port: port without host"),
+        ("[[peer]]\ntitle = 'A'\nport = true", "line 3: [[peer]] 1 port: expected a whole number"),
+        ("[[peer]]\ntitle='*'\nnetworks=['::1']\nhost='h'\nport=1", 'title "*" cannot be called'),
+        ("[[peer]]\ntitle = 'A'\n[[peer]]\ntitle = 'A'", "line 4: [[peer]] 2 title: another peer"),
+        (
+            "[[peer]]\ntitle = 'PACS'\nhost='h'\nport=1\nmove_to = ['PACKS']",
+            "line 5: [[peer]] 1 move_to: PACKS is not a peer with host and port; did you mean PACS?",
+        ),
+    ],
+)
+def test_a_mistake_says_what_to_write(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = told(tmp_path, text)
+    assert says in found
+
+
+def test_a_file_that_cannot_be_read_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.toml: No such file"):
+        read(str(tmp_path / "none.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'aet = "\xe4"')
+    with pytest.raises(ConfigurationError, match="utf-8"):
+        read(str(tmp_path / "latin.toml"))
+
+
+def test_every_option_of_the_node_has_a_field() -> None:
+    """But for the two that a file does not repeat: the file itself, and the peers, which have tables."""
+    options = Options()
+    options.parseOptions([])
+    derived = {"tls", "peers"}
+    assert Config().options().keys() == options.keys() - derived - {"peer"}
+
+
+def test_the_defaults_of_the_file_are_those_of_the_options() -> None:
+    options = Options()
+    options.parseOptions([])
+    for name, value in Config().options().items():
+        if name != "listen":  # the default port is that of a node without any other
+            assert (list(value) if isinstance(value, tuple) else value) == options[name], name
+
+
+KEYS = st.sampled_from(["a", "b-c", '"d e"', "'f'", "g"])
+VALUES = st.sampled_from(
+    [
+        "1",
+        '"x"',
+        "'y = 1'",
+        "[\n  1, # one\n  2,\n]",
+        '"""\n[no]\nt = 1\n"""',
+        "'''\n[[no]]\n'''",
+        "{ k = 1, l = [2] }",
+        '"# \\" ["  # ]',
+    ]
+)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES), unique_by=lambda each: each[0].strip("'\""), max_size=5))
+def test_the_line_of_a_key_is_found_behind_any_value(pairs: list[tuple[str, str]]) -> None:
+    """Strings and arrays may be longer than a line and look like keys."""
+    text, expected = "# file\n[table]\n", {}
+    for key, value in pairs:
+        expected[("table", key.strip("'\""))] = text.count("\n") + 1
+        text += f"{key} = {value}\n"
+    found: dict[Any, int] = dict(lines_of(text))
+    assert found.pop(("table",)) == 2
+    assert found == expected
+
+
+def test_tables_of_an_array_are_counted() -> None:
+    text = '[[peer]]\ntitle = "A"\n[peer.tls]\nx.y = 1\n[[peer]]\ntitle = "B"\n'
+    assert lines_of(text) == {
+        ("peer",): 1,
+        ("peer", 0): 1,
+        ("peer", 0, "title"): 2,
+        ("peer", 0, "tls"): 3,
+        ("peer", 0, "tls", "x", "y"): 4,
+        ("peer", 1): 5,
+        ("peer", 1, "title"): 6,
+    }
+
+
+def test_a_peer_with_an_ipv6_address_is_called_in_brackets(tmp_path: Path) -> None:
+    (peer,) = configured(
+        tmp_path, "[[peer]]\ntitle = 'A'\nhost = '::1'\nport = 104\ntls = true"
+    ).peer
+    assert peer.address == "dicoms://A@[::1]:104"
