@@ -98,6 +98,8 @@ class Timeouts:
             the instances of a C-GET while they arrive. It is also the time that the handler of a C-STORE, or of
             another request that is not a query or retrieve, still has when the association has ended before it.
         total: The time from a request to its final response, with any number of pending ones.
+        handler: The time in which a handler gives no answer to a request of the peer, not even a Pending one, while the
+            peer reads. The handler is cancelled then, and the peer gets a failure.
         send: The time in which the peer takes none of the octets that we send. It is noticed up to
             a quarter later.
         release: The time from A-RELEASE-RQ to its answer, and the time that operations for the peer
@@ -115,6 +117,7 @@ class Timeouts:
     associate: float = 30
     response: float = 60
     total: float = 86400
+    handler: float = 300
     send: float = 60
     release: float = 10
     idle: float = 60

@@ -172,6 +172,9 @@ class Operation:
         self._is_cancelled = False  # C-CANCEL has come
         self._is_over = False  # the service has come to its end
         self._is_handed_over = False  # the reader of a C-GET has the instance
+        self._is_late = False  # and was answered for its handler
+        #: The clock's time of the last answer, or of the beginning.
+        self.last_answer = performer.clock.seconds()
         self._interrupt: IDelayedCall | None = None
         self._running: defer.Deferred[Any] | None = None
 
@@ -216,6 +219,25 @@ class Operation:
             self._interrupt = self._performer.clock.callLater(
                 self._performer.timeouts.response, self._too_late
             )
+
+    def give_up(self) -> None:
+        """The handler has given no answer for ``timeouts.handler`` seconds: answer for it, and cancel it."""
+        if self._is_answered or self._is_over or self._is_late:
+            return
+        self._is_late = True
+        self._log.error(
+            "{operation} {id} from {peer}: the handler has given no answer for {seconds:g} s; it is cancelled (timeout "
+            "'handler')",
+            operation=self.msg.OPERATION,
+            id=self.msg.message_id,
+            peer=self._performer.asce.peer_title,
+            seconds=self._performer.timeouts.handler,
+        )
+        self._respond(
+            _FAILURE.get(self.msg.OPERATION, statuses.PROCESSING_FAILURE),
+            comment="no answer from the handler in time",
+        )
+        self._interrupt_soon()
 
     def _too_late(self) -> None:
         self._log.warn(
@@ -321,7 +343,7 @@ class Operation:
         if isinstance(error, defer.CancelledError):
             if self._is_cancelled:
                 self._respond_cancelled()
-            elif not self._is_stopped:
+            elif not (self._is_stopped or self._is_late):
                 self._log.failure(
                     "{operation} {id}: the handler's Deferred was cancelled",
                     failure or Failure(),
@@ -413,8 +435,9 @@ class Operation:
 
     async def _emit(self, item: object) -> bool:
         """Send one item of a generator; True when it was the last one, or the peer wants no more."""
-        if self._is_cancelled or self._is_stopped:
+        if self._is_cancelled or self._is_stopped or self._is_late:
             return True
+        self.last_answer = self._performer.clock.seconds()
         if isinstance(item, Response):
             self._send(item)
         elif _is_status(item):
@@ -507,7 +530,7 @@ class Performer:
         asce: The association, which is handed to the services.
         channel: Sends the responses.
         clock: The time of all waits.
-        timeouts: Uses ``response``.
+        timeouts: Uses ``response`` and ``handler``.
         scu: The services that make requests; they answer the event reports that come for them.
         take_instance: Offers an instance that came by C-STORE to the C-GET that asked for it. It returns True when
             the instance was taken, and then its file stays open.
@@ -546,6 +569,7 @@ class Performer:
         self._running: dict[int, Operation] = {}
         self._backlog: OrderedDict[int, _Request] = OrderedDict()
         self._is_starting = False  # operations of the backlog
+        self._watch: IDelayedCall | None = None  # over the handlers
         self._unsent = 0  # final responses that the transport has no room for
         self._answered: set[int] = (
             set()
@@ -633,6 +657,23 @@ class Performer:
         self._answered.discard(message.message_id)
         self._running[message.message_id] = operation
         operation.start()
+        if self._watch is None and message.message_id in self._running and self.error is None:
+            self._watch = self.clock.callLater(self.timeouts.handler, self._look)
+
+    def _look(self) -> None:
+        """Give up the handlers that have given no answer for too long."""
+        self._watch = None
+        now, limit = self.clock.seconds(), self.timeouts.handler
+        oldest = now
+        for operation in list(self._running.values()):
+            if self.channel.is_congested:
+                operation.last_answer = now  # the peer does not read; timeouts.send is for that
+            if now - operation.last_answer >= limit:
+                operation.give_up()
+            else:
+                oldest = min(oldest, operation.last_answer)
+        if self._running and self.error is None:
+            self._watch = self.clock.callLater(oldest + limit - now, self._look)
 
     def _registration_for(self, ctx: PContextDef, message: Request) -> Registration | None:
         registration = self.asce.scp_for(ctx.sop_class)
@@ -678,6 +719,10 @@ class Performer:
         if self._refusal is not None:
             raise afresh(self._refusal)
         if not isinstance(message, Response) or status_of(message).is_pending:
+            if isinstance(message, Response):
+                operation = self._running.get(message.message_id_being_responded_to)
+                if operation is not None:
+                    operation.last_answer = self.clock.seconds()
             self.channel.send(message, context_id)
             return
         self._unsent += 1
@@ -733,6 +778,9 @@ class Performer:
     def end(self, error: NetDICOMError) -> None:
         """The association is over, and the peer no longer waits for answers."""
         self.error = self._refusal = error
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         for _, message, _ in self._backlog.values():
             give_up(message.data_set)
         self._backlog.clear()

@@ -674,7 +674,7 @@ def test_a_peer_that_waits_for_us_is_not_idle():
     node = serving(slow)
     peer = node.associate()
     peer.send(echo_rq(1))
-    node.advance(10 * TIMEOUTS.idle)
+    node.advance(4 * TIMEOUTS.idle)
     assert peer.take() == []
     slow.answer(1)
     assert peer.statuses() == [0]

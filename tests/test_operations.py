@@ -765,6 +765,89 @@ def test_a_generator_that_the_peer_does_not_read_is_closed_with_the_association(
     assert closed == [True]
 
 
+@pytest.mark.parametrize(
+    ("uid", "request_", "status"),
+    [
+        (FIND, find_rq(1), 0xC000),
+        (CT, store_rq(1), 0xC000),
+        (
+            FIND,
+            NGetRQ(requested_sop_class_uid=FIND, requested_sop_instance_uid="1.2", message_id=1),
+            0x0110,
+        ),
+    ],
+    ids=["C-FIND", "C-STORE", "N-GET"],
+)
+def test_case_82_a_handler_that_never_answers_is_answered_for(failures, uid, request_, status):
+    """A failure for the peer, a line in the log; the handler is cancelled, and the association goes on."""
+    cancelled: list[bool] = []
+    waiting: defer.Deferred[int] = defer.Deferred(lambda _: cancelled.append(True))
+    node, peer = answering(gives(waiting), uid)
+    peer.send(request_)
+    node.advance(node.ae.timeouts.handler - 1)
+    assert not cancelled
+    node.advance(1)
+    first, *_ = peer.messages()
+    assert first.status == status
+    assert first.error_comment == "no answer from the handler in time"
+    assert cancelled == [True]
+    (line,) = failures
+    assert formatEvent(line) == (
+        f"{request_.OPERATION} 1 from PEER: the handler has given no answer for 300 s; it is cancelled (timeout "
+        "'handler')"
+    )
+    failures.texts()
+    assert node.association().is_open
+    assert node.association().operations == 0
+
+
+def test_case_82_a_handler_may_take_long_while_it_answers(failures):
+    """Each Pending response renews its time; it is given up when none follows."""
+    cancelled: list[bool] = []
+    waiting: list[defer.Deferred[Any]] = []
+
+    async def service(asce: Association, ctx: PContextDef, msg: Request) -> AsyncIterator[Any]:
+        while True:
+            waiting.append(defer.Deferred(lambda _: cancelled.append(True)))
+            yield await waiting[-1]
+
+    node, peer = answering(service)
+    peer.send(find_rq(1))
+    for _ in range(5):
+        node.advance(200)
+        waiting[-1].callback(data_set("A"))
+    assert received(peer) == [(0xFF00, "A")] * 5
+    node.advance(299)
+    assert not cancelled
+    node.advance(1)
+    assert received(peer) == [0xC000]
+    assert len(failures.texts()) == 1
+    assert cancelled == [True]
+    assert node.association().operations == 0
+
+
+def test_case_82_a_handler_that_takes_no_cancel_is_answered_for_once(failures):
+    """It may go on, but nobody hears of it any more."""
+
+    async def service(asce: Association, ctx: PContextDef, msg: Request) -> int:
+        try:
+            await defer.Deferred()
+        except defer.CancelledError:
+            await last
+        return 0
+
+    last: defer.Deferred[None] = defer.Deferred()
+    node, peer = answering(service)
+    peer.send(find_rq(1))
+    for _ in range(3):
+        node.advance(300)
+    assert received(peer) == [0xC000]
+    assert len(failures.texts()) == 1
+    last.callback(None)
+    assert received(peer) == []
+    assert node.association().operations == 0
+
+
 def test_a_clean_up_that_waits_does_not_outlive_the_association():
     cancelled: list[str] = []
 
