@@ -191,6 +191,11 @@ class AssociationRejectedError(AssociationError):
         self.source = source
         self.diagnostic = diagnostic
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same association may be accepted a little later: the result is 2 (PS3.8 9.3.4)."""
+        return self.result == 2
+
 
 class AssociationAbortedError(AssociationError):
     """One of the two sides aborted the association.

@@ -14,10 +14,10 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from twisted.internet import defer
+from twisted.internet import defer, task
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -26,6 +26,7 @@ from ..applicationentity import AE, RemoteAE
 from ..arguments import check_number, check_type, several
 from ..asceprovider import Association
 from ..exceptions import (
+    AssociationRejectedError,
     ClassNotSupportedError,
     ConnectionLostError,
     LocalProtocolError,
@@ -44,6 +45,8 @@ __all__ = ["Stop", "StoreResult", "Transcode", "Unavailable", "store_all"]
 #: or a Deferred or coroutine of it.
 Transcode = Callable[[Association, Instance], Any]
 
+_T = TypeVar("_T")
+
 # How many instances have their contexts planned together; this many headers are read ahead.
 _PLANNED_TOGETHER = 1000
 # How many instances of an asynchronous iterable are read ahead while others are sent; they may be whole data sets.
@@ -51,6 +54,9 @@ _READ_AHEAD = 64
 # How many new associations in a row may end without any answer before the rest is given up. A peer that aborts at every
 # instance must not be called again for each of ten thousand.
 _FRUITLESS = 5
+# After how many seconds a peer is called again that rejects an association for now (PS3.8 9.3.4, result 2) when another
+# one has just ended: it may still count that one.
+_REJECTED_FOR_NOW = (0.5, 1.0, 2.0)
 # How many seconds the final response of a C-MOVE waits for the destination to agree to a release. GDCM's gdcmscu is its
 # own destination, and does not agree before it has that response.
 _RELEASE_PATIENCE = 1.0
@@ -130,7 +136,8 @@ async def store_all(
 
     A failure of one instance never stops the others. When an association ends while one instance was under way, that
     instance has failed, and the others go on a new association. When several were under way, each is tried once more
-    by itself. The rest is given up only when no association can be opened, or when five new ones in a row have ended
+    by itself. The rest is given up only when no association can be opened (a peer that rejects one for now, right after
+    another has ended, is called three times more), or when five new ones in a row have ended
     without any answer.
 
     Args:
@@ -361,7 +368,7 @@ class _Sender:
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
         self._lanes = 0  # how many are running
         self._fruitless = 0  # new associations in a row that ended without any answer
-        self._connecting: set[defer.Deferred[Association]] = set()
+        self._connecting: set[defer.Deferred[Any]] = set()
         self._turns: set[_Turn] = set()
         self._is_stopped = False
 
@@ -432,10 +439,11 @@ class _Sender:
     async def _lane(self, work: deque[_Item], results: _Results) -> None:
         """Use one association after the other, until there is no more work."""
         error: Exception | None = None
+        pauses: Iterator[float] = iter(())
         while work and error is None and not self._is_stopped:
             reused = self._take_open()
             try:
-                asce = reused or await self._connect()
+                asce = reused or await self._connect(pauses)
             except (NetDICOMError, defer.CancelledError) as refused:
                 error = refused
                 continue
@@ -447,6 +455,8 @@ class _Sender:
                 self._turns.discard(turn)
                 self._put_back(asce)
             _settle(turn, work, results, is_new=reused is None)
+            if not asce.is_open:
+                pauses = iter(_REJECTED_FOR_NOW)
             if turn.answers:
                 self._fruitless = 0
             elif not asce.is_open and reused is None:
@@ -461,16 +471,32 @@ class _Sender:
             # No other association is left to send the rest on.
             _give_up(work, error, results)
 
-    async def _connect(self) -> Association:
+    async def _connect(self, pauses: Iterator[float]) -> Association:
+        """Open an association.
+
+        Args:
+            pauses: After how many seconds to try again when the peer rejects it for now.
+        """
+        while True:
+            try:
+                return await self._until_stopped(self._called())
+            except AssociationRejectedError as error:
+                pause = next(pauses, None) if error.is_transient else None
+                if pause is None:
+                    raise
+                await self._until_stopped(task.deferLater(self._ae.clock, pause))
+
+    def _called(self) -> defer.Deferred[Association]:
         if self._originator is None:
-            connecting = self._ae.request_association(self._remote, self._proposed)
-        else:
-            connecting = defer.Deferred.fromCoroutine(self._connect_in_turn())
-        self._connecting.add(connecting)
+            return self._ae.request_association(self._remote, self._proposed)
+        return defer.Deferred.fromCoroutine(self._connect_in_turn())
+
+    async def _until_stopped(self, waiting: defer.Deferred[_T]) -> _T:
+        self._connecting.add(waiting)
         try:
-            return await connecting
+            return await waiting
         finally:
-            self._connecting.discard(connecting)
+            self._connecting.discard(waiting)
 
     async def _connect_in_turn(self) -> Association:
         """Open an association when not too many C-MOVEs have one to this destination."""

@@ -420,9 +420,86 @@ def test_an_association_that_ended_while_it_was_idle_costs_nothing() -> None:
 
 def test_a_group_has_room_for_the_contexts_of_other_forms() -> None:
     """PS3.8 9.3.2.2: 128 contexts, of which half may be those in which a decompressed instance is sent."""
-    instances = [Instance(each, "1.2.3", JPEG2000, b"") for each in STORAGE_SOP_CLASSES[:100]]
+    instances = [
+        Instance(each, "1.2.3", JPEG2000, made(each, 3)) for each in STORAGE_SOP_CLASSES[:100]
+    ]
     groups = list(_groups([_Item(each, each) for each in instances], is_plain_proposed=True))
     assert [(len(contexts), len(group)) for contexts, group in groups] == [(128, 64), (72, 36)]
     contexts, _ = groups[0]
     assert contexts[0] == (STORAGE_SOP_CLASSES[0], (JPEG2000,))
     assert contexts[64] == (STORAGE_SOP_CLASSES[0], DEFAULT_TRANSFER_SYNTAXES)
+
+
+class Forgetful(Allergic):
+    """Counts an association that has ended for some more requests, each of which it rejects for now."""
+
+    def __init__(self, bad: Iterable[int], rejections: int, result: int = 2) -> None:
+        super().__init__(bad)
+        self.rejections, self.result = rejections, result
+        self.called = 0
+
+    def on_association_request(self, asce: Any, assoc: Any) -> None:
+        self.called += 1
+        if self.called > 1 and self.rejections:
+            self.rejections -= 1
+            raise AssociationRejectedError(self.result, 3, 2)  # local limit exceeded
+        super().on_association_request(asce, assoc)
+
+
+def send_for(sink: Sink, count: int, seconds: float) -> list[StoreResult]:
+    """The results of a store_all that are there after some seconds."""
+    pair = Pair(AE("SCU"), sink)
+    results: list[StoreResult] = []
+
+    async def collect() -> None:
+        sources = [made(STORAGE_SOP_CLASSES[0], number) for number in range(count)]
+        async for each in store_all(pair.scu, pair.remote(), sources):
+            results.append(each)
+
+    running = defer.Deferred.fromCoroutine(collect())
+    for _ in range(round(seconds * 2)):
+        pair.advance(0.5)
+    success_of(running)
+    return results
+
+
+def test_a_peer_that_still_counts_the_association_that_ended_is_called_again() -> None:
+    """PS3.8 9.3.4: result 2 is transient."""
+    sink = Forgetful([0], rejections=3)
+    results = send_for(sink, 3, 4)
+    assert [each.is_stored for each in results] == [False, True, True]
+    assert sink.called == 5
+
+
+@pytest.mark.parametrize(("result", "called"), [(2, 5), (1, 2)], ids=["transient", "permanent"])
+def test_a_peer_that_rejects_is_not_called_again_and_again(result: int, called: int) -> None:
+    sink = Forgetful([0], rejections=1000, result=result)
+    results = send_for(sink, 3, 4)
+    assert [each.is_given_up for each in results] == [False, True, True]
+    assert sink.called == called
+
+
+def test_a_peer_that_rejects_the_first_association_is_not_called_again() -> None:
+    """It has not ended one that it may still count."""
+    sink = Forgetful([], rejections=1000)
+    sink.called = 1
+    results = send_for(sink, 2, 0)
+    assert [each.is_given_up for each in results] == [True, True]
+    assert sink.called == 2
+
+
+def test_a_stop_ends_the_wait_for_a_peer_that_rejects_for_now() -> None:
+    sink = Forgetful([0], rejections=1000)
+    pair = Pair(AE("SCU"), sink)
+    stop = Stop()
+
+    async def collect() -> list[StoreResult]:
+        sources = [made(STORAGE_SOP_CLASSES[0], number) for number in range(3)]
+        return [each async for each in store_all(pair.scu, pair.remote(), sources, stop=stop)]
+
+    running = defer.Deferred.fromCoroutine(collect())
+    pair.advance(0)
+    stop.set()
+    results = success_of(running)
+    assert len(results) == 3
+    assert sink.called == 2
