@@ -26,6 +26,7 @@ from .uids import (
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
     STORAGE_SOP_CLASSES,
     UNCOMPRESSED_TRANSFER_SYNTAXES,
     as_tuple,
@@ -535,10 +536,11 @@ def answer_contexts(
     for context in request.presentation_contexts:
         uid = context.abstract_syntax
         if uid not in known:
-            found = offers(uid)
+            found = offers(uid) if uid else None
             known[uid] = None if found is None else (found, frozenset(found.transfer_syntaxes))
         entry = known[uid]
-        first = context.transfer_syntaxes[0]
+        # It is not significant in a refusal.
+        first = context.transfer_syntaxes[0] or IMPLICIT_VR_LITTLE_ENDIAN
         as_scu, as_scp = False, False
         if entry is not None:
             offer, takes = entry

@@ -29,6 +29,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from .exceptions import AbortReason, LocalProtocolError, PDUProcessingError, printable
 from .uids import APPLICATION_CONTEXT_NAME
 from .userdataitems import (
+    MalformedItem,
     MaximumLength,
     UnknownItem,
     UserDataItem,
@@ -123,7 +124,9 @@ class PresentationContextRQ:
 
     Attributes:
         context_id: Odd, 1 to 255. Some requestors use even IDs; they are told apart as well.
-        transfer_syntaxes: In the order of the requestor's preference.
+        abstract_syntax: Empty when a requestor has sent none or several; such a context is refused.
+        transfer_syntaxes: In the order of the requestor's preference. A single empty one means that a requestor sent
+            none; it is never accepted.
         unknown_items: Sub-items of another type, which a receiver ignores (PS3.8 9.3.1).
     """
 
@@ -164,12 +167,14 @@ class PresentationContextRQ:
                 transfer.append(decode_uid(data))
             else:
                 unknown.append(UnknownItem(kind, data))
-        if len(abstract) != 1 or not transfer:
-            raise PDUProcessingError(
-                f"presentation context {body[0]} has {len(abstract)} abstract and {len(transfer)} "
-                "transfer syntaxes; expected 1, and 1 or more"
-            )
-        return cls(body[0], abstract[0], tuple(transfer), tuple(unknown))
+        # The other contexts can be understood, so this one is refused by its answer.
+        uid = abstract[0] if len(abstract) == 1 else ""
+        return cls(body[0], uid, tuple(transfer) or ("",), tuple(unknown))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has one abstract syntax, and a transfer syntax."""
+        return bool(self.abstract_syntax) and any(self.transfer_syntaxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +250,8 @@ class _Associate:
             yield f"{self._NAME}: a presentation context ID is even"
         if not self.user_information:
             yield f"{self._NAME}: there is no user information"
+        for item in self.user_items(MalformedItem):
+            yield f"{self._NAME}: user information sub-item {item.item_type:02X}H is malformed, and is ignored"
 
     @property
     def maximum_length(self) -> int:
@@ -284,6 +291,10 @@ class AAssociateRQ(_Associate):
         odd = list(self._deviations(context.context_id for context in contexts))
         if any(context.unknown_items for context in contexts):
             odd.append(f"{self._NAME}: a presentation context has unknown sub-items")
+        if not all(context.is_whole for context in contexts):
+            odd.append(
+                f"{self._NAME}: a presentation context lacks its abstract or its transfer syntax"
+            )
         return tuple(odd)
 
     def encode(self) -> bytes:

@@ -18,7 +18,9 @@ other   :class:`UnknownItem`                        kept as it came (PS3.8 D.2)
 Each is a frozen value. ``encode()`` gives the whole item, and ``decode(body)`` reads the bytes
 behind its length field. All integers are big endian. A body that is too short or disagrees with
 its inner lengths raises :class:`~netdicom_tx.exceptions.PDUProcessingError` with the A-ABORT
-reason that fits. The items that hold these are in :mod:`netdicom_tx.pdu`.
+reason that fits. :func:`decode_user_data` keeps such an item as a :class:`MalformedItem`, which everybody ignores,
+because all of them but the maximum length are optional, or for people to read. The items that hold these are in
+:mod:`netdicom_tx.pdu`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ __all__ = [
     "AsynchronousOperationsWindow",
     "ImplementationClassUID",
     "ImplementationVersionName",
+    "MalformedItem",
     "MaximumLength",
     "RoleSelection",
     "SOPClassCommonExtendedNegotiation",
@@ -57,6 +60,10 @@ _HEAD = struct.Struct(">BxH")
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _TWO_U16 = struct.Struct(">HH")
+
+
+class _ExcessError(PDUProcessingError):
+    """An item is whole, and has so many parts that they would cost too much."""
 
 
 def encode_item(item_type: int, body: bytes) -> bytes:
@@ -153,6 +160,23 @@ class UnknownItem:
 
     item_type: int
     data: bytes
+
+    def __post_init__(self) -> None:
+        check_range("an item type", self.item_type, 0xFF)
+
+    def encode(self) -> bytes:
+        return encode_item(self.item_type, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedItem:
+    """An item of a known type whose body contradicts itself, kept as it came and ignored.
+
+    The body may hold a credential, so it does not appear in ``repr``.
+    """
+
+    item_type: int
+    data: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         check_range("an item type", self.item_type, 0xFF)
@@ -312,9 +336,7 @@ class SOPClassCommonExtendedNegotiation:
         offset = 0
         while offset < len(related):
             if len(uids) >= MAXIMUM_ITEMS:
-                raise PDUProcessingError(
-                    f"{what} has more than {MAXIMUM_ITEMS} related SOP classes"
-                )
+                raise _ExcessError(f"{what} has more than {MAXIMUM_ITEMS} related SOP classes")
             uid, offset = _counted(related, offset, what)
             uids.append(decode_uid(uid))
         return cls(decode_uid(sop_class), decode_uid(service), tuple(uids), version, body[end:])
@@ -398,6 +420,7 @@ UserDataItem = (
     | UserIdentity
     | UserIdentityResponse
     | UnknownItem
+    | MalformedItem
 )
 
 _DECODERS = {
@@ -419,17 +442,26 @@ def decode_user_data(body: bytes) -> tuple[UserDataItem, ...]:
     """Read the sub-items of a user information item (50H), in the order they came.
 
     Raises:
-        PDUProcessingError: A sub-item is cut off or contradicts itself.
+        PDUProcessingError: A sub-item is cut off, or has too many parts; or the maximum length, which every side
+            sends, is not 4 octets.
     """
     items: list[UserDataItem] = []
     for item_type, second, data in split_items(body, "user information (50H)"):
-        if item_type == SOPClassCommonExtendedNegotiation.ITEM_TYPE:
-            items.append(SOPClassCommonExtendedNegotiation.decode(data, second))
-        elif item_type in _DECODERS:
-            items.append(_DECODERS[item_type](data))
-        else:
-            items.append(UnknownItem(item_type, data))
+        try:
+            items.append(_decode_item(item_type, second, data))
+        except PDUProcessingError as error:
+            if item_type == MaximumLength.ITEM_TYPE or isinstance(error, _ExcessError):
+                raise
+            items.append(MalformedItem(item_type, data))
     return tuple(items)
+
+
+def _decode_item(item_type: int, second: int, data: bytes) -> UserDataItem:
+    if item_type == SOPClassCommonExtendedNegotiation.ITEM_TYPE:
+        return SOPClassCommonExtendedNegotiation.decode(data, second)
+    if item_type in _DECODERS:
+        return _DECODERS[item_type](data)
+    return UnknownItem(item_type, data)
 
 
 def describe(item: UserDataItem) -> str:

@@ -577,21 +577,6 @@ WRONG = {
         6,
         "expected 4 octets or more, got 3",
     ),
-    "context without abstract syntax": (
-        associate(APPLICATION_CONTEXT, context_rq(TRANSFER)),
-        6,
-        "context 1 has 0 abstract and 1 transfer",
-    ),
-    "context with two abstract syntaxes": (
-        associate(APPLICATION_CONTEXT, context_rq(ABSTRACT, ABSTRACT, TRANSFER)),
-        6,
-        "context 1 has 2 abstract",
-    ),
-    "context without transfer syntax": (
-        associate(APPLICATION_CONTEXT, context_rq(ABSTRACT)),
-        6,
-        "1 abstract and 0 transfer",
-    ),
     "answer of 3 octets": (
         associate(APPLICATION_CONTEXT, b"\x21\0\0\3\1\0\0", pdu_type=2),
         6,
@@ -623,6 +608,25 @@ WRONG = {
         for n in range(1, 6)
     },
 }
+
+
+@pytest.mark.parametrize(
+    ("items", "abstract", "transfer"),
+    [
+        ((TRANSFER,), "", ("1.3",)),
+        ((ABSTRACT, ABSTRACT, TRANSFER), "", ("1.3",)),
+        ((ABSTRACT,), "1.2", ("",)),
+        ((), "", ("",)),
+    ],
+    ids=["no abstract syntax", "two abstract syntaxes", "no transfer syntax", "nothing"],
+)
+def test_a_context_that_lacks_a_syntax_is_read(items, abstract, transfer):
+    """PS3.8 9.3.2.2: it cannot be accepted, and the others can."""
+    (request,) = read(associate(APPLICATION_CONTEXT, context_rq(*items)))
+    assert request.presentation_contexts == (PresentationContextRQ(1, abstract, transfer),)
+    assert not request.presentation_contexts[0].is_whole
+    lacks = "A-ASSOCIATE-RQ: a presentation context lacks its abstract or its transfer syntax"
+    assert lacks in request.deviations
 
 
 @pytest.mark.parametrize("what", WRONG)

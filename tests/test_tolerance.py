@@ -11,12 +11,22 @@ from dataclasses import replace
 import pytest
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-from netdicom_tx import AE, dsutils, storage_scp, uids, verification_scp, verification_scu
+from netdicom_tx import (
+    AE,
+    UNKNOWN_SOP_CLASSES,
+    dsutils,
+    storage_scp,
+    uids,
+    verification_scp,
+    verification_scu,
+)
 from netdicom_tx.dimsemessages import CMoveRSP
 from netdicom_tx.pdu import AAssociateAC, PresentationContextAC
 from netdicom_tx.sopclass import qr_get_scu, qr_move_scu
 from netdicom_tx.testing import success_of
+from netdicom_tx.userdataitems import MalformedItem
 from support.doubles import (
+    ABORT,
     AC,
     CT,
     IMPLICIT,
@@ -73,7 +83,7 @@ def context(number: int, *syntaxes: str, extra: bytes = b"") -> bytes:
     )
 
 
-def request(*contexts: bytes) -> bytes:
+def request(*contexts: bytes, user: bytes = b"") -> bytes:
     """An A-ASSOCIATE-RQ by hand."""
     return pdu(
         RQ,
@@ -83,7 +93,7 @@ def request(*contexts: bytes) -> bytes:
         + bytes(32)
         + item(0x10, b"1.2.840.10008.3.1.1.1")
         + b"".join(contexts)
-        + item(0x50, item(0x51, bytes(4))),
+        + item(0x50, item(0x51, bytes(4)) + user),
     )
 
 
@@ -142,6 +152,93 @@ def test_unknown_sub_items_of_a_context_are_ignored(extra: bytes, lines: list[st
     assert peer.statuses() == [0]
     assert lines == ["PEER: A-ASSOCIATE-RQ: a presentation context has unknown sub-items"]
     assert ends_well(peer)
+
+
+@pytest.mark.parametrize(
+    ("odd", "result"),
+    [
+        (item(0x20, b"\3\0\0\0" + item(0x40, IMPLICIT.encode())), 3),
+        (item(0x20, b"\3\0\0\0"), 3),
+        (context(3, VERIFICATION), 4),
+        (context(3, CT), 3),
+        (context(3, VERIFICATION, ""), 4),
+        (context(3, "", IMPLICIT), 3),
+        (context(3, VERIFICATION, IMPLICIT, extra=item(0x30, CT.encode())), 3),
+    ],
+    ids=[
+        "no abstract syntax",
+        "nothing",
+        "no transfer syntax",
+        "no transfer syntax, and an unknown class",
+        "an empty transfer syntax",
+        "an empty abstract syntax",
+        "two abstract syntaxes",
+    ],
+)
+def test_a_context_that_lacks_a_syntax_is_refused_by_its_answer(
+    odd: bytes, result: int, lines: list[str]
+) -> None:
+    """PS3.8 9.3.3.2: 3 abstract syntax, 4 transfer syntaxes not supported. The other contexts are accepted."""
+    node = Node(AE("NODE").add_scp(verification_scp).add_scp(storage_scp, [UNKNOWN_SOP_CLASSES]))
+    peer = node.connect()
+    peer.send(request(context(1, VERIFICATION, IMPLICIT), odd))
+    ((kind, body),) = peer.take()
+    assert kind == AC
+    answers = AAssociateAC.decode(body).presentation_contexts
+    assert [(each.context_id, each.result) for each in answers] == [(1, 0), (3, result)]
+    peer.send(p_data(1, 3, echo()))
+    assert peer.statuses() == [0]
+    assert lines == [
+        "PEER: A-ASSOCIATE-RQ: a presentation context lacks its abstract or its transfer syntax"
+    ]
+    assert ends_well(peer)
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        item(0x53, b"\0\1"),
+        item(0x54, b"\0\x09" + b"1.2"),
+        item(0x56, b""),
+        item(0x57, b"\0\1"),
+        item(0x58, b"\1"),
+        item(0x58, b"\2\1\0\x40me"),
+        item(0x53, b"") * 3,
+    ],
+    ids=["window", "role", "56H", "57H", "identity", "identity that is cut", "three of a kind"],
+)
+def test_a_malformed_sub_item_of_user_information_is_ignored(user: bytes, lines: list[str]) -> None:
+    """PS3.8 9.3.1, PS3.7 D.3.3: all of these are optional, and without them the defaults hold."""
+    node = Node()
+    peer = node.connect()
+    peer.send(request(context(1, VERIFICATION, IMPLICIT), user=user))
+    assert peer.kinds() == [AC]
+    peer.send(p_data(1, 3, echo()))
+    assert peer.statuses() == [0]
+    assert lines == [
+        f"PEER: A-ASSOCIATE-RQ: user information sub-item {user[0]:02X}H is malformed, and is ignored"
+    ]
+    assert ends_well(peer)
+
+
+def test_a_malformed_sub_item_of_an_answer_is_ignored(lines: list[str]) -> None:
+    """Nothing was granted with it."""
+    caller = Caller()
+    answer = acceptance(caller.asked)
+    odd = (*answer.user_information, MalformedItem(0x53, b"\0"))
+    caller.peer.send(replace(answer, user_information=odd))
+    assert success_of(caller.opening).is_open
+    assert lines == [
+        "PEER: A-ASSOCIATE-AC: user information sub-item 53H is malformed, and is ignored"
+    ]
+
+
+@pytest.mark.parametrize("user", [item(0x51, b"\0\0"), b"\x54\0\0\x20ab"], ids=["51H", "cut"])
+def test_user_information_that_cannot_be_understood_ends_the_association(user: bytes) -> None:
+    """PS3.8 9.3.8: how much the peer admits is not known, or a length leads beyond the PDU."""
+    peer = Node().connect()
+    peer.send(request(context(1, VERIFICATION, IMPLICIT), user=user))
+    assert peer.kinds() == [ABORT]
 
 
 @pytest.mark.parametrize("extra", [(7, 0, IMPLICIT), (2, 0, CT), (255, 3, "")], ids=str)

@@ -12,6 +12,7 @@ from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
     ImplementationVersionName,
+    MalformedItem,
     MaximumLength,
     RoleSelection,
     SOPClassCommonExtendedNegotiation,
@@ -20,6 +21,7 @@ from netdicom_tx.userdataitems import (
     UserIdentity,
     UserIdentityResponse,
     UserIdentityType,
+    _decode_item,
     decode_user_data,
     describe,
 )
@@ -238,6 +240,9 @@ WRONG = {
     "longer than what holds it": (b"\x51\0\0\5\0\0\0\0", "says 5 octets, .* has 4 left"),
     "maximum length of 3": (b"\x51\0\0\3abc", "expected 4 octets, got 3"),
     "maximum length of 5": (b"\x51\0\0\5abcde", "expected 4 octets, got 5"),
+}
+# These have a length that leads to the next item, so nothing else is lost with them.
+MALFORMED = {
     "window of 3": (b"\x53\0\0\3abc", "expected 4 octets, got 3"),
     "role without a UID length": (b"\x54\0\0\1\0", "length field missing at octet 0"),
     "role whose UID is cut": (b"\x54\0\0\4\0\x09ab", "field says 9 octets, 2 are there"),
@@ -272,6 +277,19 @@ def test_an_item_that_contradicts_itself_is_refused(what):
     assert caught.value.abort_reason == 6
 
 
+@pytest.mark.parametrize("what", MALFORMED)
+def test_an_optional_item_that_contradicts_itself_is_kept_and_ignored(what):
+    """PS3.8 9.3.1: what a receiver cannot understand and does not need is skipped."""
+    data, message = MALFORMED[what]
+    (found,) = decode_user_data(data)
+    assert found == MalformedItem(data[0], data[4:])
+    assert found.encode() == data
+    assert "data" not in repr(found)  # it may hold a passcode
+    with pytest.raises(PDUProcessingError, match=message):
+        _decode_item(data[0], 0, data[4:])
+    assert decode_user_data(data + MaximumLength(7).encode())[1:] == (MaximumLength(7),)
+
+
 @given(st.binary(max_size=80))
 def test_arbitrary_bytes_are_items_or_a_processing_error(data):
     """Nothing else comes out; and what is understood can be sent again."""
@@ -300,7 +318,7 @@ def test_an_item_whose_body_was_cut_is_an_item_or_a_processing_error(item, data)
         (found,) = decode_user_data(encoded[:2] + len(body).to_bytes(2, "big") + body)
     except PDUProcessingError:
         return
-    assert isinstance(found, type(item))
+    assert isinstance(found, type(item) | MalformedItem)
 
 
 # -- what our own side does wrong -----------------------------------------------------------------
