@@ -269,7 +269,7 @@ class Association(ServiceUser):
 
     def pending_command(self, response: Response, ctx: PContextDef) -> bytes:
         """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
-        return self._channel.pending_command(response, ctx.id)
+        return self._channel.command(response, ctx.id)
 
     def send_pending(self, command: bytes, data_set: bytes, ctx: PContextDef) -> None:
         """Send a Pending response that differs from another one only in its data set.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
-from .dimsemessages import Message, Response
+from .dimsemessages import Message
 from .dulprovider import DULProtocol
 from .exceptions import LocalProtocolError
 from .fragments import fragment, fragment_again, fragment_command
@@ -92,11 +92,14 @@ class Channel:
         Raises:
             LocalProtocolError: There is no association to send it on, or a value of the command set does not fit.
         """
-        self.dul.send_message(self.pdus(message, context_id), on_sent)
+        if message.data_set is None:
+            self.dul.send_message(self.command(message, context_id), on_sent)
+        else:
+            self.dul.send_message(self.pdus(message, context_id), on_sent)
 
-    def pending_command(self, response: Response, context_id: int) -> bytes:
-        """The PDUs of a Pending response without its data set, for :meth:`send_pending`."""
-        return fragment_command(response, context_id=context_id, limit=self.send_limit)
+    def command(self, message: Message, context_id: int) -> bytes:
+        """The PDUs of a message without its data set; those of a Pending response are for :meth:`send_pending`."""
+        return fragment_command(message, context_id=context_id, limit=self.send_limit)
 
     def send_pending(self, command: bytes, data_set: bytes, context_id: int) -> None:
         """Send a Pending response that differs from another one only in its data set."""

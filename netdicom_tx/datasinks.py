@@ -180,7 +180,8 @@ class Reception:
         sink, self._sink = self._sink, None
         failure: EventHandlingError | None = None
         if sink is not None:
-            message = replace(message, data_set=sink.finish())
+            # Nobody else has this message yet, and a copy would cost as much as reading it did.
+            object.__setattr__(message, "data_set", sink.finish())
             if isinstance(sink, FileSink):
                 failure = sink.error
         if isinstance(message, Response):

@@ -79,6 +79,8 @@ RECEIVE_LIMIT = 1 << 20
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
+# How many octets the kernel is given at once; the next turn of the reactor is for others.
+_AT_ONCE = 1 << 14
 # How many octets at the beginning of a connection tell which protocol it speaks.
 _FIRST_OCTETS = 16
 # How many times within its timeout we look at a peer that is behind.
@@ -215,6 +217,7 @@ class DULProtocol(Protocol):
         self._is_congested = False
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._quickack: Callable[[], object] | None = None
+        self._has_socket = False
         self._first_octets = b""
         self._has_refused = False  # and has told the user of it
         #: The clock's time of the last receipt.
@@ -247,6 +250,10 @@ class DULProtocol(Protocol):
             # means nothing.
             transport.setTcpKeepAlive(True)
             handle = self.transport.getHandle()  # type: ignore[union-attr]
+            # Over TLS the handle is no socket.
+            self._has_socket = isinstance(handle, socket.socket) and hasattr(
+                transport, "writeSomeData"
+            )
             if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):
                 option = (socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
                 self._quickack = lambda: handle.setsockopt(*option)
@@ -357,9 +364,9 @@ class DULProtocol(Protocol):
                 self._user.indicated(what)
             case Send(data):
                 assert self.transport is not None
-                octets = b"".join(data)
+                octets = data[0] if len(data) == 1 else b"".join(data)
                 self.octets_sent += len(octets)
-                self.transport.write(octets)
+                self._write(octets)
             case _Bare.StartARTIM:
                 self._stop_artim()
                 if not self._is_gone:  # writing the PDU before it may have ended the connection
@@ -369,6 +376,29 @@ class DULProtocol(Protocol):
             # The endpoint has performed OpenTransport when there is a protocol.
             case _Bare.CloseTransport:  # pragma: no branch
                 self._close(self._timeouts.artim)
+
+    def _write(self, octets: bytes | bytearray) -> None:
+        """Write octets; give a few of them to the kernel at once when nothing is before them.
+
+        The transport would wait for the reactor to say that the socket is writable, which costs more than all else
+        that a small answer costs.
+        """
+        transport: Any = self.transport  # its attributes depend on its class
+        if (
+            len(octets) <= _AT_ONCE
+            and self._has_socket
+            and transport.connected
+            and not (transport.dataBuffer or transport.disconnecting)
+            # Where this attribute has another name, the transport writes as it always does.
+            and not getattr(transport, "_tempDataBuffer", True)
+        ):
+            taken = transport.writeSomeData(octets)
+            # It is an exception when the connection is lost; the transport finds that out by itself.
+            if isinstance(taken, int):
+                if taken == len(octets):
+                    return
+                octets = octets[taken:]
+        transport.write(octets)
 
     def _stop_artim(self) -> None:
         if self._artim is not None and self._artim.active():
@@ -479,14 +509,14 @@ class DULProtocol(Protocol):
 
     def send_message(
         self,
-        pdus: Iterator[bytes | bytearray],
+        pdus: Iterator[bytes | bytearray] | bytes,
         on_sent: Callable[[], None] | None = None,
     ) -> None:
         """Queue the PDUs of a message. They are made when there is room for them.
 
         Args:
             pdus: Encoded P-DATA-TF PDUs. The first one, which begins the command set, is made at
-                once.
+                once. Octets are all PDUs of a small message.
             on_sent: A function that is called when the last PDU has been handed to the transport,
                 perhaps before this method returns. It is not called when the association ends
                 before.
@@ -500,8 +530,17 @@ class DULProtocol(Protocol):
                 f"no message can be sent in {self.machine.state.name} ({self.machine.state.value}); "
                 "expected an established association"
             )
-        first = next(pdus, b"")
-        self._queue.append(_Outgoing(chain((first,), pdus), on_sent))
+        if not isinstance(pdus, bytes):
+            pdus = chain((next(pdus, b""),), pdus)
+        elif not (self._queue or self._is_congested or self._is_pumping):
+            # Nothing waits, so nothing has to be queued.
+            self._perform(self.machine.send_data((pdus,)))
+            if on_sent is not None:
+                on_sent()
+            return
+        else:
+            pdus = iter((pdus,))
+        self._queue.append(_Outgoing(pdus, on_sent))
         self._pump()
 
     def when_writable(self) -> defer.Deferred[None]:

@@ -79,9 +79,15 @@ def _cut_up(
 
 
 def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:
-    """Make the PDUs of the command set alone, for use in many calls of :func:`fragment_again`."""
+    """Make the PDUs of the command set alone: a whole message, or a part for :func:`fragment_again`."""
     size = _fragment_size(limit)
-    return b"".join(_pdus(encode_command(message), size, context_id, _COMMAND))
+    command = encode_command(message)
+    length = len(command)
+    if length <= size:
+        return (
+            _HEAD.pack(_P_DATA_TF, length + 6, length + 2, context_id, _COMMAND | _LAST) + command
+        )
+    return b"".join(_pdus(command, size, context_id, _COMMAND))
 
 
 def fragment_again(

@@ -469,7 +469,7 @@ class Operation:
         try:
             if command is None:
                 self._last = self.msg.response(status, data_set)
-                command = self._performer.channel.pending_command(self._last, self.ctx.id)
+                command = self._performer.channel.command(self._last, self.ctx.id)
                 self._match_commands[status] = command
             self._performer.send_pending(command, data_set, self.ctx.id)
         except AssociationError as error:

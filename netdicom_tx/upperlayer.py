@@ -14,9 +14,10 @@ of our own side that the table does not have raises
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from .exceptions import AbortReason, AbortSource, LocalProtocolError, PDUProcessingError
 from .fsm import ACTIONS, TRANSITIONS, Event, State, Step
@@ -126,6 +127,16 @@ class _Fault:
 
     reason: AbortReason
     detail: str
+
+
+# The rows of P-DATA, which are taken most: their action hands the payload on and does nothing else. What makes the
+# output, and the next state.
+_PASSING: dict[tuple[Event, State], tuple[Callable[[Any], Output], State]] = {
+    pair: (Indicate if steps == (Step.INDICATE,) else Send, next_state)
+    for pair, name in TRANSITIONS.items()
+    for steps, next_state in (ACTIONS[name],)
+    if pair[0] in (Event.Evt9, Event.Evt10) and steps in ((Step.INDICATE,), (Step.SEND_DATA,))
+}
 
 
 class UpperLayer:
@@ -279,6 +290,10 @@ class UpperLayer:
 
     def _take(self, event: Event, payload: object) -> Iterator[Output]:
         before = self._state
+        passing = _PASSING.get((event, before))
+        if passing is not None and not self._is_over:
+            make, self._state = passing
+            return iter((make(payload),))
         name = TRANSITIONS.get((event, before))
         # A machine serves one connection: Sta1 at its end is not the Sta1 at its beginning.
         if name is None or self._is_over:
