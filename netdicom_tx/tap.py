@@ -20,6 +20,7 @@ from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
 from .archive.store.scrub import Scrub
 from .archive.workflow.workflow import WorkflowOptions
+from .collector import spare_what_stays
 from .config import EX_CONFIG, Config, ConfigurationError, Mistake, Source
 from .config import read as read_config
 from .descriptors import associations_for
@@ -561,6 +562,7 @@ class NodeService(MultiService):
         # From now on, an operator may stop it.
         self._signals.install()
         self.ae.reactor.callWhenRunning(self._signals.install)
+        self.ae.reactor.callWhenRunning(spare_what_stays)
         try:
             started = self.ae.start_soon(_PATIENCE)
         except (StorageError, IndexUnusableError) as error:

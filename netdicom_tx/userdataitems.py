@@ -84,7 +84,7 @@ def check_range(what: str, value: int, largest: int) -> None:
 def check_text(what: str, *texts: str) -> None:
     """Refuse characters that have no octet. The caller checks which ones the standard admits."""
     for text in texts:
-        if text and max(text) > "\xff":
+        if not text.isascii() and max(text) > "\xff":
             raise LocalProtocolError(
                 f"{what} {printable(text)!r} has a character that is not in ISO 8859-1"
             )

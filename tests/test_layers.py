@@ -43,6 +43,7 @@ ROWS = {
         "refusals",
         "monotonic",
         "turns",
+        "collector",
         "signals",
         "dulprovider",
         "channel",
