@@ -157,14 +157,14 @@ class Spool(io.RawIOBase):
 
     def __init__(
         self,
-        path: Path,
+        name: str,
         sop_class_uid: str,
         sop_instance_uid: str,
         transfer_syntax: str,
         header: bytes,
     ) -> None:
         super().__init__()
-        self.path = path
+        self._name = name
         self.sop_class_uid = sop_class_uid
         self.sop_instance_uid = sop_instance_uid
         self.transfer_syntax = transfer_syntax
@@ -182,6 +182,11 @@ class Spool(io.RawIOBase):
         self._guard = threading.Lock()
         self._is_in_use = False
         self._is_given_up = False
+
+    @property
+    def path(self) -> Path:
+        """The path under which the octets are written that are not in memory."""
+        return Path(self._name)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -423,7 +428,7 @@ class FileStore:
     ) -> Spool:
         """Make a spool for an instance that is about to arrive, without touching the disk."""
         return Spool(
-            Path(self._temporary()),
+            self._temporary(),
             sop_class_uid,
             sop_instance_uid,
             transfer_syntax,

@@ -53,6 +53,8 @@ _FACTS: Final = struct.Struct(">8sQQ32s")
 _CHECK: Final = struct.Struct(">II")
 _HEAD: Final = _FACTS.size + _CHECK.size
 _PADDING: Final = bytes(PAGE)
+# How many octets of a new segment are filled with zeros at a time.
+_AHEAD: Final = 1 << 22
 # The kernel's limit for the buffers of one write, IOV_MAX, is 1024.
 _BUFFERS: Final = 1023
 
@@ -65,18 +67,21 @@ class Segment:
     """One file of the journal.
 
     Attributes:
+        position: Where the next record begins.
+        written: Up to where something was written, records or zeros.
         is_bad: Whether the disk has refused to write or to sync it.
         unfinished: How many of its records are not yet files and rows.
         paths: The files that were made from its records.
     """
 
-    __slots__ = ("descriptor", "is_bad", "path", "paths", "position", "unfinished")
+    __slots__ = ("descriptor", "is_bad", "path", "paths", "position", "unfinished", "written")
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
         self.is_bad = False
         self.position = 0
+        self.written = 0
         self.unfinished = 0
         self.paths: list[str] = []
 
@@ -195,6 +200,7 @@ class Journal:
             return
         position = segment.position
         try:
+            self._write_ahead(segment, position + sum(map(len, buffers)))
             for start in range(0, len(buffers), _BUFFERS):
                 position += _write_all(
                     segment.descriptor, buffers[start : start + _BUFFERS], position
@@ -207,6 +213,14 @@ class Journal:
             self.seal()
             raise
         segment.position = position
+
+    @staticmethod
+    def _write_ahead(segment: Segment, needed: int) -> None:
+        """Write zeros where records will stand: to sync blocks that were never written costs twice as much."""
+        if needed > segment.written:
+            end = min(max(needed, segment.written + _AHEAD), SEGMENT_SIZE)
+            _write_all(segment.descriptor, [bytes(end - segment.written)], segment.written)
+            segment.written = end
 
     def _next_segment(self) -> Segment:
         self.seal()
