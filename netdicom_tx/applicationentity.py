@@ -30,6 +30,8 @@ from .admission import Admission
 from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
+from .budget import LIMIT as MEMORY_LIMIT
+from .budget import MemoryBudget
 from .dimsemessages import Request
 from .dispatch import Dispatcher, Service
 from .dulprovider import (
@@ -95,6 +97,8 @@ class AE(Hooks):
         move_associations: How many associations to its destination a C-MOVE that we perform opens at the same time.
         move_associations_per_peer: How many associations all C-MOVEs together open to one destination at the same time;
             further ones wait.
+        memory_limit: How many octets all associations together may hold in memory; None means any number. Above that,
+            the peers that hold most must wait, and new associations are rejected (transient, local limit exceeded).
         access: The rules for which peer may do what; None allows everything to everybody. The attribute may be
             changed at any time, and the new rules hold for the next association and the next operation.
 
@@ -121,6 +125,7 @@ class AE(Hooks):
         calling_ae_titles: Iterable[str] | None = None,
         move_associations: int = 1,
         move_associations_per_peer: int = 8,
+        memory_limit: int | None = MEMORY_LIMIT,
         access: Access | None = None,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
@@ -135,6 +140,7 @@ class AE(Hooks):
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
         self._admission = Admission(max_associations, max_associations_per_host)
+        self._memory = MemoryBudget(memory_limit, lambda: self.clock)
         self.window = window
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)
         self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
@@ -157,6 +163,10 @@ class AE(Hooks):
     @max_associations.setter
     def max_associations(self, number: int | None) -> None:
         self._admission.total = number
+
+    def octets_came(self, octets: int) -> None:
+        """Octets came on an association."""
+        self._memory.received(octets)
 
     @property
     def reactor(self) -> Any:
@@ -499,6 +509,7 @@ class AE(Hooks):
         """The transport of an association is open."""
         self._refusals.catch_up()
         self._live.add(asce)
+        self._memory.add(asce)
         if not asce.is_requestor:
             self._admission.opened(asce)
         if asce in self._listeners:
@@ -516,6 +527,7 @@ class AE(Hooks):
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
         self._live.discard(asce)
+        self._memory.discard(asce)
         self._admission.closed(asce)
         listener = self._listeners.pop(asce, None)
         if listener is not None:
@@ -669,7 +681,7 @@ class AE(Hooks):
             and isinstance(self.access.judge(asce.caller), Denied)
         ):
             return AAssociateRJ(1, 1, 3)
-        if rejection is None and not self._admission.asks(asce):
+        if rejection is None and (self._memory.is_overdrawn or not self._admission.asks(asce)):
             return AAssociateRJ(2, 3, 2)
         return rejection
 
@@ -687,6 +699,13 @@ class AE(Hooks):
             verdict = self.access.judge(asce.caller)
             if isinstance(verdict, Denied):
                 return Refusal("calling", verdict.came, verdict.expected, verdict.advice)
+        if self._memory.is_overdrawn and (rejection.source, rejection.reason) == (3, 2):
+            return Refusal(
+                "memory",
+                f"all associations together hold {self._memory.total >> 20} MiB in memory",
+                f"at most {(self._memory.limit or 0) >> 20} MiB",
+                "let the peer try again later, or raise memory_limit",
+            )
         admission = self._admission
         per_host = "" if admission.per_host is None else f", {admission.per_host} for each host"
         return rejected(

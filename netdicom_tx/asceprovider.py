@@ -83,6 +83,11 @@ class Association(ServiceUser):
         return len(self._performer) + len(self._invoker)
 
     @property
+    def held(self) -> int:
+        """How many octets are in memory: of incomplete PDUs and messages, and of what is unread on either side."""
+        return self._channel.held + self._reception.held + self._performer.held + self._invoker.held
+
+    @property
     def summary(self) -> AssociationSummary:
         """What has happened so far, in numbers."""
         received, sent = self._channel.octets

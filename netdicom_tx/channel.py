@@ -57,6 +57,11 @@ class Channel:
             return 0, 0
         return self._dul.octets_received, self._dul.octets_sent
 
+    @property
+    def held(self) -> int:
+        """How many octets of either direction are in memory here."""
+        return 0 if self._dul is None else self._dul.held
+
     def abort(self) -> None:
         """Send A-ABORT, if there is a transport to send it on."""
         if self._dul is not None:

@@ -62,6 +62,11 @@ class MemorySink:
             raise DIMSEProcessingError(f"data set of more than {self._limit} octets")
         self._buffer += data
 
+    @property
+    def held(self) -> int:
+        """How many octets are in memory."""
+        return len(self._buffer)
+
     def finish(self) -> bytes:
         """The whole data set."""
         return bytes(self._buffer)
@@ -109,6 +114,11 @@ class FileSink:
             self._file.write(data)
         except Exception as error:
             self._fail(error)
+
+    @property
+    def held(self) -> int:
+        """How many octets are in memory, as far as the file says so: its ``octets_in_memory``."""
+        return int(getattr(self._file, "octets_in_memory", 0))
 
     def finish(self) -> BinaryIO | None:
         """The file, at the position that the AE has named; None when it has failed."""
@@ -165,6 +175,11 @@ class Reception:
     def is_busy(self) -> bool:
         """Whether a data set has begun to come and is not complete."""
         return self._sink is not None
+
+    @property
+    def held(self) -> int:
+        """How many octets of an incomplete message are in memory."""
+        return self._reader.held + (0 if self._sink is None else self._sink.held)
 
     def receive(self, piece: Fragment) -> Received | None:
         """Take a fragment, and return the message if it is complete now.

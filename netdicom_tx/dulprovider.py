@@ -222,6 +222,8 @@ class DULProtocol(Protocol):
         self._has_refused = False  # and has told the user of it
         #: The clock's time of the last receipt.
         self.last_received = clock.seconds()
+        #: Called with the number of octets of each segment that came, when it has been performed.
+        self.on_octets: Callable[[int], object] | None = None
         #: The octets that came and went on the transport.
         self.octets_received = 0
         self.octets_sent = 0
@@ -270,6 +272,8 @@ class DULProtocol(Protocol):
         self._segments.append(data)
         if self._next_turn is None and not self._is_performing_input:
             self._perform_input()
+        if self.on_octets is not None:
+            self.on_octets(len(data))
 
     def _perform_input(self) -> bool:
         """Perform what was received, up to a turn's worth; the transport waits for the rest.
@@ -506,6 +510,13 @@ class DULProtocol(Protocol):
         held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
         descriptor = transport.fileno() if hasattr(transport, "fileno") else -1
         return held + (_held_by_kernel(descriptor) if descriptor >= 0 else 0)
+
+    @property
+    def held(self) -> int:
+        """The octets in memory that were received and not performed, or written and not taken by the kernel."""
+        transport: Any = self.transport  # its attributes depend on its class
+        unsent = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+        return self.machine.held + sum(map(len, self._segments)) + unsent
 
     def send_message(
         self,

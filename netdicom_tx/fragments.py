@@ -212,6 +212,11 @@ class MessageReader:
         return self._context_id == _BETWEEN_MESSAGES
 
     @property
+    def held(self) -> int:
+        """How many octets of an incomplete command set are in memory."""
+        return len(self._command)
+
+    @property
     def sink(self) -> DataSetSink | None:
         """The sink of the data set that is arriving; None when no data set is."""
         return self._sink

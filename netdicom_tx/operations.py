@@ -580,6 +580,13 @@ class Performer:
         return len(self._running) + len(self._backlog)
 
     @property
+    def held(self) -> int:
+        """How many octets of data sets are in memory, of requests that are performed or wait."""
+        found = [each.msg.data_set for each in self._running.values()]
+        found += [message.data_set for _, message, _ in self._backlog.values()]
+        return sum(len(each) for each in found if isinstance(each, bytes))
+
+    @property
     def is_busy(self) -> bool:
         """Whether the peer waits for a response of this side."""
         return bool(self._running or self._backlog)

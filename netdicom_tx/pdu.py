@@ -588,6 +588,11 @@ class PDUReader:
         return not self._pdu_type and not self._held
 
     @property
+    def held(self) -> int:
+        """How many octets of an incomplete PDU are in memory."""
+        return len(self._held)
+
+    @property
     def titles(self) -> tuple[str, str] | None:
         """The called and the calling AE title of an A-ASSOCIATE-RQ that has not come whole.
 

@@ -432,6 +432,13 @@ class Invoker:
         """A caller waits for this request, so a stream that is not read must not delay it."""
         self._let_go(one)
 
+    @property
+    def held(self) -> int:
+        """How many octets of unread responses are in memory."""
+        return sum(
+            each.unread.octets_in_memory for each in self._all() if isinstance(each, StreamRequest)
+        )
+
     def _all(self) -> Iterator[Outstanding]:
         yield from self._outstanding.values()
         yield from self._waiting.values()

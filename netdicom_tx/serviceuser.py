@@ -66,6 +66,9 @@ class LocalAE(Host, Protocol):
     def association_opened(self, asce: Any) -> None:
         """The transport of an association is open."""
 
+    def octets_came(self, octets: int) -> None:
+        """Octets came on an association."""
+
     def association_refused(self, asce: Any, refusal: Refusal) -> None:
         """The peer of an association, or of a connection that has not become one, is refused something."""
 
@@ -207,6 +210,7 @@ class ServiceUser:
         self._channel.attach(dul)
         self._opened = self.clock.seconds()
         self.peer_address = dul.peer
+        dul.on_octets = self.ae.octets_came
         self.ae.association_opened(self)
         if self.is_requestor:
             self._opening.await_answer()

@@ -74,6 +74,11 @@ class Unread:
     def __len__(self) -> int:
         return len(self._first) + self._in_file
 
+    @property
+    def octets_in_memory(self) -> int:
+        """The size of the items in memory."""
+        return sum(size for _, size in self._first)
+
     def put(self, item: Any) -> None:
         """Add an item behind the others."""
         size = _size(item)

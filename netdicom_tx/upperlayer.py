@@ -177,6 +177,11 @@ class UpperLayer:
         return self._reader.receive_limit
 
     @property
+    def held(self) -> int:
+        """How many octets of an incomplete PDU are in memory."""
+        return self._reader.held
+
+    @property
     def titles(self) -> tuple[str, str] | None:
         """The called and the calling AE title, while an A-ASSOCIATE-RQ is arriving."""
         return self._reader.titles

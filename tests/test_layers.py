@@ -65,6 +65,7 @@ ROWS = {
         "hooks",
         "service",
         "admission",
+        "budget",
         "descriptors",
         "applicationentity",
         "pool",

@@ -228,6 +228,11 @@ class Spool(io.RawIOBase):
             self._held = [b"".join(self._held)]
         return bytes(self._held[0])
 
+    @property
+    def octets_in_memory(self) -> int:
+        """How many octets have not been written to the file."""
+        return self._held_size
+
     def flush_to_file(self) -> int:
         """Write the octets that are in memory, and return the descriptor of the file."""
         if self._descriptor is None:
