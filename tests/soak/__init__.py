@@ -1,0 +1,1 @@
+"""A soak of the node: peers that store, find and retrieve for minutes or hours; see ``__main__``."""
