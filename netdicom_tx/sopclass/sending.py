@@ -29,6 +29,7 @@ from ..exceptions import (
     AssociationRejectedError,
     ClassNotSupportedError,
     ConnectionLostError,
+    DCMTimeoutError,
     LocalProtocolError,
     NetDICOMError,
 )
@@ -54,6 +55,8 @@ _READ_AHEAD = 64
 # How many new associations in a row may end without any answer before the rest is given up. A peer that aborts at every
 # instance must not be called again for each of ten thousand.
 _FRUITLESS = 5
+# The same for those that ended because the peer was silent, since each has cost a whole timeout.
+_SILENT = 3
 # After how many seconds a peer is called again that rejects an association for now (PS3.8 9.3.4, result 2) when another
 # one has just ended: it may still count that one.
 _REJECTED_FOR_NOW = (0.5, 1.0, 2.0)
@@ -136,9 +139,9 @@ async def store_all(
 
     A failure of one instance never stops the others. When an association ends while one instance was under way, that
     instance has failed, and the others go on a new association. When several were under way, each is tried once more
-    by itself. The rest is given up only when no association can be opened (a peer that rejects one for now, right after
-    another has ended, is called three times more), or when five new ones in a row have ended
-    without any answer.
+    by itself. The rest is given up only when no association can be opened, or when five new ones in a row have ended
+    without any answer; three are enough when the peer is silent. A peer that rejects an association for
+    now right after another one has ended is called three times more.
 
     Args:
         ae: The application entity that sends.
@@ -461,7 +464,8 @@ class _Sender:
                 self._fruitless = 0
             elif not asce.is_open and reused is None:
                 self._fruitless += 1
-                if self._fruitless >= _FRUITLESS:
+                is_silent = isinstance(asce.error, DCMTimeoutError)
+                if self._fruitless >= (_SILENT if is_silent else _FRUITLESS):
                     error = asce.error or ConnectionLostError()
         self._lanes -= 1
         if not work and not self._turns:

@@ -94,6 +94,23 @@ def test_an_association_that_does_not_come_about_has_its_code(
 
 
 @pytest.mark.parametrize("command", ["echo", "find", "worklist", "store", "get", "move"])
+def test_a_request_that_is_not_answered_has_its_code(
+    netdicom: Netdicom, peer: Peer, command: str, instances: Path
+) -> None:
+    """A timeout means what it says: nothing else is waited for, such as the release or the peer's end."""
+    more = {
+        "find": ["-k", STUDY],
+        "store": [instances / "ct0.dcm"],
+        "get": ["-k", STUDY],
+        "move": ["-k", STUDY, "--to", "X"],
+    }.get(command, [])
+    done = netdicom(command, peer.address("NUMB"), *more, "-td", 0.5, within=15)
+    assert done.returncode == 7
+    assert "no answer within 0.5 s (timeout 'response')" in done.stderr
+    assert three_lines(done.stderr)
+
+
+@pytest.mark.parametrize("command", ["echo", "find", "worklist", "store", "get", "move"])
 def test_a_dead_port_has_its_code(netdicom: Netdicom, command: str, instances: Path) -> None:
     more = {
         "store": [instances],

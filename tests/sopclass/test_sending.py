@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 
-from netdicom_tx import AE, Window, storage_scp
+from netdicom_tx import AE, Timeouts, Window, storage_scp
 from netdicom_tx.exceptions import (
     AssociationRejectedError,
     AssociationReleasedError,
@@ -399,6 +399,24 @@ def test_a_peer_that_ends_every_association_is_given_up() -> None:
     assert sink.opened == 5
     assert [each.is_given_up for each in results] == [False] * 5 + [True] * 95
     assert all("abort" in str(each.error) for each in results)
+
+
+def test_a_silent_peer_is_given_up_after_three_timeouts() -> None:
+    """A hundred instances do not take a hundred times the timeout."""
+    sink = Sink()
+    never: list[defer.Deferred[int]] = []
+
+    def unanswered() -> defer.Deferred[int]:
+        never.append(defer.Deferred())
+        return never[-1]
+
+    sink.then = unanswered
+    results = send_for(sink, 100, 3 * Timeouts().response)
+    for each in never:  # its handler has the file
+        each.callback(0)
+    assert sink.opened == 3
+    assert [each.is_given_up for each in results] == [False] * 3 + [True] * 97
+    assert all(isinstance(each.error, DCMTimeoutError) for each in results)
 
 
 @pytest.mark.slow

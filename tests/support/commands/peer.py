@@ -10,6 +10,7 @@ listens. How it behaves is told by the AE title that it is called by, or by the 
 ====================  ===================================================================
 called ``STRICT``     rejects: called AE title not recognized
 called ``SILENT``     never answers the association request
+called ``NUMB``       accepts the association, and never answers a request
 called ``NOECHO``     answers C-ECHO with 0x0122
 called ``NOSTORE``    accepts no storage context
 called ``FULL``       answers C-STORE with 0xA700
@@ -102,11 +103,15 @@ class Peer(AE):
         asce.closed().addCallback(lambda reason: print("end", type(reason).__name__, flush=True))
         return None
 
-    def on_receive_echo(self, context: RequestContext) -> int:
+    def on_receive_echo(self, context: RequestContext) -> int | defer.Deferred[int]:
+        if self.called == "NUMB":
+            return defer.Deferred()
         print("echo", flush=True)
         return 0x0122 if self.called == "NOECHO" else 0
 
-    def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int:
+    def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> int | defer.Deferred[int]:
+        if self.called == "NUMB":
+            return defer.Deferred()
         self.stores += 1
         if self.called == "ABORTING":
             self.asce.abort()
@@ -138,6 +143,8 @@ class Peer(AE):
     # -- queries
 
     def on_receive_find(self, context: RequestContext, ds: Dataset) -> Any:
+        if self.called == "NUMB":
+            return defer.Deferred()
         which = ds.get("PatientID")
         if which == "refused":
             raise StatusError(0xA700, "no room")
@@ -195,10 +202,14 @@ class Peer(AE):
         return found
 
     def on_receive_get(self, context: RequestContext, ds: Dataset) -> Any:
+        if self.called == "NUMB":
+            return defer.Deferred()
         found = self.matching(ds)
         return len(found), found
 
     def on_receive_move(self, context: RequestContext, ds: Dataset, destination: str) -> Any:
+        if self.called == "NUMB":
+            return defer.Deferred()
         host, _, port = destination.partition("-")
         if host != "PORT":
             return None, 0, []
