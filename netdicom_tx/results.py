@@ -19,7 +19,7 @@ from twisted.internet import defer
 
 from . import dsutils, statuses
 from .dimsemessages import Response
-from .exceptions import StatusError
+from .exceptions import LocalProtocolError, StatusError
 from .negotiation import PContextDef
 from .sopclass.storage import save_instance
 from .statuses import Status
@@ -51,6 +51,7 @@ class VerbStream(ABC, Generic[_Item]):
 
     def __init__(self, responses: ResponseStream[Any]) -> None:
         self._responses = responses
+        self._is_over = False  # a reader has had all there is
 
     @property
     def final(self) -> Response | None:
@@ -70,10 +71,25 @@ class VerbStream(ABC, Generic[_Item]):
         return self
 
     async def __anext__(self) -> _Item:
-        while True:
-            item = self._pick(await anext(self._responses))
-            if item is not None:
-                return item
+        try:
+            while (item := self._pick(await anext(self._responses))) is None:
+                pass
+        except BaseException:  # the end, too
+            self._is_over = True
+            raise
+        return item
+
+    async def _all(self) -> list[_Item]:
+        """All items that have not been read yet.
+
+        Raises:
+            LocalProtocolError: The stream has been read to its end; items are not kept.
+        """
+        if self._is_over:
+            raise LocalProtocolError("the stream has been read already; make the call again")
+        self._is_over = True
+        async with self:
+            return [each async for each in self]
 
     @abstractmethod
     def _pick(self, item: Any) -> _Item | None:
@@ -100,17 +116,13 @@ def check(status: Status, responses: ResponseStream[Any]) -> None:
 
 
 class Matches(VerbStream[Dataset]):
-    """The data sets that match a query; ``await`` returns the list of all."""
+    """The data sets that match a query; ``await`` returns the list of all, once."""
 
     def _pick(self, item: tuple[Dataset | None, Status]) -> Dataset | None:
         data_set, status = item
         if not status.is_pending:
             check(status, self._responses)
         return data_set
-
-    async def _all(self) -> list[Dataset]:
-        async with self:
-            return [each async for each in self]
 
     def __await__(self) -> Generator[Any, Any, list[Dataset]]:
         return self._all().__await__()
@@ -132,7 +144,7 @@ class Progress(NamedTuple):
 
 
 class Moves(VerbStream[Progress]):
-    """The progress of a C-MOVE, with the final counts last; ``await`` returns the final counts."""
+    """The progress of a C-MOVE, with the final counts last; ``await`` returns the final counts, once."""
 
     def _pick(self, item: tuple[Status, Response]) -> Progress:
         status, response = item
@@ -146,8 +158,7 @@ class Moves(VerbStream[Progress]):
         )
 
     async def _last(self) -> Progress:
-        async with self:
-            *_, last = [each async for each in self]
+        *_, last = await self._all()
         return last
 
     def __await__(self) -> Generator[Any, Any, Progress]:

@@ -299,6 +299,37 @@ def test_awaiting_a_find_gives_the_list(net: Net) -> None:
     assert [each.PatientID for each in net.run(work())] == ["1", "2"]
 
 
+@pytest.mark.parametrize("before", ["awaited", "read"])
+def test_a_stream_is_awaited_once(net: Net, before: str) -> None:
+    """The matches are not kept; an empty list would say that there are none."""
+    net.archive.matches = [study(PatientID="1"), study(PatientID="2")]
+
+    async def work() -> None:
+        stream = net.associate().find(PatientID="")
+        if before == "awaited":
+            assert len(await stream) == 2
+        else:
+            assert len([each async for each in stream]) == 2
+        with pytest.raises(LocalProtocolError, match="has been read already; make the call again"):
+            await stream
+
+    net.run(work())
+
+
+def test_the_counts_of_a_move_are_awaited_once(net: Net) -> None:
+    keeper = AE("KEEPER").add_scp(storage_scp)
+    there = net.pair.network.add(keeper)
+    net.archive.on_receive_move = lambda *_: (there, 0, [])  # type: ignore[method-assign]
+
+    async def work() -> None:
+        stream = net.associate().move(to="KEEPER", StudyInstanceUID="1.2.3")
+        assert (await stream).status == 0x0000
+        with pytest.raises(LocalProtocolError, match="has been read already"):
+            await stream
+
+    net.run(work())
+
+
 @pytest.mark.parametrize(
     ("level", "accepted", "expected"),
     [
