@@ -149,10 +149,12 @@ class Profile:
         allow: The permissions.
         move_to: The AE titles to which the peer may have instances moved; None means every destination that is
             known.
+        require_identity: Whether the user of the peer must be known (PS3.7 D.3.3.7).
     """
 
     allow: frozenset[Permission] = frozenset(Permission)
     move_to: frozenset[str] | None = None
+    require_identity: bool = False
 
     def may(self, permission: Permission, destination: str | None = None) -> bool:
         """Whether an operation is allowed.

@@ -50,7 +50,9 @@ from .exceptions import (
     printable,
 )
 from .hooks import Hooks, RequestContext
+from .identity import Identities, NotAuthenticatedError, User, kind_of
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
+from .opening import Verdict
 from .part10 import read_file_meta
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
 from .refusals import Refusal, Refusals, rejected
@@ -62,6 +64,8 @@ from .userdataitems import (
     RoleSelection,
     SOPClassExtendedNegotiation,
     UserDataItem,
+    UserIdentity,
+    UserIdentityResponse,
 )
 
 __all__ = ["AE", "AEService", "RemoteAE"]
@@ -101,6 +105,7 @@ class AE(Hooks):
             the peers that hold most must wait, and new associations are rejected (transient, local limit exceeded).
         access: The rules for which peer may do what; None allows everything to everybody. The attribute may be
             changed at any time, and the new rules hold for the next association and the next operation.
+        identities: Checks the users of peers (PS3.7 D.3.3.7); None checks none. It may be changed at any time, too.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: An argument is wrong.
@@ -127,6 +132,7 @@ class AE(Hooks):
         move_associations_per_peer: int = 8,
         memory_limit: int | None = MEMORY_LIMIT,
         access: Access | None = None,
+        identities: Identities | None = None,
     ) -> None:
         self.ae_title = check_ae_title(ae_title)
         check_number("max_pdu_length", max_pdu_length, 0, unit="octets")
@@ -147,6 +153,7 @@ class AE(Hooks):
         self.move_associations = move_associations
         self.move_associations_per_peer = move_associations_per_peer
         self.access = access
+        self.identities = identities
         self.supported_scp = Dispatcher(_is_registered)
         self.supported_scu = Dispatcher(_is_registered)
         self._reactor = reactor
@@ -589,15 +596,14 @@ class AE(Hooks):
         destination = getattr(msg, "move_destination", None)
         if self.access is not None and not self.access.may(asce.caller, permission, destination):
             raise self._not_authorized(asce, msg, permission, destination)
-        if not self._has_policy:
+        if not self._overrides("on_authorize"):
             return None
         return self._ask_policy(asce, ctx, msg, permission, destination)
 
-    @property
-    def _has_policy(self) -> bool:
-        """Whether a program has a policy of its own; without one, no request waits for it."""
-        own = getattr(self.on_authorize, "__func__", self.on_authorize)
-        return own is not Hooks.on_authorize
+    def _overrides(self, hook: str) -> bool:
+        """Whether a program has a hook of its own; without one, nothing waits for it."""
+        own = getattr(self, hook)
+        return getattr(own, "__func__", own) is not getattr(Hooks, hook)
 
     async def _ask_policy(
         self,
@@ -684,6 +690,62 @@ class AE(Hooks):
         if rejection is None and (self._memory.is_overdrawn or not self._admission.asks(asce)):
             return AAssociateRJ(2, 3, 2)
         return rejection
+
+    def check_user(self, asce: Association, request: AAssociateRQ) -> Verdict:
+        """Check the user identity of a request.
+
+        Returns:
+            None when there is nothing to check, or an awaitable of the answer to the identity.
+
+        Raises:
+            NotAuthenticatedError: The user has to be known, and is not.
+        """
+        identity = request.user_item(UserIdentity)
+        profile = self.access.judge(asce.caller) if self.access is not None else None
+        is_required = isinstance(profile, Profile) and profile.require_identity
+        if identity is None:
+            if is_required:
+                raise NotAuthenticatedError.because(
+                    "missing",
+                    "the association request has no user identity",
+                    "the identity of its user",
+                    "let the peer send one, or do not require it from this peer",
+                )
+            return None
+        if self.identities is None and not self._overrides("on_user_identity") and not is_required:
+            return None  # PS3.7 D.3.3.7.2: an acceptor without this service does not answer the identity
+        return self._check_user(asce, identity, is_required)
+
+    async def _check_user(
+        self, asce: Association, identity: UserIdentity, is_required: bool
+    ) -> UserIdentityResponse | None:
+        what = kind_of(identity)
+        try:
+            if self.identities is not None and self.identities.checks(identity):
+                is_checked = True
+                user = await self.identities.check(identity)
+            else:
+                found = self.on_user_identity(asce, identity)
+                user = await found if inspect.isawaitable(found) else found
+                is_checked = is_required
+        except (AssociationRejectedError, defer.CancelledError):
+            raise
+        except Exception as error:
+            # What a checker meets, such as a file that is gone, must not let anybody in.
+            self._log.failure("the user identity of {peer} cannot be checked", peer=asce.peer_title)
+            raise AssociationRejectedError(2, 1, 1) from error
+        if user is not None:
+            check_type("the user", user, User, "a User")
+            asce.user = user
+            return UserIdentityResponse(user.response)
+        if not is_checked:
+            return None
+        raise NotAuthenticatedError.because(
+            "wrong",
+            f"{what} came that is not accepted",
+            "the identity of a user who is known here",
+            "correct it at the peer, or set a new password with netdicom passwd",
+        )
 
     def _caller(self, asce: Association) -> Caller:
         """Who asks, as far as the rules look at it."""

@@ -57,6 +57,7 @@ class Association(ServiceUser):
         peer_address: The address of the peer; None before there is a transport.
         caller: Who has asked for the association, as the rules of :mod:`netdicom_tx.access` see it; it is known to an
             acceptor when the request has come.
+        user: The user of the peer, whose identity this side has checked; None when it has not.
         request_pdu: The A-ASSOCIATE-RQ; None before it came.
         response_pdu: The A-ASSOCIATE-AC; None before the association was accepted.
     """

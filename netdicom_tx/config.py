@@ -15,7 +15,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NewType, get_args, get_origin
@@ -35,11 +35,13 @@ from .access import ANY_TITLE, EVERYTHING, Access, Network, Permission, Profile,
 from .archive import Duplicates
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError, NetDICOMError
+from .identity import Identities, JSONWebTokens, PasswordFile, UserNames
 from .pdu import check_ae_title
 from .tls import PROFILES
 
 __all__ = [
     "EX_CONFIG",
+    "TABLES",
     "Config",
     "ConfigurationError",
     "Mistake",
@@ -349,10 +351,50 @@ class AccessTable:
     Attributes:
         default: ``"all"``, ``"none"``, or a list of permissions; see :mod:`netdicom_tx.access`.
         strict_peers: Whether the node serves only its peers, and only under its own AE title.
+        require_identity: Whether every peer has to send the identity of its user (PS3.7 D.3.3.7).
+        password_file: The users with passwords; ``netdicom passwd`` writes the file.
+        users: The users who need no password.
+        jwt_key_file: The public key, in PEM form, or the secret by which JSON Web Tokens are checked.
+        jwt_algorithms: The algorithms that tokens may be signed with.
+        jwt_audience: What a token has to be for.
+        jwt_issuer: Who has to have issued a token.
     """
 
     default: _Default = attrs.field(default=_Default(EVERYTHING))
     strict_peers: bool = attrs.field(default=False, metadata=_option("strict-peers"))
+    require_identity: bool = False
+    password_file: str | None = None
+    users: tuple[str, ...] = ()
+    jwt_key_file: str | None = None
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+
+    def identities(self) -> Identities | None:
+        """The checkers of users; None without any.
+
+        Raises:
+            LocalProtocolError: A file cannot be used, or a package is missing.
+        """
+        checkers: list[Any] = []
+        if self.password_file is not None:
+            checkers.append(PasswordFile(Path(self.password_file).absolute()))
+        if self.users:
+            checkers.append(UserNames(self.users))
+        if self.jwt_key_file is not None:
+            try:
+                key = Path(self.jwt_key_file).read_bytes()
+            except OSError as error:
+                raise LocalProtocolError(f"{self.jwt_key_file}: {error.strerror}") from error
+            checkers.append(
+                JSONWebTokens(
+                    key.strip(),
+                    self.jwt_algorithms,
+                    audience=self.jwt_audience,
+                    issuer=self.jwt_issuer,
+                )
+            )
+        return Identities(checkers) if checkers else None
 
 
 @attrs.frozen(kw_only=True)
@@ -369,6 +411,7 @@ class Peer:
         move_to: The AE titles to which it may have instances moved; by default, all that the node can call.
         certificate: The SHA-256 of its TLS certificate, or a name in it. Without this certificate nobody can
             call with its AE title.
+        require_identity: Whether it has to send the identity of its user; by default as ``[access]`` says.
     """
 
     title: str
@@ -379,16 +422,22 @@ class Peer:
     allow: tuple[Permission, ...] | None = None
     move_to: tuple[_Title, ...] | None = None
     certificate: str = ""
+    require_identity: bool | None = None
 
-    @property
-    def rule(self) -> Rule:
-        """The rule for what it may do."""
+    def rule(self, *, needs_identity: bool = False) -> Rule:
+        """The rule for what it may do.
+
+        Args:
+            needs_identity: Whether it has to send the identity of its user, if the table does not say.
+        """
+        if self.require_identity is not None:
+            needs_identity = self.require_identity
         allow = frozenset(Permission if self.allow is None else self.allow)
         move_to = None if self.move_to is None else frozenset(map(str, self.move_to))
         return Rule(
             title=self.title,
             networks=self.networks,
-            profile=Profile(allow, move_to),
+            profile=Profile(allow, move_to, needs_identity),
             certificate=self.certificate,
         )
 
@@ -424,7 +473,7 @@ class Config:
         """The values of all options of ``twistd dicom`` that have a field, by the names of the options."""
         return {
             option: value
-            for name, kind in _TABLES.items()
+            for name, kind in TABLES.items()
             for field, option, is_negated in _options_of(kind)
             for stored in [getattr(getattr(self, name), field)]
             for value in [not stored if is_negated else stored]
@@ -437,12 +486,20 @@ class Config:
             titles: Peers without a table, which may do everything.
             is_strict: Whether nobody else is served, whatever ``[access]`` says.
         """
-        others = tuple(Rule(title=each) for each in titles)
-        default: Any = None if is_strict else self.access.default
-        return Access((*(each.rule for each in self.peer), *others), default)
+        needed = self.access.require_identity
+        given: Any = self.access.default
+        default = None if is_strict or given is None else replace(given, require_identity=needed)
+        return Access(
+            (
+                *(each.rule(needs_identity=needed) for each in self.peer),
+                *(Rule(title=each, profile=Profile(require_identity=needed)) for each in titles),
+            ),
+            default,
+        )
 
 
-_TABLES: Final[Mapping[str, type]] = {
+#: The tables that a file has once, by name.
+TABLES: Final[Mapping[str, type]] = {
     "node": Node,
     "storage": Storage,
     "database": Database,
@@ -463,7 +520,7 @@ def _options_of(table: type) -> Iterable[tuple[str, str, bool]]:
 #: Where each option is in the tables: the table, the field, and whether the option means the contrary.
 _FIELDS: Final = {
     option: (name, field, is_negated)
-    for name, kind in _TABLES.items()
+    for name, kind in TABLES.items()
     for field, option, is_negated in _options_of(kind)
 }
 
@@ -779,6 +836,6 @@ def _named(path: _Path) -> str:
     words = [f"entry {each + 1}" if isinstance(each, int) else each for each in rest]
     if first == "peer" and rest and isinstance(rest[0], int):
         return " ".join([f"[[peer]] {rest[0] + 1}", *words[1:]])
-    if first in _TABLES and rest:
+    if first in TABLES and rest:
         return " ".join([f"[{first}]", *words])
     return " ".join([str(first), *words])

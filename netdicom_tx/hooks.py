@@ -31,11 +31,13 @@ from .access import Permission
 from .asceprovider import Association
 from .dimsemessages import Request
 from .exceptions import EventHandlingError
+from .identity import User
 from .negotiation import PContextDef
 from .opening import Verdict
 from .part10 import part10_header
 from .pdu import AAssociateAC, AAssociateRQ
 from .summary import AssociationSummary
+from .userdataitems import UserIdentity
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -115,6 +117,25 @@ class Hooks:
             the user identity of the request (PS3.7 D.3.3.7), where the peer has asked for an answer; or a Deferred
             or coroutine of it, which has ``timeouts.associate`` seconds. Everything else is logged as an error,
             and the association is rejected (transient, no reason given).
+
+        Raises:
+            AssociationRejectedError: The association is rejected with this reason.
+        """
+        return None
+
+    def on_user_identity(
+        self, asce: AnyAssociation, identity: UserIdentity
+    ) -> User | Awaitable[User | None] | None:
+        """Check a user identity (PS3.7 D.3.3.7) for whose type :attr:`AE.identities` has no checker.
+
+        Args:
+            asce: The association, with ``calling_ae_title``, ``called_ae_title`` and ``peer_address`` set.
+            identity: The identity, such as a Kerberos ticket or a SAML assertion.
+
+        Returns:
+            The user, whom the association then has as ``asce.user``. None says that the identity has not been checked;
+            then the association is accepted without a user, or rejected where the peer needs one. An exception is
+            logged, and the association is rejected (transient).
 
         Raises:
             AssociationRejectedError: The association is rejected with this reason.

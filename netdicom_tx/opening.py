@@ -29,6 +29,7 @@ from .exceptions import (
     PDUProcessingError,
     printable,
 )
+from .identity import NotAuthenticatedError
 from .negotiation import Agreed, Offer, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 from .refusals import Refusal, no_contexts, place
@@ -55,6 +56,9 @@ class Host(Protocol):
 
     def offer_to(self, asce: Any, abstract_syntax: str) -> Offer | None:
         """The offer of the AE to this peer for a proposed presentation context; None when it has no service for it."""
+
+    def check_user(self, asce: Any, request: AAssociateRQ) -> Verdict:
+        """Check the identity of the user of a peer, before the hook is asked."""
 
     def on_association_request(self, asce: Any, assoc: AAssociateRQ) -> Verdict:
         """Decide on the association that a peer asks for."""
@@ -183,12 +187,16 @@ class Opening:
             self._reject(rejection, self._ae.explain(self._asce, request, rejection))
             return
         try:
-            identity = await self._ask(request)
+            checked = await self._settled(self._ae.check_user, self._asce, request)
+            if self._closing.error is not None:
+                return  # the peer went away meanwhile
+            identity = await self._ask(request) or checked
         except AssociationRejectedError as error:
             if self._closing.error is None:
+                refusal = Refusal("rejected", f"on_association_request rejects it: {error}")
                 self._reject(
                     AAssociateRJ(error.result, error.source, error.diagnostic),
-                    Refusal("rejected", f"on_association_request rejects it: {error}"),
+                    error.refusal if isinstance(error, NotAuthenticatedError) else refusal,
                 )
             return
         if self._closing.error is not None:

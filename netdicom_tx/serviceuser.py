@@ -39,7 +39,7 @@ from .exceptions import (
     RemoteProtocolError,
     printable,
 )
-from .identity import peer_certificate
+from .identity import User, peer_certificate
 from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
 from .opening import Host, Opening
 from .operations import Performer
@@ -113,6 +113,7 @@ class ServiceUser:
         self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
         self.caller = Caller("")
+        self.user: User | None = None
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
         self._channel = Channel(clock)

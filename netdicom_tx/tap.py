@@ -26,6 +26,7 @@ from .config import read as read_config
 from .descriptors import associations_for
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
+from .identity import Identities
 from .monotonic import use_monotonic_time
 from .pdu import check_ae_title
 from .service import AEService
@@ -188,6 +189,8 @@ class Options(usage.Options):
         self.configured = Config()
         #: Who may do what.
         self.access = Access()
+        #: The checkers of users; None when users are not checked.
+        self.identities: Identities | None = None
         #: The AE titles of all peers.
         self.titles: frozenset[str] = frozenset()
         super().__init__()  # type: ignore[no-untyped-call]
@@ -297,6 +300,7 @@ class Options(usage.Options):
             value = values[name]
             self[name] = list(map(str, value)) if isinstance(value, tuple) else value
             self._from_file.add(name)
+        self._from_file |= source.given.keys() & {"access"}
         if "peer" in source.given:
             if "peer" not in self._given:
                 self["peer"] = list(source.config.addresses)
@@ -347,11 +351,31 @@ class Options(usage.Options):
                 "add a [[peer]] table",
             )
         self._check_listening()
+        try:
+            self.identities = self.configured.access.identities()
+        except LocalProtocolError as error:
+            self._complain("access", f"[access]: {error}", str(error))
+        self._check_identities()
         if self._mistakes:
             raise ConfigurationError(self["config"], self._mistakes)
         others = titles - {each.title for each in self.configured.peer}
         self.access = self.configured.rules(sorted(others), is_strict=bool(self["strict-peers"]))
         self.titles = frozenset(titles)
+
+    def _check_identities(self) -> None:
+        """Who has to send an identity must be able to send one that is accepted."""
+        peers = self.configured.peer
+        is_required = self.configured.access.require_identity or any(
+            each.require_identity for each in peers
+        )
+        if is_required and self.identities is None and not self._mistakes:
+            option = "access" if self.configured.access.require_identity else "peer"
+            self._complain(
+                option,
+                "require_identity needs users",
+                "require_identity would let nobody in, because no user is known",
+                "add password_file, users or jwt_key_file to [access]",
+            )
 
     def _check_values(self) -> None:
         """Check what the command line says; what the file says has been checked."""
@@ -661,6 +685,7 @@ class NodeService(MultiService):
 def _give_access(ae: ArchiveAE, options: Options) -> None:
     """Let the node serve the peers of these options only, and each as they say."""
     is_strict = bool(options["strict-peers"])
+    ae.identities = options.identities
     ae.access = None if options.access.is_open else options.access
     ae.called_ae_titles = frozenset([ae.ae_title]) if is_strict else None
     # With a rule for every title of a network, the rules alone decide.

@@ -1,16 +1,20 @@
 """The configuration file: its model, and what is said about a wrong one."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netdicom_tx.access import EVERYTHING, Permission, Profile, network
 from netdicom_tx.archive import Duplicates
-from netdicom_tx.config import Config, ConfigurationError, lines_of, read
+from netdicom_tx.config import TABLES, Config, ConfigurationError, Peer, lines_of, read
+from netdicom_tx.passwords import write_password
 from netdicom_tx.tap import Options
+from netdicom_tx.userdataitems import UserIdentity
 
 
 def write(directory: Path, text: str) -> str:
@@ -117,11 +121,11 @@ def test_a_file_is_read_into_tables(tmp_path: Path) -> None:
     assert config.rules().default == Profile(frozenset([Permission.ECHO]))
     ct1, other = config.peer
     assert ct1.address == "CT1@ct1.example:104"
-    assert ct1.rule.networks == (network("192.0.2.0/24"), network("2001:db8::7"))
-    assert ct1.rule.profile == Profile(
+    assert ct1.rule().networks == (network("192.0.2.0/24"), network("2001:db8::7"))
+    assert ct1.rule().profile == Profile(
         frozenset([Permission.STORE, Permission.MOVE]), frozenset(["CT1"])
     )
-    assert (other.address, other.rule.profile) == (None, EVERYTHING)
+    assert (other.address, other.rule().profile) == (None, EVERYTHING)
     assert config.rules(["NEW"]).rules[-1].title == "NEW"
 
 
@@ -202,6 +206,16 @@ def test_the_defaults_of_the_file_are_those_of_the_options() -> None:
             assert (list(value) if isinstance(value, tuple) else value) == options[name], name
 
 
+def test_the_reference_has_every_key() -> None:
+    page = (Path(__file__).parent.parent / "docs/reference/configuration.md").read_text("utf-8")
+    sections = dict(each.split("\n", 1) for each in page.split("## `")[1:])
+    expected = {f"[{name}]`": kind for name, kind in TABLES.items()} | {"[[peer]]`": Peer}
+    assert sections.keys() == expected.keys()
+    for title, kind in expected.items():
+        keys = re.findall(r"^\| `(\w+)` \|", sections[title].partition("\n## ")[0], re.MULTILINE)
+        assert keys == [each.name for each in attrs.fields(kind)]
+
+
 KEYS = st.sampled_from(["a", "b-c", '"d e"', "'f'", "g"])
 VALUES = st.sampled_from(
     [
@@ -247,3 +261,60 @@ def test_a_peer_with_an_ipv6_address_is_called_in_brackets(tmp_path: Path) -> No
         tmp_path, "[[peer]]\ntitle = 'A'\nhost = '::1'\nport = 104\ntls = true"
     ).peer
     assert peer.address == "dicoms://A@[::1]:104"
+
+
+# -- users -------------------------------------------------------------------------------------------
+
+
+def test_users_are_checked_as_the_file_says(tmp_path: Path) -> None:
+    write_password(tmp_path / "users", "alice", "one")
+    (tmp_path / "key.pem").write_text("a secret of thirty-two octets, or more")
+    table = configured(
+        tmp_path,
+        f"""
+        [access]
+        require_identity = true
+        users = ["bob"]
+        password_file = "{tmp_path}/users"
+        jwt_key_file = "{tmp_path}/key.pem"
+        jwt_algorithms = ["HS256"]
+
+        [[peer]]
+        title = "CT1"
+        require_identity = false
+
+        [[peer]]
+        title = "WS1"
+        """,
+    )
+    found = table.access.identities()
+    assert found is not None
+    assert [found.checks(UserIdentity(kind, b"x")) for kind in range(1, 6)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    rules = table.rules()
+    assert [each.profile.require_identity for each in rules.rules] == [False, True]
+    assert rules.default is not None
+    assert rules.default.require_identity
+    assert Config().access.identities() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("password_file = '/none'", "line 1: access: /none: No such file or directory"),
+        ("jwt_key_file = '/none'", "line 1: access: /none: No such file or directory"),
+        ("require_identity = true", "require_identity would let nobody in, because no user is kno"),
+    ],
+)
+def test_users_that_cannot_be_checked_are_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(["--config", write(tmp_path, f"[access]\n{text}")])
+    assert caught.value.code == 78
+    assert says in capsys.readouterr().err

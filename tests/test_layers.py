@@ -53,6 +53,7 @@ ROWS = {
         "dispatch",
         "operations",
         "tls",
+        "passwords",
         "identity",
         "endpoints",
         "remoteae",
