@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -32,6 +33,9 @@ from .refusals import Refusal, refuse_certificate
 __all__ = ["PROFILES", "Profile", "ServerContext", "TLSOptions"]
 
 _Path = str | os.PathLike[str]
+_log = Logger()
+# How many days before its end a certificate of our own is warned about.
+_NOTICE: Final = 30
 
 
 # -- the profiles of PS3.15 --------------------------------------------------------------------------
@@ -225,9 +229,9 @@ class TLSOptions:
         from OpenSSL import SSL
 
         made = self._options(own, chain, self._authorities() if self._asks and self.trust else None)
-        # Beside a trust root, this cannot be an argument.
-        made.requireCertificate = self.clients != "optional"
         context = made.getContext()
+        if self._asks:
+            context.set_verify(self._verify_mode(), _judge(_NOBODY, self._pinned))
         profile = PROFILES[self.profile]
         if profile.tls13:
             context.set_tls13_ciphersuites(":".join(profile.tls13).encode())
@@ -254,6 +258,13 @@ class TLSOptions:
             raiseMinimumTo=TLSVersion.TLSv1_2,
             lowerMaximumSecurityTo=None if profile.tls13 else TLSVersion.TLSv1_2,
         )
+
+    def _verify_mode(self) -> int:
+        """How a server asks its clients for a certificate."""
+        from OpenSSL import SSL
+
+        is_optional = self.clients == "optional"
+        return SSL.VERIFY_PEER | (0 if is_optional else SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
 
     @property
     def _asks(self) -> bool:
@@ -322,10 +333,8 @@ class ServerContext:
 
         connection = SSL.Connection(self._context, None)
         if self.options._asks:
-            mode = SSL.VERIFY_PEER
-            if self.options.clients != "optional":
-                mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-            connection.set_verify(mode, _judge(tlsProtocol, self.options._pinned))
+            verdict = _judge(tlsProtocol, self.options._pinned)
+            connection.set_verify(self.options._verify_mode(), verdict)
         return connection
 
     def wrap(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
@@ -339,9 +348,12 @@ class ServerContext:
 def _server_context(options: TLSOptions) -> Any:
     """The context for a server's connections, which changes to that of a name the client asks for."""
     context = options.context_factory().getContext()
+    assert options.certificate is not None  # the factory has checked it
+    _check_validity(options.certificate, _load_chain(options.certificate)[0])
     by_name: dict[str, Any] = {}
     for path in options.more_certificates:
         chain = _load_chain(path)
+        _check_validity(path, chain[0])
         own = TLSOptions(certificate=path)._own()
         further = options._server_options(own, chain[1:]).getContext()
         for name in _names(chain[0]):
@@ -357,6 +369,19 @@ def _server_context(options: TLSOptions) -> Any:
 
         context.set_tlsext_servername_callback(choose)
     return context
+
+
+def _check_validity(path: _Path, certificate: Any) -> None:
+    """Warn about a certificate that has expired, or will soon."""
+    end = certificate.to_cryptography().not_valid_after_utc
+    days = (end - datetime.now(UTC)).days
+    if days < _NOTICE:
+        _log.warn(
+            "the certificate in {path} {verb} on {end:%Y-%m-%d %H:%M} UTC, and peers refuse it then; renew it",
+            path=os.fspath(path),
+            verb="has expired" if days < 0 else "expires",
+            end=end,
+        )
 
 
 # -- client ------------------------------------------------------------------------------------------
@@ -411,7 +436,13 @@ _WRONG_PURPOSE = 26
 _WEAK = (66, 67, 68)
 
 _Verdict = Callable[[Any, Any, int, int, int], bool]
-_log = Logger()
+
+
+class _Nobody:
+    """Stands for a transport where it is not known which one a certificate comes by."""
+
+
+_NOBODY: Final = _Nobody()
 
 
 def _judge(transport: object, pinned: frozenset[str], name: str | None = None) -> _Verdict:

@@ -265,7 +265,10 @@ class NodeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.peers)
     @rule(which=st.integers(0, 9), how=st.sampled_from(["release", "abort", "drop"]))
     def end_association(self, which: int, how: str) -> None:
-        ended = getattr(self.peers.pop(which % len(self.peers)), how)()
+        asce = self.peers.pop(which % len(self.peers))
+        if asce.error is not None:
+            return  # the node has ended it, because it was idle
+        ended = getattr(asce, how)()
         if isinstance(ended, defer.Deferred):
             success_of(ended)
         self.wire.run()

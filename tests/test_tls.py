@@ -50,7 +50,8 @@ class TLSTests(TestCase):
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        authority, other = trustme.CA(), trustme.CA()
+        self.authority = authority = trustme.CA()
+        other = trustme.CA()
         authority.cert_pem.write_to_path(self.path("ca.pem"))
         other.cert_pem.write_to_path(self.path("other.pem"))
         for name, certificate in (
@@ -97,6 +98,19 @@ class TLSTests(TestCase):
             "expected one for the name pacs",
         )
         await self.refused(port, TLSOptions(trust=self.path("other.pem")), "not trusted here")
+
+    async def test_a_server_whose_certificate_has_expired_is_refused(self) -> None:
+        """By its authority; its fingerprint is enough. The server has said so when it started."""
+        past = datetime(2020, 1, 2, tzinfo=UTC)
+        made = self.authority.issue_cert("localhost", not_before=past, not_after=past)
+        made.private_key_and_cert_chain_pem.write_to_path(self.path("server.pem"))
+        with capturedLogs() as logs:
+            port = await self.serve()
+        (line,) = _warnings(logs)
+        assert re.search(r"server\.pem has expired on 2020-01-02 00:00 UTC, .*; renew it", line)
+        await self.refused(port, TLSOptions(trust=self.path("ca.pem")), "expired on 2020-01-02")
+        pinned = TLSOptions(fingerprint=sha256_of(self.path("server.pem")))
+        assert await self.echo(port, pinned) == 0
 
     async def test_a_server_is_trusted_by_its_fingerprint_alone(self) -> None:
         """Self-signed, without a name, as hand-made DICOM certificates are."""

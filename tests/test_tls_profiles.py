@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,19 @@ class Authority:
         made = self.authority.issue_cert(name, key_type=kind)
         made.private_key_and_cert_chain_pem.write_to_path(str(file))
 
-    def client(self) -> ssl.SSLContext:
+    def client(self, certificate: Path | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
+        if certificate is not None:
+            context.load_cert_chain(certificate)
         return context
+
+    @staticmethod
+    def digest(file: Path) -> str:
+        """The fingerprint of the first certificate in a file."""
+        end = "-----END CERTIFICATE-----"
+        block = file.read_text().partition(end)[0].partition("-----BEGIN CERT")[2]
+        return sha256(ssl.PEM_cert_to_DER_cert(f"-----BEGIN CERT{block}{end}\n")).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +96,21 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"))
 
 
+class Plain:
+    """A server whose connections are made by the context factory alone."""
+
+    def __init__(self, options: TLSOptions) -> None:
+        self._context = options.context_factory().getContext()
+
+    def serverConnectionForTLS(self, _: object) -> Any:
+        return SSL.Connection(self._context, None)
+
+
 class Transport:
     """Stands for Twisted's TLS protocol, which a connection is made for."""
 
 
-def handshake(server: ServerContext, client: ssl.SSLContext, name: str = "node.example") -> Any:
+def handshake(server: Any, client: ssl.SSLContext, name: str = "node.example") -> Any:
     """Perform a handshake in memory.
 
     Returns:
@@ -227,6 +247,54 @@ def test_an_unknown_profile_is_refused_with_a_sentence() -> None:
         TLSOptions(profile="old")
     with pytest.raises(LocalProtocolError, match="expected a list of files"):
         TLSOptions(more_certificates="one.pem")
+
+
+# -- client certificates -------------------------------------------------------------------------------
+
+
+def test_the_plain_context_factory_asks_for_certificates_too(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """It is for any API of Twisted, and asks for fingerprints as for authorities."""
+    known, other = tmp_path / "known.pem", tmp_path / "other.pem"
+    for file in (known, other):
+        authority.issue(file, "client")
+    digest = authority.digest(known)
+    authority.authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for options, taken, refused in (
+        ({"fingerprint": digest}, known, (None, other)),
+        ({"trust": tmp_path / "ca.pem"}, other, (None,)),
+        ({"fingerprint": digest, "clients": "optional"}, None, (other,)),
+    ):
+        made = TLSOptions(certificate=authority.files["ECDSA"], **options)
+        assert handshake(Plain(made), authority.client(taken)).version()
+        for each in refused:
+            with pytest.raises((SSL.Error, ssl.SSLError)):
+                handshake(Plain(made), authority.client(each))
+
+
+def test_a_name_that_is_asked_for_needs_a_client_certificate_as_well(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """The context of another certificate has the same rules for clients."""
+    authority.issue(tmp_path / "pacs.pem", "pacs.example")
+    authority.issue(tmp_path / "client.pem", "client")
+    authority.authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for options in (
+        {"trust": tmp_path / "ca.pem"},
+        {"fingerprint": authority.digest(tmp_path / "client.pem")},
+    ):
+        server = ServerContext(
+            TLSOptions(
+                certificate=authority.files["ECDSA"],
+                more_certificates=[tmp_path / "pacs.pem"],
+                **options,
+            )
+        )
+        mine = authority.client(tmp_path / "client.pem")
+        assert handshake(server, mine, "pacs.example").version()
+        with pytest.raises(SSL.Error, match="did not return a certificate"):
+            handshake(server, authority.client(), "pacs.example")
 
 
 # -- names ---------------------------------------------------------------------------------------------
