@@ -885,3 +885,23 @@ def test_messages_are_values():
         message_id_being_responded_to=1, status=0
     )
     assert CMoveRQ(affected_sop_class_uid="1", move_destination="A").message_id is None
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def test_messages_are_equal_by_what_they_say():
+    """How a peer wrote the command set is for the log, and another class is another message."""
+    one = CEchoRQ(affected_sop_class_uid="1.2", message_id=1)
+    assert one == CEchoRQ(affected_sop_class_uid="1.2", message_id=1, deviations=("odd",))
+    assert hash(one) == hash(replace(one, deviations=("odd",)))
+    assert one != replace(one, message_id=2)
+    assert one != replace(one, data_set=b"\0")
+    assert one != CFindRQ(affected_sop_class_uid="1.2", message_id=1)
+    assert one != ("1.2", 1)
+
+
+def test_a_message_shows_its_elements_and_no_data_set():
+    """A data set has patient data."""
+    message = CEchoRQ(affected_sop_class_uid="1.2", message_id=1, data_set=b"secret")
+    assert repr(message) == "CEchoRQ(message_id=1, affected_sop_class_uid='1.2')"

@@ -19,7 +19,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -77,15 +76,20 @@ def load_config(file: str | None = None) -> Config:
             raise _unusable(path, [str(error.strerror)]) from error
         except UnicodeDecodeError as error:
             raise _unusable(path, ["it is not UTF-8"]) from error
-        try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise _unusable(path, [str(error)]) from error
-        faults = _Reader(path).read(content, config)
+        faults = _Reader(path).read(_parsed(path, text), config)
         if faults:
             raise _unusable(path, faults)
         config.sources.append(path)
     return config
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    import tomllib  # most users have no such file
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _unusable(path, [str(error)]) from error
 
 
 def _unusable(path: Path, faults: list[str]) -> CommandError:
