@@ -636,8 +636,9 @@ def read(path: str, place: Path | None = None) -> Source:
         raise ConfigurationError(path, [Mistake(str(error.strerror))]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found[1]) if found is not None else 0
         raise ConfigurationError(
-            path, [Mistake(str(error), "see https://toml.io", int(found[1]) if found else 0)]
+            path, [Mistake(str(error), "see https://toml.io", line)]
         ) from error
     lines = lines_of(text)
     mistakes: list[Mistake] = []

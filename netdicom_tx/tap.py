@@ -501,6 +501,11 @@ def _remote(
     return RemoteAE(title, f"tcp:{escaped}:{port}", tls=own)
 
 
+def is_public(host: str) -> bool:
+    """Whether others than this machine can reach a port at this address; empty for a local socket."""
+    return bool(host) and not ip_address(host.partition("%")[0]).is_loopback
+
+
 class StartError(SystemExit, Exception):
     """The node cannot start; the message is what the operator reads.
 
@@ -559,7 +564,7 @@ class NodeService(MultiService):
         self._context = ServerContext(tls) if tls is not None and tls_listen else None
         self._listener = _Listener(ae, listen, tls_listen or [], self._context)
         self._listener.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._signals = Signals(ae.reactor, self._abort, self._reload)
+        self._signals = Signals(ae.reactor, self._abort, self.reload)
         self.turns = Turns(ae.reactor)
 
     def privilegedStartService(self) -> None:
@@ -624,7 +629,7 @@ class NodeService(MultiService):
     def _warn_of_openness(self) -> None:
         """Say that everybody may do everything, if others than this machine can reach the node."""
         hosts = [getattr(each.getHost(), "host", "") for each in self._listener.ports]
-        if any(host and not ip_address(host.partition("%")[0]).is_loopback for host in hosts):
+        if any(map(is_public, hosts)):
             self._log.warn(
                 "{aet} can be reached from the network, and peers that are not configured may do everything: say "
                 "what they may do by [access] default in the configuration file, or use --strict-peers",
@@ -638,7 +643,7 @@ class NodeService(MultiService):
         stopped = super().stopService()  # type: ignore[no-untyped-call]
         return stopped.addBoth(lambda _: self.ae.pause()).addBoth(self._stopped)
 
-    def _reload(self) -> str:
+    def reload(self) -> str:
         """Read the configuration file and the TLS files again.
 
         Raises:

@@ -7,7 +7,7 @@ from twisted.python import usage
 
 from netdicom_tx import RemoteAE
 from netdicom_tx.archive import Duplicates
-from netdicom_tx.tap import Options, makeService
+from netdicom_tx.tap import Options, is_public, makeService
 from twisted.plugins import netdicom_tx_plugin
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -161,6 +161,23 @@ def config(tmp_path: Path, text: str) -> str:
     path = tmp_path / "node.toml"
     path.write_text(text)
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("192.0.2.1", True),
+        ("fe80::1%eth0", True),
+    ],
+)
+def test_an_address_that_others_reach_is_told_apart(host: str, public: bool) -> None:
+    """A local socket has none."""
+    assert is_public(host) is public
 
 
 def test_options_can_come_from_a_file(tmp_path: Path) -> None:

@@ -103,6 +103,28 @@ class ServiceTests(TestCase):
             f"NETDICOM listening on 127.0.0.1:{port}, storage {self.storage}, index {self.index}"
         ]
 
+    async def test_a_node_that_serves_everybody_says_so_once(self) -> None:
+        """Unless the operator has decided that, or only this machine can reach it."""
+        warnings: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            line = formatEvent(event)
+            if "can be reached from the network" in line:
+                warnings.append(line)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        config = self.storage.parent / "node.toml"
+        config.write_text('[access]\ndefault = "all"\n')
+        await self.started().stopService()
+        self.monkeypatch.setattr(tap, "is_public", lambda host: True)
+        await self.started("--strict-peers", "--peer", "A@127.0.0.1:104").stopService()
+        await self.started("--config", str(config)).stopService()
+        assert warnings == []
+        await self.started().stopService()
+        (line,) = warnings
+        assert line.startswith("NETDICOM can be reached from the network, and peers that are not")
+
     async def test_it_listens_at_every_endpoint(self) -> None:
         """With a line for each."""
         node = self.started("--listen", LOOPBACK)
