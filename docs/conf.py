@@ -304,7 +304,7 @@ def limits() -> str:
             ),
             (
                 "connections without an A-ASSOCIATE-RQ",
-                str(admission.HALF_OPEN_LIMIT),
+                f"{admission.HALF_OPEN_LIMIT} for more than {admission.GIVE_WAY:g} s, {admission.BURST_LIMIT} in all",
                 "the oldest one of the host with most of them is closed",
             ),
             (

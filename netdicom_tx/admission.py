@@ -8,20 +8,24 @@ connections open, or sends an octet now and then, does not keep others out.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from .arguments import check_number
 from .exceptions import NetDICOMError
 from .refusals import Refusal, place
 
-__all__ = ["GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
+__all__ = ["BURST_LIMIT", "GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
 
-#: How many connections may exist on which no A-ASSOCIATE-RQ has come yet. For one more, the oldest one of the host with
-#: the most of them is closed.
+#: How many connections may exist for more than :data:`GIVE_WAY` seconds on which no A-ASSOCIATE-RQ has come yet. For
+#: one more, the oldest one of the host with the most of them is closed.
 HALF_OPEN_LIMIT: Final = 64
+#: How many may exist at all, or as many as there may be associations, if that is more: many peers may call in the same
+#: moment, and their requests are on the way.
+BURST_LIMIT: Final = 1024
 #: After how many seconds of silence an association may be aborted for another one.
 GIVE_WAY: Final = 1.0
 
@@ -56,6 +60,10 @@ class Guest(Protocol):
         """Whether the peer has begun a message and sends less of it than is worth a place."""
 
     @property
+    def age(self) -> float:
+        """How many seconds ago the connection was opened."""
+
+    @property
     def silence(self) -> float:
         """How many seconds ago something came last."""
 
@@ -76,9 +84,15 @@ class Admission:
         total: How many associations peers may have open at the same time; None means any number.
         per_host: How many associations one host may have open; None means any number. The loopback interface is
             exempt, because a proxy on this machine stands for many hosts.
+        clock: Gives the clock by which connections without a request are looked at again.
     """
 
-    def __init__(self, total: int | None = None, per_host: int | None = None) -> None:
+    def __init__(
+        self,
+        total: int | None = None,
+        per_host: int | None = None,
+        clock: Callable[[], IReactorTime] | None = None,
+    ) -> None:
         if total is not None:
             check_number("max_associations", total, 0)
         if per_host is not None:
@@ -88,23 +102,40 @@ class Admission:
         # In the order in which they came, with their hosts; "" is unknown, or not limited.
         self._half_open: dict[Guest, str] = {}
         self._asked: dict[Guest, str] = {}
+        self._clock = clock
+        self._look: IDelayedCall | None = None
 
     def opened(self, guest: Guest) -> None:
         """A peer has connected."""
         self._half_open[guest] = _host(guest)
-        if len(self._half_open) <= HALF_OPEN_LIMIT:
-            return
-        crowd, _ = Counter(self._half_open.values()).most_common(1)[0]
-        oldest = next(each for each, host in self._half_open.items() if host == crowd)
-        del self._half_open[oldest]
-        oldest.refused(
-            Refusal(
-                "half open",
-                f"{HALF_OPEN_LIMIT} other connections have sent no A-ASSOCIATE-RQ yet either",
-                verb="closed the connection from",
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """Close the oldest connections without a request when there are too many."""
+        while len(self._half_open) > HALF_OPEN_LIMIT:
+            crowd, _ = Counter(self._half_open.values()).most_common(1)[0]
+            oldest = next(each for each, host in self._half_open.items() if host == crowd)
+            is_burst = len(self._half_open) <= max(BURST_LIMIT, self.total or 0)
+            if oldest.age < GIVE_WAY and is_burst:
+                self._look_again()
+                return
+            del self._half_open[oldest]
+            oldest.refused(
+                Refusal(
+                    "half open",
+                    f"{HALF_OPEN_LIMIT} other connections have sent no A-ASSOCIATE-RQ yet either",
+                    verb="closed the connection from",
+                )
             )
-        )
-        oldest.drop()
+            oldest.drop()
+
+    def _look_again(self) -> None:
+        if self._look is None and self._clock is not None:
+            self._look = self._clock().callLater(GIVE_WAY, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        self._relieve()
 
     def asks(self, guest: Guest) -> bool:
         """The A-ASSOCIATE-RQ of a connection came.
@@ -123,6 +154,9 @@ class Admission:
         """The connection is gone."""
         self._half_open.pop(guest, None)
         self._asked.pop(guest, None)
+        if self._look is not None and not self._half_open:
+            self._look.cancel()
+            self._look = None
 
     def _has_place(self, guest: Guest, host: str) -> bool:
         if self.per_host is not None and host:

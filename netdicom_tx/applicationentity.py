@@ -145,7 +145,7 @@ class AE(Hooks):
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
-        self._admission = Admission(max_associations, max_associations_per_host)
+        self._admission = Admission(max_associations, max_associations_per_host, lambda: self.clock)
         self._memory = MemoryBudget(memory_limit, lambda: self.clock)
         self.window = window
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)

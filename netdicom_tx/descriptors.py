@@ -12,7 +12,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from .admission import HALF_OPEN_LIMIT
+from .admission import BURST_LIMIT, HALF_OPEN_LIMIT
 
 __all__ = ["associations_for"]
 
@@ -34,7 +34,9 @@ def associations_for(wanted: int) -> int:
     """
     needed = EACH * wanted + HALF_OPEN_LIMIT + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    allowed = (
+        needed + BURST_LIMIT if hard == resource.RLIM_INFINITY else min(needed + BURST_LIMIT, hard)
+    )
     if soft != resource.RLIM_INFINITY and soft < allowed:
         soft = allowed
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -19,6 +19,8 @@ from .exceptions import LocalProtocolError
 __all__ = ["server_endpoint"]
 
 _EXAMPLE = "tcp:11112:interface=127.0.0.1"
+#: How many connections the system holds that the node has not accepted yet; it may allow fewer (somaxconn).
+BACKLOG = 4096
 _SEPARATOR = re.compile(r"(?<!\\):")
 
 
@@ -33,7 +35,7 @@ def server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     """
     _check_port(text)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text))
     except ImportError as error:
         raise LocalProtocolError(
             f"{text!r} needs packages that are not installed ({error}); "
@@ -54,6 +56,13 @@ def server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
             f"certificate in PEM form{_reason(error)}"
         ) from error
     return endpoint
+
+
+def _with_backlog(text: str) -> str:
+    """Let many peers call in the same moment, where the text does not say how many; Twisted's own number is 50."""
+    kind, *arguments = _SEPARATOR.split(text)
+    has_own = any(each.startswith("backlog=") for each in arguments)
+    return text if has_own or kind not in ("tcp", "tcp6", "ssl") else f"{text}:backlog={BACKLOG}"
 
 
 def _check_port(text: str) -> None:

@@ -189,6 +189,11 @@ class ServiceUser:
         return self._closing.is_slow
 
     @property
+    def age(self) -> float:
+        """How many seconds ago the connection was opened."""
+        return 0.0 if self._opened is None else self.clock.seconds() - self._opened
+
+    @property
     def silence(self) -> float:
         """How many seconds ago something came last."""
         return self.clock.seconds() - self._channel.dul.last_received

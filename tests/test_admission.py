@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
 
-from netdicom_tx.admission import HALF_OPEN_LIMIT, Admission
+from netdicom_tx.admission import BURST_LIMIT, GIVE_WAY, HALF_OPEN_LIMIT, Admission
 from netdicom_tx.exceptions import AssociationAbortedError, NetDICOMError
 from netdicom_tx.refusals import Refusal
 
@@ -22,6 +23,7 @@ class Peer:
     is_owed = False
     is_slow = False
     operations = 0
+    age = 10.0
     silence = 0.0
     is_dropped = False
 
@@ -138,3 +140,35 @@ def test_connections_that_ask_for_nothing_are_bounded() -> None:
     admission.opened(Peer(WARD))
     assert not crowd[2].is_dropped
     assert admission.asks(honest)
+
+
+def test_many_peers_may_call_in_the_same_moment() -> None:
+    """Their requests are on the way; those that do not come cost the connection a moment later."""
+    clock = Clock()
+    admission = Admission(clock=lambda: clock)
+    peers = [Peer(WARD, age=0.1) for _ in range(HALF_OPEN_LIMIT + 100)]
+    for peer in peers:
+        admission.opened(peer)
+    assert not any(peer.is_dropped for peer in peers)
+    for peer in peers[:50]:
+        assert admission.asks(peer)
+    for peer in peers:
+        peer.age += GIVE_WAY
+    clock.advance(GIVE_WAY)
+    assert [peer.is_dropped for peer in peers] == [False] * 50 + [True] * 50 + [False] * (
+        HALF_OPEN_LIMIT
+    )
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_burst_is_bounded() -> None:
+    """However young the connections are."""
+    clock = Clock()
+    admission = Admission(clock=lambda: clock)
+    peers = [Peer(WARD, age=0.1) for _ in range(BURST_LIMIT + 1)]
+    for peer in peers:
+        admission.opened(peer)
+    assert [peer.is_dropped for peer in peers] == [True] + [False] * BURST_LIMIT
+    for peer in peers:
+        admission.closed(peer)
+    assert clock.getDelayedCalls() == []

@@ -29,7 +29,7 @@ class RawEcho:
         self._socket = socket.create_connection(("127.0.0.1", peer.port), timeout=120)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answers: BinaryIO = self._socket.makefile("rb")
-        self._socket.sendall(_associate_rq(peer.ae_title))
+        self._socket.sendall(associate_rq(peer.ae_title))
         self._expect(ASSOCIATE_AC)
 
     def __enter__(self) -> "RawEcho":
@@ -51,7 +51,7 @@ class RawEcho:
         Raises:
             RuntimeError: The peer behaved unexpectedly.
         """
-        self._socket.sendall(_echo_rq(message_id))
+        self._socket.sendall(echo_rq(message_id))
         self._expect(P_DATA_TF)
 
     def _expect(self, expected: int) -> None:
@@ -61,7 +61,8 @@ class RawEcho:
             raise RuntimeError(f"{self._name}: PDU {kind} {body[:40].hex()}")
 
 
-def _associate_rq(called: str) -> bytes:
+def associate_rq(called: str) -> bytes:
+    """Return a request for an association with one context, for verification."""
     context = struct.pack(">B3x", 1) + item(0x30, _VERIFICATION.encode())
     context += item(0x40, b"1.2.840.10008.1.2")
     user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
@@ -70,7 +71,8 @@ def _associate_rq(called: str) -> bytes:
     return struct.pack(">BxI", 1, len(body)) + body
 
 
-def _echo_rq(message_id: int) -> bytes:
+def echo_rq(message_id: int) -> bytes:
+    """Return a C-ECHO-RQ in its PDU."""
     command = element(0x0002, uid_value(_VERIFICATION))
     command += element(0x0100, struct.pack("<H", 0x0030))
     command += element(0x0110, struct.pack("<H", message_id))
