@@ -441,7 +441,6 @@ BEYOND = {
     "item": item(0x20, context_rq()[4:], 1000),
     "sub-item": item(0x20, bytes((1, 0, 0, 0)) + item(0x30, b"1.2", 1000)),
     "user information": item(0x50, item(0x51, bytes(4), 1000)),
-    "field of a sub-item": user_information(item(0x54, struct.pack(">H", 1000) + b"1.2")),
     "half an item": b"\x20\x00\x00",
 }
 
@@ -452,6 +451,14 @@ def test_case_15_an_item_beyond_its_pdu_is_aborted(node: Node, name: str):
     peer = node.connect()
     peer.send(associate_rq(APPLICATION_CONTEXT, BEYOND[name]))
     assert peer.abort() == (0, 0)
+
+
+def test_case_15_a_field_beyond_its_sub_item_is_ignored_with_it(node: Node):
+    """Where the item ends is known, and what it proposed is not done (PS3.8 9.3.1)."""
+    peer = node.connect()
+    cut = user_information(item(0x54, struct.pack(">H", 1000) + b"1.2"))
+    peer.send(associate_rq(APPLICATION_CONTEXT, context_rq(), cut))
+    assert peer.kinds() == [AC]
 
 
 def test_case_15_an_item_of_the_answer_beyond_its_pdu_is_aborted():
