@@ -213,11 +213,13 @@ class Denied:
         came: What came.
         expected: What was expected.
         advice: What to do about it.
+        kind: A short word for the reason; the log has one line a minute for each.
     """
 
     came: str
     expected: str
     advice: str
+    kind: str = "calling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,7 @@ class Rule:
                 f"calling AE title {title!r} from {printable(caller.host or 'a local socket')}",
                 f"it from {' or '.join(map(str, self.networks))}",
                 "add the address to the peer in the configuration, if it is the peer's",
+                "calling, address",
             )
         if self.certificate and not (
             caller.certificate is not None and caller.certificate.is_called(self.certificate)
@@ -274,6 +277,7 @@ class Rule:
                 f"the certificate {printable(self.certificate, 100)}",
                 "let the peer call over TLS with its own certificate, or correct the certificate of the peer in the "
                 "configuration",
+                "calling, certificate",
             )
         return self.profile
 

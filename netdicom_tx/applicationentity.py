@@ -760,7 +760,7 @@ class AE(Hooks):
         if self.access is not None and (rejection.source, rejection.reason) == (1, 3):
             verdict = self.access.judge(asce.caller)
             if isinstance(verdict, Denied):
-                return Refusal("calling", verdict.came, verdict.expected, verdict.advice)
+                return Refusal(verdict.kind, verdict.came, verdict.expected, verdict.advice)
         if self._memory.is_overdrawn and (rejection.source, rejection.reason) == (3, 2):
             return Refusal(
                 "memory",
