@@ -206,6 +206,15 @@ def test_the_defaults_of_the_file_are_those_of_the_options() -> None:
             assert (list(value) if isinstance(value, tuple) else value) == options[name], name
 
 
+@pytest.mark.parametrize("page", ["howto/access.md", "howto/run.md"])
+def test_the_examples_of_the_documentation_are_right(tmp_path: Path, page: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / page).read_text("utf-8")
+    examples = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert examples
+    for each in examples:
+        read(write(tmp_path, each))
+
+
 def test_the_reference_has_every_key() -> None:
     page = (Path(__file__).parent.parent / "docs/reference/configuration.md").read_text("utf-8")
     sections = dict(each.split("\n", 1) for each in page.split("## `")[1:])
