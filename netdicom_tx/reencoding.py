@@ -312,6 +312,9 @@ class _Reencoder:
                 if level.depth or length:
                     raise self._error(f"{_show(tag)} stands in place of an element")
                 continue  # a stray delimiter, which says nothing
+            if not tag and not level.depth:
+                self._check_tail(length)
+                return
             if level.end is not None and length != UNDEFINED:
                 self._check_room(level, head)
             if not tag & 0xFFFF or (tag >> 16 == 2 and not level.depth):
@@ -324,6 +327,14 @@ class _Reencoder:
                 octets = self._input.peek(2)
                 is_signed = octets == (b"\1\0" if level.source.little else b"\0\1")
             self._element(level, head, is_signed)
+
+    def _check_tail(self, length: int) -> None:
+        """Pass over the zeros that some senders write behind the last element; they are no elements."""
+        is_zero = not length
+        while is_zero and (octets := self._input.some(_PIECE)):
+            is_zero = not octets.strip(b"\0")
+        if not is_zero:
+            raise self._error("something follows that begins with zeros and is not an element")
 
     def _check_room(self, level: _Level, head: _Head) -> None:
         assert level.end is not None

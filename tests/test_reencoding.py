@@ -379,6 +379,21 @@ def test_a_value_of_odd_length_is_padded(vr: str) -> None:
     assert there == BIG_ENDIAN.element(0x00091001, vr, turned(value, 2) if vr == "OW" else value)
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 100_000])
+def test_zeros_behind_the_last_element_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Some senders write them. A few octets deflated hold millions, which are no elements."""
+    monkeypatch.setattr(module, "ELEMENT_LIMIT", 10)
+    element = EXPLICIT.element(0x00100020, "LO", b"AB")
+    expected = BIG_ENDIAN.element(0x00100020, "LO", b"AB")
+    assert reencoded(element + bytes(count), LITTLE, BIG) == expected
+    if count > 8:
+        for more in (element, b"x"):
+            with pytest.raises(DataSetError, match="begins with zeros"):
+                reencoded(element + bytes(count) + more, LITTLE, BIG)
+
+
 def test_a_value_that_cannot_be_padded_is_refused() -> None:
     """PS3.5 7.1.2: sixteen bits hold no even length above 65534."""
     octets = EXPLICIT.element(0x00100020, "LO", b"A" * 0xFFFF)

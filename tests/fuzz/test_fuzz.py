@@ -8,7 +8,7 @@ from fuzz.runner import attempt, run
 from fuzz.targets import SYNTAXES, TARGETS, parts_of
 from support.archive.data_sets import EXPLICIT, ct
 
-INPUTS = 400
+INPUTS = 1000
 
 DELIMITER = bytes.fromhex("feff0de000000000")
 #: Inputs that broke the property of their target.
