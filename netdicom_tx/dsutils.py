@@ -31,8 +31,8 @@ from .encoding import (
     UNDEFINED,
     DataSetError,
     coding_of,
-    file_header_size,
     heads,
+    identity,
     inflate_part,
     is_deflated,
     is_implicit_vr,
@@ -49,6 +49,7 @@ __all__ = [
     "encode",
     "failed_instances",
     "file_meta",
+    "identity",
     "inflate",
     "is_deflated",
     "is_implicit_vr",
@@ -59,10 +60,8 @@ __all__ = [
 
 # The most octets of a data set that the flat reader tries.
 _FLAT_LIMIT = 1 << 16
-_IDENTITY_OCTETS = 1 << 14
 _NO_CHARSET = b""
 _CHARACTER_SET = 0x00080005
-_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _DELIMITERS = 0xFFFE0000
 
 
@@ -194,35 +193,6 @@ def _is_sequence(tag: int) -> bool:
         return dictionary_VR(tag) in ("SQ", "UN")
     except KeyError:
         return True
-
-
-def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
-    """Read the SOP class and the SOP instance from the first octets of a data set.
-
-    Args:
-        file: A file that is positioned at the data set. Its position afterwards is undefined.
-
-    Returns:
-        The two UIDs, empty where absent; None when something unusual, such as a long element,
-        stands before them.
-    """
-    raw = file.read(_IDENTITY_OCTETS)
-    start = file_header_size(raw)
-    if is_deflated(transfer_syntax):
-        try:
-            raw, _ = inflate_part(raw, _IDENTITY_OCTETS, start)
-        except DataSetError:
-            return None
-        start = file_header_size(raw)
-    found = {_SOP_CLASS: "", _SOP_INSTANCE: ""}
-    for tag, _, value, _, behind in heads(raw, coding_of(transfer_syntax), start, len(raw)):
-        if tag > _SOP_INSTANCE:
-            return found[_SOP_CLASS], found[_SOP_INSTANCE]
-        if behind > len(raw):
-            return None
-        if tag in found:
-            found[tag] = raw[value:behind].decode("latin-1").rstrip("\0 ")
-    return None
 
 
 class _Source(BytesIO):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import mmap
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from .exceptions import NetDICOMError
 from .uids import (
@@ -19,6 +20,10 @@ from .uids import (
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+    from typing_extensions import TypeIs
 
 __all__ = [
     "ELEMENT_LIMIT",
@@ -37,7 +42,9 @@ __all__ = [
     "coding_of",
     "file_header_size",
     "heads",
+    "identity",
     "inflate_part",
+    "is_data_set",
     "is_deflated",
     "is_implicit_vr",
     "is_little_endian",
@@ -71,6 +78,9 @@ UNDEFINED: Final = 0xFFFFFFFF
 # Octets of a deflated data set that zlib is given at once; it copies what it does not take.
 _PIECE: Final = 1 << 16
 _DELIMITERS: Final = 0xFFFE
+# The two UIDs of an instance, and within how many octets they stand in a usual data set.
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
+_IDENTITY_OCTETS = 1 << 14
 # A file header in front of a data set: its preamble and prefix, its first tag's group, and how long it may be.
 _PREAMBLE: Final = 128
 _PREFIX: Final = b"DICM"
@@ -123,6 +133,12 @@ def is_deflated(transfer_syntax: str) -> bool:
 def coding_of(transfer_syntax: str) -> Coding:
     """The coding of a transfer syntax; that of a deflated one is the coding of the inflated octets."""
     return Coding(is_implicit_vr(transfer_syntax), is_little_endian(transfer_syntax))
+
+
+def is_data_set(value: object) -> TypeIs[Dataset]:
+    """Whether a value is a data set of pydicom; only a program that has loaded pydicom can have made one."""
+    pydicom = sys.modules.get("pydicom.dataset")
+    return pydicom is not None and isinstance(value, pydicom.Dataset)
 
 
 _ENDLESS: Final[Iterator[object]] = itertools.repeat(None)
@@ -343,3 +359,32 @@ def inflate_part(data: Buffer, limit: int, start: int = 0) -> tuple[bytes, bool]
     while part := stream.some(limit):
         parts.append(part)
     return b"".join(parts), stream.is_whole
+
+
+def identity(file: BinaryIO, transfer_syntax: str) -> tuple[str, str] | None:
+    """Read the SOP class and the SOP instance from the first octets of a data set.
+
+    Args:
+        file: A file that is positioned at the data set. Its position afterwards is undefined.
+
+    Returns:
+        The two UIDs, empty where absent; None when something unusual, such as a long element,
+        stands before them.
+    """
+    raw = file.read(_IDENTITY_OCTETS)
+    start = file_header_size(raw)
+    if is_deflated(transfer_syntax):
+        try:
+            raw, _ = inflate_part(raw, _IDENTITY_OCTETS, start)
+        except DataSetError:
+            return None
+        start = file_header_size(raw)
+    found = {_SOP_CLASS: "", _SOP_INSTANCE: ""}
+    for tag, _, value, _, behind in heads(raw, coding_of(transfer_syntax), start, len(raw)):
+        if tag > _SOP_INSTANCE:
+            return found[_SOP_CLASS], found[_SOP_INSTANCE]
+        if behind > len(raw):
+            return None
+        if tag in found:
+            found[tag] = raw[value:behind].decode("latin-1").rstrip("\0 ")
+    return None

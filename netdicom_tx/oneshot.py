@@ -359,7 +359,7 @@ def store(
     """
     check_number("associations", associations, 1)
     single = isinstance(files, str | os.PathLike | Dataset | Instance) or hasattr(files, "read")
-    sources = cast(Iterable[Source | Instance], [files] if single else files)
+    sources = cast("Iterable[Source | Instance]", [files] if single else files)
     results = store_all(
         _entity(ae),
         RemoteAE.of(peer),

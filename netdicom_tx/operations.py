@@ -34,10 +34,9 @@ while a thread is still reading it.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -57,6 +56,7 @@ from .dimsemessages import (
 )
 from .dispatch import Dispatcher, Registration, Service, contradiction
 from .dulprovider import Timeouts
+from .encoding import is_data_set
 from .exceptions import (
     AssociationError,
     EventHandlingError,
@@ -70,9 +70,6 @@ from .refusals import Refusal
 from .statuses import Status
 from .streams import status_of
 from .uids import name
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 __all__ = ["Operation", "Performer"]
 
@@ -134,16 +131,10 @@ def _is_many(result: object) -> TypeGuard[Iterable[object]]:
     """Whether a result is an iterable of items, and not one item that happens to be iterable."""
     if isinstance(result, tuple) and any(map(_is_status, result)):
         return False  # a pair (status, data set), or one match with its status
-    is_one = isinstance(result, Mapping | str | bytes | bytearray | memoryview) or _is_data_set(
+    is_one = isinstance(result, Mapping | str | bytes | bytearray | memoryview) or is_data_set(
         result
     )
     return isinstance(result, Iterable) and not is_one and not hasattr(result, "read")
-
-
-def _is_data_set(value: object) -> TypeGuard[Dataset]:
-    """Whether a value is a data set of pydicom, which only a program that has loaded pydicom can have made."""
-    pydicom = sys.modules.get("pydicom.dataset")
-    return pydicom is not None and isinstance(value, pydicom.Dataset)
 
 
 class Operation:
@@ -446,7 +437,7 @@ class Operation:
             status: int = statuses.PENDING
             if isinstance(item, tuple) and len(item) == 2 and _is_status(item[1]):
                 item, status = item
-            if _is_data_set(item):
+            if is_data_set(item):
                 item = self._encode(item)
             if isinstance(item, bytes) and status in _PENDING:
                 self._send_match(status, item)
@@ -480,7 +471,7 @@ class Operation:
         self._send(self.msg.response(status, self._encode(data_set), **elements))
 
     def _encode(self, data_set: object) -> DataSource | None:
-        if _is_data_set(data_set):
+        if is_data_set(data_set):
             from . import dsutils
 
             return dsutils.encode(data_set, self.ctx.supported_ts)

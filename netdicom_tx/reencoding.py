@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-
 from .encoding import (
     ELEMENT_LIMIT,
     FILE_HEADER_LIMIT,
@@ -554,6 +552,8 @@ class _Reencoder:
 @lru_cache(maxsize=8192)
 def _known_vrs(tag: int) -> frozenset[bytes]:
     """The VRs that the data dictionary has for a tag; none for private tags and unknown ones."""
+    from pydicom.datadict import dictionary_VR
+
     if tag >> 16 & 1:
         return frozenset()
     try:
@@ -633,6 +633,8 @@ def _show(tag: int) -> str:
 
 
 def _name(tag: int) -> str:
+    from pydicom.datadict import keyword_for_tag
+
     keyword = keyword_for_tag(tag)
     return f"{keyword} {_show(tag)}" if keyword else _show(tag)
 

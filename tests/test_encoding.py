@@ -1,11 +1,13 @@
 """The walk from head to head, and deflation: PS3.5 7.1, 7.5, A.5."""
 
+import sys
 import zlib
 from itertools import islice, repeat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from netdicom_tx import encoding as module
 from netdicom_tx.dsutils import part10_header
@@ -265,3 +267,18 @@ def test_what_is_no_file_header_is_not_passed_over(data: bytes) -> None:
 def test_headers_are_passed_over_up_to_a_limit() -> None:
     many = HEADER * (FILE_HEADER_LIMIT // len(HEADER) + 5)
     assert FILE_HEADER_LIMIT - len(HEADER) < file_header_size(many) <= FILE_HEADER_LIMIT
+
+
+# -- data sets of pydicom ------------------------------------------------------------------------------
+
+
+def test_only_a_data_set_of_pydicom_is_one() -> None:
+    assert module.is_data_set(Dataset())
+    assert not any(map(module.is_data_set, ({}, b"", None, Dataset)))
+
+
+def test_without_pydicom_nothing_is_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is not loaded to find that out."""
+    monkeypatch.delitem(sys.modules, "pydicom.dataset")
+    assert not module.is_data_set({})
+    assert "pydicom.dataset" not in sys.modules

@@ -195,7 +195,7 @@ class _Found:
         return sum(1 for _ in walk(self._paths))
 
     def __iter__(self) -> Iterator[Sending]:
-        from ..dsutils import DataSetError
+        from ..encoding import DataSetError
         from .common.files import FoundFile, Sending, is_dicom, is_storable, walk
 
         tally = self._tally
@@ -258,7 +258,7 @@ def _take(
     result: StoreResult, session: Session, found: _Found, tally: _Tally, progress: Progress
 ) -> None:
     """Count what became of one instance."""
-    from ..dsutils import DataSetError
+    from ..encoding import DataSetError
     from .common.files import HeldBackError, Sending
 
     instance = result.instance

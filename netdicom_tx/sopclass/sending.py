@@ -21,10 +21,11 @@ from twisted.internet import defer, task
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .. import dsutils, negotiation
+from .. import negotiation
 from ..applicationentity import AE, RemoteAE
 from ..arguments import check_number, check_type, several
 from ..asceprovider import Association
+from ..encoding import DataSetError
 from ..exceptions import (
     AssociationRejectedError,
     ClassNotSupportedError,
@@ -64,7 +65,7 @@ _REJECTED_FOR_NOW = (0.5, 1.0, 2.0)
 # own destination, and does not agree before it has that response.
 _RELEASE_PATIENCE = 1.0
 # Failures of one instance, which say nothing about the association.
-_OF_THE_INSTANCE = (OSError, dsutils.DataSetError, ClassNotSupportedError, LocalProtocolError)
+_OF_THE_INSTANCE = (OSError, DataSetError, ClassNotSupportedError, LocalProtocolError)
 
 
 class StoreResult(NamedTuple):

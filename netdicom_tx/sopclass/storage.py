@@ -14,20 +14,26 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, TypeAlias, cast
 
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from .. import dsutils, statuses
+from .. import statuses
 from ..applicationentity import AE
 from ..arguments import check_number, check_seconds
 from ..asceprovider import Association
 from ..dimsemessages import CStoreRQ, DataSource, Request
+from ..encoding import (
+    DataSetError,
+    identity,
+    is_data_set,
+    is_deflated,
+    is_implicit_vr,
+    is_little_endian,
+)
 from ..exceptions import (
     ClassNotSupportedError,
     EventHandlingError,
@@ -35,6 +41,7 @@ from ..exceptions import (
 )
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
+from ..part10 import read_file_meta
 from ..reencoding import check_inferable, reencode
 from ..requests import status_of
 from ..statuses import Status
@@ -46,6 +53,9 @@ from ..uids import (
     name,
 )
 from .base import MessageDispatcherSCP, ae_of, settled, sop_classes
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 __all__ = [
     "Arrival",
@@ -72,7 +82,7 @@ _AT_ONCE = 1 << 16
 # How many times longer a deflated data set may be when it is inflated.
 _INFLATION = 1000
 
-Source = Dataset | str | os.PathLike[str] | BinaryIO
+Source: TypeAlias = "Dataset | str | os.PathLike[str] | BinaryIO"
 
 
 class MoveOriginator(NamedTuple):
@@ -109,25 +119,25 @@ class Instance:
             DataSetError: The file is not a DICOM file, or the instance has no UIDs.
             OSError: The file cannot be read.
         """
-        if isinstance(source, Dataset):
+        if is_data_set(source):
             return cls._of_data_set(source)
         if isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
                 return cls._of_file(file, source)
         if hasattr(source, "read"):
             return cls._of_file(cast(BinaryIO, source), source)
-        raise dsutils.DataSetError(
+        raise DataSetError(
             f"expected a Dataset, a path or an open binary file, got {type(source).__name__}"
         )
 
     @classmethod
     def _of_file(cls, file: BinaryIO, source: Source) -> Instance:
         begin = file.tell()
-        meta = dsutils.read_file_meta(file)
+        meta = read_file_meta(file)
         start = begin + meta.offset
         file.seek(start)
         # The UIDs of the data set count (PS3.4 B.2.2); some writers leave other ones in the header.
-        said = dsutils.identity(file, meta.transfer_syntax) or ("", "")
+        said = identity(file, meta.transfer_syntax) or ("", "")
         file.seek(start)
         return cls(
             said[0] or meta.sop_class_uid,
@@ -141,7 +151,7 @@ class Instance:
     def _of_data_set(cls, data_set: Dataset) -> Instance:
         sop_class, sop_instance = data_set.get("SOPClassUID"), data_set.get("SOPInstanceUID")
         if not sop_class or not sop_instance:
-            raise dsutils.DataSetError(
+            raise DataSetError(
                 "the data set has no SOP Class UID (0008,0016) or no SOP Instance UID (0008,0018)"
             )
         meta = getattr(data_set, "file_meta", None)
@@ -158,7 +168,7 @@ class Instance:
             DataSetError: The data set cannot be re-encoded, or a receiver would misread it.
             OSError: The file cannot be read.
         """
-        if isinstance(self.source, Dataset):
+        if is_data_set(self.source):
             return _encoded(self.source, self.transfer_syntax, transfer_syntax)
         source: object = self.source
         if isinstance(self.source, str | os.PathLike):
@@ -184,7 +194,7 @@ class Instance:
         ):
             return False
         size = os.stat(self.source).st_size
-        return size * (_INFLATION if dsutils.is_deflated(self.transfer_syntax) else 1) > _AT_ONCE
+        return size * (_INFLATION if is_deflated(self.transfer_syntax) else 1) > _AT_ONCE
 
 
 def check_source(argument: str, source: object) -> None:
@@ -193,7 +203,8 @@ def check_source(argument: str, source: object) -> None:
     Raises:
         TypeError: The argument is not a data set, a path or an open file.
     """
-    if not isinstance(source, Dataset | str | os.PathLike) and not hasattr(source, "read"):
+    is_path = isinstance(source, str | os.PathLike)
+    if not is_path and not is_data_set(source) and not hasattr(source, "read"):
         raise TypeError(
             f"{argument} is {source!r:.80}; expected a Dataset, a path or an open binary file"
         )
@@ -214,7 +225,7 @@ class _PathSource:
             if self._offset is None:
                 # The header is read in small pieces.
                 buffered = io.BufferedReader(cast(io.RawIOBase, self._file), _HEADER_BUFFER)
-                self._offset = dsutils.read_file_meta(cast(BinaryIO, buffered)).offset
+                self._offset = read_file_meta(cast(BinaryIO, buffered)).offset
                 buffered.detach()
             self._file.seek(self._offset)
         return self._file
@@ -253,7 +264,7 @@ def reencoded(
         OSError: The file cannot be read, or the temporary file cannot be written.
     """
     if leave_out is None and not {source, target} <= set(UNCOMPRESSED_TRANSFER_SYNTAXES):
-        raise dsutils.DataSetError(
+        raise DataSetError(
             f"{name(source)} cannot be re-encoded to {name(target)}; expected uncompressed transfer syntaxes"
         )
     result = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
@@ -268,18 +279,22 @@ def reencoded(
 
 def _encoded(data_set: Dataset, source: str, target: str) -> bytes:
     """A data set, encoded in another transfer syntax than its own."""
-    if dsutils.is_little_endian(source) != dsutils.is_little_endian(target):
+    from .. import dsutils
+
+    if is_little_endian(source) != is_little_endian(target):
         # pydicom does not swap the octets of pixel data.
         own = io.BytesIO(dsutils.encode(data_set, source))
         with reencoded(own, source, target) as result:
             return result.read()
-    if dsutils.is_implicit_vr(target):
+    if is_implicit_vr(target):
         _check_inferable(data_set)
     return dsutils.encode(data_set, target)
 
 
 def _check_inferable(data_set: Dataset) -> None:
     """Refuse elements that a receiver of implicit VR would misread (PS3.5 A.1)."""
+    from pydicom.dataelem import RawDataElement
+
     for tag in data_set.keys():  # noqa: SIM118 - iterating would convert the elements
         element = data_set.get_item(tag)
         is_empty = not element.length if isinstance(element, RawDataElement) else element.is_empty
@@ -323,7 +338,7 @@ def storage_scu(
     check_source("dataset", dataset)
     try:
         return store_instance(asce, Instance.of(dataset), msg_id=msg_id, ctx=ctx)
-    except (OSError, dsutils.DataSetError) as error:
+    except (OSError, DataSetError) as error:
         return defer.fail(error)
 
 
@@ -356,7 +371,7 @@ def store_instance(
             prepared = _in_thread(asce, instance, fitting.supported_ts)
         else:
             prepared = instance.encoded(fitting.supported_ts)
-    except (OSError, dsutils.DataSetError, ClassNotSupportedError) as error:
+    except (OSError, DataSetError, ClassNotSupportedError) as error:
         return defer.fail(error)
 
     def send(source: DataSource) -> defer.Deferred[Status]:

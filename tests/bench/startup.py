@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from pydicom.data import get_testdata_file
+
 from tests.bench.peers import ROOT, node
 
 _NETDICOM = (sys.executable, "-m", "netdicom_tx")
@@ -46,6 +48,7 @@ def commands(port: int) -> dict[str, Sequence[str]]:
         "netdicom --help": (*_NETDICOM, "--help"),
         "netdicom echo": (*_NETDICOM, "echo", peer),
         "netdicom find": (*_NETDICOM, "find", peer, "-k", "PatientID=1"),
+        "netdicom store": (*_NETDICOM, "store", peer, str(get_testdata_file("CT_small.dcm"))),
         "echoscu": ("echoscu", "127.0.0.1", str(port)),
     }
 

@@ -283,8 +283,8 @@ def test_a_help_text_or_a_usage_error_loads_nothing_heavy(arguments: tuple[str, 
     assert HEAVY.intersection(loaded_by(*arguments)) == set()
 
 
-#: What ``netdicom echo`` needs not: neither data sets, nor a database, nor a console.
-NOT_FOR_AN_ECHO = {"PIL", "numpy", "pydicom", "requests", "rich", "sqlalchemy"}
+#: What a command does not load when it looks into no data set: pydicom, numpy, a database, a console.
+NOT_FOR_OCTETS = {"PIL", "numpy", "pydicom", "requests", "rich", "sqlalchemy"}
 
 
 @pytest.mark.slow
@@ -292,9 +292,17 @@ def test_an_echo_loads_no_library_for_data_sets(peer: Peer) -> None:
     """The library loads pydicom when the first data set is encoded or decoded; half of the start would be its own."""
     loaded = loaded_by("echo", peer.address())
     assert "netdicom_tx.sopclass.verification" in loaded
-    assert NOT_FOR_AN_ECHO.intersection(loaded) == set()
+    assert NOT_FOR_OCTETS.intersection(loaded) == set()
     services = {each for each in loaded if each.startswith("netdicom_tx.sopclass.")}
     assert services == {"netdicom_tx.sopclass.base", "netdicom_tx.sopclass.verification"}
+
+
+@pytest.mark.slow
+def test_a_store_loads_no_library_for_data_sets(peer: Peer) -> None:
+    """A file goes out as it is, when the peer accepts its transfer syntax."""
+    loaded = loaded_by("store", peer.address(), CT)
+    assert "netdicom_tx.sopclass.sending" in loaded
+    assert NOT_FOR_OCTETS.intersection(loaded) == set()
 
 
 def test_the_list_of_commands_loads_no_command() -> None:

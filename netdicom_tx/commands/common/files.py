@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ...dsutils import DataSetError
+from ...encoding import DataSetError
 from ...sopclass.storage import Instance
 from .failures import bad_input
 
