@@ -11,6 +11,7 @@ import pytest
 from netdicom_tx.archive.query.matching import InformationModel
 from netdicom_tx.dimsemessages import CGetRQ
 from netdicom_tx.dsutils import part10_header
+from netdicom_tx.pdu import AAbort
 from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STUDY_ROOT_GET_SOP_CLASS as GET
 from netdicom_tx.userdataitems import MaximumLength, RoleSelection
@@ -132,6 +133,9 @@ def got(node: Archive, encoding: Encoding) -> bytes:
             length, _, flags = struct.unpack_from(">IBB", body)
             data += b"" if flags & 1 else body[6 : length + 4]
             body = body[length + 4 :]
+    # The instance is not answered, so the operation would be left to the garbage collector.
+    peer.send(AAbort(0, 0))
+    node.advance(0)
     return data
 
 
