@@ -20,7 +20,7 @@ from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..dimsemessages import Request
 from ..dispatch import UNKNOWN_SOP_CLASSES
-from ..encoding import Buffer, DataSetError
+from ..encoding import DataSetError
 from ..exceptions import StatusError
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
@@ -45,7 +45,7 @@ from ..uids import (
 from .encoded.walk import Walked
 from .index.engine import IndexUnusableError
 from .index.index import Index, IndexUnavailableError
-from .index.record import WANTED, InstanceRecord, digest_of, record_of
+from .index.record import WANTED, InstanceRecord, record_of
 from .index.watch import SECONDS, Watches
 from .query.retrieval import Retrieval
 from .query.search import Search
@@ -436,14 +436,14 @@ class ArchiveAE(AE):
         records: list[InstanceRecord] = []
         rows: list[Future[Any]] = []
 
-        def read(octets: Buffer, walked: Walked) -> None:
+        def read(walked: Walked) -> None:
             records.append(
                 InstanceRecord.of(
                     walked,
                     spool.transfer_syntax,
                     path=self.store.path(spool.sop_instance_uid),
-                    size=len(octets),
-                    digest=digest_of(octets),
+                    size=spool.size,
+                    digest=spool.digest(),
                 )
             )
 

@@ -1,7 +1,8 @@
 """The walk through the data set of a file, which is read and never mapped.
 
 If a mapped file is truncated, a signal ends the process. A file is read up to its pixel data, which is little. In the
-pixel data, only the heads of the elements and fragments are read.
+pixel data, only the heads of the elements and fragments are read, and so it is with other long values, such as an
+encapsulated document.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ _PIXELS: Final = 0x7FE00000
 #: The largest data set that is read at once, in octets.
 _WHOLE: Final = 1 << 22
 #: How many octets of a longer data set, or of a run of heads, are read first.
-_FIRST: Final = 1 << 20
+_FIRST: Final = 1 << 17
 _RUN: Final = 1 << 12
 #: How many octets tell whether a file header stands in front of the data set.
 _GLANCE: Final = 256
+#: How long a value is that is not read, in octets; more than any that is kept of a header.
+_LONG: Final = 1 << 20
+#: Values of these VRs are read whole, because they may contain sequences.
+_MAY_BE_SEQUENCES: Final = frozenset((b"", b"SQ", b"UN"))
 # The longest head: a tag, a VR, two octets, and 32 bits of length.
 _HEAD: Final = 12
 
@@ -75,7 +80,43 @@ def walk_file(
             _Behind(descriptor, coding, offset + size).check(offset + pixels)
             return found
         length *= 4
+        if length > _WHOLE:
+            return _walk_by_heads(descriptor, transfer_syntax, offset, size, wanted)
     return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
+
+
+def _walk_by_heads(
+    descriptor: int, transfer_syntax: str, offset: int, size: int, wanted: Collection[int]
+) -> Walked:
+    """Walk through a data set without the long values in front of its pixel data, which no header has."""
+    coding, end = coding_of(transfer_syntax), offset + size
+    behind = _Behind(descriptor, coding, end)
+    parts: list[bytes] = []
+    start = position = offset
+    left_out = 0
+    while (found := behind.head(position)) is not None:
+        tag, vr, length, value = found
+        if tag >= _PIXELS and not is_delimiter(tag):
+            break
+        if length == UNDEFINED:
+            # The end of a sequence is known only to those who go through it.
+            return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
+        if length > _LONG and vr not in _MAY_BE_SEQUENCES:
+            if value + length > end:
+                raise cut(tag, length, value, end)
+            parts.append(_read(descriptor, start, position - start))
+            start = value + length
+            left_out += start - position
+        position = value + length
+        if position > end:
+            raise cut(tag, length, value, end)
+    parts.append(_read(descriptor, start, position - start))
+    if found is None:
+        parts.append(_read(descriptor, position, end - position))
+    walked = walk(b"".join(parts), transfer_syntax, 0, wanted)
+    if found is not None:
+        behind.check(position)
+    return walked._replace(header_end=walked.header_end + left_out)
 
 
 def _read(descriptor: int, offset: int, length: int) -> bytes:
@@ -116,7 +157,7 @@ class _Behind:
         self._start = 0
         self._run = b""
 
-    def _head(self, position: int) -> tuple[int, bytes, int, int] | None:
+    def head(self, position: int) -> tuple[int, bytes, int, int] | None:
         """Tag, VR, length, and the offset of the value; None when the head is not complete."""
         at = position - self._start
         if not 0 <= at <= len(self._run) - _HEAD:
@@ -133,7 +174,7 @@ class _Behind:
             InvalidDataSetError: An element is not complete, or is not an element.
         """
         while position < self._end:
-            head = self._head(position)
+            head = self.head(position)
             if head is None or is_delimiter(head[0]) or not head[0]:
                 check_end(_read(self._descriptor, position, self._end - position))
                 return
@@ -144,7 +185,7 @@ class _Behind:
 
     def _fragments(self, tag: int, position: int) -> int:
         """Go through the fragments of encapsulated pixel data, and return the offset behind their delimiter."""
-        while (head := self._head(position)) is not None:
+        while (head := self.head(position)) is not None:
             found, _, length, value = head
             if is_sequence_end(found):
                 return value

@@ -24,6 +24,7 @@ import io
 import itertools
 import mmap
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -33,9 +34,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...dsutils import FileMeta, part10_header, read_file_meta
-from ...encoding import Buffer, DataSetError
+from ...encoding import DataSetError
 from ...exceptions import NetDICOMError
 from ..encoded.content import same_content
+from ..encoded.files import walk_file
 from ..encoded.walk import Walked, walk
 from .journal import Journal, sync_files
 
@@ -58,6 +60,8 @@ __all__ = [
 SPOOL_MEMORY = 1 << 20
 # How many buffers one writev gets; the kernel's limit, IOV_MAX, is 1024.
 _BUFFERS = 512
+# Up to how many octets of a stored file are compared in memory; a larger one is copied.
+_COPIED = 1 << 22
 # After how many octets of a large instance the kernel is told to begin writing.
 _WRITE_BACK = 1 << 23
 # The flags with which the folder of an instance is opened.
@@ -253,9 +257,48 @@ class Spool(io.RawIOBase):
             os.posix_fadvise(self._descriptor, start, self._advised - start, os.POSIX_FADV_DONTNEED)
         return self._descriptor
 
+    @property
+    def size(self) -> int:
+        """How many octets have arrived, with the header."""
+        return self._size
+
+    def pieces(self, start: int = 0) -> Iterator[ReadableBuffer]:
+        """The octets from an offset on, a mebibyte at a time if they are not in memory."""
+        whole = self.in_memory()
+        if whole is not None:
+            yield memoryview(whole)[start:]
+            return
+        descriptor = self.flush_to_file()
+        while piece := os.pread(descriptor, SPOOL_MEMORY, start):
+            yield piece
+            start += len(piece)
+
+    def digest(self) -> str:
+        """The digest of the file, as the index has it."""
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return f"sha256:{digest.hexdigest()}"
+
+    def walk(self, wanted: Collection[int] = ()) -> Walked:
+        """Walk through the data set. A file is read, and not mapped.
+
+        Raises:
+            InvalidDataSetError: The data set is not whole.
+            OSError: The file cannot be read.
+        """
+        whole = self.in_memory()
+        if whole is not None:
+            return walk(whole, self.transfer_syntax, self.header_size, wanted)
+        found = walk_file(self.flush_to_file(), self.transfer_syntax, self.header_size, wanted)
+        return found._replace(header_end=found.header_end + self.header_size)
+
     @contextmanager
     def octets(self) -> Iterator[bytes | mmap.mmap]:
-        """All of the file: joined when it is in memory, otherwise as a memory map that the end of the block closes."""
+        """All of the file: joined when it is in memory, otherwise as a memory map that the end of the block closes.
+
+        No other program knows the file, so nobody cuts it off meanwhile, which would end this process.
+        """
         whole = self.in_memory()
         if whole is not None:
             yield whole
@@ -276,8 +319,11 @@ class Spool(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         room = memoryview(buffer).cast("B")
-        with self.octets() as octets:
-            data = octets[self._position : self._position + len(room)]
+        whole = self.in_memory()
+        if whole is not None:
+            data = whole[self._position : self._position + len(room)]
+        else:
+            data = os.pread(self.flush_to_file(), len(room), self._position)
         room[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -487,7 +533,7 @@ class FileStore:
         spool: Spool,
         *,
         wanted: Collection[int] = (),
-        when_walked: Callable[[Buffer, Walked], object] | None = None,
+        when_walked: Callable[[Walked], object] | None = None,
         before_replacing: Callable[[], object] | None = None,
         when_named: Callable[[], object] | None = None,
     ) -> Kept:
@@ -495,8 +541,8 @@ class FileStore:
 
         Args:
             wanted: The tags of elements that the walk through the data set returns.
-            when_walked: Called when the data set is known to be whole, with the octets of the file and the results
-                of the walk. The octets are valid during the call only. An exception refuses the instance.
+            when_walked: Called when the data set is known to be whole, with the results of the walk. An exception
+                refuses the instance.
             before_replacing: Called before another data set is replaced, to take back what refers to that one. An
                 exception leaves everything as it was.
             when_named: Called when the file has its name, before its folder is synced, so that other things can
@@ -511,10 +557,9 @@ class FileStore:
             ValueError: The spool is closed.
         """
         with spool.in_use():
-            with spool.octets() as octets:
-                walked = walk(octets, spool.transfer_syntax, spool.header_size, wanted)
-                if when_walked is not None:
-                    when_walked(octets, walked)
+            walked = spool.walk(wanted)
+            if when_walked is not None:
+                when_walked(walked)
             check_announced(spool, walked)
             target = self.path(spool.sop_instance_uid)
             self._check_folder(target.parent)
@@ -553,9 +598,10 @@ class FileStore:
             digest: The digest of the SOP Instance UID.
         """
         folder = self.aside / digest[:2]
-        with spool.octets() as octets, memoryview(octets) as view:
-            data_set = hashlib.sha256(view[spool.header_size :]).hexdigest()
-        target = folder / f"{digest}-{data_set[:_VERSION_DIGITS]}.dcm"
+        data_set = hashlib.sha256()
+        for piece in spool.pieces(spool.header_size):
+            data_set.update(piece)
+        target = folder / f"{digest}-{data_set.hexdigest()[:_VERSION_DIGITS]}.dcm"
         self._check_folder(folder)
         descriptor = os.open(folder, _FOLDER)
         try:
@@ -630,13 +676,43 @@ class FileStore:
                 # This file is not an instance, and cannot be served.
                 return _Found(Outcome.REPLACED, identity)
             outcome = Outcome.REFUSED
-            if _is_same(spool, here, meta):
+            if self._is_same(spool, here, meta):
                 outcome = Outcome.SAME
             elif self.duplicates is Duplicates.REPLACE:
                 outcome = Outcome.REPLACED
             elif self.duplicates is Duplicates.KEEP_BOTH:
                 outcome = Outcome.ASIDE
             return _Found(outcome, identity, meta.source_ae_title)
+
+    def _is_same(self, spool: Spool, here: io.BufferedReader, meta: FileMeta) -> bool:
+        """Whether the data set of a spool has the content of a file that is positioned at its data set."""
+        if meta.transfer_syntax == spool.transfer_syntax:
+            spool.seek(spool.header_size)
+            if _same_rest(spool, here):
+                return True
+        with spool.octets() as ours, self._own_copy(here) as theirs:
+            return same_content(
+                *(ours, spool.transfer_syntax, spool.header_size),
+                *(theirs, meta.transfer_syntax, meta.offset),
+            )
+
+    @contextmanager
+    def _own_copy(self, file: io.BufferedReader) -> Iterator[bytes | mmap.mmap]:
+        """The octets of a stored file: in memory when it is small, otherwise as a map of a copy without a name.
+
+        A stored file is not mapped, because a program that cuts it off meanwhile would end this process.
+        """
+        file.seek(0)
+        if os.fstat(file.fileno()).st_size <= _COPIED:
+            yield file.read(_COPIED + 1)
+            return
+        path = self._temporary()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w+b", buffering=0) as copy:
+            os.unlink(path)
+            shutil.copyfileobj(file, copy, SPOOL_MEMORY)
+            with mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                yield view
 
     def _check_folder(self, folder: Path) -> None:
         """Raise an OSError for a folder whose sync has failed."""
@@ -715,22 +791,6 @@ def _identity(name: str, folder: int) -> tuple[int, int] | None:
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
-
-
-def _is_same(spool: Spool, here: io.BufferedReader, meta: FileMeta) -> bool:
-    """Whether the data set of a spool has the content of a file that is positioned at its data set."""
-    if meta.transfer_syntax == spool.transfer_syntax:
-        spool.seek(spool.header_size)
-        if _same_rest(spool, here):
-            return True
-    with (
-        spool.octets() as ours,
-        mmap.mmap(here.fileno(), 0, access=mmap.ACCESS_READ) as theirs,
-    ):
-        return same_content(
-            *(ours, spool.transfer_syntax, spool.header_size),
-            *(theirs, meta.transfer_syntax, meta.offset),
-        )
 
 
 def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:

@@ -132,3 +132,49 @@ def test_of_pixel_data_only_heads_are_read(path: Path, monkeypatch: pytest.Monke
         data = coding.identity() + coding.element(0x7FE00010, "OW", bytes(1 << 20))
         walked(path, data, coding.transfer_syntax)
         assert sum(read) < 1000
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, BIG_ENDIAN], ids=["little", "big"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda e: b"",
+        lambda e: e.element(0x00420013, "IS", b"1 "),
+        lambda e: e.sequence(0x00540016, e.element(0x00080100, "SH", b"ab")),
+        lambda e: e.element(0x7FE00010, "OW", bytes(1000)),
+        lambda e: e.element(0x7FE00010, "OW", bytes(1000))[:-1],
+        lambda e: b"xy",
+        lambda e: bytes(20),
+    ],
+    ids=["nothing", "an element", "a sequence", "pixels", "cut pixels", "stray", "zeros"],
+)
+def test_a_long_value_is_not_read(
+    path: Path, encoding: Encoding, behind: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encapsulated document has no pixel data, and may have any size."""
+    read: list[int] = []
+    pread = os.pread
+
+    def counting(descriptor: int, length: int, offset: int) -> bytes:
+        part = pread(descriptor, length, offset)
+        read.append(len(part))
+        return part
+
+    monkeypatch.setattr(os, "pread", counting)
+    document = encoding.element(0x00420011, "OB", bytes(3 << 20))
+    data = encoding.identity() + document + behind(encoding)  # type: ignore[operator]  # a lambda
+    try:
+        expected = walk(data, encoding.transfer_syntax, 0, WANTED)
+    except InvalidDataSetError:
+        with pytest.raises(InvalidDataSetError):
+            walked(path, data, encoding.transfer_syntax)
+    else:
+        assert walked(path, data, encoding.transfer_syntax)[:5] == expected[:5]
+    if not behind(encoding).startswith(encoding.sequence(0x00540016, b"")[:4]):  # type: ignore[operator]
+        assert sum(read) < 1 << 20
+
+
+def test_a_long_value_beyond_the_end_is_cut_off(path: Path) -> None:
+    data = EXPLICIT.identity() + EXPLICIT.element(0x00420011, "OB", bytes(2 << 20))
+    with pytest.raises(InvalidDataSetError, match="2097152"):
+        walked(path, data[:-1], EXPLICIT.transfer_syntax)

@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -755,14 +755,14 @@ def test_a_spool_that_is_closed_while_it_is_kept_is_kept(
     A descriptor that is closed under it may be another file by the time it is used.
     """
     scanning, may_go_on = threading.Event(), threading.Event()
-    real = filestore.walk
+    real = Spool.walk
 
-    def slow(*arguments: object) -> Walked:
+    def slow(arriving: Spool, wanted: Collection[int]) -> Walked:
         scanning.set()
         assert may_go_on.wait(PATIENCE)
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(arriving, wanted)
 
-    monkeypatch.setattr(filestore, "walk", slow)
+    monkeypatch.setattr(Spool, "walk", slow)
     before = descriptors()
     arriving = spool(store, ct("1.2.3"))
     keeping = in_thread(lambda: store.keep(arriving))
