@@ -633,7 +633,7 @@ class AE(Hooks):
         self.association_refused(
             asce,
             Refusal(
-                f"not authorized, {may}",
+                f"not authorized, {permission}",
                 f"{msg.OPERATION}{to} is not allowed for it",
                 advice=f"allow it {may!r} in the configuration, if it may do this",
                 verb="answered 0x0124 (not authorized) to",

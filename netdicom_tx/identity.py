@@ -317,10 +317,19 @@ class PasswordFile:
         read_passwords(self._path)
 
     def requestAvatarId(self, credentials: Any) -> defer.Deferred[Any]:
-        attempt: defer.Deferred[Any] = self._places.run(
-            self._in_thread, self._attempt, credentials.username, credentials.password
+        answer: defer.Deferred[Any] = defer.Deferred()
+
+        async def attempt() -> str | None:
+            if answer.called:
+                return None  # the peer went away while it waited for a place
+            return await self._in_thread(self._attempt, credentials.username, credentials.password)
+
+        # Cancelling the answer does not end the thread. The attempt keeps its place until then, because otherwise a
+        # peer that comes and goes could have any number of them at work.
+        self._places.run(lambda: defer.ensureDeferred(attempt())).addCallbacks(
+            answer.callback, answer.errback
         )
-        return attempt
+        return answer
 
     def _attempt(self, username: bytes, password: bytes) -> str:
         user = username.decode("utf-8", "replace")
@@ -380,6 +389,7 @@ class JSONWebTokens:
                 issuer=self._issuer,
                 options={"require": ["exp", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError):  # the last two: a key that does not fit
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            # The last three: a key that does not fit, and JSON that is nested too deeply.
             return defer.fail(UnauthorizedLogin("the token is not valid"))
         return defer.succeed(User(str(claims["sub"])))

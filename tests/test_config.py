@@ -327,3 +327,15 @@ def test_users_that_cannot_be_checked_are_a_mistake(
         Options().parseOptions(["--config", write(tmp_path, f"[access]\n{text}")])
     assert caught.value.code == 78
     assert says in capsys.readouterr().err
+
+
+def test_lines_are_given_as_far_as_the_text_is_understood() -> None:
+    """What tomllib accepts and the search for lines does not must not stop a start."""
+    assert lines_of("a = 1\n?\nb = 2\n") == {("a",): 1}
+    assert lines_of('a = 1\nb = "x') == {("a",): 1, ("b",): 2}
+
+
+def test_a_former_key_beside_a_table_that_is_none_is_told_once(tmp_path: Path) -> None:
+    assert told(tmp_path, "aet = 'A'\nnode = 7") == [
+        "line 2: node: expected a table; write [node] on a line of its own"
+    ]

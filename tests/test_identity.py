@@ -1,6 +1,8 @@
 """The users of peers (PS3.7 D.3.3.7): which are accepted, what is answered, and what is never logged."""
 
 import datetime as dt
+import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,10 @@ from typing import Any
 
 import jwt
 import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import crypto
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
@@ -27,6 +33,7 @@ from netdicom_tx.identity import (
     PasswordFile,
     User,
     UserNames,
+    peer_certificate,
 )
 from netdicom_tx.userdataitems import MaximumLength, UserIdentity, UserIdentityResponse
 from support.doubles import AC, Node, RawPeer, request
@@ -118,6 +125,7 @@ def test_a_known_user_is_accepted_and_answered_only_where_that_is_asked(
         (TOKEN, token(key=KEY[::-1])),
         (TOKEN, token(aud="other")),
         (TOKEN, b"marker-user"),
+        (TOKEN, urlsafe_b64encode(b'{"a":' + b"[" * 30_000) + b".e30.AA"),
     ],
 )
 def test_a_wrong_identity_is_rejected_and_not_logged(
@@ -271,6 +279,35 @@ def test_a_peer_that_leaves_while_its_user_is_checked_is_forgotten(tmp_path: Pat
     assert len(waiting) == 1
 
 
+def test_peers_that_come_and_go_take_no_more_threads(tmp_path: Path) -> None:
+    """Each attempt takes 32 MiB until its thread has ended, whether somebody still waits for it or not."""
+    path = tmp_path / "users"
+    passwords.write_password(path, "alice", "one")
+    at_work: list[defer.Deferred[Any]] = []
+
+    def begin(*_: Any) -> defer.Deferred[Any]:
+        at_work.append(defer.Deferred(lambda _: None))
+        return at_work[-1]
+
+    users = Identities([PasswordFile(path, begin)])
+    ae = AE("NODE", identities=users).add_scp(verification_scp)
+    node = Node(ae)
+    identity = UserIdentity(PASSCODE, b"alice", b"one")
+    for _ in range(9):
+        peer = node.connect()
+        peer.send(request(None, MaximumLength(0), identity))
+        peer.transport.abortConnection()
+        node.advance(0)
+    assert len(at_work) == 2
+    peer = node.connect()
+    peer.send(request(None, MaximumLength(0), identity))
+    assert len(at_work) == 2
+    at_work[0].callback("alice")
+    assert len(at_work) == 3  # for the one that is still there, and not for those that left
+    at_work[2].callback("alice")
+    assert peer.kinds() == [AC]
+
+
 @pytest.mark.parametrize("algorithms", [["none"], ["XS256"]])
 def test_an_algorithm_has_to_be_known(algorithms: list[str]) -> None:
     with pytest.raises(LocalProtocolError, match="is not an algorithm"):
@@ -289,3 +326,48 @@ def test_tokens_are_checked_for_audience_and_issuer() -> None:
     for claims, is_accepted in cases:
         _, peer = call(UserIdentity(TOKEN, token(**claims)), identities=own)
         assert (peer.kinds() == [AC]) is is_accepted
+
+
+def test_tokens_need_an_extra_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    with pytest.raises(LocalProtocolError, match=r"pip install 'netdicom-tx\[jwt\]'"):
+        JSONWebTokens(KEY)
+
+
+# -- certificates ------------------------------------------------------------------------------------
+
+
+class Secure:
+    """A transport that speaks TLS."""
+
+    def __init__(self, certificate: Any) -> None:
+        self._certificate = certificate
+
+    def getPeerCertificate(self) -> Any:
+        return self._certificate
+
+
+def test_the_rules_look_at_fingerprint_and_names_of_a_certificate() -> None:
+    """RFC 5280 4.1.2.6 and 4.2.1.6: the subject, and its alternative names."""
+    made = trustme.CA().issue_cert(
+        "ct1.example", "192.0.2.17", "ops@example.org", common_name="CT 1"
+    )
+    pem = made.cert_chain_pems[0].bytes()
+    found = peer_certificate(Secure(crypto.load_certificate(crypto.FILETYPE_PEM, pem)))
+    assert found is not None
+    assert set(found.names) == {"CT 1", "ct1.example", "192.0.2.17", "ops@example.org"}
+    own = x509.load_pem_x509_certificate(pem)
+    assert found.fingerprint == own.fingerprint(hashes.SHA256()).hex()
+    assert found.is_called("CT1.example")
+
+
+def test_a_certificate_may_have_no_name() -> None:
+    authority = x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes())
+    found = peer_certificate(Secure(crypto.X509.from_cryptography(authority)))
+    assert found is not None
+    assert found.names == ()
+
+
+def test_a_peer_without_tls_or_without_a_certificate_has_none() -> None:
+    assert peer_certificate(object()) is None
+    assert peer_certificate(Secure(None)) is None

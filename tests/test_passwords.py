@@ -110,3 +110,20 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_any_hash_is_compared(hash_: str, password: bytes) -> None:
     """A line that is wrong lets nobody in, and takes neither memory nor time."""
     assert not is_right(password, hash_)
+
+
+def test_a_file_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "users"
+    write_password(path, "alice", "one")
+    before = path.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_password(path, "alice", "two")
+    assert path.read_text() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["users"]
