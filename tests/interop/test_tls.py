@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 from netdicom_tx import AE, RemoteAE, TLSOptions, storage_scp, storage_scu
 from netdicom_tx.exceptions import StatusError
 from netdicom_tx.sopclass import qr_move_scu
+from netdicom_tx.tls import PROFILES
 from support.archive.data_sets import CT_IMAGE_STORAGE
 from support.interop import peers
 from support.interop.peers import StoreSCP
@@ -55,7 +56,8 @@ class Authority:
         self, name: str, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     ) -> tuple[Path, Path]:
         """The files of a new key and of its certificate."""
-        made = self._authority.issue_cert(*hosts)
+        # Profiles that are retired have suites for RSA alone.
+        made = self._authority.issue_cert(*hosts, key_type=trustme.KeyType.RSA)
         key, certificate = self._folder / f"{name}.key", self._folder / f"{name}.pem"
         made.private_key_pem.write_to_path(str(key))
         made.cert_chain_pems[0].write_to_path(str(certificate))
@@ -105,6 +107,25 @@ def test_dcmtk_stores_with_mutual_authentication(
         sample.path,
     )
     assert sample.instance in node.instances()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_dcmtk_agrees_with_each_profile(tmp_path: Path, authority: Authority, profile: str) -> None:
+    """Its profiles of BCP 195 are served by all of ours, its retired ones by none (PS3.15 B)."""
+    node = SecureNode(tmp_path, authority, "--tls-profile", profile)
+    key, certificate = authority.issue("modality")
+    call = (program("echoscu"), "+tls", key, certificate, "+cf", authority.file)
+    node.start()
+    try:
+        for theirs in ("--profile-bcp195-nd", "--profile-bcp195", "--profile-bcp195-ex"):
+            succeed(*call, theirs, *node.secure.arguments)
+        assert "refused" not in node.log_text()
+        for retired in ("--profile-aes", "--profile-null"):
+            assert run(*call, retired, *node.secure.arguments).returncode != 0
+        words = "the peer offers no cipher suite that is allowed here"
+        eventually(lambda: words in node.log_text(), "line that says why")
+    finally:
+        node.stop()
 
 
 def test_dcmtk_without_a_certificate_is_refused(node: SecureNode, authority: Authority) -> None:
