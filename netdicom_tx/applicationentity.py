@@ -564,15 +564,21 @@ class AE(Hooks):
             as_scu is not None or brings,
         )
 
-    def offer_to(self, asce: Association, abstract_syntax: str) -> Offer | None:
-        """What of :meth:`offer` this peer may use."""
-        offer = self.offer(abstract_syntax)
-        if offer is None or self.access is None:
-            return offer
-        profile = self.access.judge(asce.caller)
-        if not isinstance(profile, Profile):
-            return None
-        return restricted(offer, self._needed(abstract_syntax), profile)
+    def offers_to(self, asce: Association) -> Callable[[str], Offer | None]:
+        """What gives, for an abstract syntax, that part of :meth:`offer` which this peer may use."""
+        if self.access is None:
+            return self.offer
+        verdict = self.access.judge(asce.caller)
+        # The rules may have changed while the hook was asked.
+        profile = verdict if isinstance(verdict, Profile) else Profile(frozenset())
+
+        def offer_to(abstract_syntax: str) -> Offer | None:
+            offer = self.offer(abstract_syntax)
+            if offer is None:
+                return None
+            return restricted(offer, self._needed(abstract_syntax), profile)
+
+        return offer_to
 
     def _needed(self, abstract_syntax: str) -> Permission:
         registration = self.supported_scp.find(abstract_syntax)

@@ -54,8 +54,8 @@ class Host(Protocol):
     def explain(self, asce: Any, request: AAssociateRQ, rejection: AAssociateRJ) -> Refusal:
         """Say why a request is rejected, in the words of an operator."""
 
-    def offer_to(self, asce: Any, abstract_syntax: str) -> Offer | None:
-        """The offer of the AE to this peer for a proposed presentation context; None when it has no service for it."""
+    def offers_to(self, asce: Any) -> Callable[[str], Offer | None]:
+        """What gives the offer to this peer for an abstract syntax; None when the AE has no service for it."""
 
     def check_user(self, asce: Any, request: AAssociateRQ) -> Verdict:
         """Check the identity of the user of a peer, before the hook is asked."""
@@ -203,7 +203,7 @@ class Opening:
             return  # the peer went away meanwhile
         agreed = negotiation.answer(
             request,
-            offers=partial(self._ae.offer_to, self._asce),
+            offers=self._ae.offers_to(self._asce),
             window=self._ae.window,
             receive_limit=dul.machine.receive_limit,
             extended=partial(self._ae.answer_extended, self._asce),

@@ -225,3 +225,19 @@ def test_a_policy_that_fails_allows_nothing(failures: Any, wrong: Callable[[], A
     peer.send(echo_rq())
     assert peer.statuses() == [0x0110]
     assert len(failures.texts()) == 1
+
+
+def test_rules_that_change_while_the_program_decides_hold_already() -> None:
+    """Between the request and the acceptance an operator may close the node."""
+
+    class Slow(Archive):
+        verdict: defer.Deferred[None] = defer.Deferred()
+
+        def on_association_request(self, asce: Any, assoc: Any) -> Any:
+            return self.verdict
+
+    node = node_with(None, Slow)
+    node.connect().send(request(SERVED))
+    node.ae.access = Access(default=None)
+    Slow.verdict.callback(None)
+    assert results(node) == [1, 1, 1, 3]
