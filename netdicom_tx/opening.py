@@ -187,10 +187,7 @@ class Opening:
             self._reject(rejection, self._ae.explain(self._asce, request, rejection))
             return
         try:
-            checked = await self._settled(self._ae.check_user, self._asce, request)
-            if self._closing.error is not None:
-                return  # the peer went away meanwhile
-            identity = await self._ask(request) or checked
+            identity = await self._ask(request)
         except AssociationRejectedError as error:
             if self._closing.error is None:
                 refusal = Refusal("rejected", f"on_association_request rejects it: {error}")
@@ -232,9 +229,14 @@ class Opening:
         Raises:
             AssociationRejectedError: The AE rejects the association.
         """
+        checked: UserIdentityResponse | None = await self._settled(
+            self._ae.check_user, self._asce, request
+        )
+        if self._closing.error is not None:
+            return None  # the peer went away meanwhile, and the hook need not be asked
         verdict = await self._settled(self._ae.on_association_request, self._asce, request)
         if verdict is None or isinstance(verdict, UserIdentityResponse):
-            return verdict
+            return verdict or checked
         raise LocalProtocolError(
             f"on_association_request returned {verdict!r:.80}; expected None or a UserIdentityResponse, or "
             "AssociationRejectedError to be raised"
