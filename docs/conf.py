@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from sphinx.application import Sphinx
 from sphinx.util.logging import getLogger
@@ -433,7 +434,19 @@ def check_messages(_: Sphinx) -> None:
             )
 
 
+def resolve_source(_: Sphinx) -> None:
+    """Give autodoc the type Source, which is text where a program runs, so that sending files loads no pydicom."""
+    from pydicom.dataset import Dataset
+
+    from netdicom_tx import oneshot
+    from netdicom_tx.sopclass import sending, storage
+
+    for module in (oneshot, sending, storage):
+        vars(module)["Source"] = Dataset | str | os.PathLike[str] | BinaryIO
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", resolve_source)
     app.connect("builder-inited", generate)
     app.connect("builder-inited", check_claims)
     app.connect("builder-inited", check_messages)
