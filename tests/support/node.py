@@ -36,11 +36,14 @@ class Node:
     """``twistd -n dicom`` on its own storage directory; may be started again on the same."""
 
     ae_title = "NETDICOM"
+    #: The program that is run.
+    program = Path(sys.executable).with_name("twistd")
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.storage = directory / "archive"
         self._directory = directory
         self._options = options
+        self._environment = environment
         self._process: Process | None = None
         self._port = 0
 
@@ -63,11 +66,10 @@ class Node:
     def start(self) -> None:
         """Start it and read from its log where it listens."""
         assert self._process is None, "the node is running"
-        twistd = Path(sys.executable).with_name("twistd")
         process = Process(
             self._directory / "node.log",
             sys.executable,
-            twistd,
+            self.program,
             *("--pidfile=", "-n", "dicom", "--listen", "tcp:0:interface=127.0.0.1"),
             "--storage",
             self.storage,
@@ -75,6 +77,7 @@ class Node:
             PYTHONPATH=os.pathsep.join(
                 filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
             ),
+            **self._environment,
         )
         listening = process.ready(
             lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", process.text()), "listening node"
