@@ -74,16 +74,15 @@ def peer_certificate(transport: Any) -> Certificate | None:
     if found is None:
         return None
     from cryptography import x509
-    from cryptography.hazmat.primitives.hashes import SHA256
 
-    certificate = found.to_cryptography()
-    names = [
-        str(each.value)
-        for each in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    ]
-    return Certificate(
-        certificate.fingerprint(SHA256()).hex(), (*names, *_alternative_names(certificate))
-    )
+    digest = found.digest("sha256").decode("ascii").replace(":", "").lower()
+    try:
+        certificate = found.to_cryptography()
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        names = (*(str(each.value) for each in common), *_alternative_names(certificate))
+    except Exception:  # `cryptography` documents no closed set
+        names = ()  # OpenSSL reads certificates that this parser does not; they have a fingerprint all the same
+    return Certificate(digest, names)
 
 
 def _alternative_names(certificate: Any) -> list[str]:

@@ -464,9 +464,14 @@ def _judge(transport: object, pinned: frozenset[str], name: str | None = None) -
                 refusal = _explain(certificate, error)
             else:
                 refusal = None if depth or name is None else _check_name(certificate, name)
-        except Exception:  # it would be lost in OpenSSL
-            _log.failure("a certificate could not be checked, and is refused")
-            return False
+        except Exception:
+            # The parser of `cryptography` is stricter than that of OpenSSL, and documents no closed set of errors.
+            refusal = Refusal(
+                "certificate",
+                "the certificate of the peer cannot be read",
+                "one in the form of RFC 5280",
+                "have another one issued for the peer",
+            )
         if refusal is None:
             return True
         refuse_certificate(transport, refusal)

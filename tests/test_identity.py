@@ -5,6 +5,7 @@ import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jwt
 import pytest
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from OpenSSL import crypto
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
@@ -21,7 +22,7 @@ from twisted.internet import defer
 from zope.interface import implementer
 
 from netdicom_tx import AE, AssociationRejectedError, passwords, verification_scp
-from netdicom_tx.access import Access, Profile, Rule
+from netdicom_tx.access import Access, Certificate, Profile, Rule
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.identity import (
     Identities,
@@ -366,6 +367,15 @@ def test_a_certificate_may_have_no_name() -> None:
     found = peer_certificate(Secure(crypto.X509.from_cryptography(authority)))
     assert found is not None
     assert found.names == ()
+
+
+def test_a_certificate_that_only_openssl_can_read_has_a_fingerprint() -> None:
+    """It may be one that is trusted by that alone."""
+    plain = x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes())
+    octets = plain.public_bytes(serialization.Encoding.DER)
+    odd = octets.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12")  # its version
+    found = peer_certificate(Secure(crypto.load_certificate(crypto.FILETYPE_ASN1, odd)))
+    assert found == Certificate(sha256(odd).hexdigest(), ())
 
 
 def test_a_peer_without_tls_or_without_a_certificate_has_none() -> None:

@@ -13,6 +13,7 @@ import shutil
 import struct
 import tempfile
 import zlib
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+import jwt
+from OpenSSL import crypto
 from pydicom.dataset import Dataset
+from twisted.cred.error import UnauthorizedLogin
 
 from netdicom_tx import dimsemessages as dimse
-from netdicom_tx import dsutils, pdu, userdataitems
+from netdicom_tx import dsutils, pdu, refusals, tls, userdataitems
 from netdicom_tx.archive.encoded.content import same_content
 from netdicom_tx.archive.encoded.files import walk_file
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError, walk
@@ -44,11 +48,13 @@ from netdicom_tx.archive.workflow.worklist_sources import (
 from netdicom_tx.encoding import DataSetError, inflate_part
 from netdicom_tx.exceptions import DIMSEProcessingError, PDUProcessingError, StatusError
 from netdicom_tx.fragments import MessageReader, fragment
+from netdicom_tx.identity import JSONWebTokens, peer_certificate
 from netdicom_tx.reencoding import reencode
 from netdicom_tx.sopclass.normalized import data_set_of
 from netdicom_tx.sopclass.query_retrieve import PARTS_LIMIT
 from netdicom_tx.sopclass.step_rules import check_create, updated
 from netdicom_tx.sopclass.storage_commitment import _asked
+from netdicom_tx.testing import success_of
 from netdicom_tx.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -183,6 +189,68 @@ def parse_user_items(data: bytes) -> None:
     """The items of an association request, which are described for a debug log."""
     for each in userdataitems.decode_user_data(data):
         userdataitems.describe(each)
+
+
+# -- certificates and tokens -------------------------------------------------------------------------
+
+
+# A certificate for pacs.example, *.clinic.example, 127.0.0.1 and someone@clinic.example, called PACS.
+_CERTIFICATE = """
+MIICbjCCAhWgAwIBAgIUeLU3RrRVq03pkW1HCdeZeyTuWngwCgYIKoZIzj0EAwIwQDEXMBUGA1UECgwOdHJ1c3RtZSB2MS4y
+LjExJTAjBgNVBAsMHFRlc3RpbmcgQ0EgI3Bzc1VYRVJXd2tPTDl5NGswIBcNMDAwMTAxMDAwMDAwWhgPMzAwMDAxMDEwMDAw
+MDBaMFExFzAVBgNVBAoMDnRydXN0bWUgdjEuMi4xMScwJQYDVQQLDB5UZXN0aW5nIGNlcnQgI0Nfekw0Vkg4TUxseFZYNmYx
+DTALBgNVBAMMBFBBQ1MwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASedcIydAOCbubmSC0rp6uamgAHBzTTCD4xCriugDg2
+PA6zwSZirp3lJlmv36mzEp3fxlXjG8hUme+KQJl0obA7o4HZMIHWMB0GA1UdDgQWBBTtQXxQ3Jidur33+HuwxP0Fxqbl9TAM
+BgNVHRMBAf8EAjAAMB8GA1UdIwQYMBaAFMYLilKgKIhIQ5XNQhhEkOY6L05iMEoGA1UdEQEB/wRAMD6CDHBhY3MuZXhhbXBs
+ZYIQKi5jbGluaWMuZXhhbXBsZYcEfwAAAYEWc29tZW9uZUBjbGluaWMuZXhhbXBsZTAOBgNVHQ8BAf8EBAMCBaAwKgYDVR0l
+AQH/BCAwHgYIKwYBBQUHAwIGCCsGAQUFBwMBBggrBgEFBQcDAzAKBggqhkjOPQQDAgNHADBEAiBnW0+faNpBSLUnN6k47AmT
+JcdiiCe31L42GRPGQ2JPkgIgE0jyjn/6aScz1wsi4wY4YDT93/jQQRTAivy2jEf8Iko=
+"""
+
+
+def certificate_seeds() -> Iterator[bytes]:
+    """A certificate in the form in which it is sent."""
+    yield b64decode(_CERTIFICATE)
+
+
+class _TLSTransport:
+    """Stands for the transport that a certificate has come by."""
+
+    def __init__(self, certificate: crypto.X509) -> None:
+        self.getPeerCertificate = lambda: certificate
+
+
+@target("certificates", crypto.Error, seeds=certificate_seeds)
+def parse_certificate(data: bytes) -> None:
+    """A certificate that OpenSSL has read: it is accepted or has a refusal, and the rules can look at it."""
+    certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, data)
+    for pinned, name, error in (
+        *((frozenset[str](), None, number) for number in (9, 10, 20, 26, 66, 99)),
+        *(
+            (frozenset[str](), each, 0)
+            for each in ("pacs.example", "ct.clinic.example", "127.0.0.1")
+        ),
+        (frozenset(["0" * 64]), None, 20),
+    ):
+        transport = _TLSTransport(certificate)
+        is_accepted = tls._judge(transport, pinned, name)(None, certificate, error, 0, not error)
+        assert is_accepted == (transport not in refusals._certificates)
+    assert peer_certificate(_TLSTransport(certificate)) is not None
+
+
+_SECRET = "of the fuzzer, and of nobody else"
+
+
+def _token_seeds() -> Iterator[bytes]:
+    yield jwt.encode({"sub": "Doe", "exp": 1 << 32}, _SECRET, "HS256").encode()
+    yield jwt.encode({"sub": 7, "exp": "never"}, _SECRET, "HS256").encode()
+
+
+@target("tokens", UnauthorizedLogin, seeds=_token_seeds)
+def parse_token(data: bytes) -> None:
+    """A JSON Web Token of a user identity item (PS3.7 D.3.3.7)."""
+    token = SimpleNamespace(token=data)
+    success_of(JSONWebTokens(_SECRET, ["HS256"]).requestAvatarId(token))
 
 
 # -- messages ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from fuzz.runner import attempt, run
-from fuzz.targets import SYNTAXES, TARGETS, parts_of
+from fuzz.targets import SYNTAXES, TARGETS, certificate_seeds, parts_of
 from support.archive.data_sets import EXPLICIT, ct
 
 INPUTS = 1000
@@ -28,6 +28,10 @@ FOUND = {
     "a value of 65535 octets, which cannot be padded": (
         "re-encoding",
         bytes([0, 2, 0]) + EXPLICIT.element(0x00100020, "LO", b"A" * 0xFFFF),
+    ),
+    "a certificate whose version only OpenSSL accepts": (
+        "certificates",
+        next(certificate_seeds()).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12"),
     ),
     "nested JSON": ("worklist-json", b'{"00100010": ' * 20_000),
     "a carriage return in CSV": ("worklist-csv", b"PatientName\rPatientID\rA"),
