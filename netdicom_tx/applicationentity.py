@@ -32,7 +32,7 @@ from .asceprovider import Association
 from .associations import Associations
 from .budget import LIMIT as MEMORY_LIMIT
 from .budget import MemoryBudget
-from .dimsemessages import Request
+from .dimsemessages import Request, Response
 from .dispatch import Dispatcher, Service
 from .dulprovider import (
     RECEIVE_LIMIT,
@@ -530,6 +530,11 @@ class AE(Hooks):
     def association_refused(self, asce: Association, refusal: Refusal) -> None:
         """A peer is refused something, which the log says once a minute for each host and kind."""
         self._refusals.tell(asce.peer_address, refusal, asce.peer_title)
+
+    def operation_performed(
+        self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
+    ) -> None:
+        """An operation for a peer has ended, with this last response if one could be sent."""
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""

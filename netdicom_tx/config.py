@@ -33,6 +33,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from .access import ANY_TITLE, EVERYTHING, Access, Network, Permission, Profile, Rule, network
 from .archive import Duplicates
+from .audit_trails import check_syslog
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError, NetDICOMError
 from .identity import Identities, JSONWebTokens, PasswordFile, UserNames
@@ -126,6 +127,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 _Title = NewType("_Title", str)
 _Endpoint = NewType("_Endpoint", str)
+_Syslog = NewType("_Syslog", str)
 _Directory = NewType("_Directory", str)  # one that exists
 _AtLeast0 = NewType("_AtLeast0", int)
 _AtLeast1 = NewType("_AtLeast1", int)
@@ -168,6 +170,11 @@ def _said(call: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
 def _check_endpoint(text: str) -> str:
     server_endpoint(None, text)
     return text
+
+
+def _check_syslog(value: str) -> str:
+    check_syslog(value)
+    return value
 
 
 def _from(least: int, most: int | None = None) -> Callable[[Any, Any], int]:
@@ -451,6 +458,19 @@ class Peer:
 
 
 @attrs.frozen(kw_only=True)
+class Audit:
+    """``[audit]``: the audit trail of PS3.15 A.5. It names patients.
+
+    Attributes:
+        file: The file that messages are appended to.
+        syslog: Syslog servers, as ``"tls://host:6514"``, ``"tcp://host:601"`` or ``"udp://address:514"``.
+    """
+
+    file: str | None = attrs.field(default=None, metadata=_option("audit"))
+    syslog: tuple[_Syslog, ...] = attrs.field(default=(), metadata=_option("audit-syslog"))
+
+
+@attrs.frozen(kw_only=True)
 class Config:
     """A whole file.
 
@@ -465,6 +485,7 @@ class Config:
     limits: Limits = attrs.field(factory=Limits)
     tls: TLS = attrs.field(factory=TLS)
     worklist: Worklist = attrs.field(factory=Worklist)
+    audit: Audit = attrs.field(factory=Audit)
     access: AccessTable = attrs.field(factory=AccessTable)
     peer: tuple[Peer, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -506,6 +527,7 @@ TABLES: Final[Mapping[str, type]] = {
     "limits": Limits,
     "tls": TLS,
     "worklist": Worklist,
+    "audit": Audit,
     "access": AccessTable,
 }
 
@@ -531,6 +553,7 @@ for _kind, _check in {
     bool: _plain(bool),
     _Title: _said(check_ae_title),
     _Endpoint: _said(_check_endpoint),
+    _Syslog: _said(_check_syslog),
     _Directory: _directory,
     _AtLeast0: _from(0),
     _AtLeast1: _from(1),

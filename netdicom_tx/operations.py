@@ -114,6 +114,9 @@ class Asked(Protocol):
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class."""
 
+    def performed(self, ctx: PContextDef, msg: Request, response: Response | None) -> None:
+        """An operation has ended, with this last response if one could be sent."""
+
     def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that the peer may have an operation performed."""
 
@@ -240,6 +243,11 @@ class Operation:
             seconds=self._performer.timeouts.response,
         )
         self._interrupt_now()
+
+    @property
+    def last(self) -> Response | None:
+        """The last response that was sent."""
+        return self._last
 
     @property
     def _is_stopped(self) -> bool:
@@ -761,6 +769,7 @@ class Performer:
         assert operation.msg.message_id is not None
         self._running.pop(operation.msg.message_id, None)
         self._answered.discard(operation.msg.message_id)
+        self.asce.performed(operation.ctx, operation.msg, operation.last)
         if self.error is not None:
             return
         self._start()

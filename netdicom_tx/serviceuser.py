@@ -72,6 +72,11 @@ class LocalAE(Host, Protocol):
     def association_refused(self, asce: Any, refusal: Refusal) -> None:
         """The peer of an association, or of a connection that has not become one, is refused something."""
 
+    def operation_performed(
+        self, asce: Any, ctx: PContextDef, msg: Request, response: Response | None
+    ) -> None:
+        """An operation has ended, with this last response if one could be sent."""
+
     def authorize(self, asce: Any, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that a peer may have an operation performed."""
 
@@ -201,6 +206,10 @@ class ServiceUser:
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class on this association; None when no service does."""
         return self.ae.supported_scp.find(sop_class)
+
+    def performed(self, ctx: PContextDef, msg: Request, response: Response | None) -> None:
+        """An operation has ended, with this last response if one could be sent."""
+        self.ae.operation_performed(self, ctx, msg, response)
 
     def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that the peer may have an operation performed.

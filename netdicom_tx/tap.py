@@ -18,8 +18,10 @@ from twisted.python.failure import Failure
 from .access import ANY_TITLE, Access
 from .applicationentity import RemoteAE
 from .archive import ArchiveAE, Duplicates, FileStore, Index, IndexUnusableError, StorageError
+from .archive.auditing import Auditor, this_process
 from .archive.store.scrub import Scrub
 from .archive.workflow.workflow import WorkflowOptions
+from .audit_trails import FileTrail, Trail, check_syslog, syslog_trail
 from .collector import spare_what_stays
 from .config import EX_CONFIG, Config, ConfigurationError, Mistake, Source
 from .config import read as read_config
@@ -46,7 +48,8 @@ _ABORTING = 0.5
 
 # The prefix of the address of a peer that is called over TLS.
 _TLS_SCHEME = "dicoms://"
-_TLS_LISTS = ("tls-listen", "tls-fingerprint", "tls-more-certificate")
+# Options that may be repeated, apart from those with a meaning of their own.
+_LISTS = ("tls-listen", "tls-fingerprint", "tls-more-certificate", "audit-syslog")
 # Options that name peers.
 _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 # Options whose values are whole numbers, with the least one.
@@ -92,6 +95,12 @@ class Options(usage.Options):
             None,
             None,
             "The SQLAlchemy URL of the index. [default: SQLite, index.db in the storage directory]",
+        ],
+        [
+            "audit",
+            None,
+            None,
+            "Append audit messages (PS3.15 A.5) to this file. They name patients; only the owner can read it.",
         ],
         [
             "worklist",
@@ -195,7 +204,7 @@ class Options(usage.Options):
         self.titles: frozenset[str] = frozenset()
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
-        for name in _TLS_LISTS:
+        for name in _LISTS:
             self[name] = []
         self["peer"] = []
         for name in _TITLES:
@@ -259,6 +268,10 @@ class Options(usage.Options):
     def opt_tls_more_certificate(self, path: str) -> None:
         """Present this certificate to peers that call by a name in it (SNI); a PEM file with key; may be repeated."""
         self["tls-more-certificate"] = [*self["tls-more-certificate"], path]
+
+    def opt_audit_syslog(self, address: str) -> None:
+        """Send audit messages to this syslog server: tls://host:6514, tcp:// or udp://; may be repeated."""
+        self["audit-syslog"] = [*self["audit-syslog"], address]
 
     def opt_peer(self, peer: str) -> None:
         """Allow C-MOVE to send to this peer: AET@host:port, or dicoms://AET@host:port for TLS; may be repeated."""
@@ -395,6 +408,12 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"--duplicates: expected keep, replace or keep-both, not {self['duplicates']!r}"
             ) from error
+
+        for address in self["audit-syslog"]:
+            try:
+                check_syslog(address)
+            except LocalProtocolError as error:
+                raise usage.UsageError(f"--audit-syslog: {error}") from error
 
     def _check_listening(self) -> None:
         if not self["tls-listen"]:
@@ -698,6 +717,15 @@ def _give_access(ae: ArchiveAE, options: Options) -> None:
     ae.calling_ae_titles = options.titles if is_closed else None
 
 
+def _auditor(options: Options, reactor: Any) -> Auditor | None:
+    """What writes the audit trail; None when the options name no trail."""
+    source = this_process(options["aet"])
+    trails: list[Trail] = [FileTrail(options["audit"])] if options["audit"] else []
+    for address in options["audit-syslog"]:
+        trails.append(syslog_trail(address, source, options["tls"], reactor))
+    return Auditor(source, trails) if trails else None
+
+
 def makeService(options: Options) -> NodeService:
     """The service for ``twistd dicom`` with these options."""
     store = FileStore(
@@ -721,6 +749,7 @@ def makeService(options: Options) -> NodeService:
         ),
     )
     _give_access(ae, options)
+    ae.auditor = _auditor(options, ae.reactor)
     node = NodeService(ae, options["listen"], options["tls-listen"], options["tls"], options)
     if options["scrub"] and ae.index is not None:
         scrub = Scrub(ae.index, ae.reactor, rate=options["scrub"] * (1 << 20))

@@ -38,6 +38,7 @@ ROWS = {
         "access",
         "fsm",
         "upperlayer",
+        "audit",
     ],
     "shell": [
         "refusals",
@@ -53,6 +54,7 @@ ROWS = {
         "dispatch",
         "operations",
         "tls",
+        "audit_trails",
         "passwords",
         "identity",
         "endpoints",
@@ -83,6 +85,7 @@ ROWS = {
         "archive.store",
         "archive.query",
         "archive.workflow",
+        "archive.auditing",
         "archive.node",
         "archive.former",
         "archive",

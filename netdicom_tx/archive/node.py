@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
@@ -18,13 +18,14 @@ from twisted.python.failure import Failure
 from .. import statuses
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
-from ..dimsemessages import Request
+from ..dimsemessages import Request, Response
 from ..dispatch import UNKNOWN_SOP_CLASSES
 from ..encoding import DataSetError
 from ..exceptions import StatusError
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
 from ..pdu import AAssociateRJ, AAssociateRQ
+from ..refusals import Refusal
 from ..sopclass import (
     Instance,
     QueryRetrieveFind,
@@ -42,9 +43,10 @@ from ..uids import (
     STORAGE_SOP_CLASSES,
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
+from .auditing import Auditor, StudyRow
 from .encoded.walk import Walked
 from .index.engine import IndexUnusableError
-from .index.index import Index, IndexUnavailableError
+from .index.index import Index, IndexUnavailableError, InstanceRef
 from .index.record import WANTED, InstanceRecord, record_of
 from .index.watch import SECONDS, Watches
 from .query.retrieval import Retrieval
@@ -95,6 +97,7 @@ class ArchiveAE(AE):
             matches no key, as in other archives: a wrong patient on the screen is worse than a missing one.
         search_seconds: How many seconds each step of a search may take: the search itself, and each page of its
             answers.
+        auditor: Writes an audit trail of what peers do; None writes none. It is started and stopped with the archive.
         workflow: The options for worklist, performed procedure steps and storage commitment, which need an index.
         threads: How many threads write, and how many read. With 0 all work is done on the reactor thread, even
             before :meth:`start`, which suits a test without a reactor.
@@ -113,6 +116,7 @@ class ArchiveAE(AE):
         unknown_sop_classes: bool = False,
         match_unknown: bool = False,
         search_seconds: float = SECONDS,
+        auditor: Auditor | None = None,
         workflow: WorkflowOptions | None = None,
         threads: int = _THREADS,
         **options: Any,
@@ -121,6 +125,8 @@ class ArchiveAE(AE):
         self.store = store
         self.index = index
         self.peers = dict(peers or {})
+        self.auditor = auditor
+        self._is_audited = False
         self._queue_starts: IDelayedCall | None = None
         self._preparing: threading.Thread | None = None
         self._prepared: defer.Deferred[None] | None = None
@@ -145,6 +151,7 @@ class ArchiveAE(AE):
                 self.ae_title,
                 self._watches,
             )
+            self.retrieval.on_selected = self._selected
             extended = self.retrieval.answer_extended
             self.add_scp(QueryRetrieveFind(on_extended=extended))
             self.add_scp(QueryRetrieveMove(on_extended=extended), _MOVE_SOP_CLASSES)
@@ -258,12 +265,20 @@ class ArchiveAE(AE):
                 "the node did not end in order: {recovered} files were made from the journal",
                 recovered=self.store.recovered,
             )
-        if self.index is not None:
-            try:
+        try:
+            if self.auditor is not None:
+                self.auditor.start()
+                self._is_audited = True
+            if self.index is not None:
                 self.index.open()
-            except BaseException:
-                self.stop()
-                raise
+        except OSError as error:
+            self.stop()
+            raise StorageError(
+                f"the audit trail {error.filename} cannot be written: {error.strerror}"
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
 
     def _agree(self) -> None:
         """Make files and rows agree, before the node serves anybody; blocks."""
@@ -315,9 +330,16 @@ class ArchiveAE(AE):
             self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
 
     def pause(self) -> defer.Deferred[None]:
-        """Stop sending what is in the queue; fires when no task of it is running."""
+        """Stop sending what is in the queue, and end the audit trail; fires when no task of the queue is running."""
         self._forget_queue_start()
-        return defer.succeed(None) if self.index is None else self.workflow.stop()
+        paused = defer.succeed(None) if self.index is None else self.workflow.stop()
+        return paused.addCallback(lambda _: self._end_audit())
+
+    def _end_audit(self) -> defer.Deferred[None]:
+        if self.auditor is None or not self._is_audited:
+            return defer.succeed(None)
+        self._is_audited = False
+        return defer.Deferred.fromCoroutine(self.auditor.stop())
 
     def _forget_queue_start(self) -> None:
         if self._queue_starts is not None and self._queue_starts.active():
@@ -355,6 +377,40 @@ class ArchiveAE(AE):
         Cancelling the Deferred drops the result; the work itself continues.
         """
         return self._writers.run(call, *arguments)
+
+    # -- the audit trail -----------------------------------------------------------------------------
+
+    def association_accepted(self, asce: Association) -> None:
+        super().association_accepted(asce)
+        if self.auditor is not None:
+            self.auditor.accepted(asce)
+
+    def association_refused(self, asce: Association, refusal: Refusal) -> None:
+        super().association_refused(asce, refusal)
+        if self.auditor is not None:
+            self.auditor.refused(asce, refusal)
+
+    def association_closed(self, asce: Association) -> None:
+        super().association_closed(asce)
+        if self.auditor is not None:
+            self.auditor.ended(asce)
+
+    def operation_performed(
+        self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
+    ) -> None:
+        if self.auditor is not None:
+            self.auditor.performed(asce, ctx, msg, response, self._studies_of)
+
+    def _studies_of(self, sop_instance_uids: Sequence[str]) -> defer.Deferred[list[StudyRow]]:
+        assert self.index is not None  # only a retrieve asks
+        found = self._readers.run(self.index.studies_of, sop_instance_uids)
+        return found.addCallback(lambda rows: [StudyRow(*row) for row in rows])
+
+    def _selected(self, context: RequestContext, found: Sequence[InstanceRef]) -> None:
+        if self.auditor is None:
+            return
+        uids = (each.sop_instance_uid for each in found)
+        self.auditor.selected(context.association, context.request, uids)
 
     # -- storage -----------------------------------------------------------------------------------
 
@@ -399,6 +455,8 @@ class ArchiveAE(AE):
         return self._writers.run_then(self._keep, spool)
 
     def _kept(self, kept: Kept, context: RequestContext, spool: Spool) -> int:
+        if self.auditor is not None and kept.outcome is not Outcome.REFUSED:
+            self.auditor.arrived(context.association, kept.walked, spool.transfer_syntax)
         if kept.walked.oddities:
             self._log.info(
                 "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",

@@ -449,6 +449,21 @@ class Index:
         with self.reading() as connection:
             return Counts(*(int(connection.scalar(each) or 0) for each in (*numbers, size)))
 
+    def studies_of(
+        self, sop_instance_uids: Sequence[str]
+    ) -> list[tuple[str, str, str, str, str, int]]:
+        """The studies of instances, one entry for each study and SOP class.
+
+        Returns:
+            Study Instance UID, Patient ID, Patient's Name, Accession Number, SOP Class UID, number of the instances.
+        """
+        found: list[tuple[str, str, str, str, str, int]] = []
+        with self.reading() as connection:
+            for start in range(0, len(sop_instance_uids), _AT_ONCE):
+                part = list(sop_instance_uids[start : start + _AT_ONCE])
+                found += (tuple(row) for row in connection.execute(_STUDIES_OF, {"uids": part}))
+        return found
+
     def refs(self, connection: sa.Connection, ids: Sequence[int]) -> list[InstanceRef]:
         """The instances with some row numbers, in the order of these numbers."""
         rows = connection.execute(_REFS, {"ids": list(ids)}).all()
@@ -459,6 +474,25 @@ class Index:
         return InstanceRef(sop_class_uid, uid, transfer_syntax, self._path(path), size)
 
 
+# How many values one statement is given.
+_AT_ONCE: Final = 500
+_STUDY_OF: Final = (
+    study.c.study_instance_uid,
+    study.c.patient_id,
+    study.c.patient_name,
+    study.c.accession_number,
+    instance.c.sop_class_uid,
+)
+_STUDIES_OF: Final = (
+    sa.select(*_STUDY_OF, sa.func.count())
+    .select_from(
+        instance.join(series, instance.c.parent_id == series.c.id).join(
+            study, series.c.parent_id == study.c.id
+        )
+    )
+    .where(instance.c.sop_instance_uid.in_(sa.bindparam("uids", expanding=True)))
+    .group_by(*_STUDY_OF)
+)
 _TABLES: Final = (patient, study, series, instance)
 _REF: Final = (
     instance.c.sop_class_uid,

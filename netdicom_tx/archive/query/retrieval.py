@@ -6,7 +6,7 @@ The services with their sub-operations, counters and cancellation are in
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +68,8 @@ class Retrieval:
         self._peers = peers
         self._ae_title = ae_title
         self._watches = watches or Watches()
+        #: Called with the request and the instances that it asks for, before they are sent.
+        self.on_selected: Callable[[RequestContext, list[InstanceRef]], object] = _nothing
 
     @staticmethod
     def answer_extended(asce: Association, proposal: SOPClassExtendedNegotiation) -> bytes | None:
@@ -137,13 +139,15 @@ class Retrieval:
 
     async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
         with refusing(statuses.Status(0xA701)), self._watches.watching() as watch:
-            return await self._readers.run(
+            found = await self._readers.run(
                 self._search.matches,
                 identifier,
                 InformationModel.of(context.sop_class),
                 self._options(context),
                 watch,
             )
+        self.on_selected(context, found)
+        return found
 
     def transcode(
         self, asce: Association, instance: Instance
@@ -162,6 +166,10 @@ class Retrieval:
         ):
             return None
         return self._readers.run(_decompressed, instance)
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""
 
 
 def _decompressed(instance: Instance) -> Instance | None:

@@ -1,0 +1,373 @@
+"""Audit messages: who did what with whose data (PS3.15 A.5, the form of RFC 3881).
+
+The functions of this module make a message for each kind of event; each returns the octets of its XML document, in
+UTF-8. :mod:`netdicom_tx.audit_trails` takes them to a file or to a syslog server, and
+:class:`~netdicom_tx.archive.auditing.Auditor` makes them of what an archive does.
+
+=====================================  ======  ================================================================
+event                                  code    clause of PS3.15
+=====================================  ======  ================================================================
+:func:`application_activity`           110100  A.5.3.1, with the type Application Start (110120) or Stop (110121)
+:func:`instances_transferred`          110104  A.5.3.7
+:func:`study_deleted`                  110105  A.5.3.8
+:func:`query`                          110112  A.5.3.10
+:func:`security_alert`                 110113  A.5.3.11, with the type Node Authentication (110126)
+:func:`user_authentication`            110114  A.5.3.12, with the type Login (110122)
+=====================================  ======  ================================================================
+
+A message names patients where its clause demands that, so an audit trail is as confidential as the archive.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+__all__ = [
+    "Outcome",
+    "Participant",
+    "Patient",
+    "Source",
+    "Study",
+    "application_activity",
+    "instances_transferred",
+    "query",
+    "security_alert",
+    "study_deleted",
+    "user_authentication",
+]
+
+
+class _Code(NamedTuple):
+    value: str
+    scheme: str
+    meaning: str
+
+
+def _dcm(value: int, meaning: str) -> _Code:
+    return _Code(str(value), "DCM", meaning)
+
+
+# PS3.16 Annex D; the tests compare them with pydicom's dictionary.
+_APPLICATION_ACTIVITY: Final = _dcm(110100, "Application Activity")
+_INSTANCES_TRANSFERRED: Final = _dcm(110104, "DICOM Instances Transferred")
+_STUDY_DELETED: Final = _dcm(110105, "DICOM Study Deleted")
+_QUERY: Final = _dcm(110112, "Query")
+_SECURITY_ALERT: Final = _dcm(110113, "Security Alert")
+_USER_AUTHENTICATION: Final = _dcm(110114, "User Authentication")
+_APPLICATION_START: Final = _dcm(110120, "Application Start")
+_APPLICATION_STOP: Final = _dcm(110121, "Application Stop")
+_LOGIN: Final = _dcm(110122, "Login")
+_NODE_AUTHENTICATION: Final = _dcm(110126, "Node Authentication")
+_APPLICATION: Final = _dcm(110150, "Application")
+_DESTINATION: Final = _dcm(110152, "Destination Role ID")
+_SOURCE: Final = _dcm(110153, "Source Role ID")
+_STUDY_UID: Final = _dcm(110180, "Study Instance UID")
+_SOP_CLASS_UID: Final = _dcm(110181, "SOP Class UID")
+_NODE_ID: Final = _dcm(110182, "Node ID")
+_PATIENT_NUMBER: Final = _Code("2", "RFC-3881", "Patient Number")
+
+# Participant object types and roles of RFC 3881 5.5.1 and 5.5.2.
+_PERSON, _SYSTEM_OBJECT = "1", "2"
+_PATIENT_ROLE, _REPORT_ROLE, _SECURITY_RESOURCE = "1", "3", "13"
+# "Application Server Process", RFC 3881 5.4.3.
+_SERVER_PROCESS = "4"
+# What XML 1.0 has no way to write.
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_BREAKS: Final = re.compile("[\t\n\r]+")
+
+
+class Outcome(IntEnum):
+    """How an event has ended (RFC 3881 5.1.4)."""
+
+    SUCCESS = 0
+    MINOR_FAILURE = 4
+    SERIOUS_FAILURE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The application that writes the audit trail.
+
+    Attributes:
+        ae_title: Its AE title, which is its user ID in messages.
+        host: The name of its machine.
+        process: The number of its process.
+    """
+
+    ae_title: str
+    host: str
+    process: int
+
+    @property
+    def name(self) -> str:
+        """The Audit Source ID."""
+        return f"{self.ae_title}@{self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """An application entity that takes part in an event.
+
+    Attributes:
+        ae_title: Its AE title.
+        address: Its IP address or host name; empty when it is not known.
+        user: The user that it has named by user identity negotiation; empty for none.
+    """
+
+    ae_title: str
+    address: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A patient: the ID, which may be empty, and the name as it is in the data set."""
+
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study, or the part of it that an event is about.
+
+    Attributes:
+        instances: The number of instances for each SOP class.
+    """
+
+    uid: str
+    patient: Patient = Patient()
+    accession: str = ""
+    instances: Mapping[str, int] = field(default_factory=dict)
+
+
+# -- the messages ------------------------------------------------------------------------------------
+
+
+def application_activity(source: Source, *, is_start: bool) -> bytes:
+    """The application starts or stops."""
+    message = _message(
+        _APPLICATION_ACTIVITY, "E", kinds=(_APPLICATION_START if is_start else _APPLICATION_STOP,)
+    )
+    _own(message, source, _APPLICATION, is_requestor=False)
+    return _octets(message, source)
+
+
+def instances_transferred(
+    source: Source,
+    sender: Participant,
+    receiver: Participant,
+    study: Study,
+    *,
+    requestor: Participant,
+    is_new: bool = False,
+    outcome: Outcome = Outcome.SUCCESS,
+    reason: str = "",
+) -> bytes:
+    """Instances of one patient's study have been transferred.
+
+    Args:
+        requestor: The participant that has asked for it; one of the two, or a third one.
+        is_new: Whether the receiver had none of these instances.
+        reason: Why it has failed, in words.
+    """
+    message = _message(_INSTANCES_TRANSFERRED, "C" if is_new else "R", outcome, reason)
+    _participant(message, sender, _SOURCE, is_requestor=requestor == sender)
+    _participant(message, receiver, _DESTINATION, is_requestor=requestor == receiver)
+    if requestor not in (sender, receiver):
+        _participant(message, requestor, None, is_requestor=True)
+    return _octets(message, source, (_study(study), _patient(study.patient)))
+
+
+def study_deleted(source: Source, user: Participant, study: Study) -> bytes:
+    """A study, or instances of it, have been deleted."""
+    message = _message(_STUDY_DELETED, "D")
+    _participant(message, user, None, is_requestor=True)
+    return _octets(message, source, (_study(study), _patient(study.patient)))
+
+
+def query(
+    source: Source,
+    requestor: Participant,
+    responder: Participant,
+    sop_class_uid: str,
+    identifier: bytes,
+    transfer_syntax: str,
+    *,
+    outcome: Outcome = Outcome.SUCCESS,
+) -> bytes:
+    """A query has been performed.
+
+    Args:
+        sop_class_uid: The SOP class of the query.
+        identifier: The encoded identifier of the request.
+        transfer_syntax: Its transfer syntax.
+    """
+    message = _message(_QUERY, "E", outcome)
+    _participant(message, requestor, _SOURCE, is_requestor=True)
+    _participant(message, responder, _DESTINATION, is_requestor=False)
+    queried = _object(
+        _SYSTEM_OBJECT, _REPORT_ROLE, _SOP_CLASS_UID, sop_class_uid, asked=b64encode(identifier)
+    )
+    # A.5.3.10: the transfer syntax tells how to read the query; the values of details are in base 64 (RFC 3881).
+    detail = {"type": "TransferSyntax", "value": b64encode(transfer_syntax.encode()).decode()}
+    SubElement(queried, "ParticipantObjectDetail", detail)
+    return _octets(message, source, (queried,))
+
+
+def security_alert(source: Source, peer: Participant, reason: str) -> bytes:
+    """A peer has been refused: its certificate, its AE titles, its host, or what it has asked for."""
+    message = _message(
+        _SECURITY_ALERT, "E", Outcome.MINOR_FAILURE, reason, kinds=(_NODE_AUTHENTICATION,)
+    )
+    _own(message, source, None, is_requestor=True)
+    _participant(message, peer, None, is_requestor=False)
+    refused = _object(
+        _SYSTEM_OBJECT,
+        _SECURITY_RESOURCE,
+        _NODE_ID,
+        peer.address or peer.ae_title or "unknown",
+        name="peer",
+    )
+    detail = {"type": "Alert Description", "value": b64encode(_clean(reason).encode()).decode()}
+    SubElement(refused, "ParticipantObjectDetail", detail)
+    return _octets(message, source, (refused,))
+
+
+def user_authentication(source: Source, peer: Participant, *, is_accepted: bool) -> bytes:
+    """A user, whom a peer has named by user identity negotiation, has been accepted or refused."""
+    outcome = Outcome.SUCCESS if is_accepted else Outcome.MINOR_FAILURE
+    message = _message(_USER_AUTHENTICATION, "E", outcome, kinds=(_LOGIN,))
+    person = Participant(peer.user or peer.ae_title, peer.address)
+    _participant(message, person, None, is_requestor=True)
+    _own(message, source, None, is_requestor=False)
+    return _octets(message, source)
+
+
+# -- their parts (A.5.1) -------------------------------------------------------------------------------
+
+
+def _message(
+    what: _Code,
+    action: str,
+    outcome: Outcome = Outcome.SUCCESS,
+    reason: str = "",
+    *,
+    kinds: Sequence[_Code] = (),
+) -> Element:
+    message = Element("AuditMessage")
+    event = SubElement(
+        message,
+        "EventIdentification",
+        EventActionCode=action,
+        EventDateTime=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        EventOutcomeIndicator=str(int(outcome)),
+    )
+    _code(event, "EventID", what)
+    for kind in kinds:
+        _code(event, "EventTypeCode", kind)
+    if said := _clean(reason):
+        SubElement(event, "EventOutcomeDescription").text = said
+    return message
+
+
+def _code(parent: Element, name: str, code: _Code) -> None:
+    attributes = {
+        "csd-code": code.value,
+        "codeSystemName": code.scheme,
+        "originalText": code.meaning,
+    }
+    SubElement(parent, name, attributes)
+
+
+def _participant(
+    message: Element, who: Participant, role: _Code | None, *, is_requestor: bool
+) -> None:
+    attributes = {
+        "UserID": _clean(who.ae_title) or "unknown",
+        "UserIsRequestor": "true" if is_requestor else "false",
+    }
+    if user := _clean(who.user):
+        attributes["UserName"] = user
+    if address := _clean(who.address):
+        attributes["NetworkAccessPointID"] = address
+        # RFC 3881 5.3.4: 1 is a machine name, 2 an IP address.
+        attributes["NetworkAccessPointTypeCode"] = "2" if _is_ip(address) else "1"
+    made = SubElement(message, "ActiveParticipant", attributes)
+    if role is not None:
+        _code(made, "RoleIDCode", role)
+
+
+def _own(message: Element, source: Source, role: _Code | None, *, is_requestor: bool) -> None:
+    attributes = {
+        "UserID": source.ae_title,
+        # A.5.2.3: the process, in the form of the machine.
+        "AlternativeUserID": str(source.process),
+        "UserIsRequestor": "true" if is_requestor else "false",
+        "NetworkAccessPointID": source.host,
+        "NetworkAccessPointTypeCode": "1",
+    }
+    made = SubElement(message, "ActiveParticipant", attributes)
+    if role is not None:
+        _code(made, "RoleIDCode", role)
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _object(
+    kind: str, role: str, id_kind: _Code, value: str, *, name: str = "", asked: bytes | None = None
+) -> Element:
+    made = Element(
+        "ParticipantObjectIdentification",
+        ParticipantObjectID=_clean(value),
+        ParticipantObjectTypeCode=kind,
+        ParticipantObjectTypeCodeRole=role,
+    )
+    _code(made, "ParticipantObjectIDTypeCode", id_kind)
+    # The schema wants one of the two.
+    if asked is None:
+        SubElement(made, "ParticipantObjectName").text = _clean(name)
+    else:
+        SubElement(made, "ParticipantObjectQuery").text = asked.decode("ascii")
+    return made
+
+
+def _patient(patient: Patient) -> Element:
+    return _object(_PERSON, _PATIENT_ROLE, _PATIENT_NUMBER, patient.id, name=patient.name)
+
+
+def _study(study: Study) -> Element:
+    made = _object(_SYSTEM_OBJECT, _REPORT_ROLE, _STUDY_UID, study.uid, name="study")
+    if accession := _clean(study.accession):
+        SubElement(made, "Accession", Number=accession)
+    for sop_class, count in study.instances.items():
+        SubElement(made, "SOPClass", UID=_clean(sop_class), NumberOfInstances=str(count))
+    return made
+
+
+def _clean(text: str) -> str:
+    """The text on one line, without characters that XML cannot have, such as the escape of a character set."""
+    return _BREAKS.sub(" ", _NOT_XML.sub("", text)).strip()
+
+
+def _octets(message: Element, source: Source, objects: Collection[Element] = ()) -> bytes:
+    attributes = {"AuditSourceID": source.name}
+    made = SubElement(message, "AuditSourceIdentification", attributes)
+    SubElement(made, "AuditSourceTypeCode", {"csd-code": _SERVER_PROCESS})
+    message.extend(objects)
+    octets: bytes = tostring(message, "utf-8", xml_declaration=True)
+    return octets.replace(b"\n", b"")

@@ -1,0 +1,317 @@
+"""Where audit messages go: to a file, or to a syslog server (PS3.15 A.6, A.7; RFC 5424 to 5426).
+
+A trail never makes anybody wait. A file is written by a thread. Messages for a syslog server wait in a queue while it
+cannot be reached; when that is full, the oldest are lost. The log says when that begins, and when it ends how many
+were lost.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import threading
+from collections import deque
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from twisted.application.internet import ClientService
+from twisted.internet import defer
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .audit import Source
+from .exceptions import LocalProtocolError
+from .tls import TLSOptions
+
+__all__ = [
+    "QUEUE_LIMIT",
+    "FileTrail",
+    "SyslogTrail",
+    "Trail",
+    "check_syslog",
+    "frame",
+    "syslog_trail",
+]
+
+#: How many messages wait for a syslog server that cannot be reached.
+QUEUE_LIMIT: Final = 10_000
+# RFC 5424 6.2.1: facility 10, security and authorization; severity 5, notice.
+_PRIORITY: Final = 10 * 8 + 5
+# PS3.15 A.6: the MSGID of audit messages.
+_MESSAGE_ID: Final = "DICOM+RFC3881"
+_BOM: Final = b"\xef\xbb\xbf"
+_PORTS: Final = {"tls": 6514, "tcp": 601, "udp": 514}
+_ADDRESS: Final = re.compile(r"(tls|tcp|udp)://(\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(?::([0-9]+))?")
+# For how many seconds a stop waits for a server to take the last messages.
+_LAST: Final = 5.0
+
+
+class Trail(Protocol):
+    """Something that keeps audit messages."""
+
+    def write(self, message: bytes) -> None:
+        """Keep a message, without making anybody wait."""
+
+    def start(self) -> None:
+        """Begin to keep messages."""
+
+    def stop(self) -> defer.Deferred[None]:
+        """Keep what waits, and end; fires when that is done."""
+
+
+class FileTrail:
+    """Appends messages to a file, one in each line, which others than its owner cannot read.
+
+    The file is opened anew for each group of messages, so it can be renamed at any time, as logrotate does.
+
+    Args:
+        path: The file; it is created if it does not exist.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lost = 0
+
+    def start(self) -> None:
+        """Begin to write.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
+        os.close(self._open())
+        self._thread = threading.Thread(target=self._run, name="netdicom-audit", daemon=True)
+        self._thread.start()
+
+    def write(self, message: bytes) -> None:
+        self._messages.put(message)
+
+    def stop(self) -> defer.Deferred[None]:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._messages.put(None)
+            thread.join()
+        return defer.succeed(None)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            group = [self._messages.get()]
+            while not self._messages.empty():
+                group.append(self._messages.get())
+            is_last = group[-1] is None
+            self._append([each for each in group if each is not None])
+
+    def _append(self, messages: list[bytes]) -> None:
+        try:
+            descriptor = self._open()
+            try:
+                left = memoryview(b"".join(each + b"\n" for each in messages))
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if not self._lost:
+                self._log.error(
+                    "the audit trail {path} cannot be written: {error}; its messages are lost until it can",
+                    path=self._path,
+                    error=error,
+                )
+            self._lost += len(messages)
+            return
+        if self._lost:
+            self._log.warn(
+                "the audit trail {path} is written again; {lost} messages were lost",
+                path=self._path,
+                lost=self._lost,
+            )
+            self._lost = 0
+
+
+def frame(source: Source, message: bytes) -> bytes:
+    """A syslog message (RFC 5424) of an audit message, as PS3.15 A.6 wants it."""
+    when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    header = f"<{_PRIORITY}>1 {when} {source.host} netdicom_tx {source.process} {_MESSAGE_ID} - "
+    return header.encode("ascii", "replace") + _BOM + message
+
+
+class _Connection(TwistedProtocol):
+    """A connection to a syslog server: octet counting (RFC 6587 3.4.1, RFC 5425 4.3)."""
+
+    def __init__(self, trail: SyslogTrail) -> None:
+        self._trail = trail
+
+    def connectionMade(self) -> None:
+        self._trail.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._trail.disconnected()
+
+    def send(self, framed: bytes) -> None:
+        """Send a message."""
+        assert self.transport is not None
+        self.transport.write(b"%d " % len(framed) + framed)
+
+
+class SyslogTrail:
+    """Sends messages to a syslog server over TCP or TLS; it connects again as often as needed.
+
+    Args:
+        source: The application that writes the trail.
+        endpoint: The endpoint of the server.
+        where: The address of the server, for logs.
+        reactor: The clock of the attempts to connect.
+    """
+
+    _log = Logger()
+
+    def __init__(self, source: Source, endpoint: Any, where: str, reactor: Any) -> None:
+        self._source = source
+        self._where = where
+        self._clock = reactor
+        self._waiting: deque[bytes] = deque()
+        self._connection: _Connection | None = None
+        self._lost = 0
+        self._is_away = False
+        self._emptied: defer.Deferred[None] | None = None
+        self._service = ClientService(
+            endpoint,
+            Factory.forProtocol(lambda: _Connection(self)),
+            clock=reactor,
+            prepareConnection=None,
+        )
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._service.startService()
+        self._service.whenConnected(failAfterFailures=1).addErrback(self._failed)
+
+    def write(self, message: bytes) -> None:
+        framed = frame(self._source, message)
+        if self._connection is not None:
+            self._connection.send(framed)
+            return
+        if len(self._waiting) >= QUEUE_LIMIT:
+            self._waiting.popleft()
+            if not self._lost:
+                self._log.error(
+                    "the syslog server {where} cannot be reached, and {limit} audit messages wait for it; the oldest "
+                    "are lost",
+                    where=self._where,
+                    limit=QUEUE_LIMIT,
+                )
+            self._lost += 1
+        self._waiting.append(framed)
+
+    def stop(self) -> defer.Deferred[None]:
+        if self._waiting and self._connection is None:
+            emptied: defer.Deferred[None] = defer.Deferred()
+            emptied.addTimeout(_LAST, self._clock, lambda *_: self._given_up())
+            self._emptied = emptied
+            return emptied.addCallback(lambda _: self._service.stopService())
+        return defer.maybeDeferred(self._service.stopService)
+
+    def _given_up(self) -> None:
+        self._log.error(
+            "the syslog server {where} cannot be reached: {count} audit messages are lost",
+            where=self._where,
+            count=len(self._waiting) + self._lost,
+        )
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._is_away and not failure.check(defer.CancelledError):
+            self._is_away = True
+            self._log.error(
+                "the syslog server {where} cannot be reached: {error}; audit messages wait for it",
+                where=self._where,
+                error=failure.getErrorMessage(),
+            )
+
+    def connected(self, connection: _Connection) -> None:
+        """The server can be reached."""
+        self._connection = connection
+        if self._is_away or self._lost:
+            self._log.warn(
+                "the syslog server {where} is reached again; {lost} audit messages were lost",
+                where=self._where,
+                lost=self._lost,
+            )
+        self._is_away, self._lost = False, 0
+        while self._waiting:
+            connection.send(self._waiting.popleft())
+        if self._emptied is not None:
+            emptied, self._emptied = self._emptied, None
+            # The service does not regard itself as connected before this call has returned.
+            self._clock.callLater(0, emptied.callback, None)
+
+    def disconnected(self) -> None:
+        """The connection is gone; messages wait for the next one."""
+        self._connection = None
+        self._service.whenConnected(failAfterFailures=1).addErrback(self._failed)
+
+
+class _DatagramTrail(DatagramProtocol):
+    """Sends messages to a syslog server over UDP (RFC 5426), which may lose any of them."""
+
+    def __init__(self, source: Source, host: str, port: int, reactor: Any) -> None:
+        self._source = source
+        self._server = host, port
+        self._reactor = reactor
+        self._port: Any = None
+
+    def start(self) -> None:
+        self._port = self._reactor.listenUDP(0, self)
+
+    def write(self, message: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(frame(self._source, message), self._server)
+
+    def stop(self) -> defer.Deferred[None]:
+        return defer.maybeDeferred(self._port.stopListening)
+
+
+def check_syslog(address: str) -> tuple[str, str, int]:
+    """Read the address of a syslog server: its kind, host and port.
+
+    Raises:
+        LocalProtocolError: The address has another form.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found[3] or 1) not in range(1, 65536):
+        raise LocalProtocolError(
+            f"{address!r} is no address of a syslog server; expected one such as tls://logs.example.org:6514"
+        )
+    return found[1], found[2].strip("[]"), int(found[3] or _PORTS[found[1]])
+
+
+def syslog_trail(address: str, source: Source, tls: TLSOptions | None, reactor: Any) -> Trail:
+    """Make the trail to a syslog server.
+
+    Args:
+        address: ``tls://host:port``, ``tcp://host:port`` or ``udp://address:port``, where the port may be left out
+            and the address of UDP is a number.
+        tls: How TLS is spoken; the server is trusted as a peer is.
+
+    Raises:
+        LocalProtocolError: The address has another form.
+    """
+    kind, host, port = check_syslog(address)
+    if kind == "udp":
+        return _DatagramTrail(source, host, port, reactor)
+    endpoint: Any = HostnameEndpoint(reactor, host, port)
+    if kind == "tls":
+        own = replace(tls or TLSOptions(), clients=None)
+        endpoint = own.wrap_client(endpoint, host)
+    return SyslogTrail(source, endpoint, address, reactor)

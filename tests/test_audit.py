@@ -1,0 +1,322 @@
+"""Audit messages conform to the schema, and trails lose none without saying so."""
+
+import base64
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+import support.strategies  # noqa: F401 - its Hypothesis profile
+from netdicom_tx import TLSOptions, audit, audit_trails
+from netdicom_tx.audit import Outcome, Participant, Patient, Source, Study
+from netdicom_tx.audit_trails import FileTrail, SyslogTrail, frame, syslog_trail
+from netdicom_tx.exceptions import LocalProtocolError
+from support.audit_schema import checked
+from support.doubles import logged_lines as logged_lines
+from support.processes import eventually
+
+SOURCE = Source("NODE", "pacs", 7)
+NODE, SCU, DEST = (
+    Participant("NODE", "pacs"),
+    Participant("SCU", "192.0.2.1", "ann"),
+    Participant("DEST", "2001:db8::1"),
+)
+STUDY = Study("1.2.3", Patient("P1", "Doe^John"), "A1", {"1.2.840.10008.5.1.4.1.1.2": 12})
+
+MESSAGES: dict[str, Callable[[], bytes]] = {
+    "start": lambda: audit.application_activity(SOURCE, is_start=True),
+    "stop": lambda: audit.application_activity(SOURCE, is_start=False),
+    "stored": lambda: audit.instances_transferred(
+        SOURCE, SCU, NODE, STUDY, requestor=SCU, is_new=True
+    ),
+    "moved": lambda: audit.instances_transferred(
+        *(SOURCE, NODE, DEST, STUDY),
+        requestor=SCU,
+        outcome=Outcome.MINOR_FAILURE,
+        reason="2 of 12 instances have failed",
+    ),
+    "deleted": lambda: audit.study_deleted(SOURCE, SCU, STUDY),
+    "queried": lambda: audit.query(
+        SOURCE, SCU, NODE, "1.2.4", b"\x08\0\x52\0", "1.2.840.10008.1.2"
+    ),
+    "alert": lambda: audit.security_alert(SOURCE, SCU, "an unknown calling AE title"),
+    "login": lambda: audit.user_authentication(SOURCE, SCU, is_accepted=True),
+    "no login": lambda: audit.user_authentication(SOURCE, Participant("SCU"), is_accepted=False),
+}
+
+
+def event(message: Element) -> tuple[str, str]:
+    """The code of the event, and its outcome."""
+    found = message.find("EventIdentification")
+    assert found is not None
+    code = found.find("EventID")
+    assert code is not None
+    return code.attrib["csd-code"], found.attrib["EventOutcomeIndicator"]
+
+
+def participants(message: Element) -> list[tuple[str, str, bool]]:
+    """User ID, role, and whether it is the requestor."""
+    return [
+        (
+            each.attrib["UserID"],
+            "".join(role.attrib["csd-code"] for role in each.findall("RoleIDCode")),
+            each.attrib["UserIsRequestor"] == "true",
+        )
+        for each in message.findall("ActiveParticipant")
+    ]
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_conform_to_the_schema(name: str) -> None:
+    """PS3.15 A.5.1."""
+    octets = MESSAGES[name]()
+    checked(octets)
+    assert b"\n" not in octets
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_codes_are_those_of_the_dictionary(name: str) -> None:
+    """PS3.16 Annex D, as pydicom has it."""
+    known = {
+        (code.value, code.meaning)
+        for code in (getattr(codes.DCM, each) for each in dir(codes.DCM))
+        if isinstance(code, Code)
+    }
+    found = [
+        (each.attrib["csd-code"], each.attrib["originalText"])
+        for each in checked(MESSAGES[name]()).iter()
+        if each.attrib.get("codeSystemName") == "DCM"
+    ]
+    assert found
+    assert set(found) <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "outcome"),
+    [
+        ("start", "110100", "0"),
+        ("stored", "110104", "0"),
+        ("moved", "110104", "4"),
+        ("deleted", "110105", "0"),
+        ("queried", "110112", "0"),
+        ("alert", "110113", "4"),
+        ("login", "110114", "0"),
+        ("no login", "110114", "4"),
+    ],
+)
+def test_events(name: str, code: str, outcome: str) -> None:
+    """The codes of PS3.15 A.5.3."""
+    assert event(checked(MESSAGES[name]())) == (code, outcome)
+
+
+def test_the_participants_of_a_transfer() -> None:
+    """Source, destination, and a third one that has asked for it (Table A.5.3.7-1)."""
+    assert participants(checked(MESSAGES["stored"]())) == [
+        ("SCU", "110153", True),
+        ("NODE", "110152", False),
+    ]
+    assert participants(checked(MESSAGES["moved"]())) == [
+        ("NODE", "110153", False),
+        ("DEST", "110152", False),
+        ("SCU", "", True),
+    ]
+
+
+def test_a_query_has_its_identifier() -> None:
+    """Octet for octet, with the transfer syntax that it is in."""
+    message = checked(MESSAGES["queried"]())
+    asked = message.findtext(".//ParticipantObjectQuery")
+    assert asked is not None
+    assert base64.b64decode(asked) == b"\x08\0\x52\0"
+    detail = message.find(".//ParticipantObjectDetail")
+    assert detail is not None
+    assert base64.b64decode(detail.attrib["value"]) == b"1.2.840.10008.1.2"
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_text_makes_a_document(title: str, name: str, reason: str) -> None:
+    """What XML cannot have is left out, and markup is text."""
+    peer = Participant(title, title, name)
+    study = Study(title, Patient(title, name), title)
+    checked(audit.security_alert(SOURCE, peer, reason))
+    message = checked(audit.instances_transferred(SOURCE, peer, NODE, study, requestor=NODE))
+    assert message.find("script") is None
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def test_a_file_has_a_line_for_each_message(tmp_path: Path) -> None:
+    """Also those that wait when it is closed; others cannot read it, and it can be renamed."""
+    path = tmp_path / "audit.log"
+    trail = FileTrail(str(path))
+    trail.start()
+    sent = [b"<%d/>" % n for n in range(1000)]
+    for each in sent[:500]:
+        trail.write(each)
+    eventually(lambda: path.stat().st_size > 0, "message")
+    path.rename(tmp_path / "audit.log.1")
+    for each in sent[500:]:
+        trail.write(each)
+    trail.stop()
+    found = (tmp_path / "audit.log.1").read_bytes() + path.read_bytes()
+    assert found.splitlines() == sent
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        FileTrail(str(tmp_path / "nowhere" / "audit.log")).start()
+
+
+def test_lost_messages_are_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """When it begins, and when it ends; nobody waits meanwhile."""
+    trail = FileTrail(str(tmp_path / "audit.log"))
+    trail.start()
+    real = trail._open
+
+    def fail() -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trail, "_open", fail)
+    for _ in range(10):
+        trail.write(b"<lost/>")
+    eventually(lambda: trail._lost == 10, "lost messages")
+    monkeypatch.setattr(trail, "_open", real)
+    trail.write(b"<kept/>")
+    trail.stop()
+    assert (tmp_path / "audit.log").read_bytes() == b"<kept/>\n"
+    assert sum("cannot be written" in each for each in lines) == 1
+    assert sum("10 messages were lost" in each for each in lines) == 1
+
+
+# -- syslog --------------------------------------------------------------------------------------------
+
+
+def test_a_frame() -> None:
+    """RFC 5424: priority, version, time, host, application, process, message ID, no structured data, a BOM."""
+    header, _, text = frame(SOURCE, "<x>ä</x>".encode()).partition(b"\xef\xbb\xbf")
+    fields = header.decode().split(" ")
+    assert fields[0] == "<85>1"
+    assert fields[2:] == ["pacs", "netdicom_tx", "7", "DICOM+RFC3881", "-", ""]
+    assert text == "<x>ä</x>".encode()
+
+
+class Server(Protocol):
+    """A syslog server that counts octets."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        self._buffer = b""
+        self._messages = messages
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        while b" " in self._buffer:
+            length, _, rest = self._buffer.partition(b" ")
+            if len(rest) < int(length):
+                return
+            self._messages.append(rest[: int(length)])
+            self._buffer = rest[int(length) :]
+
+
+class SyslogTests(TestCase):
+    """Against servers on sockets."""
+
+    def setUp(self) -> None:
+        self.messages: list[bytes] = []
+
+    def serve(self, port: int = 0) -> Any:
+        factory = Factory.forProtocol(lambda: Server(self.messages))
+        tcp: Any = reactor
+        listening = tcp.listenTCP(port, factory, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        return listening
+
+    async def came(self, count: int) -> None:
+        await deferToThread(eventually, lambda: len(self.messages) >= count, "messages")
+
+    async def test_messages_come_over_tcp(self) -> None:
+        """In their order; those written before the connection too, and those written before the stop."""
+        port = self.serve().getHost().port
+        trail = syslog_trail(f"tcp://127.0.0.1:{port}", SOURCE, None, reactor)
+        trail.start()
+        for n in range(100):
+            trail.write(b"<%d/>" % n)
+        await trail.stop()
+        await self.came(100)
+        assert [each.rpartition(b"\xbf")[2] for each in self.messages] == [
+            b"<%d/>" % n for n in range(100)
+        ]
+
+    async def test_messages_come_over_udp(self) -> None:
+        """One in a datagram."""
+        messages = self.messages
+
+        class Receiver(DatagramProtocol):
+            def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+                messages.append(datagram)
+
+        udp: Any = reactor
+        port = udp.listenUDP(0, Receiver(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        trail = syslog_trail(f"udp://127.0.0.1:{port.getHost().port}", SOURCE, None, reactor)
+        trail.start()
+        trail.write(b"<x/>")
+        await self.came(1)
+        await trail.stop()
+        assert self.messages[0].endswith(b"<x/>")
+
+    async def test_a_server_that_comes_later_gets_what_waits(self) -> None:
+        """The trail calls it again."""
+        listening = self.serve()
+        port = listening.getHost().port
+        await listening.stopListening()
+        trail = syslog_trail(f"tcp://127.0.0.1:{port}", SOURCE, None, reactor)
+        trail.start()
+        trail.write(b"<early/>")
+        self.serve(port)
+        await self.came(1)
+        await trail.stop()
+        assert self.messages[0].endswith(b"<early/>")
+
+
+def test_a_full_queue_loses_the_oldest_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """Memory is bounded, and the service goes on."""
+
+    class Nowhere:
+        def connect(self, _: object) -> Deferred[Any]:
+            return Deferred()
+
+    monkeypatch.setattr(audit_trails, "QUEUE_LIMIT", 3)
+    trail = SyslogTrail(SOURCE, Nowhere(), "tls://logs", Clock())
+    trail.start()
+    for n in range(10):
+        trail.write(b"<%d/>" % n)
+    assert sum("the oldest are lost" in each for each in lines) == 1
+    assert [each[-4:] for each in trail._waiting] == [b"<7/>", b"<8/>", b"<9/>"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "logs", "http://logs", "tls://", "tls://logs:0", "tls://logs:65536", "tcp://a:b"],
+)
+def test_a_wrong_address_is_explained(address: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"tls://logs\.example\.org:6514"):
+        syslog_trail(address, SOURCE, TLSOptions(), reactor)
