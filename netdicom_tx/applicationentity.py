@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses, uids
@@ -51,6 +50,7 @@ from .exceptions import (
 )
 from .hooks import Hooks, RequestContext
 from .identity import Identities, NotAuthenticatedError, User, kind_of
+from .logs import Logger
 from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .opening import Verdict
 from .part10 import read_file_meta

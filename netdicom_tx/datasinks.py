@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
-from twisted.logger import Logger
-
 from . import statuses
 from .dimsemessages import Message, Request, Response
 from .exceptions import DIMSEProcessingError, EventHandlingError, StatusError
 from .fragments import DataSetSink, MessageReader
+from .logs import Logger
 from .negotiation import PContextDef
 from .pdu import Fragment
 

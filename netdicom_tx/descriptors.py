@@ -10,9 +10,8 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from twisted.logger import Logger
-
 from .admission import BURST_LIMIT, HALF_OPEN_LIMIT
+from .logs import Logger
 
 __all__ = ["associations_for"]
 

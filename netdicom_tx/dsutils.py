@@ -126,7 +126,7 @@ def decode(data: bytes | BinaryIO, transfer_syntax: str, *, limit: int = 1 << 30
             is_little_endian=is_little_endian(transfer_syntax),
         )
     except Exception as error:  # pydicom documents no closed set of errors for bad input
-        raise DataSetError(f"the data set cannot be read: {error!r:.200}") from error
+        raise DataSetError(f"the data set cannot be read ({type(error).__name__})") from error
     # When a data set ends inside an element, pydicom returns what it has read, or nothing at all.
     # Half an identifier asks for more than its sender meant.
     if source.last.strip(b"\0") or (raw.strip(b"\0") and not data_set):
@@ -232,7 +232,7 @@ def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
     except DataSetError:
         raise
     except Exception as error:  # pydicom documents no closed set of errors for bad values
-        raise DataSetError(f"the data set cannot be written: {error!r:.200}") from error
+        raise DataSetError(f"the data set cannot be written ({type(error).__name__})") from error
     raw = buffer.getvalue()
     if is_deflated(transfer_syntax):
         stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)

@@ -31,13 +31,13 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .arguments import check_seconds
 from .exceptions import ConnectionLostError, LocalProtocolError
 from .fsm import State
+from .logs import Logger
 from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
 from .refusals import Refusal, cut_off, not_asked, tls_failed
 from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare

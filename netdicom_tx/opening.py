@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import negotiation
@@ -30,6 +29,7 @@ from .exceptions import (
     printable,
 )
 from .identity import NotAuthenticatedError
+from .logs import Logger
 from .negotiation import Agreed, Offer, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 from .refusals import Refusal, no_contexts, place

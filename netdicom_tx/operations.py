@@ -40,7 +40,6 @@ from typing import Any, Protocol, TypeGuard
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import statuses
@@ -65,6 +64,7 @@ from .exceptions import (
     StatusError,
     afresh,
 )
+from .logs import Logger
 from .negotiation import NO_WINDOW, PContextDef
 from .refusals import Refusal
 from .statuses import Status

@@ -22,7 +22,6 @@ from contextlib import asynccontextmanager
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from .applicationentity import AE, Contexts, RemoteAE
 from .arguments import check_number, check_seconds, check_type, many
@@ -33,6 +32,7 @@ from .exceptions import (
     DCMTimeoutError,
     LocalProtocolError,
 )
+from .logs import Logger
 from .negotiation import context_entries
 from .userdataitems import RoleSelection, UserDataItem
 

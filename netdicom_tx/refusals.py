@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
 from .exceptions import printable
+from .logs import Logger
 from .negotiation import refusals as answers_to
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 from .uids import name

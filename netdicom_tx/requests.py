@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from . import statuses
 from .arguments import (
@@ -32,6 +31,7 @@ from .channel import Channel
 from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
 from .dulprovider import Timeouts, made_ahead
 from .exceptions import LocalProtocolError, NetDICOMError, afresh
+from .logs import Logger
 from .negotiation import NO_WINDOW, PContextDef
 from .streams import HIGH_WATER, ResponseStream, status_of
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .associations import Associations
+from .logs import Logger
 
 __all__ = ["AEService", "ListeningAE"]
 

@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .access import Caller, Certificate
@@ -40,6 +39,7 @@ from .exceptions import (
     printable,
 )
 from .identity import User, peer_certificate
+from .logs import Logger
 from .negotiation import NO_WINDOW, Agreed, PContextDef, Window
 from .opening import Host, Opening
 from .operations import Performer

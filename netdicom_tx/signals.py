@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger
 
 from .exceptions import NetDICOMError
+from .logs import Logger
 
 __all__ = ["Signals"]
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -29,6 +28,7 @@ from .descriptors import associations_for
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
 from .identity import Identities
+from .logs import Logger
 from .monotonic import use_monotonic_time
 from .pdu import check_ae_title
 from .service import AEService

@@ -23,11 +23,11 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from .exceptions import LocalProtocolError, printable
+from .logs import Logger
 from .refusals import Refusal, refuse_certificate
 
 __all__ = ["PROFILES", "Profile", "ServerContext", "TLSOptions"]

@@ -27,7 +27,8 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.logger import Logger
+
+from .logs import Logger
 
 __all__ = ["INTERVAL", "LIMIT", "Turns"]
 

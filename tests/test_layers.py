@@ -41,6 +41,7 @@ ROWS = {
         "audit",
     ],
     "shell": [
+        "logs",
         "refusals",
         "monotonic",
         "turns",

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 from pydicom.dataset import Dataset
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import statuses
@@ -23,6 +22,7 @@ from ..dispatch import UNKNOWN_SOP_CLASSES
 from ..encoding import DataSetError
 from ..exceptions import StatusError
 from ..hooks import RequestContext
+from ..logs import Logger
 from ..negotiation import PContextDef
 from ..pdu import AAssociateRJ, AAssociateRQ
 from ..refusals import Refusal

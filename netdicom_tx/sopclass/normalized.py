@@ -64,7 +64,7 @@ def _touch(ds: Dataset) -> None:
         for _ in ds.iterall():
             pass
     except Exception as error:  # pydicom documents no closed set of errors for bad input
-        raise dsutils.DataSetError(f"a value cannot be read: {error!r:.200}") from error
+        raise dsutils.DataSetError(f"a value cannot be read ({type(error).__name__})") from error
 
 
 class NormalizedSCU:

@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from ..logs import Logger
 
 __all__ = ["ReadAhead"]
 

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import dsutils, statuses
@@ -29,6 +28,7 @@ from ..applicationentity import RemoteAE
 from ..dimsemessages import Request, Response
 from ..exceptions import ClassNotSupportedError, LocalProtocolError, NetDICOMError
 from ..hooks import RequestContext
+from ..logs import Logger
 from ..refusals import Refusal
 from ..statuses import Status
 from ..uids import name

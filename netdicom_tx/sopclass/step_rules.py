@@ -189,7 +189,7 @@ def check_create(ds: Dataset) -> None:
     if state != IN_PROGRESS:
         raise ProcedureStepError(
             statuses.INVALID_ATTRIBUTE_VALUE,
-            f"a new step is IN PROGRESS, not {state}",
+            f"a new step is {IN_PROGRESS}; it came with another status",
             [_STATUS],
         )
 

@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from .. import dsutils, statuses
 from ..applicationentity import AE, RemoteAE
@@ -25,6 +24,7 @@ from ..asceprovider import Association
 from ..dimsemessages import NActionRQ, NEventReportRQ, Request, Response
 from ..exceptions import DCMTimeoutError, LocalProtocolError, NetDICOMError, StatusError
 from ..hooks import RequestContext
+from ..logs import Logger
 from ..negotiation import PContextDef
 from ..requests import status_of
 from ..statuses import Status

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from ... import statuses, uids
 from ...applicationentity import RemoteAE
@@ -21,6 +20,7 @@ from ...asceprovider import Association
 from ...dimsemessages import DataSource
 from ...exceptions import StatusError
 from ...hooks import RequestContext
+from ...logs import Logger
 from ...sopclass import Instance
 from ...sopclass.storage import reencoded
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN

@@ -27,9 +27,9 @@ from typing import Final
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
 
 from ...encoding import is_deflated
+from ...logs import Logger
 from ..encoded.walk import walk
 from ..index.index import Index, IndexUnavailableError
 from ..index.record import WANTED, InstanceRecord

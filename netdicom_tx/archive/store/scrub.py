@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.logger import Logger
 
+from ...logs import Logger
 from ..index.index import Entry, Index, IndexUnavailableError
 from ..index.record import PIECE
 from ..workers import Workers

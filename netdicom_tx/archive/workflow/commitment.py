@@ -28,7 +28,6 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from ... import statuses
 from ...applicationentity import AE, RemoteAE
@@ -36,6 +35,7 @@ from ...asceprovider import Association
 from ...encoding import DataSetError
 from ...exceptions import NetDICOMError, StatusError
 from ...hooks import RequestContext
+from ...logs import Logger
 from ...negotiation import PContextDef
 from ...sopclass import StorageCommitment
 from ...sopclass.storage_commitment import Report, report_to, send_report
@@ -90,7 +90,16 @@ class StoppingError(NetDICOMError):
 
 
 class RefusedError(NetDICOMError):
-    """A peer answered with a failure that may be over at the next attempt."""
+    """A peer answered with a failure that may be over at the next attempt.
+
+    Args:
+        text: The message.
+        comment: The Error Comment of the peer, which is not part of the message, because messages are logged.
+    """
+
+    def __init__(self, text: str, comment: str = "") -> None:
+        super().__init__(text)
+        self.comment = comment
 
 
 def peer_of(peers: Mapping[str, RemoteAE], ae_title: str) -> RemoteAE:
@@ -115,9 +124,10 @@ def expect_success(status: Status) -> None:
         GiveUpError: The peer will never accept it.
     """
     if status.is_failure:
+        answered = f"the peer answered {Status(int(status), status.command)}"
         if status in _PASSING:
-            raise RefusedError(f"the peer answered {status}")
-        raise GiveUpError(f"the peer answered {status}")
+            raise RefusedError(answered, status.comment)
+        raise GiveUpError(answered, status.comment)
 
 
 class _Accepted(NamedTuple):

@@ -30,9 +30,9 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from ...exceptions import NetDICOMError
+from ...logs import Logger
 from ..index.database import Database
 from ..index.schema import big_integer, metadata
 
@@ -104,7 +104,17 @@ _IS_FIRST = sa.or_(
 
 
 class GiveUpError(NetDICOMError):
-    """A performer raises this when the task can never succeed; the task is dead then."""
+    """A performer raises this when the task can never succeed; the task is dead then.
+
+    Args:
+        text: The message.
+        comment: The Error Comment of the peer, which is kept with the task; it is not part of the message, because
+            messages are logged.
+    """
+
+    def __init__(self, text: str, comment: str = "") -> None:
+        super().__init__(text)
+        self.comment = comment
 
 
 class NotYetError(NetDICOMError):
@@ -261,7 +271,9 @@ class Queue:
 
     def failed(self, task: Task, error: BaseException) -> Future[None]:
         """Note that a task could not be performed; it waits again, or is dead."""
-        reason = f"{error}"[:_ERROR_LENGTH] or type(error).__name__
+        comment = getattr(error, "comment", "")
+        said = f"{error}: {comment}" if comment else f"{error}"
+        reason = said[:_ERROR_LENGTH] or type(error).__name__
         values: dict[str, Any] = {"owner": "", "lease_until": 0.0, "last_error": reason}
         if isinstance(error, NotYetError):
             # This does not count as an attempt.

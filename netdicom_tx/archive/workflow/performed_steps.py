@@ -25,13 +25,13 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from ... import dsutils, statuses
 from ...applicationentity import AE, RemoteAE
 from ...asceprovider import Association
 from ...dimsemessages import Response
 from ...exceptions import ClassNotSupportedError, StatusError
+from ...logs import Logger
 from ...negotiation import PContextDef
 from ...requests import status_of
 from ...sopclass import NormalizedSCU

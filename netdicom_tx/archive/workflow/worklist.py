@@ -26,12 +26,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.logger import Logger
 from zope.interface import Interface
 
 from ... import dsutils, statuses
 from ...encoding import Coding, coding_of
 from ...exceptions import StatusError
+from ...logs import Logger
 from ...negotiation import PContextDef
 from ...uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..encoded.elements import CANONICAL, Element, encode_element, encode_item, swapped

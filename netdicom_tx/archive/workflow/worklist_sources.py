@@ -26,11 +26,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 from twisted.internet import defer
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from ... import dsutils
 from ...exceptions import NetDICOMError
+from ...logs import Logger
 from ...uids import (
     DEFLATED_TRANSFER_SYNTAXES,
     EXPLICIT_VR_BIG_ENDIAN,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, BinaryIO, Protocol, cast
 
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
 from ... import statuses
 from ...applicationentity import AE
@@ -13,6 +12,7 @@ from ...asceprovider import Association
 from ...dimsemessages import Request
 from ...dispatch import UNKNOWN_SOP_CLASSES
 from ...exceptions import StatusError
+from ...logs import Logger
 from ...negotiation import PContextDef
 from ...pdu import AAssociateRQ
 from ...sopclass import storage_scp, verification_scp
