@@ -10,15 +10,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
 
 from .arguments import check_number
 from .exceptions import NetDICOMError
 from .refusals import Refusal, place
 
-__all__ = ["BURST_LIMIT", "GIVE_WAY", "HALF_OPEN_LIMIT", "Admission", "Guest"]
+__all__ = [
+    "ACCEPTS_PER_TURN",
+    "BURST_LIMIT",
+    "GIVE_WAY",
+    "HALF_OPEN_LIMIT",
+    "Admission",
+    "Guest",
+    "accept_in_turns",
+]
+
+#: How many connections are accepted before those that exist are served again. Twisted accepts 100, and 20 more in each
+#: turn that was not enough, so that a flood of connections would keep out everybody else.
+ACCEPTS_PER_TURN: Final = 8
 
 #: How many connections may exist for more than :data:`GIVE_WAY` seconds on which no A-ASSOCIATE-RQ has come yet. For
 #: one more, the oldest one of the host with the most of them is closed.
@@ -198,6 +210,20 @@ class Admission:
         )
         loser.abort()
         return True
+
+
+def accept_in_turns(port: IListeningPort) -> IListeningPort:
+    """Bound how many connections a port of Twisted accepts in a turn of the reactor, and return the port."""
+    any_port: Any = port  # of TCP or of a UNIX socket, which the interface does not tell
+    accept = getattr(port, "doRead", None)
+    if accept is not None and hasattr(port, "numberAccepts"):
+
+        def accept_some() -> object:
+            any_port.numberAccepts = min(any_port.numberAccepts, ACCEPTS_PER_TURN)
+            return accept()
+
+        any_port.doRead = accept_some
+    return port
 
 
 def _may_give_way(guest: Guest) -> bool:

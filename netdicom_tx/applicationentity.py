@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from . import negotiation, statuses, uids
 from .access import Access, Caller, Denied, Permission, Profile, needed_for, restricted
-from .admission import Admission
+from .admission import Admission, accept_in_turns
 from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
 from .associations import Associations
@@ -440,7 +440,7 @@ class AE(Hooks):
             check_type("tls", tls, TLSOptions, "TLSOptions")
         self._live.is_draining = False
         wrapped = plain if tls is None else tls.wrap_server(plain)
-        return wrapped.listen(self.acceptor_factory(associations))
+        return wrapped.listen(self.acceptor_factory(associations)).addCallback(accept_in_turns)
 
     def _server_endpoint(self, endpoint: str | IStreamServerEndpoint) -> IStreamServerEndpoint:
         if isinstance(endpoint, str):

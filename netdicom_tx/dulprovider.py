@@ -339,6 +339,9 @@ class DULProtocol(Protocol):
             # OpenSSL's own words are a list of tuples.
             reason = Failure(ConnectionLostError(f"TLS: {failed}"))
         self._perform(self.machine.transport_closed(reason.getErrorMessage()))
+        # Connections are garbage in circles, which may stay in memory for a while.
+        self._segments.clear()
+        self.machine.discard()
         self._drop_queue()
         self._user.disconnected(reason)
 

@@ -592,6 +592,10 @@ class PDUReader:
         """How many octets of an incomplete PDU are in memory."""
         return len(self._held)
 
+    def discard(self) -> None:
+        """Forget an incomplete PDU, because no more of it will come."""
+        self._held = bytearray()
+
     @property
     def titles(self) -> tuple[str, str] | None:
         """The called and the calling AE title of an A-ASSOCIATE-RQ that has not come whole.

@@ -181,6 +181,10 @@ class UpperLayer:
         """How many octets of an incomplete PDU are in memory."""
         return self._reader.held
 
+    def discard(self) -> None:
+        """Forget an incomplete PDU, because the transport is gone."""
+        self._reader.discard()
+
     @property
     def titles(self) -> tuple[str, str] | None:
         """The called and the calling AE title, while an A-ASSOCIATE-RQ is arriving."""

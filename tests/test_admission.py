@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
-from netdicom_tx.admission import BURST_LIMIT, GIVE_WAY, HALF_OPEN_LIMIT, Admission
+from netdicom_tx.admission import (
+    ACCEPTS_PER_TURN,
+    BURST_LIMIT,
+    GIVE_WAY,
+    HALF_OPEN_LIMIT,
+    Admission,
+    accept_in_turns,
+)
 from netdicom_tx.exceptions import AssociationAbortedError, NetDICOMError
 from netdicom_tx.refusals import Refusal
 
@@ -172,3 +181,26 @@ def test_a_burst_is_bounded() -> None:
     for peer in peers:
         admission.closed(peer)
     assert clock.getDelayedCalls() == []
+
+
+def test_a_flood_of_connections_is_accepted_in_small_turns() -> None:
+    """Twisted would accept more in each turn; those who are connected would wait for all of them."""
+
+    class Port:
+        numberAccepts = 100
+        accepted: ClassVar[list[int]] = []
+
+        def doRead(self) -> None:
+            self.accepted.append(self.numberAccepts)
+            self.numberAccepts += 20
+
+    port: Any = Port()
+    assert accept_in_turns(port) is port
+    for _ in range(3):
+        port.doRead()
+    assert port.accepted == [ACCEPTS_PER_TURN] * 3
+
+
+def test_a_port_of_another_kind_stays_as_it_is() -> None:
+    port: Any = object()
+    assert accept_in_turns(port) is port

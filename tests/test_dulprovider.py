@@ -45,6 +45,7 @@ from support.doubles import (
     IMPLICIT,
     RELEASE_RQ,
     VERIFICATION,
+    Node,
     RawPeer,
     acceptance,
     echo_rq,
@@ -1084,3 +1085,15 @@ class SocketTests(TestCase):
         await user.lost
         peer.transport.abortConnection()
         await peer.lost
+
+
+def test_an_incomplete_pdu_is_not_kept_when_the_connection_is_gone():
+    """The connection may stay in memory for a while, because it is garbage in circles."""
+    node = Node()
+    peer = node.connect()
+    peer.send(pdu(1, bytes(10_000), 200_000))
+    (asce,) = node.ae.associations
+    assert asce.held > 10_000
+    peer.transport.abortConnection()
+    node.advance(0)
+    assert asce.held == 0

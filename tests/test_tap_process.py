@@ -2,17 +2,21 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -64,6 +68,12 @@ class Interrupting(BytesIO):
             os.kill(self._pid, signal.SIGTERM)
             self._pid = None
         return super().readinto(buffer)
+
+
+def cpu_seconds(pid: int) -> float:
+    """The time that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.slow
@@ -122,6 +132,31 @@ class ProcessTests(TestCase):
         ) as asce:
             sent = BytesIO(header + ct("1.2.3"))
             assert await asce.get_scu(CT_IMAGE_STORAGE)(sent) == 0x0000
+
+    async def test_case_84_without_descriptors_those_who_are_served_stay_served(self) -> None:
+        """EMFILE in accept: nobody new comes in, nothing spins; when there are descriptors again, all is well."""
+        self.running.start()
+        pid = self.running.pid
+        ae = AE("SCU").add_scu(verification_scu)
+        remote = RemoteAE("X", self.running.address.endpoint)
+        asce = await ae.request_association(remote)
+        assert await asce.echo() == 0x0000
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        count = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (count + 4, before[1]))
+        with ExitStack() as stack:
+            for _ in range(40):
+                port = self.running.address.port
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            used = cpu_seconds(pid)
+            for _ in range(20):
+                assert await asce.echo() == 0x0000
+                await deferLater(reactor, 0.05)
+            assert cpu_seconds(pid) - used < 0.8, "it spins"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        async with await ae.request_association(remote) as other:
+            assert await other.echo() == 0x0000
+        await asce.release()
 
     async def test_twist_runs_it_too(self) -> None:
         """The other runner of Twisted; it does not daemonize."""
