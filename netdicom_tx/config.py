@@ -37,6 +37,7 @@ from .audit_trails import check_syslog
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError, NetDICOMError
 from .identity import Identities, JSONWebTokens, PasswordFile, UserNames
+from .logs import LogUIDs
 from .pdu import check_ae_title
 from .tls import PROFILES
 
@@ -248,6 +249,7 @@ class Node:
         tls_listen: Twisted endpoints with TLS, such as ``"tcp:2762"``; they need ``[tls]`` with a certificate.
         max_associations: How many associations may be open at the same time.
         max_associations_per_host: How many associations one host may have open.
+        log_uids: How UIDs appear in the log: ``"plain"`` or ``"digest"``.
     """
 
     aet: _Title = attrs.field(default=_Title("NETDICOM"), metadata=_option("aet"))
@@ -259,6 +261,7 @@ class Node:
     max_associations_per_host: _AtLeast1 = attrs.field(
         default=_AtLeast1(20), metadata=_option("max-associations-per-host")
     )
+    log_uids: LogUIDs = attrs.field(default=LogUIDs.PLAIN, metadata=_option("log-uids"))
 
 
 @attrs.frozen(kw_only=True)
@@ -562,6 +565,7 @@ for _kind, _check in {
     Network: _said(network),
     Permission: _enumerated,
     Duplicates: _enumerated,
+    LogUIDs: _enumerated,
 }.items():
     _converter.register_structure_hook(_kind, _check)
 _converter.register_structure_hook(_Clients, lambda value, _: _one_of(_CLIENTS, value))

@@ -28,7 +28,7 @@ from .descriptors import associations_for
 from .endpoints import server_endpoint
 from .exceptions import LocalProtocolError
 from .identity import Identities
-from .logs import Logger
+from .logs import Logger, LogUIDs, quiet_pydicom, show_uids
 from .monotonic import use_monotonic_time
 from .pdu import check_ae_title
 from .service import AEService
@@ -168,6 +168,12 @@ class Options(usage.Options):
             1,
             "How many MiB of stored files the node reads in a second to compare them with their digests; it logs "
             "those that are damaged. 0 turns this off.",
+        ],
+        [
+            "log-uids",
+            None,
+            "plain",
+            "How UIDs appear in the log: as they are (plain), or as short digests (digest).",
         ],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
@@ -408,6 +414,12 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"--duplicates: expected keep, replace or keep-both, not {self['duplicates']!r}"
             ) from error
+        try:
+            self["log-uids"] = LogUIDs(self["log-uids"])
+        except ValueError as error:
+            raise usage.UsageError(
+                f"--log-uids: expected plain or digest, not {self['log-uids']!r}"
+            ) from error
 
         for address in self["audit-syslog"]:
             try:
@@ -593,6 +605,7 @@ class NodeService(MultiService):
             StartError: A port cannot be opened.
         """
         use_monotonic_time(self.ae.reactor)
+        self._set_up_logging()
         if self.ae.max_associations is not None:
             self.ae.max_associations = associations_for(self.ae.max_associations)
         try:
@@ -607,6 +620,7 @@ class NodeService(MultiService):
             StartError: The store or the index cannot be used, or a port cannot be opened.
         """
         use_monotonic_time(self.ae.reactor)
+        self._set_up_logging()
         # From now on, an operator may stop it.
         self._signals.install()
         self.ae.reactor.callWhenRunning(self._signals.install)
@@ -624,6 +638,12 @@ class NodeService(MultiService):
         else:
             started.addCallback(lambda _: self._serve())
             started.addErrback(self._not_started)
+
+    def _set_up_logging(self) -> None:
+        """Keep what peers sent out of the log."""
+        quiet_pydicom()
+        if self._options is not None:
+            show_uids(self._options["log-uids"], self.ae.ae_title)
 
     def _serve(self) -> None:
         """Begin to serve, when store and index agree."""

@@ -7,6 +7,7 @@ from twisted.python import usage
 
 from netdicom_tx import RemoteAE
 from netdicom_tx.archive import Duplicates
+from netdicom_tx.logs import LogUIDs
 from netdicom_tx.tap import Options, is_public, makeService
 from twisted.plugins import netdicom_tx_plugin
 
@@ -41,9 +42,12 @@ def test_no_option_is_a_working_node() -> None:
         "tls-fingerprint": [],
         "tls-more-certificate": [],
         "tls": None,
+        "audit": None,
+        "audit-syslog": [],
         "move-associations": 1,
         "scrub": 1,
         "duplicates": Duplicates.KEEP,
+        "log-uids": LogUIDs.PLAIN,
         "peer": [],
         "peers": {},
         "unknown-sop-classes": 0,
@@ -67,6 +71,9 @@ def test_no_option_is_a_working_node() -> None:
         (["--max-associations-per-host", "5"], "max-associations-per-host", 5),
         (["--move-associations", "4"], "move-associations", 4),
         (["--scrub", "0"], "scrub", 0),
+        (["--audit", "audit.xml"], "audit", "audit.xml"),
+        (["--audit-syslog", "udp://127.0.0.1:514"], "audit-syslog", ["udp://127.0.0.1:514"]),
+        (["--log-uids", "digest"], "log-uids", LogUIDs.DIGEST),
         (["--duplicates", "keep-both"], "duplicates", Duplicates.KEEP_BOTH),
         (["--database", "sqlite:///x.db"], "database", "sqlite:///x.db"),
         (["--duplicates", "replace"], "duplicates", Duplicates.REPLACE),
@@ -133,6 +140,7 @@ def test_each_option_is_taken(arguments: list[str], name: str, value: object) ->
             ["--duplicates", "both"],
             "--duplicates: expected keep, replace or keep-both, not 'both'",
         ),
+        (["--log-uids", "hash"], "--log-uids: expected plain or digest, not 'hash'"),
         (
             ["--listen", "carrier-pigeon:1"],
             "--listen: 'carrier-pigeon:1' is not a Twisted server endpoint such as "
@@ -194,6 +202,9 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         max-associations-per-host = 5
         move-associations = 3
         scrub = 5
+        log-uids = "digest"
+        audit = "/srv/audit.xml"
+        audit-syslog = ["tls://logs.example.org:6514"]
         duplicates = "replace"
         unknown-sop-classes = true
         match-unknown = true
@@ -224,9 +235,12 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "tls-fingerprint": [],
         "tls-more-certificate": [],
         "tls": None,
+        "audit": "/srv/audit.xml",
+        "audit-syslog": ["tls://logs.example.org:6514"],
         "move-associations": 3,
         "scrub": 5,
         "duplicates": Duplicates.REPLACE,
+        "log-uids": LogUIDs.DIGEST,
         "unknown-sop-classes": True,
         "match-unknown": True,
         "no-fsync": True,

@@ -27,6 +27,7 @@ from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE, FileStore
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.exceptions import AssociationReleasedError
+from netdicom_tx.logs import digest_of_uid
 from netdicom_tx.tap import NodeService
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
 from support.node import Node, settled
@@ -119,6 +120,24 @@ class ProcessTests(TestCase):
         assert "Received SIGTERM" in self.running.log
         (kept,) = self.running.instances().values()
         assert kept.read_bytes().endswith(data)
+
+    async def test_the_log_has_digests_in_the_place_of_uids(self) -> None:
+        """--log-uids: lines about the same instance can still be related."""
+        self.running = Node(self.directory, "--log-uids", "digest")
+        self.running.start()
+        uid = "1.2.826.0.1.3680043.10.5"
+        header = part10_header(CT_IMAGE_STORAGE, uid, EXPLICIT.transfer_syntax)
+        ae = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+        remote = RemoteAE("X", self.running.address.endpoint)
+        async with await ae.request_association(remote) as asce:
+            statuses = [
+                await asce.get_scu(CT_IMAGE_STORAGE)(BytesIO(header + ct(uid, fill=fill)))
+                for fill in (1, 2)
+            ]
+        assert statuses == [0x0000, 0x0111]
+        await deferToThread(self.running.stop)
+        assert f"{digest_of_uid(uid, 'NETDICOM')} from SCU is refused" in self.running.log
+        assert uid not in self.running.log
 
     async def test_a_second_node_on_the_same_storage_refuses_to_start(self) -> None:
         """And the first goes on."""
