@@ -188,13 +188,13 @@ def trickling(port: int) -> None:
 
 def empty_fragments(port: int) -> None:
     """Six MiB of PDVs of one octet."""
-    command = pdus(doubles.store_rq(data=b"x"))
-    head = command[: command.rindex(struct.pack(">BxI", 4, 7))]
+    head = next(fragment(doubles.store_rq(data=b"x"), context_id=1, limit=1 << 16))
+    assert head[11] & 1, "it is not the command set alone"
     flood = doubles.p_data(1, 0, b"x") * ((6 << 20) // 13)
     while True:
         with connected(port) as line:
             line.associate({CT: [_SYNTAX]})
-            line.send(head + flood)
+            line.send(bytes(head) + flood)
 
 
 def connecting(port: int) -> None:
