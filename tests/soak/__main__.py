@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,11 @@ async def main(reactor: Any, arguments: argparse.Namespace, directory: Path) -> 
         f"threads       {samples[0].threads} before, peak {max(each.threads for each in samples)}, "
         f"{idle.threads} idle afterwards"
     )
+    if arguments.samples is not None:
+        rows = (",".join(map(str, astuple(each))) for each in [*samples, idle])
+        arguments.samples.write_text(
+            "\n".join(("seconds,resident_mib,descriptors,threads", *rows, ""))
+        )
     for each in found[:20]:
         print(f"WRONG: {each}")
     if found:
@@ -117,6 +123,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Soak the node.")
     parser.add_argument("--minutes", type=float, default=120, help="how long (default: 120)")
     parser.add_argument("--peers", type=int, default=4, help="how many at once (default: 4)")
+    parser.add_argument("--samples", type=Path, help="write the samples to this CSV file")
     parser.add_argument("--directory", type=Path, help="where the node stores (default: /tmp)")
     return parser.parse_args()
 
