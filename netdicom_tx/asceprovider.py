@@ -26,7 +26,6 @@ from .exceptions import (
 from .negotiation import PContextDef
 from .requests import HIGH_WATER, Outstanding, ResponseStream
 from .serviceuser import LocalAE, ServiceUser
-from .summary import AssociationSummary
 
 __all__ = [
     "IDENTIFIER_LIMIT",
@@ -87,20 +86,6 @@ class Association(ServiceUser):
     def held(self) -> int:
         """How many octets are in memory: of incomplete PDUs and messages, and of what is unread on either side."""
         return self._channel.held + self._reception.held + self._performer.held + self._invoker.held
-
-    @property
-    def summary(self) -> AssociationSummary:
-        """What has happened so far, in numbers."""
-        received, sent = self._channel.octets
-        return AssociationSummary(
-            reason=self.error,
-            is_accepted=self.response_pdu is not None,
-            duration=0.0 if self._opened is None else self.clock.seconds() - self._opened,
-            performed=dict(self._performer.counts),
-            requested=dict(self._invoker.counts),
-            octets_received=received,
-            octets_sent=sent,
-        )
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
         """The accepted contexts of an abstract syntax, in the order in which they were proposed."""

@@ -47,6 +47,7 @@ from .pdu import AAssociateAC, AAssociateRQ, Fragment
 from .refusals import Refusal, aborted
 from .remoteae import RemoteAE
 from .requests import Invoker
+from .summary import AssociationSummary
 from .upperlayer import Indication, ProviderAbort
 
 __all__ = ["LocalAE", "ServiceUser"]
@@ -176,6 +177,20 @@ class ServiceUser:
         """The certificate that the peer has shown; None without TLS, or without a certificate."""
         return peer_certificate(self._channel.dul.transport)
 
+    @property
+    def summary(self) -> AssociationSummary:
+        """What has happened so far, in numbers."""
+        received, sent = self._channel.octets
+        return AssociationSummary(
+            reason=self.error,
+            is_accepted=self.response_pdu is not None,
+            duration=0.0 if self._opened is None else self.clock.seconds() - self._opened,
+            performed=dict(self._performer.counts),
+            requested=dict(self._invoker.counts),
+            octets_received=received,
+            octets_sent=sent,
+        )
+
     # -- what admission looks at -------------------------------------------------------------------
 
     @property
@@ -289,7 +304,10 @@ class ServiceUser:
         self._opening.end(error)
         if self.response_pdu is not None:
             self._log.info(
-                "association with {peer} is over: {error}", peer=self.peer_title, error=error
+                "association with {peer} is over: {error}; {summary}",
+                peer=self.peer_title,
+                error=error,
+                summary=self.summary,
             )
 
     # -- messages in -------------------------------------------------------------------------------
