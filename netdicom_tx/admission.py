@@ -96,6 +96,7 @@ class Admission:
         total: How many associations peers may have open at the same time; None means any number.
         per_host: How many associations one host may have open; None means any number. The loopback interface is
             exempt, because a proxy on this machine stands for many hosts.
+        per_title: How many associations may be open with one calling AE title; None means any number.
         clock: Gives the clock by which connections without a request are looked at again.
     """
 
@@ -103,14 +104,18 @@ class Admission:
         self,
         total: int | None = None,
         per_host: int | None = None,
+        per_title: int | None = None,
         clock: Callable[[], IReactorTime] | None = None,
     ) -> None:
         if total is not None:
             check_number("max_associations", total, 0)
         if per_host is not None:
             check_number("max_associations_per_host", per_host, 1)
+        if per_title is not None:
+            check_number("max_associations_per_title", per_title, 1)
         self.total = total
         self.per_host = per_host
+        self.per_title = per_title
         # In the order in which they came, with their hosts; "" is unknown, or not limited.
         self._half_open: dict[Guest, str] = {}
         self._asked: dict[Guest, str] = {}
@@ -171,10 +176,15 @@ class Admission:
             self._look = None
 
     def _has_place(self, guest: Guest, host: str) -> bool:
+        # An association that gives way for one of these limits leaves its place to the others, too.
         if self.per_host is not None and host:
             neighbours = self._taken(guest, host)
             if len(neighbours) >= self.per_host:
                 return self._make_room(neighbours, guest)
+        if self.per_title is not None:
+            namesakes = [each for each in self._taken(guest) if each.peer_title == guest.peer_title]
+            if len(namesakes) >= self.per_title:
+                return self._make_room(namesakes, guest)
         # Usually there are places, and nothing has to be counted.
         if self.total is not None and len(self._asked) >= self.total:
             taken = self._taken(guest)

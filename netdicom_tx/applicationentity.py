@@ -94,6 +94,7 @@ class AE(Hooks):
             number. At the limit, an association on which nothing happens is aborted for the next one. If every
             association is in use, the next one is rejected (transient, local limit exceeded).
         max_associations_per_host: How many associations one host may have open; the loopback interface is exempt.
+        max_associations_per_title: How many associations may be open with one calling AE title.
         window: How many simultaneous operations we propose or grant (PS3.7 D.3.3.3).
         called_ae_titles: The AE titles under which we serve. None means any title; some peers call every archive
             ``ANY-SCP``.
@@ -125,6 +126,7 @@ class AE(Hooks):
         timeouts: Timeouts | None = None,
         max_associations: int | None = None,
         max_associations_per_host: int | None = None,
+        max_associations_per_title: int | None = None,
         window: Window = NO_WINDOW,
         called_ae_titles: Iterable[str] | None = None,
         calling_ae_titles: Iterable[str] | None = None,
@@ -145,7 +147,10 @@ class AE(Hooks):
         self.supported_ts = uids.as_tuple("supported_ts", supported_ts)
         self.max_pdu_length = max_pdu_length
         self.timeouts = timeouts or Timeouts()
-        self._admission = Admission(max_associations, max_associations_per_host, lambda: self.clock)
+        self._admission = Admission(
+            *(max_associations, max_associations_per_host, max_associations_per_title),
+            lambda: self.clock,
+        )
         self._memory = MemoryBudget(memory_limit, lambda: self.clock)
         self.window = window
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)

@@ -250,6 +250,7 @@ class Node:
         max_associations: How many associations may be open at the same time.
         max_associations_per_host: How many associations one host may have open.
         log_uids: How UIDs appear in the log: ``"plain"`` or ``"digest"``.
+        max_associations_per_title: How many associations may be open with one calling AE title.
     """
 
     aet: _Title = attrs.field(default=_Title("NETDICOM"), metadata=_option("aet"))
@@ -262,6 +263,9 @@ class Node:
         default=_AtLeast1(20), metadata=_option("max-associations-per-host")
     )
     log_uids: LogUIDs = attrs.field(default=LogUIDs.PLAIN, metadata=_option("log-uids"))
+    max_associations_per_title: _AtLeast1 | None = attrs.field(
+        default=None, metadata=_option("max-associations-per-title")
+    )
 
 
 @attrs.frozen(kw_only=True)

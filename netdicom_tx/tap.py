@@ -56,6 +56,7 @@ _TITLES = ("forward-mpps", "notify-mpps", "notify-availability")
 _NUMBERS = {
     "max-associations": 1,
     "max-associations-per-host": 1,
+    "max-associations-per-title": 1,
     "move-associations": 1,
     "scrub": 0,
 }
@@ -120,6 +121,12 @@ class Options(usage.Options):
             None,
             20,
             "How many associations one host may have open; this machine's own addresses are exempt.",
+        ],
+        [
+            "max-associations-per-title",
+            None,
+            None,
+            "How many associations may be open with one calling AE title. [default: as many as there are]",
         ],
         ["tls-certificate", None, None, "PEM file of the node's certificate, with its chain."],
         [
@@ -403,7 +410,8 @@ class Options(usage.Options):
         except LocalProtocolError as error:
             raise usage.UsageError(f"--aet: {error}") from error
         for name, least in _NUMBERS.items():
-            self[name] = _number(name, self[name], least)
+            if self[name] is not None:
+                self[name] = _number(name, self[name], least)
         if self["worklist"] is not None and not Path(self["worklist"]).is_dir():
             raise usage.UsageError(
                 f"--worklist: {self['worklist']} is not a directory; create it first"
@@ -760,6 +768,7 @@ def makeService(options: Options) -> NodeService:
         match_unknown=bool(options["match-unknown"]),
         max_associations=options["max-associations"],
         max_associations_per_host=options["max-associations-per-host"],
+        max_associations_per_title=options["max-associations-per-title"],
         move_associations=options["move-associations"],
         workflow=WorkflowOptions(
             worklist=Path(options["worklist"]) if options["worklist"] else None,

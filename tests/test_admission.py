@@ -151,6 +151,18 @@ def test_connections_that_ask_for_nothing_are_bounded() -> None:
     assert admission.asks(honest)
 
 
+def test_a_title_has_its_share() -> None:
+    """Wherever it calls from; others are not affected, and one that is idle gives way."""
+    admission = Admission(per_title=2)
+    scanner = [Peer(host, peer_title="CT1", silence=0.5) for host in (WARD, CLINIC, WARD)]
+    assert [enter(admission, each) for each in scanner] == [True, True, False]
+    assert enter(admission, Peer(WARD, peer_title="CT2"))
+    scanner[0].silence = 9
+    assert enter(admission, Peer(CLINIC, peer_title="CT1"))
+    assert scanner[0].error is not None
+    assert scanner[1].error is None
+
+
 def test_many_peers_may_call_in_the_same_moment() -> None:
     """Their requests are on the way; those that do not come cost the connection a moment later."""
     clock = Clock()

@@ -33,6 +33,7 @@ def test_no_option_is_a_working_node() -> None:
         "notify-availability": [],
         "max-associations": 100,
         "max-associations-per-host": 20,
+        "max-associations-per-title": None,
         "tls-listen": [],
         "tls-certificate": None,
         "tls-key": None,
@@ -69,6 +70,9 @@ def test_no_option_is_a_working_node() -> None:
         (["--max-associations", "1"], "max-associations", 1),
         (["-m", "7"], "max-associations", 7),
         (["--max-associations-per-host", "5"], "max-associations-per-host", 5),
+        (["--max-associations-per-title", "5"], "max-associations-per-title", 5),
+        (["--audit", "x"], "audit", "x"),
+        (["--audit-syslog", "udp://192.0.2.1"], "audit-syslog", ["udp://192.0.2.1"]),
         (["--move-associations", "4"], "move-associations", 4),
         (["--scrub", "0"], "scrub", 0),
         (["--audit", "audit.xml"], "audit", "audit.xml"),
@@ -200,6 +204,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         peer = ["A@a:104", "B@b:104"]
         max-associations = 7
         max-associations-per-host = 5
+        max-associations-per-title = 4
         move-associations = 3
         scrub = 5
         log-uids = "digest"
@@ -226,6 +231,7 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "peers": {"A": RemoteAE("A", "tcp:a:104"), "B": RemoteAE("B", "tcp:b:104")},
         "max-associations": 7,
         "max-associations-per-host": 5,
+        "max-associations-per-title": 4,
         "tls-listen": [],
         "tls-certificate": None,
         "tls-key": None,
