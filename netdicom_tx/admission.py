@@ -7,6 +7,7 @@ connections open, or sends an octet now and then, does not keep others out.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from .refusals import Refusal, place
 
 __all__ = [
     "ACCEPTS_PER_TURN",
+    "BACKLOG",
     "BURST_LIMIT",
     "GIVE_WAY",
     "HALF_OPEN_LIMIT",
@@ -30,8 +32,10 @@ __all__ = [
 
 #: How many connections are accepted before those that exist are served again. Twisted accepts 100, and 20 more in each
 #: turn that was not enough, so that a flood of connections would keep out everybody else.
-ACCEPTS_PER_TURN: Final = 8
+ACCEPTS_PER_TURN: Final = 16
 
+#: How many connections wait in the kernel to be accepted.
+BACKLOG: Final = 1024
 #: How many connections may exist for more than :data:`GIVE_WAY` seconds on which no A-ASSOCIATE-RQ has come yet. For
 #: one more, the oldest one of the host with the most of them is closed.
 HALF_OPEN_LIMIT: Final = 64
@@ -223,7 +227,11 @@ class Admission:
 
 
 def accept_in_turns(port: IListeningPort) -> IListeningPort:
-    """Bound how many connections a port of Twisted accepts in a turn of the reactor, and return the port."""
+    """Bound how many connections a port of Twisted accepts in a turn of the reactor, and return the port.
+
+    More of them wait in the kernel then. If they were too many for its queue, it would drop the next one, whose sender
+    tries again only after a second, and then after two.
+    """
     any_port: Any = port  # of TCP or of a UNIX socket, which the interface does not tell
     accept = getattr(port, "doRead", None)
     if accept is not None and hasattr(port, "numberAccepts"):
@@ -233,6 +241,9 @@ def accept_in_turns(port: IListeningPort) -> IListeningPort:
             return accept()
 
         any_port.doRead = accept_some
+        handle = getattr(port, "socket", None)
+        if isinstance(handle, socket.socket):
+            handle.listen(BACKLOG)
     return port
 
 

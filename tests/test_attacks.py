@@ -32,7 +32,7 @@ SECONDS = 10.0 if IS_ASKED else 1.0
 PEERS = 8
 #: Seconds for the longest echo, and for a new peer to be served, on a machine that does much else.
 PATIENCE = 3.0
-ALWAYS = "H4 fragments of one octet"
+ALWAYS = "33 associations"
 
 
 def megabytes(pid: int) -> float:

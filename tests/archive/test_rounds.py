@@ -39,7 +39,8 @@ PATIENCE = 15.0
 # Small ones go to the journal, the large one arrives in a file.
 SIZES = (512, 4096, 100_000, SPOOL_MEMORY + 500_000)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180 + 60 * ROUNDS)]
+LIMIT = 180 + 60 * ROUNDS
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT)]
 
 
 def made(uid: str) -> bytes:
@@ -56,6 +57,8 @@ class FaultyNode(Node):
 
 class RoundTests(TestCase):
     """On one storage directory, round after round."""
+
+    timeout = LIMIT
 
     @pytest.fixture(autouse=True)
     def _fixtures(self, tmp_path: Path) -> Iterator[None]:
