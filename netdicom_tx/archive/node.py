@@ -127,6 +127,9 @@ class ArchiveAE(AE):
         self.peers = dict(peers or {})
         self.auditor = auditor
         self._is_audited = False
+        # Why the last instance could not be kept, and how many could not be.
+        self._refusing: tuple[type[BaseException], int | None] | None = None
+        self._refused = 0
         self._queue_starts: IDelayedCall | None = None
         self._preparing: threading.Thread | None = None
         self._prepared: defer.Deferred[None] | None = None
@@ -446,7 +449,7 @@ class ArchiveAE(AE):
             keeping = self._decide(None, spool)
         else:
             keeping = self._intake.keep(spool).addCallback(self._decide, spool)
-        return keeping.addCallbacks(self._kept, _refused, (context, spool))
+        return keeping.addCallbacks(self._kept, self._not_kept, (context, spool))
 
     def _decide(self, kept: Kept | None, spool: Spool) -> defer.Deferred[Kept]:
         """Let the store decide what becomes of an instance that the intake has not kept."""
@@ -454,7 +457,30 @@ class ArchiveAE(AE):
             return defer.succeed(kept)
         return self._writers.run_then(self._keep, spool)
 
+    def _not_kept(self, failure: Failure) -> NoReturn:
+        """Answer with the reason why an instance cannot be kept."""
+        error = failure.value
+        if isinstance(error, DataSetError):
+            raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
+        if isinstance(error, MismatchError):
+            raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
+        if isinstance(error, OSError | IndexUnavailableError):
+            # A full disk refuses thousands of instances; the log has a line when that begins, and one when it ends.
+            reason = type(error), getattr(error, "errno", None)
+            if reason != self._refusing:
+                self._refusing = reason
+                self._log.error("an instance cannot be kept: {error}", error=error)
+            self._refused += 1
+            refused = "disk" if isinstance(error, OSError) else "index"
+            raise StatusError(
+                statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
+            ) from error
+        failure.raiseException()
+
     def _kept(self, kept: Kept, context: RequestContext, spool: Spool) -> int:
+        if self._refusing is not None:
+            self._log.info("instances are kept again; {count} were refused", count=self._refused)
+            self._refusing, self._refused = None, 0
         if self.auditor is not None and kept.outcome is not Outcome.REFUSED:
             self.auditor.arrived(context.association, kept.walked, spool.transfer_syntax)
         if kept.walked.oddities:
@@ -579,19 +605,3 @@ class ArchiveAE(AE):
     def on_mpps_get(self, uid: str, tags: Collection[int] | None) -> Any:
         """Give a performed procedure step to a peer that asks for it (PS3.4 F.8)."""
         return self.workflow.steps.get(uid, tags)
-
-
-def _refused(failure: Failure) -> NoReturn:
-    """Answer with the reason why an instance cannot be kept."""
-    error = failure.value
-    if isinstance(error, DataSetError):
-        raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
-    if isinstance(error, MismatchError):
-        raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
-    if isinstance(error, OSError | IndexUnavailableError):
-        ArchiveAE._log.error("an instance cannot be kept: {error}", error=error)
-        refused = "disk" if isinstance(error, OSError) else "index"
-        raise StatusError(
-            statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
-        ) from error
-    failure.raiseException()

@@ -1,12 +1,13 @@
 """The archive AE: what it accepts, what it answers, and what is kept when it has answered."""
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pydicom
 import pytest
@@ -59,6 +60,7 @@ from support.archive.data_sets import (
 from support.archive.system import watch
 from support.doubles import LoggedFailures
 from support.doubles import logged_failures as logged_failures
+from support.doubles import logged_lines as noted_lines  # noqa: F401 - a fixture
 from support.interop.samples import BROKEN, quiet, sources
 
 DATA = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -450,12 +452,35 @@ def test_what_cannot_be_synced_is_not_acknowledged(
     assert list(node.store.incoming.iterdir()) == []
     if stays:
         assert stored(node.sender(), ct("1.2.3")) == 0xA700
-        assert len(failures.texts()) == 1
+        assert failures.texts() == []  # it has been said
         node.close()
         node.open()
     assert stored(node.sender(), ct("1.2.3")) == 0x0000
     assert node.kept("1.2.3") == ct("1.2.3")
     node.close()
+
+
+def test_the_log_says_when_a_disk_begins_to_refuse_and_when_it_ends(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures, lines: list[str]
+) -> None:
+    """Not for each of thousands of instances; another reason is another line."""
+    peer = node.sender()
+    with monkeypatch.context() as patch:
+        for number, repeats in ((errno.ENOSPC, 3), (errno.EIO, 2)):
+            error = OSError(number, os.strerror(number))
+
+            def fail(*_: object, error: OSError = error, **__: object) -> NoReturn:
+                raise error
+
+            patch.setattr(node.store, "keep", fail)
+            for n in range(repeats):
+                assert stored(peer, ct(f"1.2.{n}"), f"1.2.{n}") == 0xA700
+    assert len(failures.texts()) == 2
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    assert stored(peer, ct("1.2.4"), "1.2.4") == 0x0000
+    assert [each for each in lines if "kept again" in each] == [
+        "instances are kept again; 5 were refused"
+    ]
 
 
 def test_a_storage_directory_that_is_gone_is_out_of_resources(
