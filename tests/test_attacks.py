@@ -20,7 +20,8 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
 from netdicom_tx.dsutils import part10_header
-from netdicom_tx.sopclass import qr_find_scu
+from netdicom_tx.sopclass import modality_work_list_scu, qr_find_scu
+from netdicom_tx.uids import MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS as WORKLIST
 from netdicom_tx.uids import STUDY_ROOT_FIND_SOP_CLASS
 from support.archive.data_sets import CT_IMAGE_STORAGE, ct
 from support.attacks import ATTACKS, BOMB, DEFLATED_BOMB, bomb
@@ -88,13 +89,14 @@ class AttackTests(TestCase):
             assert await asce.get_scu(CT_IMAGE_STORAGE)(BytesIO(header + data)) == 0x0000
 
     async def warm_up(self) -> None:
-        """Have the node load what it needs for a query."""
-        scu = AE("HONEST").add_scu(qr_find_scu)
+        """Have the node load what it needs for queries."""
+        scu = AE("HONEST").add_scu(qr_find_scu).add_scu(modality_work_list_scu)
         asked = Dataset()
         asked.QueryRetrieveLevel, asked.StudyInstanceUID = "STUDY", "1.2.3.1"
         async with await scu.request_association(self.remote()) as asce:
-            async for _ in asce.get_scu(STUDY_ROOT_FIND_SOP_CLASS)(asked):
-                pass
+            for sop_class in (STUDY_ROOT_FIND_SOP_CLASS, WORKLIST):
+                async for _ in asce.get_scu(sop_class)(asked):
+                    pass
 
     async def attacked(self, name: str) -> None:
         await deferToThread(self.node.start)

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -248,6 +249,10 @@ class _PathSource:
         self.close()  # the association has ended during a transfer whose caller has gone
 
 
+# What a thread that re-encodes looks at, because its result may not be wanted any more.
+_here = threading.local()
+
+
 def reencoded(
     file: BinaryIO, source: str, target: str, leave_out: Callable[[int], bool] | None = None
 ) -> BinaryIO:
@@ -262,14 +267,29 @@ def reencoded(
     Raises:
         DataSetError: The data set is damaged or cannot be re-encoded, or a receiver would misread it.
         OSError: The file cannot be read, or the temporary file cannot be written.
+        CancelledError: This runs in a thread of an operation that has been cancelled.
     """
     if leave_out is None and not {source, target} <= set(UNCOMPRESSED_TRANSFER_SYNTAXES):
         raise DataSetError(
             f"{name(source)} cannot be re-encoded to {name(target)}; expected uncompressed transfer syntaxes"
         )
     result = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
+    given_up: threading.Event | None = getattr(_here, "given_up", None)
+
+    def check() -> None:
+        if given_up is not None and given_up.is_set():
+            raise defer.CancelledError("nobody waits for the re-encoded data set any more")
+
+    def read(size: int) -> bytes:
+        check()
+        return file.read(size)
+
+    def write(octets: bytes) -> None:
+        check()
+        result.write(octets)
+
     try:
-        reencode(file.read, result.write, source, target, leave_out)
+        reencode(read, write, source, target, leave_out)
     except BaseException:
         result.close()
         raise
@@ -410,8 +430,15 @@ def _in_thread(
     reactor = asce.ae.reactor
     if not IReactorThreads.providedBy(reactor):
         return instance.encoded(transfer_syntax)
-    # Cancelling cannot stop the thread.
-    waiting: defer.Deferred[DataSource] = defer.Deferred(lambda _: None)
+    given_up = threading.Event()
+    waiting: defer.Deferred[DataSource] = defer.Deferred(lambda _: given_up.set())
+
+    def work() -> DataSource:
+        _here.given_up = given_up
+        try:
+            return instance.encoded(transfer_syntax)
+        finally:
+            _here.given_up = None
 
     def encoded(source: DataSource) -> None:
         if not waiting.called:
@@ -424,9 +451,7 @@ def _in_thread(
             waiting.errback(failure)
 
     pool = reactor.getThreadPool()
-    deferToThreadPool(reactor, pool, instance.encoded, transfer_syntax).addCallbacks(
-        encoded, failed
-    )
+    deferToThreadPool(reactor, pool, work).addCallbacks(encoded, failed)
     return waiting
 
 

@@ -35,7 +35,7 @@ from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import DataSetError, decode, part10_header, read_file_meta
 from netdicom_tx.exceptions import LocalProtocolError
 from netdicom_tx.sopclass import Arrival, Instance, storage
-from netdicom_tx.sopclass.storage import MoveOriginator, save_instance, store_instance
+from netdicom_tx.sopclass.storage import MoveOriginator, reencoded, save_instance, store_instance
 from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import (
     ALL_TRANSFER_SYNTAXES,
@@ -365,18 +365,48 @@ def test_a_file_that_cannot_be_re_encoded_in_a_thread_fails_alone(
 def test_cancelling_leaves_nothing_behind_when_the_thread_ends(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_whole: bool
 ):
+    """It was at its end when the call was cancelled."""
     scp, asce, pool = threaded(monkeypatch)
     made: list[BinaryIO] = []
     real = Instance.encoded
-    monkeypatch.setattr(
-        Instance, "encoded", lambda *arguments: made.append(real(*arguments)) or made[-1]
-    )
+
+    def encoded(*arguments: Any) -> Any:
+        try:
+            made.append(real(*arguments))  # type: ignore[arg-type]
+        finally:
+            sent.cancel()
+        return made[-1]
+
+    monkeypatch.setattr(Instance, "encoded", encoded)
     sent = store(asce, CT_FILE if is_whole else hidden(tmp_path / "hidden.dcm"))
-    sent.cancel()
-    assert isinstance(failure_of(sent), defer.CancelledError)
     pool.waiting.pop()()
+    assert isinstance(failure_of(sent), defer.CancelledError)
     assert [each.closed for each in made] == [True] * is_whole
     assert not scp.kept
+
+
+def test_cancelling_ends_the_re_encoding_in_the_thread(monkeypatch: pytest.MonkeyPatch):
+    """A deflated data set may have a thousand times its size, and its peer may be gone."""
+    scp, asce, pool = threaded(monkeypatch)
+    pieces: list[bytes] = []
+
+    def reencode(read: Any, write: Any, *_: object) -> None:
+        for piece in iter(lambda: read(100), b""):
+            pieces.append(piece)
+            write(piece)
+            if len(pieces) == 3:
+                sent.cancel()
+
+    monkeypatch.setattr(storage, "reencode", reencode)
+    sent = store(asce, CT_FILE)
+    pool.waiting.pop()()
+    assert isinstance(failure_of(sent), defer.CancelledError)
+    assert len(pieces) == 3
+    assert not scp.kept
+    # The thread is used again.
+    monkeypatch.undo()
+    with reencoded(io.BytesIO(ct("1.2.3")), EXPLICIT, IMPLICIT) as result:
+        assert result.read()
 
 
 @pytest.mark.parametrize(
