@@ -536,6 +536,10 @@ class AE(Hooks):
         """A peer is refused something, which the log says once a minute for each host and kind."""
         self._refusals.tell(asce.peer_address, refusal, asce.peer_title)
 
+    def finish_work(self, asce: Association) -> defer.Deferred[Any] | None:
+        """End what is still done behind the answers to a peer that wants to release; None when there is nothing."""
+        return None
+
     def operation_performed(
         self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
     ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum, Flag, auto
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -146,6 +146,7 @@ class Wait(Flag):
     REQUESTS = auto()  # our requests, until their final responses have come
     OPERATIONS = auto()  # operations for the peer, until they are answered
     ARRIVAL = auto()  # the rest of a data set that has begun to come
+    WORK = auto()  # what the AE still does behind its answers
     ROOM = auto()  # room in the transport for the answers
 
 
@@ -156,7 +157,7 @@ WAITS: Mapping[State, Wait] = MappingProxyType(
         State.DRAINING: Wait.REQUESTS,
         State.YIELDING: Wait.OPERATIONS | Wait.ARRIVAL | Wait.ROOM,
         State.HURRYING: Wait.ROOM,
-        State.ANSWERING: Wait.OPERATIONS | Wait.ROOM,
+        State.ANSWERING: Wait.OPERATIONS | Wait.WORK | Wait.ROOM,
         State.CONCEDING: Wait.ROOM,
     }
 )
@@ -225,6 +226,8 @@ class Closing:
         arrival: The data set that may be arriving.
         clock: The time of all waits.
         timeouts: Uses ``release`` and ``idle``.
+        finish_work: Called when the peer wants to release, and all has been answered. It returns None when nothing is
+            left to do behind the answers, or a Deferred that fires when that has ended; the release waits for it.
         on_end: Called once, with the reason, when the association is over and its parts have been told.
 
     Attributes:
@@ -241,6 +244,7 @@ class Closing:
         arrival: Arrival,
         clock: IReactorTime,
         timeouts: Timeouts,
+        finish_work: Callable[[], defer.Deferred[Any] | None],
         on_end: Callable[[NetDICOMError], None],
     ) -> None:
         self.state = State.OPENING
@@ -251,6 +255,9 @@ class Closing:
         self._arrival = arrival
         self._clock = clock
         self._timeouts = timeouts
+        self._finish_work = finish_work
+        self._work: defer.Deferred[Any] | None = None
+        self._is_work_done = False
         self._on_end = on_end
         self._timer: IDelayedCall | None = None  # of the state
         self._answer_within = timeouts.release  # for A-RELEASE-RP
@@ -404,12 +411,26 @@ class Closing:
             or (Wait.REQUESTS in waits and self._requests.is_busy)
             or (Wait.OPERATIONS in waits and self._operations.is_busy)
             or (Wait.ARRIVAL in waits and self._arrival.is_busy)
+            or (Wait.WORK in waits and self._is_at_work())
         ):
             return
         if Wait.ROOM in waits and self._channel.is_congested:
             self._await_room()
         else:
             self._take(Event.SETTLED)
+
+    def _is_at_work(self) -> bool:
+        if self._work is None and not self._is_work_done:
+            self._work = self._finish_work()
+            if self._work is None:
+                self._is_work_done = True
+            else:
+                self._work.addBoth(self._worked)
+        return not self._is_work_done
+
+    def _worked(self, _: object) -> None:
+        self._is_work_done = True
+        self.settle()
 
     def _await_room(self) -> None:
         if self._room is not None:

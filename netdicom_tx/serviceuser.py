@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
 
+from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.python.failure import Failure
 
@@ -72,6 +73,9 @@ class LocalAE(Host, Protocol):
 
     def association_refused(self, asce: Any, refusal: Refusal) -> None:
         """The peer of an association, or of a connection that has not become one, is refused something."""
+
+    def finish_work(self, asce: Any) -> defer.Deferred[Any] | None:
+        """End what is still done behind the answers to a peer that wants to release; None when there is nothing."""
 
     def operation_performed(
         self, asce: Any, ctx: PContextDef, msg: Request, response: Response | None
@@ -148,6 +152,7 @@ class ServiceUser:
             arrival=self._reception,
             clock=clock,
             timeouts=timeouts,
+            finish_work=lambda: self.ae.finish_work(self),
             on_end=self._ended,
         )
         self._opening = Opening(

@@ -457,6 +457,10 @@ class ArchiveAE(AE):
             return defer.succeed(kept)
         return self._writers.run_then(self._keep, spool)
 
+    def finish_work(self, asce: Association) -> defer.Deferred[Any] | None:
+        """Make files and rows of what was acknowledged, so that they are there when the association has ended."""
+        return None if self._intake is None else self._intake.when_settled()
+
     def _not_kept(self, failure: Failure) -> NoReturn:
         """Answer with the reason why an instance cannot be kept."""
         error = failure.value

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -747,6 +748,18 @@ class StartedTests(TestCase):
                 ae.start_soon(30.0)
         ae.start()
         await shut_down(ae)
+
+    async def test_files_and_rows_are_there_when_the_association_has_been_released(self) -> None:
+        """A script that has stored may look at the directory, and another process at the index."""
+        ae = archive(self.directory)
+        remote = await self.start(ae)
+        sent = {f"1.2.{n}": ct(f"1.2.{n}") for n in range(10)}
+        assert await self.send(remote, sent) == [0x0000] * len(sent)
+        assert all(data_set(ae.store.path(uid)) == data for uid, data in sent.items())
+        assert ae.index is not None
+        with sqlite3.connect(self.directory / "index.db") as rows:
+            assert rows.execute("SELECT count(*) FROM instance").fetchone() == (len(sent),)
+        rows.close()
 
     async def test_parallel_senders_are_served_by_threads(self) -> None:
         """Each gets its own answers; everything is kept, small and large."""

@@ -101,6 +101,7 @@ class Intake:
         self._journalled = 0  # how many were acknowledged since the start
         self._finished = 0  # how many of them are files and rows
         self._hurry = 0  # somebody waits until that many are
+        self._waiting: list[tuple[int, defer.Deferred[None]]] = []  # likewise, on the reactor
         self._claimed: Counter[str] = Counter()  # UIDs that FileStore.keep decides about
         self._failure: Exception | None = None  # why the finisher cannot go on
         self._is_stopping = False
@@ -135,6 +136,7 @@ class Intake:
         committer.join()
         with self._state:
             self._is_stopping = True
+            self._let_on()
             self._state.notify_all()
         assert self._finisher is not None
         self._finisher.join()
@@ -173,6 +175,35 @@ class Intake:
         """
         with self._state:
             self._wait_for(self._journalled)
+
+    def when_settled(self) -> defer.Deferred[None] | None:
+        """Have all that was acknowledged before the call finished soon.
+
+        Returns:
+            None when it is finished; otherwise a Deferred that fires when it is, or cannot be at the moment.
+        """
+        if self._finished >= self._journalled:
+            return None
+        with self._state:
+            if self._failure is not None or self._is_stopping:
+                return None
+            waiting: defer.Deferred[None] = defer.Deferred(lambda _: None)
+            self._waiting.append((self._journalled, waiting))
+            self._hurry = max(self._hurry, self._journalled)
+            self._state.notify_all()
+        return waiting
+
+    def _let_on(self) -> None:
+        """Fire the Deferreds of those who wait no longer; the guard is held."""
+        ended = [
+            waiting
+            for count, waiting in self._waiting
+            if count <= self._finished or self._failure is not None or self._is_stopping
+        ]
+        if ended:
+            self._waiting = [each for each in self._waiting if each[1] not in ended]
+            assert self._reactor is not None
+            self._reactor.callFromThread(_fire, ended)
 
     def _wait_for(self, count: int) -> None:
         """Wait until so many are finished; the guard is held."""
@@ -386,6 +417,7 @@ class Intake:
                     seconds=_AGAIN,
                 )
             self._failure = error
+            self._let_on()
             self._state.notify_all()
             return self._state.wait_for(lambda: self._is_stopping, _AGAIN)
 
@@ -404,6 +436,7 @@ class Intake:
             self._octets -= sum(len(each.octets) for each in group)
             self._finished += len(group)
             self._uids.difference_update(each.spool.sop_instance_uid for each in group)
+            self._let_on()
             self._state.notify_all()
         if journal.finished:
             with suppress(OSError):  # it is in the log
@@ -437,3 +470,9 @@ def _answer(group: Sequence[_Arrival]) -> None:
     for each in group:
         if not each.answer.called:
             each.answer.callback(each.kept)
+
+
+def _fire(ended: Sequence[defer.Deferred[None]]) -> None:
+    for each in ended:
+        if not each.called:
+            each.callback(None)

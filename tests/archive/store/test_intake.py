@@ -311,6 +311,40 @@ def test_a_replaced_instance_does_not_come_back(tmp_path: Path) -> None:
     again.stop()
 
 
+def test_the_reactor_can_wait_too(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a release: by then all is in files and rows. When nothing waits, it does not wait either."""
+    assert running.intake.when_settled() is None
+    go_on = hold(monkeypatch, running.store, "place")
+    for n in range(5):
+        running.keep(f"1.2.{n}")
+    waiting = running.intake.when_settled()
+    assert waiting is not None
+    given_up = running.intake.when_settled()
+    assert given_up is not None
+    given_up.addErrback(lambda _: None)
+    given_up.cancel()
+    go_on()
+    running.calls.until(waiting)
+    assert all(running.store.path(f"1.2.{n}").exists() for n in range(5))
+    assert running.intake.when_settled() is None
+
+
+def test_the_reactor_does_not_wait_for_a_disk_that_refuses(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """The association may end; what was acknowledged is in the journal."""
+    monkeypatch.setattr(intakes, "_AGAIN", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "place", _never)
+        running.keep("1.2.3")
+        waiting = running.intake.when_settled()
+        if waiting is not None:
+            running.calls.until(waiting)
+        with pytest.raises(IndexUnavailableError):
+            running.intake.settle()
+        assert running.intake.when_settled() is None
+
+
 def test_a_disk_that_refuses_a_file_is_tried_again(
     running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
