@@ -746,3 +746,61 @@ def test_what_is_not_open_yet_finishes_at_once():
     node.association().finish()
     assert peer.is_lost
     assert not node.ae.associations
+
+
+# -- what is left to do behind the answers -------------------------------------------------------------
+
+
+class Busy(AE):
+    """An AE that has work left when its peers want to release."""
+
+    def __init__(self) -> None:
+        super().__init__("NODE", timeouts=Timeouts(release=7))
+        self.add_scp(verification_scp)
+        self.work: defer.Deferred[None] = defer.Deferred(lambda _: None)
+        self.asked = 0
+
+    def finish_work(self, asce: Association) -> defer.Deferred[None]:
+        self.asked += 1
+        return self.work
+
+
+@pytest.mark.parametrize("is_failed", [False, True])
+def test_a_release_waits_for_work_behind_the_answers(is_failed: bool) -> None:
+    """However it ends; the AE is asked once."""
+    ae = Busy()
+    node = Node(ae)
+    peer = node.associate()
+    peer.send(echo_rq(), pdu(RELEASE_RQ))
+    assert peer.kinds() == [DATA]
+    if is_failed:
+        ae.work.errback(OSError())
+    else:
+        ae.work.callback(None)
+    node.wire.run()
+    assert peer.kinds() == [RELEASE_RP]
+    assert ae.asked == 1
+
+
+def test_work_behind_the_answers_has_the_time_of_a_release() -> None:
+    """Then the release is answered all the same."""
+    ae = Busy()
+    node = Node(ae)
+    peer = node.associate()
+    peer.send(pdu(RELEASE_RQ))
+    node.advance(6.9)
+    assert peer.kinds() == []
+    node.advance(0.2)
+    assert peer.kinds() == [RELEASE_RP]
+
+
+def test_work_may_end_when_the_peer_is_gone() -> None:
+    """Nothing is sent to it."""
+    ae = Busy()
+    node = Node(ae)
+    peer = node.associate()
+    peer.send(pdu(RELEASE_RQ), pdu(ABORT))
+    ae.work.callback(None)
+    node.wire.run()
+    assert peer.kinds() == []
+    assert not ae.associations
