@@ -306,28 +306,38 @@ class Index:
             refuses = isinstance(error, IndexUnavailableError) or is_refusal(error)
             if len(group) > 1 and not refuses:
                 # One task is at fault. Run alone, it does not make the others fail.
-                for task in group:
-                    self._commit([task])
+                for number, task in enumerate(group):
+                    refusal = self._commit([task])
+                    if refusal is not None:
+                        _fail(group[number + 1 :], refusal)
+                        return refusal
                 return None
             if len(group[0].records) > 1 and not refuses:
-                group[0].future.set_result(self._add_singly(group[0].records))
-                return None
+                return self._add_singly(group[0])
             _fail(group, error)
             return error if refuses else None
         for task, result in zip(group, results, strict=True):
             task.future.set_result(result)
         return None
 
-    def _add_singly(self, records: Sequence[InstanceRecord]) -> dict[str, BaseException]:
-        """Add records one by one, and return the reasons of those that the database refuses."""
+    def _add_singly(self, many: _Task) -> BaseException | None:
+        """Add records one by one; the result names those that are refused for what is in them.
+
+        Returns:
+            The reason if the database refuses; then the whole task has failed.
+        """
         refused: dict[str, BaseException] = {}
-        for record in records:
+        for record in many.records:
             task = _Task((record,), None, Future())
-            self._commit([task])
+            refusal = self._commit([task])
+            if refusal is not None:
+                _fail([many], refusal)
+                return refusal
             error = task.future.exception()
             if error is not None:
                 refused[record.sop_instance_uid] = error
-        return refused
+        many.future.set_result(refused)
+        return None
 
     def _check_file(self) -> None:
         """Check that the database's file still has its name, because rows written to a deleted file are lost.

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from netdicom_tx.archive.index.index import (
     IndexUnavailableError,
     InstanceRef,
 )
+from netdicom_tx.archive.index.record import InstanceRecord
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.query.search import Search
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -273,6 +274,31 @@ def test_a_lost_connection_fails_the_whole_group_at_once(
         futures = [index.add(record(f"1.{number}")) for number in range(5)]
     assert all(isinstance(each.exception(30), IndexUnavailableError) for each in futures)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize("is_one_task", [True, False])
+def test_a_refusal_ends_the_attempts_one_by_one(
+    index: Index, monkeypatch: pytest.MonkeyPatch, is_one_task: bool
+) -> None:
+    """The database is locked when a group is taken apart: nothing was refused for what is in it."""
+    tries: list[int] = []
+
+    def refuse(connection: sa.Connection, records: Sequence[InstanceRecord]) -> None:
+        tries.append(len(records))
+        if len(records) > 1:
+            raise ValueError("one of them is at fault")
+        raise sa.exc.OperationalError("", None, Exception("database is locked"))
+
+    monkeypatch.setattr(index._writer, "add", refuse)
+    records = [record(f"1.{number}") for number in range(5)]
+    futures: list[Future[Any]] = []
+    with stopped(index):
+        if is_one_task:
+            futures.append(index.add_many(records))
+        else:
+            futures += (index.add(each) for each in records)
+    assert all(isinstance(each.exception(30), IndexUnavailableError) for each in futures)
+    assert tries == [5, 1]
 
 
 def test_a_lock_is_waited_for_once_however_many_instances_wait(
