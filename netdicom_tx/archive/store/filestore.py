@@ -441,9 +441,13 @@ class FileStore:
                     f"the storage directory {self.root} is in use by another node: stop that node, or "
                     "give this one another directory"
                 ) from error
+            what = "" if error.filename in (None, str(self.root)) else f" ({error.filename})"
             raise StorageError(
-                f"the storage directory {self.root} cannot be used: {error.strerror}"
+                f"the storage directory {self.root} cannot be used: {error.strerror}{what}"
             ) from error
+        except StorageError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Unlock the directory."""
@@ -456,11 +460,19 @@ class FileStore:
         self.recovered = 0
         paths: list[str] = []
         for octets, digest in self.journal.recover():
-            path = self.path_text(read_file_meta(io.BytesIO(octets)).sop_instance_uid)
+            try:
+                meta = read_file_meta(io.BytesIO(octets))
+            except DataSetError as error:
+                raise StorageError(
+                    f"the journal {self.root / 'journal'} has a record that is not a DICOM file: {error}; a node has "
+                    "not written it: move the segments away, and start again"
+                ) from error
+            path = self.path_text(meta.sop_instance_uid)
             if not _holds(path, digest, len(octets)):
-                # The file was not synced yet, so whatever is there is not whole.
-                self.place(path, octets)
                 self.recovered += 1
+            # A file that is whole is made again, too: a sync of it may have failed, and what is read is what the
+            # kernel has in memory. Nothing that is made now was part of a sync before.
+            self.place(path, octets)
             paths.append(path)
         if paths and self.is_synced:
             sync_files(self.root, paths)

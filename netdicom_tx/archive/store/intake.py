@@ -91,6 +91,10 @@ class Intake:
         self._committer: threading.Thread | None = None
         self._finisher: threading.Thread | None = None
         self._state = threading.Condition()
+        # Held from the first octet of a group in the journal until the group is counted, and while segments are
+        # retired; in this order, and before the guard.
+        self._appending = threading.Lock()
+        self._retiring = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -238,13 +242,21 @@ class Intake:
         """Let :meth:`FileStore.keep` alone decide about a SOP Instance UID while the block runs.
 
         Raises:
-            IndexUnavailableError: An instance with this UID was acknowledged, and cannot be finished at the moment.
+            IndexUnavailableError: An instance with this UID was acknowledged, and cannot be finished at the moment; or
+                the database refuses at the moment.
+            OSError: The disk has failed, so that it is not known what a start would find in the journal.
         """
         with self._state:
             self._claimed[sop_instance_uid] += 1
         try:
             with self._state:
                 self._wait_until_finished(sop_instance_uid)
+                if isinstance(self._failure, IndexUnavailableError):
+                    # It would refuse this row, too, after another long wait.
+                    raise self._unsettled()
+            if self._journal is not None and self._journal.is_doubtful:
+                # This instance may be among those, and a start would put the other content in the place of this one.
+                self.forget()
             yield
         finally:
             with self._state:
@@ -262,11 +274,16 @@ class Intake:
         journal = self._journal
         if journal is None or journal.is_empty:
             return
+        with self._appending:
+            # All that is in these segments is counted, so they can be retired when so many are finished.
+            journal.seal()
+            with self._state:
+                count = self._journalled
+        with self._state:
+            self._wait_for(count)
+        self._retire(journal)
         if self._is_out_of_order:
             raise OSError(errno.EIO, "the disk could not sync what was received before")
-        journal.seal()
-        self.settle()
-        self._retire(journal)
 
     # -- the committer -------------------------------------------------------------------------------
 
@@ -287,7 +304,13 @@ class Intake:
                     break
                 group.append(arrival)
                 size += len(arrival.octets)
-            self._commit(group, size)
+            try:
+                self._commit(group, size)
+            except Exception:  # whatever it is, others wait for this thread
+                self._log.failure("the journal cannot be used; instances are kept one by one")
+                for each in group:
+                    if each.segment is None:
+                        each.kept = None
             assert self._reactor is not None
             self._reactor.callFromThread(_answer, group)
 
@@ -296,41 +319,56 @@ class Intake:
         journal = self._journal
         assert journal is not None
         with self._state:
-            if self._octets + size > BACKLOG_OCTETS or len(self._acknowledged) > BACKLOG:
+
+            def has_place() -> bool:
+                count = len(self._acknowledged) + len(group)
+                return self._octets + size <= BACKLOG_OCTETS and count <= BACKLOG
+
+            if not has_place():
                 self._hurry = self._journalled
                 self._state.notify_all()
-                self._state.wait_for(
-                    lambda: self._octets + size <= BACKLOG_OCTETS or self._failure is not None
-                )
+                self._state.wait_for(lambda: has_place() or self._failure is not None)
             if self._failure is not None or self._is_out_of_order:
                 return
             pending = self._octets
-        # The files of what is acknowledged need as much room as the journal has already.
-        if not self._store.has_room(pending + size):
-            return
-        new = [each for each in group if self._is_new(each)]
-        if not new:
-            return
+        new: list[_Arrival] = []
         try:
-            segments = journal.append([Entry(each.octets, each.digest) for each in new])
-        except (OSError, JournalError) as error:
-            with self._state:
-                self._uids.difference_update(each.spool.sop_instance_uid for each in new)
-            for each in new:
-                each.kept = None
+            if journal.is_doubtful:
+                self.forget()
+            # The files of what is acknowledged need as much room as the journal has already.
+            if not self._store.has_room(pending + size):
+                return
+            new += (each for each in group if self._is_new(each))
+            if new:
+                self._append(journal, new)
+        except (OSError, JournalError, IndexUnavailableError) as error:
             self._could_not_journal(error)
-            return
-        self._is_refused = False
-        for each, segment in zip(new, segments, strict=True):
-            each.segment = segment
-        with self._state:
-            was_idle = not self._acknowledged
-            self._acknowledged += new
-            self._octets += sum(len(each.octets) for each in new)
-            self._journalled += len(new)
-            if was_idle or len(self._acknowledged) >= GROUP_LIMIT:
-                # Otherwise the finisher is at work, or gathers; waking it would cost more than the rest.
-                self._state.notify_all()
+        finally:
+            left = [each for each in new if each.segment is None]
+            if left:
+                with self._state:
+                    self._uids.difference_update(each.spool.sop_instance_uid for each in left)
+                    self._state.notify_all()
+            for each in left:
+                each.kept = None
+
+    def _append(self, journal: Journal, new: list[_Arrival]) -> None:
+        """Append instances to the journal; they are acknowledged then."""
+        with self._appending:
+            segments = journal.append([Entry(each.octets, each.digest) for each in new])
+            self._could_journal()
+            # The others did not fit into the journal, and are left to the store.
+            new = new[: len(segments)]
+            for each, segment in zip(new, segments, strict=True):
+                each.segment = segment
+            with self._state:
+                was_idle = not self._acknowledged
+                self._acknowledged += new
+                self._octets += sum(len(each.octets) for each in new)
+                self._journalled += len(new)
+                if was_idle or len(self._acknowledged) >= GROUP_LIMIT:
+                    # Otherwise the finisher is at work, or gathers; waking it would cost more than the rest.
+                    self._state.notify_all()
 
     def _could_not_journal(self, error: Exception) -> None:
         if isinstance(error, OSError) and not self._is_refused:
@@ -340,6 +378,11 @@ class Intake:
                 "takes it again",
                 error=error,
             )
+
+    def _could_journal(self) -> None:
+        if self._is_refused:
+            self._is_refused = False
+            self._log.info("the disk takes the journal again")
 
     def _is_new(self, arrival: _Arrival) -> bool:
         """Whether an instance is whole, and its SOP Instance UID is not known yet; which is then claimed."""
@@ -448,22 +491,28 @@ class Intake:
         Raises:
             OSError: The disk has failed.
         """
-        finished = journal.finished
-        if not finished or self._is_out_of_order:
-            return
-        try:
-            if self._store.is_synced:
-                sync_files(self._store.root, [path for each in finished for path in each.paths])
-            journal.retire(finished)
-        except OSError as error:
-            # A second sync might succeed although the first one has lost what it was to write.
-            self._is_out_of_order = True
-            self._log.error(
-                "the disk cannot sync the files of the archive: {error}; the journal keeps them for the next "
-                "start, and until then every instance is synced by itself",
-                error=error,
-            )
-            raise
+        with self._retiring:
+            finished = journal.finished
+            if not finished or self._is_out_of_order:
+                return
+            try:
+                if self._store.is_synced:
+                    sync_files(self._store.root, [path for each in finished for path in each.paths])
+            except OSError as error:
+                # A second sync might succeed although the first one has lost what it was to write.
+                self._is_out_of_order = True
+                self._log.error(
+                    "the disk cannot sync the files of the archive: {error}; the journal keeps them for the next "
+                    "start, and until then every instance is synced by itself",
+                    error=error,
+                )
+                raise
+            try:
+                journal.retire(finished)
+            except OSError as error:
+                # This can be tried again, for the files are on the disk.
+                self._could_not_journal(error)
+                raise
 
 
 def _answer(group: Sequence[_Arrival]) -> None:

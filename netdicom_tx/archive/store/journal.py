@@ -29,15 +29,17 @@ All functions block. This module knows neither Twisted nor the index.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
+import stat
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 __all__ = ["PAGE", "SEGMENT_SIZE", "Journal", "JournalError", "Segment", "has_syncfs", "sync_files"]
 
@@ -70,16 +72,27 @@ class Segment:
         position: Where the next record begins.
         written: Up to where something was written, records or zeros.
         is_bad: Whether the disk has refused to write or to sync it.
+        is_doubtful: Whether records may be in it that :meth:`Journal.append` has not confirmed.
         unfinished: How many of its records are not yet files and rows.
         paths: The files that were made from its records.
     """
 
-    __slots__ = ("descriptor", "is_bad", "path", "paths", "position", "unfinished", "written")
+    __slots__ = (
+        "descriptor",
+        "is_bad",
+        "is_doubtful",
+        "path",
+        "paths",
+        "position",
+        "unfinished",
+        "written",
+    )
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
         self.is_bad = False
+        self.is_doubtful = False
         self.position = 0
         self.written = 0
         self.unfinished = 0
@@ -129,7 +142,7 @@ class Journal:
         """
         found: list[tuple[int, Path]] = []
         for path in self._folder.glob("*.segment"):
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 head = _read_head(file.read(_HEAD))
             if head is not None:
                 found.append((head[0], path))
@@ -160,21 +173,29 @@ class Journal:
         """Append records, and sync them. When this returns, they are on the disk for good.
 
         Returns:
-            The segment of each record.
+            The segment of each record that was appended; the last ones are missing when they need another segment,
+            and there is none.
 
         Raises:
             JournalError: No segment is free, so one must be retired first; or the disk has no room for another one.
-            OSError: The disk has failed. Some of the records may be in the journal nevertheless, and come back
-                after a crash.
+                Nothing was appended.
+            OSError: The disk has failed. Some of the records may be in the journal nevertheless, see
+                :attr:`is_doubtful`.
         """
+        segments: list[Segment] = []
         with self._guard:
-            segments = self._append(entries)
+            try:
+                self._append(entries, segments)
+            except BaseException:
+                self.seal()
+                for each in segments:
+                    each.is_doubtful = True
+                raise
             for each in segments:
                 each.unfinished += 1
         return segments
 
-    def _append(self, entries: Sequence[Entry]) -> list[Segment]:
-        segments: list[Segment] = []
+    def _append(self, entries: Sequence[Entry], segments: list[Segment]) -> None:
         batch: list[bytes] = []
         batch_size = 0
         segment = self._active
@@ -185,7 +206,12 @@ class Journal:
                 if segment is not None:
                     self._write(segment, batch)
                     batch, batch_size = [], 0
-                segment = self._next_segment()
+                try:
+                    segment = self._next_segment()
+                except (OSError, JournalError):
+                    if segments:
+                        return
+                    raise
             self._number += 1
             facts = _FACTS.pack(_MAGIC, self._number, len(octets), digest)
             batch += (facts, _CHECK.pack(zlib.crc32(facts), 0), octets, _PADDING[:padding])
@@ -193,7 +219,6 @@ class Journal:
             segments.append(segment)
         if segment is not None:
             self._write(segment, batch)
-        return segments
 
     def _write(self, segment: Segment, buffers: list[bytes]) -> None:
         if not buffers:
@@ -270,6 +295,12 @@ class Journal:
             return [each for each in self._full if not each.unfinished]
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether records may be in the journal that were not confirmed; a start would bring them back."""
+        with self._guard:
+            return any(each.is_doubtful for each in self._full)
+
+    @property
     def is_empty(self) -> bool:
         """Whether no record is left that a start would bring back."""
         with self._guard:
@@ -283,19 +314,27 @@ class Journal:
         """
         with self._guard:
             for segment in segments:
-                if segment not in self._full:
-                    continue  # another thread was faster
+                if segment not in self._full or segment.unfinished:
+                    continue  # another thread was faster, and it may be in use again
                 if segment.is_bad:
-                    segment.path.unlink()
+                    segment.path.unlink(missing_ok=True)
                     self._sync_folder()
                     os.close(segment.descriptor)
                 else:
-                    os.pwrite(segment.descriptor, bytes(_HEAD), 0)
-                    if self._fsync:
-                        os.fdatasync(segment.descriptor)
+                    self._overwrite(segment)
                     segment.paths.clear()
+                    segment.is_doubtful = False
                     self._free.append(segment)
                 self._full.remove(segment)
+
+    def _overwrite(self, segment: Segment) -> None:
+        try:
+            os.pwrite(segment.descriptor, bytes(_HEAD), 0)
+            if self._fsync:
+                os.fdatasync(segment.descriptor)
+        except OSError:
+            segment.is_bad = True
+            raise
 
     def seal(self) -> None:
         """Regard the segment that is being written as full, so that it can be retired."""
@@ -335,10 +374,24 @@ def _read_head(head: bytes) -> tuple[int, int, bytes] | None:
     return (number, length, digest) if magic == _MAGIC else None
 
 
+def _opened(path: Path) -> BinaryIO:
+    """Open a segment; only a regular file is one.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    # A pipe must not block, and a symbolic link is not ours.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
 def _records(path: Path) -> Iterator[tuple[bytes, str]]:
     expected: int | None = None
     position = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while True:
             file.seek(position)
             head = _read_head(file.read(_HEAD))

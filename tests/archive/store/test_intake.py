@@ -1,6 +1,7 @@
 """The way of small instances through the journal: what was acknowledged is found, and outlives a power cut."""
 
 import errno
+import hashlib
 import os
 import queue
 import shutil
@@ -16,14 +17,20 @@ from netdicom_tx.archive import Duplicates, FileStore, Index
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.index.record import InstanceRecord
 from netdicom_tx.archive.store import intake as intakes
-from netdicom_tx.archive.store.filestore import Kept, Outcome
+from netdicom_tx.archive.store.filestore import Kept, Outcome, StorageError
 from netdicom_tx.archive.store.intake import Intake
-from netdicom_tx.archive.store.journal import Journal, Segment
+from netdicom_tx.archive.store.journal import (
+    SEGMENTS,
+    Entry,
+    Journal,
+    JournalError,
+    Segment,
+)
 from netdicom_tx.archive.store.reconcile import reconcile, verify
 from netdicom_tx.encoding import DataSetError
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
 from support.doubles import logged_lines as logged_lines
-from support.processes import PATIENCE
+from support.processes import PATIENCE, eventually
 
 
 class Calls:
@@ -453,3 +460,172 @@ def test_a_full_backlog_holds_the_answers_back(
         assert running.keep(f"1.2.{n}", ct(f"1.2.{n}", pixels=2000)) is not None
     assert running.index.counts().instances == 40
     assert os.listdir(running.directory / "incoming") == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("odd")])
+def test_the_committer_goes_on_after_any_error(
+    running: Running, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """All senders wait for this thread, so nothing may end it."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "has_room", fail)
+        assert running.keep("1.2.3") is None
+    assert running.keep("1.2.3") is not None
+
+
+def test_forgetting_waits_for_the_group_that_is_being_appended(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the same segment, and not counted yet; so the segment would be left with what is to be forgotten."""
+    running.keep("1.2.3")
+    running.intake.settle()
+    is_appended, may_go_on = threading.Event(), threading.Event()
+    real = Journal.append
+
+    def append(self: Journal, entries: list[Any]) -> Any:
+        segments = real(self, entries)
+        is_appended.set()
+        assert may_go_on.wait(PATIENCE)
+        return segments
+
+    monkeypatch.setattr(Journal, "append", append)
+    answer = running.submit("1.2.4", ct("1.2.4"))
+    assert is_appended.wait(PATIENCE)
+    soon = threading.Timer(0.2, may_go_on.set)
+    soon.start()
+    running.intake.forget()
+    records = list(Journal(running.directory / "journal").recover())
+    assert not any(octets.endswith(ct("1.2.3")) for octets, _ in records)
+    assert running.calls.until(answer) is not None
+    soon.join()
+
+
+def test_a_disk_that_refuses_some_syncs_gets_its_journal_back(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """However many segments it has spoilt meanwhile; one line at the beginning, one at the end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _never)
+        for n in range(2 * SEGMENTS):
+            assert running.keep(f"1.2.{n}") is None
+    for n in range(2 * SEGMENTS):
+        assert running.keep(f"1.2.{n}") is not None
+    assert sum("the disk refuses the journal" in each for each in lines) == 1
+    assert sum("takes the journal again" in each for each in lines) == 1
+
+
+def test_what_the_journal_has_refused_does_not_come_back(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is there, although its sync has failed; then another data set with this UID is kept without it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _never)
+        assert running.keep("1.2.3") is None
+    other = ct("1.2.3", pixels=2048)
+    spool = running.store.spool(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax, "SENDER")
+    spool.write(other)
+    with running.intake.claim("1.2.3"):
+        assert running.store.keep(spool).outcome is Outcome.STORED
+    after = tmp_path / "after"
+    shutil.copytree(running.directory, after, ignore=shutil.ignore_patterns("lock"))
+    again = Running(after)
+    again.start()
+    assert again.octets("1.2.3") == other
+    again.stop()
+
+
+def test_a_claim_goes_on_when_the_journal_refuses(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for an instance that is no longer on its way."""
+    monkeypatch.setattr(intakes, "_SETTLING", 1000 * PATIENCE)
+    is_appending, may_go_on = threading.Event(), threading.Event()
+
+    def append(*_: object) -> None:
+        is_appending.set()
+        assert may_go_on.wait(PATIENCE)
+        raise JournalError("full")
+
+    monkeypatch.setattr(Journal, "append", append)
+    answer = running.submit("1.2.3", ct("1.2.3"))
+    assert is_appending.wait(PATIENCE)
+    is_claimed = threading.Event()
+
+    def claim() -> None:
+        with running.intake.claim("1.2.3"):
+            is_claimed.set()
+
+    threading.Thread(target=claim, daemon=True).start()
+    eventually(lambda: "1.2.3" in running.intake._claimed, "claim")
+    may_go_on.set()
+    assert running.calls.until(answer) is None
+    assert is_claimed.wait(PATIENCE)
+
+
+def test_a_claim_is_refused_at_once_while_the_index_refuses(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an instance would wait for a locked database twice, longer than a sender does."""
+
+    def refuse(*_: object) -> None:
+        raise IndexUnavailableError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.index, "add_many", refuse)
+        running.keep("1.2.3")
+        with pytest.raises(IndexUnavailableError, match="locked"):
+            running.intake.settle()
+        with pytest.raises(IndexUnavailableError, match="locked"), running.intake.claim("1.2.4"):
+            pytest.fail("its row would be refused")
+
+
+def test_the_number_of_the_backlog_is_bounded(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only its octets."""
+    monkeypatch.setattr(intakes, "BACKLOG", 4)
+    monkeypatch.setattr(intakes, "GROUP_LIMIT", 2)
+    backlogs: list[int] = []
+    real = Journal.append
+
+    def append(self: Journal, entries: list[Any]) -> Any:
+        backlogs.append(len(running.intake._acknowledged) + len(entries))
+        return real(self, entries)
+
+    monkeypatch.setattr(Journal, "append", append)
+    go_on = hold(monkeypatch, running.store, "place")
+    waiting = [running.submit(f"1.2.{n}", ct(f"1.2.{n}")) for n in range(20)]
+    soon = threading.Timer(0.2, go_on)
+    soon.start()
+    for each in waiting:
+        assert running.calls.until(each) is not None
+    assert max(backlogs) <= 4
+    soon.join()
+
+
+def test_a_file_is_made_again_although_it_looks_whole(running: Running, tmp_path: Path) -> None:
+    """Its sync may have failed, and then only the memory of the kernel is whole (D4)."""
+    running.keep("1.2.3")
+    running.intake.settle()
+    after = tmp_path / "after"
+    shutil.copytree(running.directory, after, ignore=shutil.ignore_patterns("lock"))
+    path = FileStore(after).path("1.2.3")
+    with path.open("rb") as file:
+        FileStore(after).open()
+        assert os.stat(path).st_ino != os.fstat(file.fileno()).st_ino
+
+
+def test_a_record_that_is_not_dicom_is_one_sentence(tmp_path: Path) -> None:
+    """Nobody but another program has written it; the store is not left locked."""
+    store = FileStore(tmp_path / "archive")
+    store.open()
+    store.journal.append([Entry(b"x" * 500, hashlib.sha256(b"x" * 500).digest())])
+    store.journal.close()
+    store.close()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"not a DICOM file.*move the segments away"):
+            store.open()

@@ -215,3 +215,72 @@ def test_a_failed_sync_of_the_file_system_is_an_error(
     monkeypatch.setattr(journals, "_SYNCFS", lambda _: -1)
     with pytest.raises(OSError):  # noqa: PT011 - the number is that of the last call
         sync_files(tmp_path, [])
+
+
+def test_a_segment_that_is_in_use_again_is_not_retired(tmp_path: Path) -> None:
+    """Two threads want to retire it, and one of them is late."""
+    journal = Journal(tmp_path)
+    old = journal.append([entry(b"old")])
+    journal.seal()
+    journal.finish(old)
+    late = journal.finished
+    journal.retire(journal.finished)
+    new = journal.append([entry(b"new")])
+    assert new[0] is old[0]
+    journal.seal()
+    journal.retire(late)
+    assert left(tmp_path) == [b"new"]
+    journal.finish(new)
+    journal.close()
+
+
+def test_it_tells_how_many_of_a_group_it_has_taken(tmp_path: Path) -> None:
+    """The others need another segment, and there is none."""
+    journal = Journal(tmp_path)
+    for _ in range(journals.SEGMENTS - 1):
+        journal.append([entry(bytes(7 * PAGE))])
+    taken = journal.append([entry(b"a"), entry(bytes(7 * PAGE))])
+    assert len(taken) == 1
+    assert left(tmp_path)[-1] == b"a"
+    assert not journal.is_doubtful
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_overwritten_is_deleted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not used again, and it does not keep the others from being retired for ever."""
+    journal = Journal(tmp_path)
+    segments = journal.append([entry(b"a")])
+    journal.seal()
+    journal.finish(segments)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.retire(journal.finished)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.retire(journal.finished)
+    journal.retire(journal.finished)
+    assert journal.is_empty
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe"])
+def test_what_is_not_a_segment_is_named(tmp_path: Path, kind: str) -> None:
+    """A node has not made it; a pipe would hold up the start for ever."""
+    path = tmp_path / "1-1.segment"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        (tmp_path / "other").touch()
+        path.symlink_to("other")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="segment"):
+        left(tmp_path)
