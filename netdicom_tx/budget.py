@@ -11,6 +11,7 @@ Instances that go to a file do not count, apart from what is still in memory.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -19,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from .arguments import check_number
 from .refusals import Refusal
 
-__all__ = ["LIMIT", "PATIENCE", "Holder", "MemoryBudget"]
+__all__ = ["LIMIT", "PATIENCE", "Holder", "MemoryBudget", "give_back_large_blocks"]
 
 #: How many octets all associations of an application entity may hold in memory.
 LIMIT: Final = 1 << 28
@@ -30,6 +31,20 @@ _LOOK: Final = 0.25
 # After this part of the limit has been received, it is looked at: a division costs less than an account of every octet.
 _PART: Final = 16
 _MIB: Final = 1 << 20
+# M_MMAP_THRESHOLD of malloc.h, and what counts as large.
+_MMAP_THRESHOLD: Final = -3
+_LARGE: Final = 1 << 22
+
+
+def give_back_large_blocks() -> None:
+    """Let the C library give memory of several MiB back to the system when it is freed.
+
+    The GNU C library does so at first, and no longer after the first block of a size was freed; then each thread keeps
+    what it has used once. Other libraries stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 class Holder(Protocol):

@@ -21,6 +21,7 @@ from .archive.auditing import Auditor, this_process
 from .archive.store.scrub import Scrub
 from .archive.workflow.workflow import WorkflowOptions
 from .audit_trails import FileTrail, Trail, check_syslog, syslog_trail
+from .budget import give_back_large_blocks
 from .collector import spare_what_stays
 from .config import EX_CONFIG, Config, ConfigurationError, Mistake, Source
 from .config import read as read_config
@@ -612,6 +613,7 @@ class NodeService(MultiService):
         Raises:
             StartError: A port cannot be opened.
         """
+        give_back_large_blocks()
         use_monotonic_time(self.ae.reactor)
         self._set_up_logging()
         if self.ae.max_associations is not None:

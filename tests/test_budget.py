@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -198,3 +201,39 @@ def test_a_peer_that_completes_its_message_goes_on() -> None:
 def _is_heard(peer: RawPeer) -> bool:
     peer.send(message(echo_rq(9), 5))
     return peer.statuses() == [0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is another one")
+def test_memory_that_threads_have_used_goes_back_to_the_system() -> None:
+    """Else each thread would keep what it has inflated once."""
+    program = """
+import os, sys, threading
+from netdicom_tx.budget import give_back_large_blocks
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+def work():
+    for size in (5, 10, 15, 20):
+        block = bytearray(size << 20)
+    barrier.wait()
+    del block
+    barrier.wait()
+    barrier.wait()
+
+give_back_large_blocks()
+barrier = threading.Barrier(9)
+before = resident()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for each in threads:
+    each.start()
+barrier.wait()
+barrier.wait()
+print(resident() - before)
+barrier.wait()
+"""
+    grown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(grown.stdout) < 40
