@@ -48,8 +48,8 @@ class Sample:
 
 
 def slope(samples: Sequence[Sample]) -> float:
-    """MiB an hour by which the resident memory rises, by least squares, without the first quarter."""
-    points = [(each.seconds / 3600, each.resident) for each in samples[len(samples) // 4 :]]
+    """MiB an hour by which the resident memory rises, by least squares over the second half of the samples."""
+    points = [(each.seconds / 3600, each.resident) for each in samples[len(samples) // 2 :]]
     mean_x, mean_y = fmean(x for x, _ in points), fmean(y for _, y in points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
