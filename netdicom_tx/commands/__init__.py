@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "Check that every file of a node's archive is what was stored.",
     "versions": "List, adopt or drop what a node keeps aside under a UID it has.",
     "queue": "Show what a node owes to peers; retry tasks or drop them.",
+    "config": "Check the configuration file of a node, or begin one.",
     "passwd": "Set the password of a user who calls a node.",
     "schedule": "Fill the worklist of a node from CSV and JSON.",
 }

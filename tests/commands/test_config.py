@@ -1,0 +1,92 @@
+"""``netdicom config``: the configuration file of a node."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from netdicom_tx.commands import run
+from netdicom_tx.commands.common.failures import ExitCode
+from netdicom_tx.config import Config, read
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def in_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No configuration but the test's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_right_file(capsys: Captured) -> None:
+    Path("node.toml").write_text(
+        '[node]\naet = "PACS"\nlisten = ["tcp:104"]\n[[peer]]\ntitle = "CT1"\nhost = "ct1"\nport = 104\n'
+    )
+    assert run(["config", "check", "node.toml"]) == ExitCode.OK
+    assert "node.toml is right: PACS at tcp:104, 1 peer" in capsys.readouterr().err
+    assert run(["config", "check", "node.toml", "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == {
+        "aet": "PACS",
+        "listen": ["tcp:104"],
+        "peers": ["CT1"],
+    }
+
+
+def test_five_mistakes_are_shown_with_lines_and_hints(capsys: Captured) -> None:
+    """At once, and the exit code is 78 (EX_CONFIG)."""
+    Path("node.toml").write_text(
+        '[node]\naett = "PACS"\nmax_associations = 0\n[storage]\nduplicates = "merge"\nscrub = "fast"\n'
+        '[[peer]]\ntitle = "CT1"\nport = 70000\n'
+    )
+    assert run(["config", "check", "node.toml"]) == ExitCode.CONFIGURATION == 78
+    said = capsys.readouterr().err
+    assert "5 mistakes" in said
+    for line in (2, 3, 5, 6, 9):
+        assert f"line {line}:" in said
+    assert "did you mean aet?" in said
+    assert run(["config", "check", "node.toml", "--json"]) == ExitCode.CONFIGURATION
+    found = [json.loads(each) for each in capsys.readouterr().out.splitlines()]
+    assert [each["line"] for each in found] == [2, 3, 5, 6, 9]
+
+
+def test_what_only_the_node_checks_is_checked_too(capsys: Captured) -> None:
+    """A certificate that is not there, for example."""
+    Path("node.toml").write_text(
+        '[node]\ntls_listen = ["tcp:2762"]\n[tls]\ncertificate = "no.pem"\n'
+    )
+    assert run(["config", "check", "node.toml"]) == ExitCode.CONFIGURATION
+    assert "no.pem" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(capsys: Captured) -> None:
+    assert run(["config", "check", "node.toml"]) == ExitCode.CONFIGURATION
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_a_begun_file_changes_nothing(capsys: Captured) -> None:
+    """Every key is in it, as a comment; with its mark taken away, each default is read again."""
+    assert run(["config", "init", "node.toml"]) == ExitCode.OK
+    assert "twistd dicom --config node.toml" in capsys.readouterr().err
+    text = Path("node.toml").read_text("utf-8")
+    assert read("node.toml").config == Config()
+    assert run(["config", "init"]) == ExitCode.OK
+    assert capsys.readouterr().out == text
+    keys = [
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if line.startswith("[") or (" = " in line and "<…>" not in line)
+    ]
+    taken = tomllib.loads("\n".join(keys[: keys.index("[access]")]))
+    assert taken["node"]["aet"] == "NETDICOM"
+    assert len(taken) > 5
+    Path("taken.toml").write_text("\n".join(keys[: keys.index("[access]")]))
+    assert read("taken.toml").config == Config()
+
+
+def test_a_file_that_exists_is_not_changed(capsys: Captured) -> None:
+    Path("node.toml").write_text("# mine\n")
+    assert run(["config", "init", "node.toml"]) == ExitCode.LOCAL_DISK
+    assert Path("node.toml").read_text() == "# mine\n"
+    assert "File exists" in capsys.readouterr().err
