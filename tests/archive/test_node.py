@@ -85,7 +85,7 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[str], list[str]]]:
+def lines_of() -> Iterator[Callable[[str], list[str]]]:
     """The lines of the log that name something."""
     events: list[LogEvent] = []
     globalLogPublisher.addObserver(events.append)
@@ -247,7 +247,7 @@ def test_the_same_instance_again_gets_the_row_that_the_first_did_not(
 
 
 def test_another_data_set_of_the_same_uid_is_refused(
-    node: Archive, lines: Callable[[str], list[str]]
+    node: Archive, lines_of: Callable[[str], list[str]]
 ) -> None:
     """PS3.7 C.5.8: 0x0111, duplicate SOP instance; one line names both senders."""
     peer = node.sender()
@@ -257,7 +257,7 @@ def test_another_data_set_of_the_same_uid_is_refused(
     assert response.status == 0x0111
     assert response.error_comment == "another data set with this SOP Instance UID is kept"
     assert node.kept("1.2.3") == ct("1.2.3")
-    assert lines("1.2.3") == [
+    assert lines_of("1.2.3") == [
         "1.2.3 from PEER is refused: an instance with this UID and other content came from PEER"
     ]
     assert is_heard(peer)
@@ -276,7 +276,7 @@ def test_another_data_set_of_the_same_uid_replaces_the_first_by_option(tmp_path:
 
 
 def test_another_data_set_of_the_same_uid_is_kept_aside_by_option(
-    tmp_path: Path, lines: Callable[[str], list[str]]
+    tmp_path: Path, lines_of: Callable[[str], list[str]]
 ) -> None:
     """Success for both; queries and retrieves know the first one only, and so does a new index."""
     node = Archive(tmp_path, duplicates=Duplicates.KEEP_BOTH)
@@ -287,7 +287,7 @@ def test_another_data_set_of_the_same_uid_is_kept_aside_by_option(
     assert node.kept("1.2.3") == first
     (version,) = node.store.versions()
     assert data_set(version.path) == second
-    assert lines("1.2.3") == [
+    assert lines_of("1.2.3") == [
         f"1.2.3 from PEER is kept aside as versions/{version.path.name}: an instance with this UID and other "
         "content came from PEER"
     ]
