@@ -42,8 +42,10 @@ _ENDLESS: Final = 10.0
 _LOOK: Final = 0.05
 # How many causes are remembered.
 _CAUSES: Final = 256
+# How many functions are named at most.
+_CALLS: Final = 3
 # Packages whose functions only call others.
-_CALLERS: Final = ("twisted", "netdicom_tx.turns")
+_CALLERS: Final = ("twisted", "netdicom_tx.turns", "__main__")
 _STANDARD: Final = sys.stdlib_module_names
 
 
@@ -213,19 +215,25 @@ class Turns(Service):
 
 
 def where(frame: FrameType) -> str:
-    """What a thread is doing, in words: the function, and the one of ours or of a program that has called it."""
-    inner = frame
-    ours: FrameType | None = frame
-    while ours is not None and _is_foreign(ours):
-        ours = ours.f_back
-    if ours is None or ours is inner:
-        return _name(inner)
-    return f"{_name(inner)}, called by {_name(ours)}"
+    """What a thread is doing, in words: the function, and who has called it, one for each package on the way."""
+    said = [_name(frame)]
+    package = _package(frame)
+    outer = frame.f_back
+    while outer is not None and len(said) < _CALLS:
+        if not _is_foreign(outer) and _package(outer) != package:
+            said.append(_name(outer))
+            package = _package(outer)
+        outer = outer.f_back
+    return ", called by ".join(said)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _is_foreign(frame: FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in _STANDARD or module.startswith(_CALLERS)
+    return _package(frame) in _STANDARD or module.startswith(_CALLERS)
 
 
 def _name(frame: FrameType) -> str:

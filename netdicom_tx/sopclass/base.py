@@ -132,11 +132,17 @@ def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer
         msg: The request.
         read: Reads the data set and returns what the service needs of it.
     """
-    data, reactor = msg.data_set, asce.ae.reactor
+    data = msg.data_set
     is_small = data is None or (isinstance(data, bytes) and len(data) <= AT_ONCE)
-    if is_small or not IReactorThreads.providedBy(reactor):
-        return read()
-    return deferToThreadPool(reactor, reactor.getThreadPool(), read)
+    return read() if is_small else in_thread(asce, read)
+
+
+def in_thread(asce: Association, work: Callable[[], _T]) -> _T | defer.Deferred[_T]:
+    """Do what takes long in a thread of the reactor, or at once where the reactor has none."""
+    reactor = asce.ae.reactor
+    if not IReactorThreads.providedBy(reactor):
+        return work()
+    return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
 
 def ae_of(asce: Association) -> AE:

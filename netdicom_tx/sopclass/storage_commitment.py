@@ -34,7 +34,7 @@ from ..uids import (
     STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
 )
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, ae_of, aside, settled, sop_classes
+from .base import MessageDispatcherSCP, ae_of, aside, in_thread, settled, sop_classes
 from .normalized import data_set_of
 
 __all__ = [
@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 _log = Logger()
+# How many instances the data set of a report is made of on the reactor thread.
+_AT_ONCE = 50
 _Reference = tuple[str, str]
 _Failure = tuple[str, str, int]
 _Decision = tuple[RemoteAE | None, Iterable[_Reference] | None, Iterable[_Failure] | None]
@@ -352,11 +354,18 @@ def _information(ctx: PContextDef, msg: Request) -> Dataset:
 
 async def send_report(asce: Association, ctx: PContextDef, report: Report) -> Status:
     """Send an N-EVENT-REPORT on an association on which this side is SCP."""
+
+    def encoded() -> bytes:
+        return dsutils.encode(report.information(), ctx.supported_ts)
+
+    # The data set of thousands of instances takes seconds to be made.
+    is_large = len(report.success) + len(report.failure) > _AT_ONCE
+    data_set = await settled(in_thread(asce, encoded) if is_large else encoded())
     request = NEventReportRQ(
         affected_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS,
         affected_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
         event_type_id=report.event_type,
-        data_set=dsutils.encode(report.information(), ctx.supported_ts),
+        data_set=data_set,
     )
     return status_of(await asce.request(request, ctx))
 

@@ -1,8 +1,9 @@
 """Storage commitment in both roles, over associations in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from pydicom.datadict import tag_for_keyword
@@ -11,15 +12,16 @@ from twisted.internet import defer
 
 from netdicom_tx import AE, EventHandlingError, RemoteAE, StatusError, applicationentity
 from netdicom_tx.dimsemessages import NActionRQ, NEventReportRQ
-from netdicom_tx.dsutils import encode
+from netdicom_tx.dsutils import decode, encode
 from netdicom_tx.exceptions import DCMTimeoutError, LocalProtocolError
 from netdicom_tx.sopclass import (
     CommitmentResult,
     StorageCommitment,
     request_commitment,
+    storage_commitment,
     storage_commitment_scu,
 )
-from netdicom_tx.sopclass.storage_commitment import Report
+from netdicom_tx.sopclass.storage_commitment import Report, send_report
 from netdicom_tx.testing import Pair, connected, failure_of, success_of
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE as WELL_KNOWN
@@ -319,3 +321,34 @@ def test_the_report_is_answered_before_whoever_waited_releases(pair: Pair) -> No
     pair.advance(0)
     assert success_of(done).transaction_uid == "1.9"
     assert [int(each) for each in answered] == [0x0000]
+
+
+def test_a_report_of_many_instances_is_encoded_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set of 7,000 instances takes a second, in which nobody else would be served."""
+    threads: list[Callable[[], Any]] = []
+
+    def in_thread(asce: Any, work: Callable[[], bytes]) -> defer.Deferred[bytes]:
+        waiting: defer.Deferred[bytes] = defer.Deferred()
+        threads.append(lambda: waiting.callback(work()))
+        return waiting
+
+    class Asce:
+        sent: ClassVar[list[Any]] = []
+
+        def request(self, message: Any, ctx: Any) -> defer.Deferred[Any]:
+            self.sent.append(message)
+            return defer.succeed(message.response(0x0000))
+
+    monkeypatch.setattr(storage_commitment, "in_thread", in_thread)
+    ctx: Any = SimpleNamespace(supported_ts="1.2.840.10008.1.2")
+    asce: Any = Asce()
+    for count in (50, 51):
+        report = Report("1.9", tuple(("1.2", f"1.2.{n}") for n in range(count)), ())
+        sending = defer.Deferred.fromCoroutine(send_report(asce, ctx, report))
+        assert len(threads) == (count == 51)
+        for each in threads:
+            each()
+        assert success_of(sending) == 0x0000
+    assert [
+        len(decode(each.data_set, ctx.supported_ts).ReferencedSOPSequence) for each in asce.sent
+    ] == [50, 51]
