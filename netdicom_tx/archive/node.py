@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from time import monotonic
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
+from weakref import WeakSet
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
@@ -63,6 +64,8 @@ _T = TypeVar("_T")
 
 # Seconds between two lines about a comparison of files and index that takes long.
 _PROGRESS: Final = 10.0
+# For how many seconds the release of a peer waits for files and rows; they usually take a twentieth of one.
+_RELEASE_WAITS: Final = 1.0
 # Four threads keep the queue of a disk full; more do not make it faster.
 _THREADS = 4
 _MOVE_SOP_CLASSES = (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS)
@@ -130,6 +133,8 @@ class ArchiveAE(AE):
         # Why the last instance could not be kept, and how many could not be.
         self._refusing: tuple[type[BaseException], int | None] | None = None
         self._refused = 0
+        # The associations on which something was kept.
+        self._senders: WeakSet[Association] = WeakSet()
         self._queue_starts: IDelayedCall | None = None
         self._preparing: threading.Thread | None = None
         self._prepared: defer.Deferred[None] | None = None
@@ -458,8 +463,14 @@ class ArchiveAE(AE):
         return self._writers.run_then(self._keep, spool)
 
     def finish_work(self, asce: Association) -> defer.Deferred[Any] | None:
-        """Make files and rows of what was acknowledged, so that they are there when the association has ended."""
-        return None if self._intake is None else self._intake.when_settled()
+        """Make files and rows of what was acknowledged, so that they are there when the association has ended.
+
+        Only a peer that has stored something waits for that, and not for a disk or a database that stalls.
+        """
+        if self._intake is None or asce not in self._senders:
+            return None
+        waiting = self._intake.when_settled()
+        return waiting and waiting.addTimeout(_RELEASE_WAITS, self.clock)
 
     def _not_kept(self, failure: Failure) -> NoReturn:
         """Answer with the reason why an instance cannot be kept."""
@@ -482,6 +493,7 @@ class ArchiveAE(AE):
         failure.raiseException()
 
     def _kept(self, kept: Kept, context: RequestContext, spool: Spool) -> int:
+        self._senders.add(context.association)
         if self._refusing is not None:
             self._log.info("instances are kept again; {count} were refused", count=self._refused)
             self._refusing, self._refused = None, 0

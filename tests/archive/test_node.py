@@ -761,6 +761,32 @@ class StartedTests(TestCase):
             assert rows.execute("SELECT count(*) FROM instance").fetchone() == (len(sent),)
         rows.close()
 
+    async def test_a_release_does_not_wait_for_a_disk_that_stalls(self) -> None:
+        """Neither that of the sender for long, nor that of another peer at all; both would run into a timeout."""
+        ae = archive(self.directory)
+        remote = await self.start(ae)
+        may_go_on = threading.Event()
+        self.addCleanup(may_go_on.set)
+        real = ae.store.place
+
+        def place(path: str, octets: bytes) -> None:
+            assert may_go_on.wait(60)
+            real(path, octets)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ae.store, "place", place)
+            sender = AE("SCU").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+            asce = await sender.request_association(remote)
+            ctx = asce.contexts_for(CT_IMAGE_STORAGE)[0]
+            response = await asce.request(store_rq(ct("1.2.3"), "1.2.3", message_id=None), ctx)
+            assert response.status == 0x0000
+            patch.setattr("netdicom_tx.archive.node._RELEASE_WAITS", 1000)
+            assert await self.send(remote, {}) == []
+            patch.setattr("netdicom_tx.archive.node._RELEASE_WAITS", 0.1)
+            await asce.release()
+            assert not ae.store.path("1.2.3").exists()
+            may_go_on.set()
+
     async def test_parallel_senders_are_served_by_threads(self) -> None:
         """Each gets its own answers; everything is kept, small and large."""
         ae = archive(self.directory)

@@ -34,6 +34,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from ...exceptions import NetDICOMError
 from ...logs import Logger
 from ..index.database import Database
+from ..index.index import IndexUnavailableError
 from ..index.schema import big_integer, metadata
 
 __all__ = [
@@ -387,6 +388,7 @@ class QueueRunner:
         self._in_thread = in_thread
         self._running: dict[int, _Performance] = {}
         self._looking: defer.Deferred[None] | None = None
+        self._is_refused = False  # by the database, the last time
         self._is_awake = False  # something may have become due since the table was looked at
         self._timer: IDelayedCall | None = None
         self._heart: IDelayedCall | None = None
@@ -485,9 +487,21 @@ class QueueRunner:
                     pass
                 kinds = list(self.performers)
                 due = await self._in_thread(self.queue.next_due, kinds)
-        except Exception:  # whatever the database raises, it may work again soon
+        except IndexUnavailableError as error:
+            if self._clock is not None and not self._is_refused:
+                self._is_refused = True
+                self._log.error(
+                    "the queue cannot be looked at: {error}; the node tries again every {seconds:g} s",
+                    error=error,
+                    seconds=POLL,
+                )
+        except Exception:  # whatever it is, it may work again soon
             if self._clock is not None:
                 self._log.failure("the queue cannot be looked at")
+        else:
+            if self._is_refused:
+                self._is_refused = False
+                self._log.info("the queue can be looked at again")
         left = POLL if due is None else due - self.queue.now()
         if self._clock is not None:
             # A task that is due and was not claimed waits for room; the end of another task wakes the runner.

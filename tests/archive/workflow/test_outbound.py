@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from netdicom_tx.archive.index.database import EngineDatabase
+from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.workflow.outbound import (
     ATTEMPTS,
     CONCURRENCY,
@@ -35,6 +36,7 @@ from netdicom_tx.archive.workflow.outbound import (
 )
 from netdicom_tx.exceptions import ConnectionLostError
 from netdicom_tx.testing import success_of
+from support.doubles import logged_lines as logged_lines
 
 START = 1_800_000_000.0
 KINDS = ["report", "send"]
@@ -313,6 +315,7 @@ def test_postgresql_skips_what_others_claim() -> None:
 PROGRAM = """
 import sys
 from netdicom_tx.archive.index.database import EngineDatabase
+from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.workflow.outbound import Queue
 queue = Queue(EngineDatabase(sys.argv[1]), "node-1")
 queue.database.write(lambda c: queue.put(c, "report", "PEER", {"uid": "1.2.3"})).result()
@@ -604,6 +607,30 @@ def test_a_database_that_refuses_is_asked_again(
     time.advance(POLL)
     assert [task.attempt for task in work.begun] == [1, 2]
     failures.clear()
+    success_of(runner.stop())
+
+
+def test_an_index_that_refuses_for_long_is_two_lines(
+    queue: Queue, time: Time, work: Work, failures: list[str], lines: list[str]
+) -> None:
+    """However often it is asked: it is locked, and that is no fault of the program."""
+    refuses = True
+
+    def in_thread(call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        if refuses:
+            return defer.fail(IndexUnavailableError("the index refuses: database is locked"))
+        return at_once(call, *arguments)
+
+    runner = QueueRunner(queue, in_thread, dict.fromkeys(KINDS, work))
+    runner.start(time.clock)
+    for _ in range(3):
+        time.advance(POLL)
+    refuses = False
+    time.advance(POLL)
+    assert len(failures) == 1
+    failures.clear()
+    assert sum("database is locked" in each for each in lines) == 1
+    assert sum("can be looked at again" in each for each in lines) == 1
     success_of(runner.stop())
 
 
