@@ -337,7 +337,7 @@ def test_a_report_of_many_instances_is_encoded_in_a_thread(monkeypatch: pytest.M
 
         def request(self, message: Any, ctx: Any) -> defer.Deferred[Any]:
             self.sent.append(message)
-            return defer.succeed(message.response(0x0000))
+            return defer.succeed(replace(message, message_id=1).response(0x0000))
 
     monkeypatch.setattr(storage_commitment, "in_thread", in_thread)
     ctx: Any = SimpleNamespace(supported_ts="1.2.840.10008.1.2")
