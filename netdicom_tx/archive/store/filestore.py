@@ -455,6 +455,13 @@ class FileStore:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of a file of the directory, the same from :meth:`open` to :meth:`close`."""
+        if self._lock is None:
+            raise ValueError("the store is not open")
+        return self._lock
+
     def _recover(self) -> None:
         """Make the files that a crash has left in the journal only."""
         self.recovered = 0
@@ -475,7 +482,7 @@ class FileStore:
             self.place(path, octets)
             paths.append(path)
         if paths and self.is_synced:
-            sync_files(self.root, paths)
+            sync_files(self.descriptor, paths)
         self.journal.clear()
 
     # -- the way in ----------------------------------------------------------------------------------

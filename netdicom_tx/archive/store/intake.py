@@ -497,7 +497,9 @@ class Intake:
                 return
             try:
                 if self._store.is_synced:
-                    sync_files(self._store.root, [path for each in finished for path in each.paths])
+                    sync_files(
+                        self._store.descriptor, [path for each in finished for path in each.paths]
+                    )
             except OSError as error:
                 # A second sync might succeed although the first one has lost what it was to write.
                 self._is_out_of_order = True

@@ -32,8 +32,10 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import stat
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -412,7 +414,15 @@ def _records(path: Path) -> Iterator[tuple[bytes, str]]:
 # -- durable together -----------------------------------------------------------------------------
 
 
+def _tells_errors(release: str) -> bool:
+    """Whether syncfs reports what could not be written; Linux does that since 5.8."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)
+
+
 def _libc_syncfs() -> object | None:
+    if sys.platform != "linux" or not _tells_errors(os.uname().release):
+        return None
     try:
         return ctypes.CDLL(None, use_errno=True).syncfs
     except (OSError, AttributeError):
@@ -420,28 +430,25 @@ def _libc_syncfs() -> object | None:
 
 
 _SYNCFS = _libc_syncfs()
-#: Whether the system can sync all files of a file system at once (Linux).
+#: Whether the system can sync all files of a file system at once, and says when that has failed.
 has_syncfs: Final = _SYNCFS is not None
 
 
-def sync_files(folder: Path, paths: Iterable[str]) -> None:
+def sync_files(descriptor: int, paths: Iterable[str]) -> None:
     """Make files durable, with their names.
 
     Args:
-        folder: A folder of their file system.
+        descriptor: Of any file in their file system. It was opened before they were written: what the system could
+            not write since then is an error of this call, also when it has tried long ago.
         paths: The files. Where the system can sync a whole file system, they are not looked at one by one.
 
     Raises:
         OSError: The disk has failed. What is on it is not known then.
     """
     if _SYNCFS is not None:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _SYNCFS(descriptor):  # type: ignore[operator]  # a function of the C library
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(folder))
-        finally:
-            os.close(descriptor)
+        if _SYNCFS(descriptor):  # type: ignore[operator]  # a function of the C library
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
         return
     folders = set()
     for path in paths:

@@ -629,3 +629,21 @@ def test_a_record_that_is_not_dicom_is_one_sentence(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(StorageError, match=r"not a DICOM file.*move the segments away"):
             store.open()
+
+
+def test_all_syncs_use_what_was_opened_at_the_start(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells a descriptor of the errors since it was opened; a new one might miss an earlier error."""
+    used: list[tuple[int, str]] = []
+
+    def sync(descriptor: int, _: object) -> None:
+        used.append((descriptor, os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(intakes, "sync_files", sync)
+    before = running.store.descriptor
+    for n in range(2):
+        running.keep(f"1.2.{n}")
+        running.intake.settle()
+        running.intake.forget()
+    assert used == [(before, str(running.directory / "lock"))] * 2

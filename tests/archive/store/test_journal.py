@@ -193,8 +193,7 @@ def test_files_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_syncfs: bool
 ) -> None:
     """All at once, or each with its folder where the system cannot do that."""
-    if not has_syncfs:
-        monkeypatch.setattr(journals, "_SYNCFS", None)
+    monkeypatch.setattr(journals, "_SYNCFS", (lambda _: 0) if has_syncfs else None)
     synced: list[str] = []
     real = os.fsync
 
@@ -204,7 +203,8 @@ def test_files_are_synced(
 
     monkeypatch.setattr(os, "fsync", fsync)
     (tmp_path / "a").write_bytes(b"a")
-    sync_files(tmp_path, [str(tmp_path / "a")])
+    with (tmp_path / "lock").open("w") as file:
+        sync_files(file.fileno(), [str(tmp_path / "a")])
     assert synced == ([] if has_syncfs else [str(tmp_path / "a"), str(tmp_path)])
 
 
@@ -214,7 +214,16 @@ def test_a_failed_sync_of_the_file_system_is_an_error(
     """It is reported like any other."""
     monkeypatch.setattr(journals, "_SYNCFS", lambda _: -1)
     with pytest.raises(OSError):  # noqa: PT011 - the number is that of the last call
-        sync_files(tmp_path, [])
+        sync_files(0, [])
+
+
+@pytest.mark.parametrize(
+    ("release", "tells"),
+    [("4.18.0-553.el8", False), ("5.7.19", False), ("5.8", True), ("6.1.0-13-amd64", True)],
+)
+def test_a_sync_of_the_file_system_must_tell_errors(release: str, tells: bool) -> None:
+    """Older systems say nothing, and lose files without a word; then each file is synced."""
+    assert journals._tells_errors(release) is tells
 
 
 def test_a_segment_that_is_in_use_again_is_not_retired(tmp_path: Path) -> None:
