@@ -210,6 +210,7 @@ class DULProtocol(Protocol):
         self._next_turn: IDelayedCall | None = None
         self._is_paused = False  # by the user
         self._is_dropped = False
+        self._is_deaf = False  # to what the peer sends
         self._is_gone = False  # the transport, and the user has been told
         self._lost: Failure | None = None  # the transport, with input still to be performed
         self._queue: deque[_Outgoing] = deque()
@@ -269,6 +270,8 @@ class DULProtocol(Protocol):
         if self.octets_received < _FIRST_OCTETS:
             self._first_octets += data[:_FIRST_OCTETS]
         self.octets_received += len(data)
+        if self._is_deaf:
+            return
         self._segments.append(data)
         if self._next_turn is None and not self._is_performing_input:
             self._perform_input()
@@ -438,10 +441,16 @@ class DULProtocol(Protocol):
     def hang_up(self, seconds: float) -> None:
         """Close the connection when what was written has gone out, whatever the peer does.
 
+        What comes from the peer is not looked at any more: a peer that sends as fast as it can must not hold up the end
+        of all others.
+
         Args:
             seconds: The time after which the connection is dropped.
         """
         if not self._is_gone:
+            self._is_deaf = True
+            self._outputs = None
+            self._segments.clear()
             self._close(seconds)
 
     def abort_transport(self) -> None:

@@ -1097,3 +1097,19 @@ def test_an_incomplete_pdu_is_not_kept_when_the_connection_is_gone():
     peer.transport.abortConnection()
     node.advance(0)
     assert asce.held == 0
+
+
+def test_what_comes_while_the_connection_is_being_ended_is_not_looked_at():
+    """A peer that sends as fast as it can must not hold up the end of the others."""
+    node = Node()
+    peer = node.associate()
+    (asce,) = node.ae.associations
+    asce.abort()
+    asce.hang_up(1)
+    machine = asce._channel.dul.machine
+    seen: list[bytes] = []
+    machine.receive_data = lambda data: seen.append(data) or iter(())
+    peer.send(echo_rq(1))
+    assert seen == []
+    node.advance(1)
+    assert not node.ae.associations
