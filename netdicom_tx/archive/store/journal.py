@@ -16,9 +16,9 @@ The journal consists of *segments*, files of one size under ``journal/``. A segm
     60      4       zero
     64      length  its octets: a Part 10 file
 
-Each record begins at a multiple of :data:`PAGE`, so no page has to be read before it is written. A record that is cut
-off, damaged, or has another number than expected ends its segment. Such a record was never acknowledged, because that
-happens after the sync.
+Each record begins at a multiple of :data:`PAGE`, so no page has to be read before it is written. A record whose first
+64 octets are damaged or missing, or that has another number than expected, ends its segment. One whose other octets are
+damaged is left out. After a crash such a record was never acknowledged, because that happens after the sync.
 
 A segment that is full is *retired* when all its instances are files that are on the disk, with their rows. Its first
 record is overwritten, and the segment is used again: its blocks are allocated already, so a sync has less to write.
@@ -165,9 +165,10 @@ class Journal:
     def close(self) -> None:
         """Close all segments, and leave them for :meth:`recover`."""
         self.seal()
-        for segment in (*self._free, *self._full):
-            os.close(segment.descriptor)
-        self._free, self._full = [], []
+        segments, self._free, self._full = (*self._free, *self._full), [], []
+        for segment in segments:
+            with suppress(OSError):  # all that counts was synced
+                os.close(segment.descriptor)
 
     # -- the way in ----------------------------------------------------------------------------------
 
@@ -386,7 +387,7 @@ def _opened(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file, so it must be moved away", str(path))
     return open(descriptor, "rb")
 
 
@@ -403,9 +404,9 @@ def _records(path: Path) -> Iterator[tuple[bytes, str]]:
             if position + _HEAD + length > SEGMENT_SIZE:
                 return
             octets = file.read(length)
-            if hashlib.sha256(octets).digest() != digest:
-                return
-            yield octets, digest.hex()
+            if hashlib.sha256(octets).digest() == digest:
+                yield octets, digest.hex()
+            # Otherwise those behind it may be whole: a disk has lost octets, or has written in its own order.
             expected = number + 1
             position += _HEAD + length
             position += -position % PAGE
