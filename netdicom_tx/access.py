@@ -24,6 +24,7 @@ the operation is answered with 0x0124, not authorized (PS3.7 Annex C).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,14 +114,28 @@ def needed_for(abstract_syntax: str, operations: Iterable[str] = ()) -> Permissi
     )
 
 
+# The IPv4 addresses in IPv6 notation (RFC 4291 2.5.5.2).
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+
 def network(text: str) -> Network:
     """A network in CIDR notation, or one address.
 
+    IPv4 addresses in IPv6 notation (RFC 4291 2.5.5.2) become IPv4 ones, as those of peers do.
+
     Raises:
-        LocalProtocolError: The text is neither.
+        LocalProtocolError: The text is neither, or has a zone.
     """
+    if "%" in text:
+        raise LocalProtocolError(
+            f"{text!r} has a zone, which is not compared; expected an address without it, such as fe80::1"
+        )
     try:
-        return ip_network(text)
+        found = ip_network(text)
+        if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
+            octets = found.network_address.packed[-4:]
+            return IPv4Network((octets, found.prefixlen - _MAPPED.prefixlen))
+        return found
     except ValueError as error:
         raise LocalProtocolError(
             f"{text!r} is not a network; expected an address, or a network such as 192.0.2.0/24 "
@@ -172,6 +187,9 @@ class Profile:
 EVERYTHING: Final = Profile()
 
 
+_FINGERPRINT: Final = re.compile("[0-9a-f]{64}")
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What the rules look at in the certificate of a TLS peer.
@@ -187,7 +205,11 @@ class Certificate:
     def is_called(self, expected: str) -> bool:
         """Whether it has this fingerprint, or this name."""
         digits = expected.replace(":", "").replace(" ", "").lower()
-        return digits == self.fingerprint or expected.casefold() in map(str.casefold, self.names)
+        if _FINGERPRINT.fullmatch(digits):
+            return (
+                digits == self.fingerprint
+            )  # another certificate may have these digits as its name
+        return expected.casefold() in map(str.casefold, self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ EX_CONFIG: Final = 78
 
 _Path = tuple[str | int, ...]
 
+# The node reads its file in the reactor's thread: 256 KiB, enough for 2,000 peers, take a fraction of a second.
+_LARGEST: Final = 256 * 1024
+
 
 # -- mistakes ----------------------------------------------------------------------------------------
 
@@ -150,7 +153,14 @@ def _plain(kind: type) -> Callable[[Any, Any], Any]:
     return check
 
 
-_text = _plain(str)
+def _text(value: Any, kind: Any) -> str:
+    """A string without NUL, which no name of a file or a host can have."""
+    text: str = _plain(str)(value, kind)
+    if "\0" in text:
+        raise _WrongError("a string with NUL", "expected one without")
+    return text
+
+
 _number = _plain(int)
 
 
@@ -616,6 +626,16 @@ def _peer_hook(_: Any) -> Callable[[Any, Any], Peer]:
                 f"add {missing}, or leave both out for a peer that only calls",
                 there,
             )
+        if not peer.networks and "networks" in value:
+            raise _WrongError(
+                "networks is empty",
+                "leave it out for a peer that calls from every address",
+                "networks",
+            )
+        if "certificate" in value and not peer.certificate.strip():
+            raise _WrongError(
+                "certificate is empty", "leave it out, or write a name or a SHA-256", "certificate"
+            )
         if peer.title == ANY_TITLE and peer.host is not None:
             raise _WrongError('title "*" cannot be called', "leave out host and port", "host")
         return peer
@@ -661,11 +681,22 @@ def read(path: str, place: Path | None = None) -> Source:
         ConfigurationError: It cannot be read, or is wrong.
     """
     try:
-        text = (place or Path(path)).read_bytes().decode("utf-8")
-        document = tomllib.loads(text)
+        with (place or Path(path)).open("rb") as file:
+            octets = file.read(_LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(path, [Mistake(str(error.strerror))]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(octets) > _LARGEST:
+        raise ConfigurationError(
+            path, [Mistake(f"is too large; expected a file of at most {_LARGEST:,} octets")]
+        )
+    try:
+        text = octets.decode("utf-8-sig")
+        document = tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigurationError(
+            path, [Mistake("arrays or tables are nested too deeply", "see https://toml.io")]
+        ) from error
+    except ValueError as error:  # of tomllib, of a decoder, or of a number with too many digits
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(found[1]) if found is not None else 0
         raise ConfigurationError(
@@ -768,8 +799,17 @@ def _former(path: _Path, former: Mapping[_Path, _Path]) -> _Path:
 def _check_peers(config: Config, wrong: _Wrong) -> None:
     """Check what concerns several peers."""
     seen: set[str] = set()
+    shared: set[Network] = set()
     callable_ = {peer.title for peer in config.peer if peer.host is not None}
     for index, peer in enumerate(config.peer):
+        for number, each in enumerate(peer.networks if peer.title == ANY_TITLE else ()):
+            if each in shared:
+                wrong(
+                    ("peer", index, "networks", number),
+                    f'another peer "*" has the network {each} too',
+                    "join them",
+                )
+            shared.add(each)
         if peer.title in seen:
             wrong(
                 ("peer", index, "title"),
@@ -806,13 +846,15 @@ def lines_of(text: str) -> dict[_Path, int]:
     lines: dict[_Path, int] = {}
     counts: dict[_Path, int] = {}  # how many elements an array of tables has
     table: _Path = ()
-    at = 0
+    at = counted = 0
+    line = 1
     while at < len(text):
         blank = _BLANK.match(text, at)
         if blank is not None:
             at = blank.end()
             continue
-        line = text.count("\n", 0, at) + 1
+        line += text.count("\n", counted, at)
+        counted = at
         header = _HEADER.match(text, at)
         keys = _KEYS.match(text, header.end() if header is not None else at)
         if keys is None:

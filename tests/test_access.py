@@ -119,6 +119,31 @@ def test_a_title_is_bound_to_a_certificate(expected: str) -> None:
     assert bound.judge(Caller("NEW", "192.0.2.1", None)) == EVERYTHING
 
 
+def test_a_fingerprint_is_not_a_name() -> None:
+    """An authority may sign a certificate whose name is the fingerprint of another one."""
+    bound = Access((Rule(title="CT1", certificate=DIGEST),))
+    other = Certificate("00" * 32, (DIGEST,))
+    assert isinstance(bound.judge(Caller("CT1", "192.0.2.1", other)), Denied)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("::ffff:192.0.2.17", "192.0.2.17"), ("::ffff:192.0.2.0/120", "192.0.2.0/24")],
+)
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(written: str, meant: str) -> None:
+    """RFC 4291 2.5.5.2: a peer may appear with either."""
+    assert network(written) == network(meant)
+    rules = Access((Rule(title="CT1", networks=(network(written),)),), default=None)
+    for host in ("192.0.2.17", "::ffff:192.0.2.17"):
+        assert rules.judge(Caller("CT1", host)) == EVERYTHING
+
+
+def test_a_network_has_no_zone() -> None:
+    """RFC 4007: fe80::1 of another interface is another host, so the zone must not be ignored."""
+    with pytest.raises(LocalProtocolError, match="zone"):
+        network("fe80::1%eth0")
+
+
 def test_a_refusal_says_what_was_expected() -> None:
     wrong = access().judge(Caller("CT1", "192.0.3.1"))
     assert isinstance(wrong, Denied)

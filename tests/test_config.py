@@ -171,6 +171,17 @@ def test_the_default_profile_is_a_word_or_a_list(
         ("[[peer]]\ntitle = 'A'\nport = true", "line 3: [[peer]] 1 port: expected a whole number"),
         ("[[peer]]\ntitle='*'\nnetworks=['::1']\nhost='h'\nport=1", 'title "*" cannot be called'),
         ("[[peer]]\ntitle = 'A'\n[[peer]]\ntitle = 'A'", "line 4: [[peer]] 2 title: another peer"),
+        ("[[peer]]\ntitle = 'A'\nnetworks = []", "line 3: [[peer]] 1 networks: networks is empty"),
+        ("[[peer]]\ntitle = 'A'\ncertificate = ' '", "1 certificate: certificate is empty"),
+        (
+            "[[peer]]\ntitle='*'\nnetworks=['::1', '::/8']\n[[peer]]\ntitle='*'\nnetworks=['::/8']",
+            'line 6: [[peer]] 2 networks entry 1: another peer "*" has the network ::/8 too',
+        ),
+        ("[[peer]]\ntitle = 'A'\nnetworks = ['fe80::1%eth0']", "has a zone, which is not compared"),
+        ('[storage]\ndirectory = "a\\u0000b"', "line 2: [storage] directory: a string with NUL"),
+        ("[node]\nmax_associations = " + "1" * 5000, "4300 digits"),
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        ("#" * 1_000_000, "is too large"),
         (
             "[[peer]]\ntitle = 'PACS'\nhost='h'\nport=1\nmove_to = ['PACKS']",
             "line 5: [[peer]] 1 move_to: PACKS is not a peer with host and port; did you mean PACS?",
@@ -188,6 +199,11 @@ def test_a_file_that_cannot_be_read_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'aet = "\xe4"')
     with pytest.raises(ConfigurationError, match="utf-8"):
         read(str(tmp_path / "latin.toml"))
+
+
+def test_a_file_may_begin_with_the_mark_of_an_editor(tmp_path: Path) -> None:
+    """Editors of Windows write a byte order mark."""
+    assert configured(tmp_path, "\ufeff[node]\naet = 'A'").node.aet == "A"
 
 
 def test_every_option_of_the_node_has_a_field() -> None:
