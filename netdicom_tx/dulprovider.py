@@ -69,9 +69,9 @@ del _warm_up
 #: its transfer costs one turn of the reactor.
 TURN = 3 << 18
 
-#: How many outputs of the machine are performed in one turn of the reactor. 1 MiB of large PDVs makes
-#: a hundred of them; 1 MiB of tiny ones would take a second, and hold up every other association.
-OUTPUTS_PER_TURN = 1000
+#: How many outputs of the machine are performed in one turn of the reactor, for each connection. 1 MiB of large PDVs
+#: makes a hundred of them; 1 MiB of tiny ones would take a second, and hold up every other association.
+OUTPUTS_PER_TURN = 250
 
 #: The default of the maximum length that we advertise, in octets. PDUs are not buffered, so a large
 #: one costs nothing, and peers that send as much as is admitted need fewer headers.
