@@ -1,5 +1,6 @@
 """netdicom reindex and netdicom verify, on the directory of a node that does not run."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydicom.data import get_testdata_file
 
 from netdicom_tx.archive import Duplicates, FileStore, Index
 from netdicom_tx.archive.store.filestore import Outcome
+from netdicom_tx.archive.store.journal import Entry
 from netdicom_tx.commands import run
 from netdicom_tx.sopclass import Instance
 
@@ -130,6 +132,38 @@ def test_a_running_node_keeps_its_index(
     assert run(["reindex", "--storage", str(store.root)]) == 78
     assert "in use by another node" in capsys.readouterr().err
     store.close()
+
+
+def test_reindex_makes_files_of_what_a_crash_has_left_in_the_journal(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also beside files of other programs. A directory of an earlier version has no journal, and gets one."""
+    (store.root / "journal").rmdir()
+    path = store.path(Instance.of(get_testdata_file("CT_small.dcm")).sop_instance_uid)
+    octets = path.read_bytes()
+    assert run(["reindex", "--storage", str(store.root)]) == 0
+    store.journal.append([Entry(octets, hashlib.sha256(octets).digest())])
+    store.journal.close()
+    (store.root / "journal" / "README").touch()
+    (store.root / "journal" / "0.segment").touch()
+    path.unlink()
+    capsys.readouterr()
+    assert run(["reindex", "--storage", str(store.root)]) == 0
+    assert "3 agreed" in capsys.readouterr().out
+    assert path.read_bytes() == octets
+    assert [each.name for each in (store.root / "journal").iterdir()] == ["README"]
+
+
+def test_what_is_not_a_segment_is_one_sentence(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No advice that does not help, such as to stop a node that does not run."""
+    odd = store.root / "journal" / "0.segment"
+    odd.mkdir()
+    assert run(["reindex", "--storage", str(store.root)]) == 78
+    err = capsys.readouterr().err
+    assert f"it is not a regular file, so it must be moved away ({odd})" in err
+    assert "stop" not in err
 
 
 def test_another_directory_is_refused_and_left_alone(

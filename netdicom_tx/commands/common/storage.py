@@ -54,9 +54,7 @@ def opened_store(storage: Path) -> Iterator[FileStore]:
     try:
         store.open()
     except StorageError as error:
-        raise CommandError(
-            Problem(ExitCode.CONFIGURATION, str(error), hint="stop the node first")
-        ) from error
+        raise CommandError(Problem(ExitCode.CONFIGURATION, str(error))) from error
     try:
         yield store
     finally:
