@@ -548,6 +548,8 @@ class ArchiveAE(AE):
             )
 
         def replaced() -> None:
+            # All others that replace something wait for this one.
+            index.check()
             forget()
             index.remove(spool.sop_instance_uid).result()
 

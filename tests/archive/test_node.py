@@ -630,6 +630,27 @@ def logged_lines() -> tuple[list[str], Callable[[], None]]:
     return lines, lambda: globalLogPublisher.removeObserver(observe)
 
 
+def test_a_replacement_does_not_wait_for_an_index_that_has_just_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures
+) -> None:
+    """All others would wait behind it, each for as long again: the answers came after 20 and 30 s."""
+    node = Archive(tmp_path, duplicates=Duplicates.REPLACE)
+    peer = node.sender()
+    assert stored(peer, ct("1.2.3")) == 0x0000
+
+    def refuse() -> None:
+        raise IndexUnavailableError("the index refuses: database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.index, "check", refuse)
+        patch.setattr(node.index, "remove", lambda _: pytest.fail("it would wait here"))
+        assert stored(peer, ct("1.2.3", pixels=1024)) == 0xA700
+    assert len(failures.texts()) == 1
+    assert node.kept("1.2.3") == ct("1.2.3")
+    assert stored(peer, ct("1.2.3", pixels=1024)) == 0x0000
+    node.close()
+
+
 class StartedTests(TestCase):
     """With its threads, on the real reactor, through sockets."""
 

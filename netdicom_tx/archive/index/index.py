@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -46,6 +47,8 @@ __all__ = [
 
 #: How many instances are added in one transaction, at most.
 GROUP_LIMIT: Final = 64
+# For how many seconds a refusal of the database holds for those who ask.
+_REFUSES: Final = 1.0
 
 
 class IndexUnavailableError(NetDICOMError):
@@ -134,6 +137,8 @@ class Index:
         self._writer = Writer(self.path_text)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        # When the database has refused the last transaction, and why.
+        self._refusal: tuple[float, BaseException] | None = None
         # Held when a task is queued, so that none is queued after the None that ends the thread.
         self._closing = threading.Lock()
         #: Called before anything is read; it waits until what was acknowledged is in the index.
@@ -167,6 +172,7 @@ class Index:
         self._file = file_of(engine)
         self._file_identity = None if self._file is None else _identity(self._file)
         self._writer.forget()
+        self._refusal = None
         self._thread = threading.Thread(target=self._run, name="netdicom-index", daemon=True)
         self._thread.start()
 
@@ -245,6 +251,16 @@ class Index:
         """Store the digest of a file that had none. Otherwise this is like :meth:`add`."""
         return self.write(lambda writer: self._writer.set_digest(writer, sop_instance_uid, digest))
 
+    def check(self) -> None:
+        """Fail at once when the database has just refused, for callers who would hold up others while they wait.
+
+        Raises:
+            IndexUnavailableError: The database has refused the last transaction, not longer ago than a second.
+        """
+        refusal = self._refusal
+        if refusal is not None and monotonic() - refusal[0] < _REFUSES:
+            raise IndexUnavailableError(str(_translated(refusal[1])))
+
     def _submit(
         self, records: Sequence[InstanceRecord], call: Callable[[sa.Connection], Any] | None
     ) -> Future[Any]:
@@ -265,6 +281,8 @@ class Index:
                 self._join(task, group)
                 is_open = self._gather(group, GROUP_LIMIT)
             refusal = self._commit(group)
+            if group:
+                self._refusal = None if refusal is None else (monotonic(), refusal)
             if refusal is not None and is_open:
                 # Tasks that have come in the meantime would wait as long again, and then be refused as well.
                 waiting: list[_Task] = []

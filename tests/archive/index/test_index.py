@@ -28,6 +28,7 @@ from netdicom_tx.archive.query.search import Search
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from support.archive.patients import data_set, find
 from support.archive.records import CT_IMAGE_STORAGE, add, record
+from support.processes import eventually
 
 
 @pytest.fixture
@@ -302,7 +303,7 @@ def test_a_refusal_ends_the_attempts_one_by_one(
 
 
 def test_a_lock_is_waited_for_once_however_many_instances_wait(
-    index: Index, tmp_path: Path
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came while the first waited was answered only after a wait of its own, and so on."""
     assert index._engine is not None
@@ -321,9 +322,17 @@ def test_a_lock_is_waited_for_once_however_many_instances_wait(
         other.rollback()
     other.close()
     assert {str(each) for each in errors} == {"the index refuses: database is locked"}
+    refused_at, _ = eventually(lambda: index._refusal, "refusal")
+    now = [refused_at + 0.9]
+    monkeypatch.setattr("netdicom_tx.archive.index.index.monotonic", lambda: now[0])
+    with pytest.raises(IndexUnavailableError, match="the index refuses: database is locked"):
+        index.check()
+    now[0] = refused_at + 1.1
+    index.check()
     assert len(tries) <= 2  # the group that waits in the fixture, and the first of ours
     add(index, record("1.1"))
     assert index.get("1.1") is not None
+    eventually(lambda: index._refusal is None, "end of the refusal")
 
 
 @pytest.mark.parametrize("happens", ["is deleted", "is replaced"])
