@@ -8,6 +8,8 @@ UTF-8. :mod:`netdicom_tx.audit_trails` takes them to a file or to a syslog serve
 event                                  code    clause of PS3.15
 =====================================  ======  ================================================================
 :func:`application_activity`           110100  A.5.3.1, with the type Application Start (110120) or Stop (110121)
+:func:`begin_transferring`             110102  A.5.3.3
+:func:`instances_accessed`             110103  A.5.3.6
 :func:`instances_transferred`          110104  A.5.3.7
 :func:`study_deleted`                  110105  A.5.3.8
 :func:`query`                          110112  A.5.3.10
@@ -16,6 +18,9 @@ event                                  code    clause of PS3.15
 =====================================  ======  ================================================================
 
 A message names patients where its clause demands that, so an audit trail is as confidential as the archive.
+
+The User ID of an application entity is its AE title, by which the log names it (A.5.2.1), and its Alternative User ID
+is ``AETITLES=`` with that title (A.5.2.2). The User Name of the application that writes the trail has its process ID.
 """
 
 from __future__ import annotations
@@ -25,18 +30,21 @@ from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 __all__ = [
+    "Action",
     "Outcome",
     "Participant",
     "Patient",
     "Source",
     "Study",
     "application_activity",
+    "begin_transferring",
+    "instances_accessed",
     "instances_transferred",
     "query",
     "security_alert",
@@ -57,6 +65,8 @@ def _dcm(value: int, meaning: str) -> _Code:
 
 # PS3.16 Annex D; the tests compare them with pydicom's dictionary.
 _APPLICATION_ACTIVITY: Final = _dcm(110100, "Application Activity")
+_BEGIN_TRANSFERRING: Final = _dcm(110102, "Begin Transferring DICOM Instances")
+_INSTANCES_ACCESSED: Final = _dcm(110103, "DICOM Instances Accessed")
 _INSTANCES_TRANSFERRED: Final = _dcm(110104, "DICOM Instances Transferred")
 _STUDY_DELETED: Final = _dcm(110105, "DICOM Study Deleted")
 _QUERY: Final = _dcm(110112, "Query")
@@ -92,6 +102,15 @@ class Outcome(IntEnum):
     SERIOUS_FAILURE = 8
 
 
+class Action(StrEnum):
+    """What an event does to its objects (A.5.2)."""
+
+    CREATE = "C"
+    READ = "R"
+    UPDATE = "U"
+    DELETE = "D"
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The application that writes the audit trail.
@@ -120,11 +139,13 @@ class Participant:
         ae_title: Its AE title.
         address: Its IP address or host name; empty when it is not known.
         user: The user that it has named by user identity negotiation; empty for none.
+        is_person: Whether it is a person, and ``ae_title`` a user name.
     """
 
     ae_title: str
     address: str = ""
     user: str = ""
+    is_person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +182,24 @@ def application_activity(source: Source, *, is_start: bool) -> bytes:
     return _octets(message, source)
 
 
+def begin_transferring(
+    source: Source,
+    sender: Participant,
+    receiver: Participant,
+    study: Study,
+    *,
+    requestor: Participant,
+) -> bytes:
+    """The transfer of instances of one patient's study begins.
+
+    Args:
+        requestor: The participant that has asked for it; one of the two, or a third one.
+    """
+    message = _message(_BEGIN_TRANSFERRING, "E")
+    _transfer(message, sender, receiver, requestor)
+    return _octets(message, source, (_study(study), _patient(study.patient)))
+
+
 def instances_transferred(
     source: Source,
     sender: Participant,
@@ -168,22 +207,39 @@ def instances_transferred(
     study: Study,
     *,
     requestor: Participant,
-    is_new: bool = False,
+    action: Action = Action.READ,
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
 ) -> bytes:
     """Instances of one patient's study have been transferred.
 
+    A message has one outcome: what has failed of a transfer has a message of its own (A.5.2).
+
     Args:
         requestor: The participant that has asked for it; one of the two, or a third one.
-        is_new: Whether the receiver had none of these instances.
+        action: CREATE when the receiver had none of these instances, READ when it had them or when that is not known,
+            UPDATE when they differ from those that it had.
         reason: Why it has failed, in words.
     """
-    message = _message(_INSTANCES_TRANSFERRED, "C" if is_new else "R", outcome, reason)
+    message = _message(_INSTANCES_TRANSFERRED, action, outcome, reason)
+    _transfer(message, sender, receiver, requestor)
+    return _octets(message, source, (_study(study), _patient(study.patient)))
+
+
+def _transfer(
+    message: Element, sender: Participant, receiver: Participant, requestor: Participant
+) -> None:
+    """The participants of a transfer."""
     _participant(message, sender, _SOURCE, is_requestor=requestor == sender)
     _participant(message, receiver, _DESTINATION, is_requestor=requestor == receiver)
     if requestor not in (sender, receiver):
         _participant(message, requestor, None, is_requestor=True)
+
+
+def instances_accessed(source: Source, user: Participant, study: Study, action: Action) -> bytes:
+    """Instances of a study have been viewed, used, updated or deleted, but not all of them deleted."""
+    message = _message(_INSTANCES_ACCESSED, action)
+    _participant(message, user, None, is_requestor=True)
     return _octets(message, source, (_study(study), _patient(study.patient)))
 
 
@@ -246,7 +302,7 @@ def user_authentication(source: Source, peer: Participant, *, is_accepted: bool)
     """A user, whom a peer has named by user identity negotiation, has been accepted or refused."""
     outcome = Outcome.SUCCESS if is_accepted else Outcome.MINOR_FAILURE
     message = _message(_USER_AUTHENTICATION, "E", outcome, kinds=(_LOGIN,))
-    person = Participant(peer.user or peer.ae_title, peer.address)
+    person = Participant(peer.user or peer.ae_title, peer.address, is_person=bool(peer.user))
     _participant(message, person, None, is_requestor=True)
     _own(message, source, None, is_requestor=False)
     return _octets(message, source)
@@ -295,6 +351,8 @@ def _participant(
         "UserID": _clean(who.ae_title) or "unknown",
         "UserIsRequestor": "true" if is_requestor else "false",
     }
+    if who.ae_title and not who.is_person:
+        attributes["AlternativeUserID"] = f"AETITLES={_clean(who.ae_title)}"
     if user := _clean(who.user):
         attributes["UserName"] = user
     if address := _clean(who.address):
@@ -309,8 +367,9 @@ def _participant(
 def _own(message: Element, source: Source, role: _Code | None, *, is_requestor: bool) -> None:
     attributes = {
         "UserID": source.ae_title,
-        # A.5.2.3: the process, in the form of the machine.
-        "AlternativeUserID": str(source.process),
+        "AlternativeUserID": f"AETITLES={source.ae_title}",
+        # A.5.2.3: the name of the process.
+        "UserName": f"netdicom_tx[{source.process}]",
         "UserIsRequestor": "true" if is_requestor else "false",
         "NetworkAccessPointID": source.host,
         "NetworkAccessPointTypeCode": "1",
@@ -352,10 +411,14 @@ def _patient(patient: Patient) -> Element:
 
 def _study(study: Study) -> Element:
     made = _object(_SYSTEM_OBJECT, _REPORT_ROLE, _STUDY_UID, study.uid, name="study")
+    # The rest is inside of the description (A.5.1.1, DICOMObjectDescriptionContents; PS3.17 WW.1 has an example).
+    description = Element("ParticipantObjectDescription")
     if accession := _clean(study.accession):
-        SubElement(made, "Accession", Number=accession)
+        SubElement(description, "Accession", Number=accession)
     for sop_class, count in study.instances.items():
-        SubElement(made, "SOPClass", UID=_clean(sop_class), NumberOfInstances=str(count))
+        SubElement(description, "SOPClass", UID=_clean(sop_class), NumberOfInstances=str(count))
+    if len(description):
+        made.append(description)
     return made
 
 

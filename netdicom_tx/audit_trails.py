@@ -21,11 +21,11 @@ from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .audit import Source
 from .exceptions import LocalProtocolError
+from .logs import Logger
 from .tls import TLSOptions
 
 __all__ = [

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx import TLSOptions, audit, audit_trails
-from netdicom_tx.audit import Outcome, Participant, Patient, Source, Study
+from netdicom_tx.audit import Action, Outcome, Participant, Patient, Source, Study
 from netdicom_tx.audit_trails import FileTrail, SyslogTrail, frame, syslog_trail
 from netdicom_tx.exceptions import LocalProtocolError
 from support.audit_schema import checked
@@ -40,7 +40,7 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "start": lambda: audit.application_activity(SOURCE, is_start=True),
     "stop": lambda: audit.application_activity(SOURCE, is_start=False),
     "stored": lambda: audit.instances_transferred(
-        SOURCE, SCU, NODE, STUDY, requestor=SCU, is_new=True
+        SOURCE, SCU, NODE, STUDY, requestor=SCU, action=Action.CREATE
     ),
     "moved": lambda: audit.instances_transferred(
         *(SOURCE, NODE, DEST, STUDY),
@@ -48,6 +48,8 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
         outcome=Outcome.MINOR_FAILURE,
         reason="2 of 12 instances have failed",
     ),
+    "begun": lambda: audit.begin_transferring(SOURCE, NODE, DEST, STUDY, requestor=SCU),
+    "accessed": lambda: audit.instances_accessed(SOURCE, SCU, STUDY, Action.UPDATE),
     "deleted": lambda: audit.study_deleted(SOURCE, SCU, STUDY),
     "queried": lambda: audit.query(
         SOURCE, SCU, NODE, "1.2.4", b"\x08\0\x52\0", "1.2.840.10008.1.2"
@@ -110,6 +112,8 @@ def test_codes_are_those_of_the_dictionary(name: str) -> None:
         ("start", "110100", "0"),
         ("stored", "110104", "0"),
         ("moved", "110104", "4"),
+        ("begun", "110102", "0"),
+        ("accessed", "110103", "0"),
         ("deleted", "110105", "0"),
         ("queried", "110112", "0"),
         ("alert", "110113", "4"),
@@ -133,6 +137,27 @@ def test_the_participants_of_a_transfer() -> None:
         ("DEST", "110152", False),
         ("SCU", "", True),
     ]
+
+
+def test_applications_are_known_by_their_titles() -> None:
+    """A.5.2.2, which A.5.3.1 demands of an application that starts; a person has a user name."""
+    (started,) = checked(MESSAGES["start"]()).findall("ActiveParticipant")
+    assert started.attrib["AlternativeUserID"] == "AETITLES=NODE"
+    assert started.attrib["UserName"] == "netdicom_tx[7]"
+    for each in checked(MESSAGES["moved"]()).findall("ActiveParticipant"):
+        assert each.attrib["AlternativeUserID"] == f"AETITLES={each.attrib['UserID']}"
+    person, _ = checked(MESSAGES["login"]()).findall("ActiveParticipant")
+    assert person.attrib["UserID"] == "ann"
+    assert "AlternativeUserID" not in person.attrib
+
+
+def test_a_study_is_described_where_the_schema_has_it() -> None:
+    """A.5.1.1: SOP classes and accession numbers are inside of ParticipantObjectDescription."""
+    description = checked(MESSAGES["stored"]()).find(
+        "ParticipantObjectIdentification/ParticipantObjectDescription"
+    )
+    assert description is not None
+    assert [each.tag for each in description] == ["Accession", "SOPClass"]
 
 
 def test_a_query_has_its_identifier() -> None:

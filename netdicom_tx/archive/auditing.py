@@ -5,7 +5,9 @@ what happens                                       the message, which is written
 =================================================  ===========================================================
 the node starts or stops                           Application Activity
 instances are stored                               DICOM Instances Transferred, one for each study and association
-C-GET, C-MOVE                                      DICOM Instances Transferred, one for each study
+C-GET, C-MOVE                                      Begin Transferring DICOM Instances and, at the end, DICOM
+                                                   Instances Transferred, one for each study; what has failed has
+                                                   messages of its own
 C-FIND, also for worklists                         Query, with the identifier
 a user is accepted or refused                      User Authentication
 a peer is refused: its titles, host, certificate,  Security Alert
@@ -22,16 +24,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from ..asceprovider import Association
 from ..audit import (
+    Action,
     Outcome,
     Participant,
     Patient,
     Source,
     Study,
     application_activity,
+    begin_transferring,
     instances_transferred,
     query,
     security_alert,
@@ -39,10 +42,13 @@ from ..audit import (
 )
 from ..audit_trails import Trail
 from ..dimsemessages import CMoveRQ, Request, Response
-from ..encoding import coding_of
+from ..dsutils import decode
+from ..encoding import DataSetError, coding_of
+from ..logs import Logger
 from ..negotiation import PContextDef
 from ..refusals import Refusal
 from ..streams import status_of
+from ..userdataitems import UserIdentity, UserIdentityType
 from .encoded.walk import Walked
 from .index.record import KeptHeader
 
@@ -68,6 +74,24 @@ class StudyRow(NamedTuple):
     instances: int
 
 
+_Look = Callable[[Sequence[str]], defer.Deferred[list[StudyRow]]]
+
+
+class _Retrieve(NamedTuple):
+    """A C-GET or C-MOVE that is being performed.
+
+    Attributes:
+        found: The instances that it asks for.
+        look: Looks up the studies of instances.
+        telling: Fires when its first messages are written; the last ones follow.
+    """
+
+    request: Request
+    found: list[str]
+    look: _Look
+    telling: defer.Deferred[None]
+
+
 def this_process(ae_title: str) -> Source:
     """The source of the messages of this process."""
     return Source(ae_title, socket.gethostname(), os.getpid())
@@ -87,10 +111,10 @@ class Auditor:
         self._source = source
         self._own = Participant(source.ae_title, source.host)
         self._trails = trails
-        # The studies of which instances have come, by association and Study Instance UID.
-        self._arrived: dict[Association, dict[str, tuple[Study, Counter[str]]]] = {}
-        # The instances that a retrieve has found, by association and message ID.
-        self._selected: dict[tuple[Association, int | None], list[str]] = {}
+        # The studies that instances came for, by association, then by what they were to us and Study Instance UID.
+        self._arrived: dict[Association, dict[tuple[Action, str], tuple[Study, Counter[str]]]] = {}
+        # By association and message ID.
+        self._retrieves: dict[tuple[Association, int | None], _Retrieve] = {}
         self._last: set[defer.Deferred[Any]] = set()
 
     def start(self) -> None:
@@ -105,7 +129,7 @@ class Auditor:
 
     async def stop(self) -> None:
         """Write what associations have brought that are not over, and that the node stops; close the trails."""
-        for asce in list(self._arrived):
+        for asce in {*self._arrived, *(asce for asce, _ in self._retrieves)}:
             self.ended(asce)
         for waiting in list(self._last):
             await waiting
@@ -135,42 +159,88 @@ class Auditor:
             return
         peer = self._peer(asce)
         if refusal.kind.startswith(_USER):
-            self._write(user_authentication(self._source, peer, is_accepted=False))
+            claimed = Participant(peer.ae_title, peer.address, _claimed(asce))
+            self._write(user_authentication(self._source, claimed, is_accepted=False))
         else:
             self._write(security_alert(self._source, peer, str(refusal)))
 
     def ended(self, asce: Association) -> None:
         """An association is over: write what it has brought."""
         peer = self._peer(asce)
-        for study, classes in self._arrived.pop(asce, {}).values():
+        for (action, _), (study, classes) in self._arrived.pop(asce, {}).items():
             self._write(
                 instances_transferred(
                     *(self._source, peer, self._own),
                     Study(study.uid, study.patient, study.accession, classes),
                     requestor=peer,
-                    is_new=True,
+                    action=action,
                 )
             )
-        for key in [each for each in self._selected if each[0] is asce]:
-            del self._selected[key]
+        for key in [each for each in self._retrieves if each[0] is asce]:
+            retrieve = self._retrieves.pop(key)
+            self._finish(
+                *(asce, retrieve, [], retrieve.found),
+                "the association has ended before the retrieve; some of these instances may have been sent",
+            )
 
     # -- operations ----------------------------------------------------------------------------------
 
-    def arrived(self, asce: Association, walked: Walked, transfer_syntax: str) -> None:
-        """An instance has been kept."""
+    def arrived(
+        self,
+        asce: Association,
+        walked: Walked,
+        transfer_syntax: str,
+        action: Action = Action.CREATE,
+    ) -> None:
+        """An instance has come.
+
+        Args:
+            action: READ when the same one was here already, UPDATE when another one was.
+        """
         header = KeptHeader(walked.header, walked.elements, coding_of(transfer_syntax))
         uid = header.text(0x0020000D, "UI")
         studies = self._arrived.setdefault(asce, {})
-        if uid not in studies:
+        if (action, uid) not in studies:
             patient = Patient(header.text(0x00100020, "LO"), header.text(0x00100010, "PN"))
-            studies[uid] = Study(uid, patient, header.text(0x00080050, "SH")), Counter()
-        studies[uid][1][walked.sop_class_uid] += 1
+            study = Study(uid, patient, header.text(0x00080050, "SH"))
+            studies[action, uid] = study, Counter()
+        studies[action, uid][1][walked.sop_class_uid] += 1
 
     def selected(
-        self, asce: Association, request: Request, sop_instance_uids: Iterable[str]
+        self,
+        asce: Association,
+        request: Request,
+        sop_instance_uids: Iterable[str],
+        studies_of: _Look,
     ) -> None:
-        """A retrieve has found its instances."""
-        self._selected[asce, request.message_id] = list(sop_instance_uids)
+        """A retrieve has found its instances, and begins to send them.
+
+        Args:
+            studies_of: Looks up the studies of instances.
+        """
+        found = list(sop_instance_uids)
+        if not found:
+            return
+        sender, receiver, peer = self._way(asce, request)
+
+        def begin(rows: list[StudyRow]) -> None:
+            for study in _studies(rows):
+                self._write(
+                    begin_transferring(self._source, sender, receiver, study, requestor=peer)
+                )
+
+        telling = studies_of(found).addCallback(begin).addErrback(self._cannot_tell)
+        self._last.add(telling)
+        key = asce, request.message_id
+        self._retrieves[key] = _Retrieve(request, found, studies_of, telling)
+
+    def _way(
+        self, asce: Association, request: Request
+    ) -> tuple[Participant, Participant, Participant]:
+        """Who sends, who receives, and who has asked for it."""
+        peer = self._peer(asce)
+        receiver = Participant(request.move_destination) if isinstance(request, CMoveRQ) else peer
+        return self._own, receiver, peer
 
     def performed(
         self,
@@ -178,13 +248,11 @@ class Auditor:
         ctx: PContextDef,
         request: Request,
         response: Response | None,
-        studies_of: Callable[[Sequence[str]], defer.Deferred[list[StudyRow]]],
     ) -> None:
         """An operation has ended.
 
         Args:
-            response: The final response; None when none could be sent.
-            studies_of: Looks up the studies of instances.
+            response: The last response; None when none could be sent.
         """
         is_failed = response is None or status_of(response).is_failure
         outcome = Outcome.MINOR_FAILURE if is_failed else Outcome.SUCCESS
@@ -196,37 +264,79 @@ class Auditor:
                     outcome=outcome,
                 )
             )
-        found = self._selected.pop((asce, request.message_id), None)
-        if not found:
+        retrieve = self._retrieves.pop((asce, request.message_id), None)
+        if retrieve is None:
             return
-        peer = self._peer(asce)
-        receiver = Participant(request.move_destination) if isinstance(request, CMoveRQ) else peer
-        failed = getattr(response, "number_of_failed_suboperations", None) or 0
-        if failed or is_failed:
-            outcome = Outcome.MINOR_FAILURE
-        reason = f"{failed} of {len(found)} instances have failed" if failed else ""
+        status = None if response is None else status_of(response)
+        if response is None or status is None or status.is_failure or status.is_pending:
+            self._finish(asce, retrieve, [], retrieve.found, "the retrieve has failed")
+        elif status.is_cancel:
+            sent = getattr(response, "number_of_completed_suboperations", None) or 0
+            reason = f"cancelled; {sent} of these instances were sent"
+            self._finish(asce, retrieve, [], retrieve.found, reason)
+        else:
+            lost = _failed(response, ctx.supported_ts)
+            kept = [uid for uid in retrieve.found if uid not in lost]
+            failed = [uid for uid in retrieve.found if uid in lost]
+            self._finish(asce, retrieve, kept, failed, "these instances could not be sent")
 
-        def write(rows: list[StudyRow]) -> None:
-            for study in _studies(rows):
-                self._write(
-                    instances_transferred(
-                        *(self._source, self._own, receiver, study),
-                        requestor=peer,
-                        outcome=outcome,
-                        reason=reason,
+    def _finish(
+        self,
+        asce: Association,
+        retrieve: _Retrieve,
+        kept: list[str],
+        failed: list[str],
+        reason: str,
+    ) -> None:
+        """Write what has become of a retrieve, after the messages of its beginning."""
+        sender, receiver, peer = self._way(asce, retrieve.request)
+
+        async def finish() -> None:
+            for uids, outcome, why in (
+                (kept, Outcome.SUCCESS, ""),
+                (failed, Outcome.MINOR_FAILURE, reason),
+            ):
+                for study in _studies(await retrieve.look(uids) if uids else ()):
+                    self._write(
+                        instances_transferred(
+                            *(self._source, sender, receiver, study),
+                            requestor=peer,
+                            outcome=outcome,
+                            reason=why,
+                        )
                     )
-                )
 
-        looking = studies_of(found)
-        self._last.add(looking)
-        looking.addCallback(write).addErrback(self._cannot_tell)
-        looking.addBoth(lambda _: self._last.discard(looking))
+        telling = retrieve.telling
+        telling.addCallback(lambda _: defer.Deferred.fromCoroutine(finish()))
+        telling.addErrback(self._cannot_tell)
+        telling.addCallback(lambda _: self._last.discard(telling))
 
     def _cannot_tell(self, failure: Any) -> None:
         self._log.error(
             "the audit trail lacks a retrieve, because its studies cannot be looked up: {error}",
             error=failure.getErrorMessage(),
         )
+
+
+def _claimed(asce: Association) -> str:
+    """The user name that a peer has sent; empty when it has sent none, or a ticket or token."""
+    request = asce.request_pdu
+    identity = None if request is None else request.user_item(UserIdentity)
+    named = (UserIdentityType.USERNAME, UserIdentityType.USERNAME_PASSCODE)
+    if identity is None or identity.identity_type not in named:
+        return ""
+    return identity.primary.decode("utf-8", "replace")
+
+
+def _failed(response: Response, transfer_syntax: str) -> frozenset[str]:
+    """The instances that a retrieve could not send (PS3.4 C.4.2.1.4.2, C.4.3.1.3.2)."""
+    if not isinstance(response.data_set, bytes):
+        return frozenset()
+    try:
+        listed = decode(response.data_set, transfer_syntax).get("FailedSOPInstanceUIDList") or ()
+    except DataSetError:
+        return frozenset()
+    return frozenset([listed] if isinstance(listed, str) else map(str, listed))
 
 
 def _studies(rows: Iterable[StudyRow]) -> list[Study]:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from .. import statuses
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
+from ..audit import Action
 from ..dimsemessages import Request, Response
 from ..dispatch import UNKNOWN_SOP_CLASSES
 from ..encoding import DataSetError
@@ -80,6 +81,14 @@ _DUPLICATES: Final = {
     Outcome.REFUSED: "is refused",
     Outcome.ASIDE: "is kept aside as versions/{name}",
     Outcome.REPLACED: "replaces the one that was here",
+}
+
+
+# What an instance that comes is to the archive, for the audit trail.
+_ACTIONS: Final = {
+    Outcome.SAME: Action.READ,
+    Outcome.ASIDE: Action.UPDATE,
+    Outcome.REPLACED: Action.UPDATE,
 }
 
 
@@ -407,7 +416,7 @@ class ArchiveAE(AE):
         self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
     ) -> None:
         if self.auditor is not None:
-            self.auditor.performed(asce, ctx, msg, response, self._studies_of)
+            self.auditor.performed(asce, ctx, msg, response)
 
     def _studies_of(self, sop_instance_uids: Sequence[str]) -> defer.Deferred[list[StudyRow]]:
         assert self.index is not None  # only a retrieve asks
@@ -418,7 +427,7 @@ class ArchiveAE(AE):
         if self.auditor is None:
             return
         uids = (each.sop_instance_uid for each in found)
-        self.auditor.selected(context.association, context.request, uids)
+        self.auditor.selected(context.association, context.request, uids, self._studies_of)
 
     # -- storage -----------------------------------------------------------------------------------
 
@@ -498,7 +507,8 @@ class ArchiveAE(AE):
             self._log.info("instances are kept again; {count} were refused", count=self._refused)
             self._refusing, self._refused = None, 0
         if self.auditor is not None and kept.outcome is not Outcome.REFUSED:
-            self.auditor.arrived(context.association, kept.walked, spool.transfer_syntax)
+            action = _ACTIONS.get(kept.outcome, Action.CREATE)
+            self.auditor.arrived(context.association, kept.walked, spool.transfer_syntax, action)
         if kept.walked.oddities:
             self._log.info(
                 "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",

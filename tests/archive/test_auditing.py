@@ -31,6 +31,7 @@ from support.audit_schema import checked
 
 NAMES = {
     "110100": "activity",
+    "110102": "begun",
     "110104": "transferred",
     "110112": "query",
     "110113": "alert",
@@ -141,9 +142,12 @@ class AuditTests(TestCase):
         assert ae.index is not None
         found = await self.messages()
         assert [kind(each) for each in found] == [
-            *("activity", "transferred", "query", "transferred", "transferred", "activity")
+            *("activity", "transferred", "query", "begun", "transferred", "begun", "transferred"),
+            "activity",
         ]
-        _, _, query, got, moved, _ = found
+        _, _, query, begun, got, _, moved, _ = found
+        assert roles(begun) == roles(got)
+        assert objects(begun) == objects(got)
         text = query.findtext(".//ParticipantObjectQuery")
         assert text is not None
         detail = query.find(".//ParticipantObjectDetail")

@@ -74,6 +74,15 @@ SCHEMA = {
             "ParticipantObjectName|ParticipantObjectQuery": "1",
             "ParticipantObjectDetail": "*",
             "ParticipantObjectDescription": "*",
+        },
+    ),
+    "ParticipantObjectIDTypeCode": Rule(_CODE, {}),
+    "ParticipantObjectName": Rule({}, {}, ".*"),
+    "ParticipantObjectQuery": Rule({}, {}, _BASE64),
+    "ParticipantObjectDetail": Rule({"type": ".+", "value": _BASE64}, {}),
+    "ParticipantObjectDescription": Rule(
+        {},
+        {
             "MPPS": "*",
             "Accession": "*",
             "SOPClass": "*",
@@ -82,10 +91,6 @@ SCHEMA = {
             "Anonymized": "?",
         },
     ),
-    "ParticipantObjectIDTypeCode": Rule(_CODE, {}),
-    "ParticipantObjectName": Rule({}, {}, ".*"),
-    "ParticipantObjectQuery": Rule({}, {}, _BASE64),
-    "ParticipantObjectDetail": Rule({"type": ".+", "value": _BASE64}, {}),
     "Accession": Rule({"Number": ".+"}, {}),
     "SOPClass": Rule({"UID?": "[0-9.]+", "NumberOfInstances": "[0-9]+"}, {"Instance": "*"}),
 }
