@@ -19,9 +19,11 @@ from typing import Any, Final, Protocol
 from twisted.application.internet import ClientService
 from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .audit import Source
 from .exceptions import LocalProtocolError
@@ -147,21 +149,43 @@ def frame(source: Source, message: bytes) -> bytes:
     return header.encode("ascii", "replace") + _BOM + message
 
 
+@implementer(IPushProducer)
 class _Connection(TwistedProtocol):
-    """A connection to a syslog server: octet counting (RFC 6587 3.4.1, RFC 5425 4.3)."""
+    """A connection to a syslog server: octet counting (RFC 6587 3.4.1, RFC 5425 4.3).
+
+    Attributes:
+        is_free: Whether the server takes what is sent; if it does not, nothing more is given to the transport.
+    """
+
+    transport: Any  # of TCP or TLS
 
     def __init__(self, trail: SyslogTrail) -> None:
         self._trail = trail
+        self.is_free = True
 
     def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
         self._trail.connected(self)
+
+    def pauseProducing(self) -> None:
+        self.is_free = False
+
+    def resumeProducing(self) -> None:
+        self.is_free = True
+        self._trail.send_waiting()
+
+    def stopProducing(self) -> None:
+        self.is_free = False
+
+    def last(self) -> None:
+        """Nothing more comes, except for what waits."""
+        self.transport.unregisterProducer()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._trail.disconnected()
 
     def send(self, framed: bytes) -> None:
         """Send a message."""
-        assert self.transport is not None
         self.transport.write(b"%d " % len(framed) + framed)
 
 
@@ -200,14 +224,14 @@ class SyslogTrail:
 
     def write(self, message: bytes) -> None:
         framed = frame(self._source, message)
-        if self._connection is not None:
+        if self._connection is not None and self._connection.is_free and not self._waiting:
             self._connection.send(framed)
             return
         if len(self._waiting) >= QUEUE_LIMIT:
             self._waiting.popleft()
             if not self._lost:
                 self._log.error(
-                    "the syslog server {where} cannot be reached, and {limit} audit messages wait for it; the oldest "
+                    "the syslog server {where} takes no messages, and {limit} audit messages wait for it; the oldest "
                     "are lost",
                     where=self._where,
                     limit=QUEUE_LIMIT,
@@ -220,8 +244,36 @@ class SyslogTrail:
             emptied: defer.Deferred[None] = defer.Deferred()
             emptied.addTimeout(_LAST, self._clock, lambda *_: self._given_up())
             self._emptied = emptied
-            return emptied.addCallback(lambda _: self._service.stopService())
-        return defer.maybeDeferred(self._service.stopService)
+            return emptied.addCallback(lambda _: self._end())
+        return self._end()
+
+    def _end(self) -> defer.Deferred[None]:
+        """Close the connection; a server that does not take the rest in time loses it."""
+        connection = self._connection
+        if connection is not None:
+            while self._waiting:
+                connection.send(self._waiting.popleft())
+            connection.last()
+        ending = defer.maybeDeferred(self._service.stopService)
+        if connection is None:
+            return ending
+        transport = connection.transport
+
+        def too_late() -> None:
+            self._log.error(
+                "the syslog server {where} does not take the last audit messages; they are lost",
+                where=self._where,
+            )
+            transport.abortConnection()
+
+        timer = self._clock.callLater(_LAST, too_late)
+
+        def ended(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        return ending.addBoth(ended)
 
     def _given_up(self) -> None:
         self._log.error(
@@ -249,12 +301,24 @@ class SyslogTrail:
                 lost=self._lost,
             )
         self._is_away, self._lost = False, 0
-        while self._waiting:
-            connection.send(self._waiting.popleft())
+        self.send_waiting()
         if self._emptied is not None:
             emptied, self._emptied = self._emptied, None
             # The service does not regard itself as connected before this call has returned.
             self._clock.callLater(0, emptied.callback, None)
+
+    def send_waiting(self) -> None:
+        """Send what waits, as far as the server takes it."""
+        connection = self._connection
+        while self._waiting and connection is not None and connection.is_free:
+            connection.send(self._waiting.popleft())
+        if self._lost and not self._waiting:
+            self._log.warn(
+                "the syslog server {where} takes messages again; {lost} audit messages were lost",
+                where=self._where,
+                lost=self._lost,
+            )
+            self._lost = 0
 
     def disconnected(self) -> None:
         """The connection is gone; messages wait for the next one."""

@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -23,7 +23,9 @@ import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx import TLSOptions, audit, audit_trails
 from netdicom_tx.audit import Action, Outcome, Participant, Patient, Source, Study
 from netdicom_tx.audit_trails import FileTrail, SyslogTrail, frame, syslog_trail
+from netdicom_tx.endpoints import server_endpoint
 from netdicom_tx.exceptions import LocalProtocolError
+from netdicom_tx.tls import ServerContext
 from support.audit_schema import checked
 from support.doubles import logged_lines as logged_lines
 from support.processes import eventually
@@ -262,6 +264,11 @@ class Server(Protocol):
 class SyslogTests(TestCase):
     """Against servers on sockets."""
 
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = tmp_path
+        self.monkeypatch = monkeypatch
+
     def setUp(self) -> None:
         self.messages: list[bytes] = []
 
@@ -287,6 +294,57 @@ class SyslogTests(TestCase):
         assert [each.rpartition(b"\xbf")[2] for each in self.messages] == [
             b"<%d/>" % n for n in range(100)
         ]
+
+    async def test_a_server_that_does_not_read_fills_no_memory(self) -> None:
+        """What it does not take waits in the queue, which is bounded; a stop does not wait for it for ever."""
+        self.monkeypatch.setattr(audit_trails, "QUEUE_LIMIT", 3)
+        self.monkeypatch.setattr(audit_trails, "_LAST", 0.1)
+        connected: Deferred[Any] = Deferred()
+
+        class Deaf(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.pauseProducing()  # type: ignore[union-attr]  # there is one
+                connected.callback(self)
+
+        tcp: Any = reactor
+        port = tcp.listenTCP(0, Factory.forProtocol(Deaf), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        address = f"tcp://127.0.0.1:{port.getHost().port}"
+        trail = syslog_trail(address, SOURCE, None, reactor)
+        assert isinstance(trail, SyslogTrail)
+        trail.start()
+        deaf = await connected
+        while trail._connection is None:
+            await deferLater(tcp, 0)
+        for _ in range(50):
+            trail.write(b"x" * (1 << 20))
+        assert len(trail._waiting) == 3
+        assert trail._lost > 0
+        await trail.stop()
+        deaf.transport.abortConnection()
+
+    async def test_messages_come_over_tls(self) -> None:
+        """RFC 5425; the server is known by its certificate."""
+        pytest.importorskip("OpenSSL")
+        authority = pytest.importorskip("trustme").CA()
+        trusted, own = str(self.directory / "ca.pem"), str(self.directory / "server.pem")
+        authority.cert_pem.write_to_path(trusted)
+        issued = authority.issue_cert("localhost")
+        issued.private_key_and_cert_chain_pem.write_to_path(own)
+        context = ServerContext(TLSOptions(certificate=own))
+        factory = Factory.forProtocol(lambda: Server(self.messages))
+        endpoint = server_endpoint(reactor, "tcp:0:interface=127.0.0.1")
+        port = await context.wrap(endpoint).listen(factory)
+        self.addCleanup(port.stopListening)
+        trusting = TLSOptions(trust=trusted)
+        address: Any = port.getHost()
+        trail = syslog_trail(f"tls://localhost:{address.port}", SOURCE, trusting, reactor)
+        trail.start()
+        for n in range(10):
+            trail.write(b"<%d/>" % n)
+        await self.came(10)
+        await trail.stop()
+        assert self.messages[9].endswith(b"<9/>")
 
     async def test_messages_come_over_udp(self) -> None:
         """One in a datagram."""

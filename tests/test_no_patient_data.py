@@ -8,6 +8,7 @@ the place of one.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+import netdicom_tx
 from netdicom_tx import AE, RemoteAE, storage_scp, uids, verification_scp
 from netdicom_tx.access import Access, Profile, Rule
 from netdicom_tx.archive import Duplicates
@@ -632,3 +634,14 @@ def test_a_task_keeps_the_comment_and_its_log_line_does_not() -> None:
         expect_success(Status(0x0112, "N-SET", MARK))
     assert MARK not in str(raised.value)
     assert raised.value.comment == MARK
+
+
+def test_every_module_logs_by_the_same_logger() -> None:
+    """One that used Twisted's own would show what exceptions quote."""
+    package = Path(netdicom_tx.__file__).parent
+    using = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"from twisted\.logger import .*\bLogger\b", path.read_text("utf-8"))
+    ]
+    assert using == ["logs.py"]
