@@ -1,9 +1,10 @@
 """The way of a small instance into the archive: from the reactor to the journal, and behind the answer to file and row.
 
-Two threads do the work. The *committer* takes all instances that wait, whichever association they come from: it walks
+Three threads do the work. The *committer* takes all instances that wait, whichever association they come from: it walks
 through each one, appends those that are new to the journal, syncs it once, and hands all results to the reactor in one
-call. The *finisher* then makes files and rows, many at a time. So an instance crosses from the reactor to a thread once
-and comes back once, and nobody waits for a file or a commit of its own.
+call. The *finisher* then makes files and rows, many at a time. The *retirer* syncs the files of a segment that is full,
+so that it can be used again. So an instance crosses from the reactor to a thread once and comes back once, and nobody
+waits for a file or a commit of its own.
 
 An instance that is not simply new is not decided here: one whose SOP Instance UID is known, one that is not whole, one
 with very many elements, or one for which the journal has no room. The answer None says so, and
@@ -73,7 +74,7 @@ class _Arrival:
 
 
 class Intake:
-    """The journal of a store with its two threads, from :meth:`start` to :meth:`stop`.
+    """The journal of a store with its three threads, from :meth:`start` to :meth:`stop`.
 
     Args:
         store: The store; it is open while the intake runs.
@@ -90,6 +91,8 @@ class Intake:
         self._arrivals: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
         self._finisher: threading.Thread | None = None
+        self._retirer: threading.Thread | None = None
+        self._full: queue.SimpleQueue[bool] = queue.SimpleQueue()  # wakes the retirer, or ends it
         self._state = threading.Condition()
         # Held from the first octet of a group in the journal until the group is counted, and while segments are
         # retired; in this order, and before the guard.
@@ -125,8 +128,12 @@ class Intake:
         self._finisher = threading.Thread(
             target=self._finish_all, name="netdicom-finisher", daemon=True
         )
+        self._retirer = threading.Thread(
+            target=self._retire_all, args=(self._journal,), name="netdicom-retirer", daemon=True
+        )
         self._committer.start()
         self._finisher.start()
+        self._retirer.start()
 
     def stop(self) -> None:
         """Make files and rows of all that was acknowledged, empty the journal, and end the threads.
@@ -145,6 +152,10 @@ class Intake:
         assert self._finisher is not None
         self._finisher.join()
         self._finisher = None
+        assert self._retirer is not None
+        self._full.put(False)
+        self._retirer.join()
+        self._retirer = None
         journal, self._journal = self._journal, None
         assert journal is not None
         with suppress(OSError):  # it is in the log; the journal is left for the next start
@@ -482,6 +493,13 @@ class Intake:
             self._let_on()
             self._state.notify_all()
         if journal.finished:
+            # To sync may take long when other programs write, too, and readers wait for this thread.
+            self._full.put(True)
+
+    # -- the retirer ---------------------------------------------------------------------------------
+
+    def _retire_all(self, journal: Journal) -> None:
+        while self._full.get():
             with suppress(OSError):  # it is in the log
                 self._retire(journal)
 

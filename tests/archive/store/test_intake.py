@@ -647,3 +647,33 @@ def test_all_syncs_use_what_was_opened_at_the_start(
         running.intake.settle()
         running.intake.forget()
     assert used == [(before, str(running.directory / "lock"))] * 2
+
+
+def test_nobody_waits_for_the_sync_of_a_full_segment(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as long as the disk is busy with what other programs have written."""
+    monkeypatch.setattr("netdicom_tx.archive.store.journal.SEGMENT_SIZE", 1 << 16)
+    monkeypatch.setattr(intakes, "_SETTLING", 1000 * PATIENCE)
+    is_syncing, may_go_on = threading.Event(), threading.Event()
+
+    def sync(*_: object) -> None:
+        is_syncing.set()
+        assert may_go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(intakes, "sync_files", sync)
+    sent = [f"1.2.{n}" for n in range(3)]
+    for uid in sent[:2]:
+        assert running.keep(uid, ct(uid, pixels=40_000)) is not None
+    assert is_syncing.wait(PATIENCE)
+    assert running.keep(sent[2], ct(sent[2], pixels=40_000)) is not None
+    found: list[int] = []
+    reader = threading.Thread(
+        target=lambda: found.append(running.index.counts().instances), daemon=True
+    )
+    reader.start()
+    reader.join(PATIENCE / 2)
+    assert found == [len(sent)]
+    may_go_on.set()
+    running.stop()
+    assert list((running.directory / "journal").iterdir()) == []
