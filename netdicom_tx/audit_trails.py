@@ -40,7 +40,7 @@ __all__ = [
     "syslog_trail",
 ]
 
-#: How many messages wait for a syslog server that cannot be reached.
+#: How many messages wait for a disk that hangs, or for a syslog server that takes none.
 QUEUE_LIMIT: Final = 10_000
 # RFC 5424 6.2.1: facility 10, security and authorization; severity 5, notice.
 _PRIORITY: Final = 10 * 8 + 5
@@ -82,6 +82,7 @@ class FileTrail:
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lost = 0
+        self._dropped = 0
 
     def start(self) -> None:
         """Begin to write.
@@ -94,7 +95,17 @@ class FileTrail:
         self._thread.start()
 
     def write(self, message: bytes) -> None:
-        self._messages.put(message)
+        if self._messages.qsize() < QUEUE_LIMIT:
+            self._messages.put(message)
+            return
+        # The disk hangs, and the thread with it.
+        if not self._dropped:
+            self._log.error(
+                "the audit trail {path} takes no messages, and {limit} wait; further ones are lost",
+                path=self._path,
+                limit=QUEUE_LIMIT,
+            )
+        self._dropped += 1
 
     def stop(self) -> defer.Deferred[None]:
         thread, self._thread = self._thread, None
@@ -133,11 +144,12 @@ class FileTrail:
                 )
             self._lost += len(messages)
             return
-        if self._lost:
+        dropped, self._dropped = self._dropped, 0
+        if self._lost or dropped:
             self._log.warn(
                 "the audit trail {path} is written again; {lost} messages were lost",
                 path=self._path,
-                lost=self._lost,
+                lost=self._lost + dropped,
             )
             self._lost = 0
 

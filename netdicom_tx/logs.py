@@ -1,6 +1,6 @@
 """The log lines of this package: nothing of a patient is in them, and UIDs may be replaced by digests.
 
-:class:`Logger` is the logger of every module. From the level *info* on it shows
+``Logger`` is the logger of every module. From the level *info* on it shows
 
 - of an exception, its type, and its message only if the message is made by this package, by the operating system or
   from names in a program: others, such as ``ValueError``, quote what they do not like;

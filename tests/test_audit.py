@@ -235,6 +235,21 @@ def test_lost_messages_are_told_twice(
 # -- syslog --------------------------------------------------------------------------------------------
 
 
+def test_a_file_on_a_disk_that_hangs_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """What does not fit into the queue is lost, and the log says how much."""
+    monkeypatch.setattr(audit_trails, "QUEUE_LIMIT", 3)
+    trail = FileTrail(str(tmp_path / "audit"))
+    for n in range(10):
+        trail.write(b"<%d/>" % n)
+    assert sum("further ones are lost" in each for each in lines) == 1
+    trail.start()
+    trail.stop()
+    assert (tmp_path / "audit").read_bytes() == b"<0/>\n<1/>\n<2/>\n"
+    assert sum("7 messages were lost" in each for each in lines) == 1
+
+
 def test_a_frame() -> None:
     """RFC 5424: priority, version, time, host, application, process, message ID, no structured data, a BOM."""
     header, _, text = frame(SOURCE, "<x>ä</x>".encode()).partition(b"\xef\xbb\xbf")
