@@ -18,12 +18,14 @@ from typing import Any, Final, Protocol
 
 from twisted.application.internet import ClientService
 from twisted.internet import defer
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.error import MessageLengthError
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, ISSLTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from .audit import Source
 from .exceptions import LocalProtocolError
@@ -51,6 +53,8 @@ _PORTS: Final = {"tls": 6514, "tcp": 601, "udp": 514}
 _ADDRESS: Final = re.compile(r"(tls|tcp|udp)://(\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(?::([0-9]+))?")
 # For how many seconds a stop waits for a server to take the last messages.
 _LAST: Final = 5.0
+# For how many seconds the log does not repeat that a server is away, which may accept and close each connection.
+_QUIET: Final = 60.0
 
 
 class Trail(Protocol):
@@ -83,6 +87,7 @@ class FileTrail:
         self._thread: threading.Thread | None = None
         self._lost = 0
         self._dropped = 0
+        self._is_torn = False
 
     def start(self) -> None:
         """Begin to write.
@@ -111,11 +116,18 @@ class FileTrail:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._messages.put(None)
-            thread.join()
+            thread.join(_LAST)
+            if thread.is_alive():
+                self._log.error(
+                    "the audit trail {path} cannot be written, because the disk does not answer; what waits is lost",
+                    path=self._path,
+                )
         return defer.succeed(None)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Without O_NONBLOCK, the node would wait for somebody who reads when the file is a named pipe.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(self._path, flags, 0o600)
 
     def _run(self) -> None:
         is_last = False
@@ -127,10 +139,12 @@ class FileTrail:
             self._append([each for each in group if each is not None])
 
     def _append(self, messages: list[bytes]) -> None:
+        # A line that a full disk has cut is ended first, so that the next message is on a line of its own.
+        octets = (b"\n" if self._is_torn else b"") + b"".join(each + b"\n" for each in messages)
+        left = memoryview(octets)
         try:
             descriptor = self._open()
             try:
-                left = memoryview(b"".join(each + b"\n" for each in messages))
                 while left:
                     left = left[os.write(descriptor, left) :]
             finally:
@@ -142,8 +156,12 @@ class FileTrail:
                     path=self._path,
                     error=error,
                 )
-            self._lost += len(messages)
+            written = octets[: len(octets) - len(left)]
+            if written:
+                self._is_torn = not written.endswith(b"\n")
+            self._lost += bytes(left).count(b"\n")
             return
+        self._is_torn = False
         dropped, self._dropped = self._dropped, 0
         if self._lost or dropped:
             self._log.warn(
@@ -176,6 +194,11 @@ class _Connection(TwistedProtocol):
         self.is_free = True
 
     def connectionMade(self) -> None:
+        if not ISSLTransport.providedBy(self.transport):
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        """The server can be trusted: what is sent during a handshake that fails would be lost."""
         self.transport.registerProducer(self, True)
         self._trail.connected(self)
 
@@ -194,11 +217,32 @@ class _Connection(TwistedProtocol):
         self.transport.unregisterProducer()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._trail.disconnected()
+        self._trail.disconnected(reason)
 
     def send(self, framed: bytes) -> None:
         """Send a message."""
         self.transport.write(b"%d " % len(framed) + framed)
+
+
+class _HandshakeEndpoint:
+    """An endpoint of TLS whose protocols learn that the handshake has succeeded.
+
+    A :class:`~twisted.application.internet.ClientService` puts a proxy before its protocols, which does not declare it.
+    """
+
+    def __init__(self, endpoint: Any) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Any:
+        build = factory.buildProtocol
+
+        def listening(address: Any) -> Any:
+            protocol = build(address)
+            alsoProvides(protocol, IHandshakeListener)
+            return protocol
+
+        factory.buildProtocol = listening
+        return self._endpoint.connect(factory)
 
 
 class SyslogTrail:
@@ -220,7 +264,8 @@ class SyslogTrail:
         self._waiting: deque[bytes] = deque()
         self._connection: _Connection | None = None
         self._lost = 0
-        self._is_away = False
+        self._is_away = self._is_stopping = False
+        self._told = -_QUIET
         self._emptied: defer.Deferred[None] | None = None
         self._service = ClientService(
             endpoint,
@@ -261,6 +306,7 @@ class SyslogTrail:
 
     def _end(self) -> defer.Deferred[None]:
         """Close the connection; a server that does not take the rest in time loses it."""
+        self._is_stopping = True
         connection = self._connection
         if connection is not None:
             while self._waiting:
@@ -295,8 +341,10 @@ class SyslogTrail:
         )
 
     def _failed(self, failure: Failure) -> None:
-        if not self._is_away and not failure.check(defer.CancelledError):
+        is_quiet = self._clock.seconds() - self._told < _QUIET
+        if not self._is_away and not is_quiet and not failure.check(defer.CancelledError):
             self._is_away = True
+            self._told = self._clock.seconds()
             self._log.error(
                 "the syslog server {where} cannot be reached: {error}; audit messages wait for it",
                 where=self._where,
@@ -332,29 +380,49 @@ class SyslogTrail:
             )
             self._lost = 0
 
-    def disconnected(self) -> None:
+    def disconnected(self, reason: Failure) -> None:
         """The connection is gone; messages wait for the next one."""
         self._connection = None
+        if self._is_stopping:
+            return
+        self._failed(reason)
         self._service.whenConnected(failAfterFailures=1).addErrback(self._failed)
 
 
 class _DatagramTrail(DatagramProtocol):
     """Sends messages to a syslog server over UDP (RFC 5426), which may lose any of them."""
 
+    _log = Logger()
+
     def __init__(self, source: Source, host: str, port: int, reactor: Any) -> None:
         self._source = source
         self._server = host, port
         self._reactor = reactor
         self._port: Any = None
+        self._lost = 0
 
     def start(self) -> None:
-        self._port = self._reactor.listenUDP(0, self)
+        interface = "::" if ":" in self._server[0] else ""
+        self._port = self._reactor.listenUDP(0, self, interface=interface)
 
     def write(self, message: bytes) -> None:
         assert self.transport is not None
-        self.transport.write(frame(self._source, message), self._server)
+        try:
+            self.transport.write(frame(self._source, message), self._server)
+        except (OSError, MessageLengthError) as error:  # too long for a datagram, or no route
+            if not self._lost:
+                self._log.error(
+                    "an audit message of {size} octets cannot be sent to the syslog server {host} over UDP: {error}; "
+                    "use TLS or TCP for longer ones",
+                    size=len(message),
+                    host=self._server[0],
+                    error=error,
+                )
+            self._lost += 1
 
     def stop(self) -> defer.Deferred[None]:
+        if self._lost:
+            self._log.error("{lost} audit messages could not be sent over UDP", lost=self._lost)
         return defer.maybeDeferred(self._port.stopListening)
 
 
@@ -369,7 +437,12 @@ def check_syslog(address: str) -> tuple[str, str, int]:
         raise LocalProtocolError(
             f"{address!r} is no address of a syslog server; expected one such as tls://logs.example.org:6514"
         )
-    return found[1], found[2].strip("[]"), int(found[3] or _PORTS[found[1]])
+    host = found[2].strip("[]")
+    if found[1] == "udp" and not isIPAddress(host) and not isIPv6Address(host):
+        raise LocalProtocolError(
+            f"{address!r} names a host, which UDP needs as a number; expected one such as udp://192.0.2.1:514"
+        )
+    return found[1], host, int(found[3] or _PORTS[found[1]])
 
 
 def syslog_trail(address: str, source: Source, tls: TLSOptions | None, reactor: Any) -> Trail:
@@ -389,5 +462,5 @@ def syslog_trail(address: str, source: Source, tls: TLSOptions | None, reactor: 
     endpoint: Any = HostnameEndpoint(reactor, host, port)
     if kind == "tls":
         own = replace(tls or TLSOptions(), clients=None)
-        endpoint = own.wrap_client(endpoint, host)
+        endpoint = _HandshakeEndpoint(own.wrap_client(endpoint, host))
     return SyslogTrail(source, endpoint, address, reactor)

@@ -1,22 +1,30 @@
 """Audit messages conform to the schema, and trails lose none without saying so."""
 
 import base64
+import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol, connectionDone
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import support.strategies  # noqa: F401 - its Hypothesis profile
@@ -232,6 +240,65 @@ def test_lost_messages_are_told_twice(
     assert sum("10 messages were lost" in each for each in lines) == 1
 
 
+def test_a_line_that_a_full_disk_has_cut_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """The next message is on a line of its own, and only those that are not whole count as lost."""
+    path = tmp_path / "audit.log"
+    trail = FileTrail(str(path))
+    real, places = os.write, [8, 0]
+
+    def write(descriptor: int, octets: Any) -> int:
+        if not places:
+            return real(descriptor, octets)
+        place = places.pop(0)
+        if not place:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, octets[:place])
+
+    monkeypatch.setattr(os, "write", write)
+    trail._append([b"<one/>", b"<two/>", b"<three/>"])
+    trail._append([b"<four/>"])
+    assert path.read_bytes() == b"<one/>\n<\n<four/>\n"
+    assert any("2 messages were lost" in each for each in lines)
+
+
+def test_a_stop_does_not_wait_for_a_disk_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """The log says what is lost."""
+    monkeypatch.setattr(audit_trails, "_LAST", 0.01)
+    trail = FileTrail(str(tmp_path / "audit.log"))
+    answers = threading.Event()
+    monkeypatch.setattr(trail, "_append", lambda _: answers.wait(60))
+    trail.start()
+    trail.write(b"<lost/>")
+    trail.stop()
+    answers.set()
+    assert any("what waits is lost" in each for each in lines)
+
+
+def test_a_pipe_that_nobody_reads_stops_the_start(tmp_path: Path) -> None:
+    """The node must not wait for a reader."""
+    path = tmp_path / "audit.pipe"
+    os.mkfifo(path)
+    trail = FileTrail(str(path))
+    opening = threading.Thread(target=lambda: refused.append(trail_error(trail)), daemon=True)
+    refused: list[str] = []
+    opening.start()
+    eventually(lambda: bool(refused), "the start has ended")
+    assert "No such device or address" in refused[0]
+
+
+def trail_error(trail: FileTrail) -> str:
+    """Why a trail does not start."""
+    try:
+        trail.start()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 # -- syslog --------------------------------------------------------------------------------------------
 
 
@@ -361,6 +428,58 @@ class SyslogTests(TestCase):
         await trail.stop()
         assert self.messages[9].endswith(b"<9/>")
 
+    async def test_a_server_with_a_wrong_certificate_gets_nothing(self) -> None:
+        """No message is lost to it, either."""
+        authority = trustme.CA()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name, "server.pem")
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+        trusted = path.with_suffix(".ca")
+        authority.cert_pem.write_to_path(str(trusted))
+        tcp: Any = reactor
+        served: set[Protocol] = set()
+
+        class Counted(Server):
+            def connectionMade(self) -> None:
+                served.add(self)
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                served.discard(self)
+
+        factory = Factory.forProtocol(lambda: Counted(self.messages))
+        tls = TLSOptions(certificate=str(path))
+        listening: Any = await tls.wrap_server(
+            TCP4ServerEndpoint(tcp, 0, interface="127.0.0.1")
+        ).listen(factory)
+        self.addCleanup(listening.stopListening)
+        address = f"tls://127.0.0.1:{listening.getHost().port}"
+        wrong: Any = syslog_trail(address, SOURCE, TLSOptions(fingerprint="00" * 32), reactor)
+        wrong.start()
+        for _ in range(5):
+            wrong.write(b"<kept/>")
+        await deferToThread(eventually, lambda: wrong._is_away, "refusal")
+        assert len(wrong._waiting) == 5
+        own = TLSOptions(trust=str(trusted))
+        right = syslog_trail(address, SOURCE, own, reactor)
+        right.start()
+        right.write(b"<come/>")
+        await self.came(1)
+        await right.stop()
+        assert [each.rpartition(b"\xbf")[2] for each in self.messages] == [b"<come/>"]
+        wrong._waiting.clear()
+        await wrong.stop()
+        await deferToThread(eventually, lambda: not served, "end of the connections")
+
+    async def test_a_message_that_udp_cannot_send_is_told(self) -> None:
+        """It must not end the operation that it is about."""
+        trail: Any = syslog_trail("udp://127.0.0.1:9", SOURCE, None, reactor)
+        trail.start()
+        for _ in range(3):
+            trail.write(b"x" * 100_000)
+        assert trail._lost == 3
+        await trail.stop()
+
     async def test_messages_come_over_udp(self) -> None:
         """One in a datagram."""
         messages = self.messages
@@ -409,6 +528,34 @@ def test_a_full_queue_loses_the_oldest_and_says_so(
         trail.write(b"<%d/>" % n)
     assert sum("the oldest are lost" in each for each in lines) == 1
     assert [each[-4:] for each in trail._waiting] == [b"<7/>", b"<8/>", b"<9/>"]
+
+
+def test_a_server_that_closes_each_connection_does_not_fill_the_log(lines: list[str]) -> None:
+    """One line a minute when it is lost, and one when it is back."""
+    clock = Clock()
+    made: list[Any] = []
+
+    class Closing:
+        def connect(self, factory: Any) -> Deferred[Any]:
+            made.append(factory.buildProtocol(None))
+            made[-1].makeConnection(StringTransport())
+            return succeed(made[-1])
+
+    trail = SyslogTrail(SOURCE, Closing(), "tcp://logs", clock)
+    trail.start()
+    for _ in range(20):
+        made[-1].connectionLost(Failure(ConnectionDone()))
+        clock.pump([0.1] * 29)
+    assert len(made) > 10
+    assert sum("cannot be reached" in each for each in lines) == 1
+    assert sum("reached again" in each for each in lines) == 1
+
+
+def test_a_host_for_udp_is_a_number() -> None:
+    """Nothing looks a name up before a datagram is sent."""
+    with pytest.raises(LocalProtocolError, match="names a host"):
+        syslog_trail("udp://logs.example.org:514", SOURCE, None, reactor)
+    syslog_trail("udp://[::1]:514", SOURCE, None, reactor)
 
 
 @pytest.mark.parametrize(
