@@ -47,6 +47,10 @@ _PATIENCE = 1.0
 # Seconds that a peer has to take an A-ABORT when the node must end at once.
 _ABORTING = 0.5
 
+# For how many seconds a thread may keep the interpreter while the reactor waits for it. Python's own value is 5 ms, and
+# the reactor waits that long for each thread that computes.
+_SWITCHING = 0.001
+
 # The prefix of the address of a peer that is called over TLS.
 _TLS_SCHEME = "dicoms://"
 # Options that may be repeated, apart from those with a meaning of their own.

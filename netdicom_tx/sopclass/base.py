@@ -134,7 +134,31 @@ def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer
     """
     data = msg.data_set
     is_small = data is None or (isinstance(data, bytes) and len(data) <= AT_ONCE)
-    return read() if is_small else in_thread(asce, read)
+    if is_small or not IReactorThreads.providedBy(asce.ae.reactor):
+        return read()
+    # Cancelling drops the result. The next one begins when the thread has ended, whoever still waits for it.
+    result: defer.Deferred[_T] = defer.Deferred(lambda _: None)
+
+    def begin() -> object:
+        return None if result.called else _fired(in_thread(asce, read), result)
+
+    _READING.run(begin)
+    return result
+
+
+# Two threads that read at once are not faster than one, because only one has the interpreter; but the reactor waits for
+# both, and both need memory.
+_READING: Final = defer.DeferredSemaphore(1)
+
+
+def _fired(reading: _T | defer.Deferred[_T], result: defer.Deferred[_T]) -> defer.Deferred[None]:
+    """Fire a Deferred with the outcome of another one, if it still waits for that."""
+
+    def fire(outcome: Any) -> None:
+        if not result.called:
+            result.callback(outcome)
+
+    return defer.maybeDeferred(lambda: reading).addBoth(fire)
 
 
 def in_thread(asce: Association, work: Callable[[], _T]) -> _T | defer.Deferred[_T]:
