@@ -65,7 +65,10 @@ def check(file: Path, is_json: bool) -> int:
     if is_json:
         output.json({"aet": options["aet"], "listen": options["listen"], "peers": peers})
     places = ", ".join((*options["listen"], *options["tls-listen"]))
-    output.note(f"{file} is right: {options['aet']} at {places}, {counted(len(peers), 'peer')}")
+    output.note(
+        f"{file} is right: {options['aet']} at {places}, "
+        f"{counted(len(peers), 'peer')} that the node can call"
+    )
     return ExitCode.OK
 
 

@@ -25,7 +25,10 @@ def test_a_right_file(capsys: Captured) -> None:
         '[node]\naet = "PACS"\nlisten = ["tcp:104"]\n[[peer]]\ntitle = "CT1"\nhost = "ct1"\nport = 104\n'
     )
     assert run(["config", "check", "node.toml"]) == ExitCode.OK
-    assert "node.toml is right: PACS at tcp:104, 1 peer" in capsys.readouterr().err
+    assert (
+        "node.toml is right: PACS at tcp:104, 1 peer that the node can call"
+        in capsys.readouterr().err
+    )
     assert run(["config", "check", "node.toml", "--json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out) == {
         "aet": "PACS",
