@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.error import ReactorNotRunning
 
@@ -29,6 +29,8 @@ __all__ = ["Signals"]
 
 # How many seconds a process has to end after the second signal; a thread that has not ended by then is abandoned.
 _AT_ONCE = 2.0
+# For how many seconds a second SIGHUP waits: the files are read in the reactor's thread.
+_BETWEEN_RELOADS: Final = 1.0
 
 
 class Signals:
@@ -49,6 +51,8 @@ class Signals:
         self._reactor = reactor
         self._abort = abort
         self._reload_now = reload
+        self._is_reload_due = False
+        self._reloaded = -_BETWEEN_RELOADS
         self._stops = 0  # signals that ask for the end
         self._before: dict[int, Any] = {}
 
@@ -89,9 +93,22 @@ class Signals:
         self._reactor.stop()
 
     def _reload(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reload_in_turn)
+        self._reactor.callFromThread(self._reload_soon)
+
+    def _reload_soon(self) -> None:
+        """Reload at once, or a while after the last time; the signals in between are one."""
+        if self._is_reload_due:
+            return
+        self._is_reload_due = True
+        wait = self._reloaded + _BETWEEN_RELOADS - self._reactor.seconds()
+        if wait > 0:
+            self._reactor.callLater(wait, self._reload_in_turn)
+        else:
+            self._reload_in_turn()
 
     def _reload_in_turn(self) -> None:
+        self._is_reload_due = False
+        self._reloaded = self._reactor.seconds()
         try:
             read = self._reload_now()
         except NetDICOMError as error:

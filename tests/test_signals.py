@@ -11,6 +11,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -23,14 +24,15 @@ from support.node import Node
 from support.processes import eventually
 
 
-class Reactor:
+class Reactor(Clock):
     """Notes what it is asked for, and calls what comes from a signal handler when it is told to."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.stops = 0
         self.is_running = True
         self._exitSignal: int | None = None
-        self._calls: list[Any] = []
+        self._from_handlers: list[Any] = []
 
     def sigTerm(self, number: int, frame: object) -> None:
         raise AssertionError  # pragma: no cover - ours are in its place
@@ -39,10 +41,10 @@ class Reactor:
         raise AssertionError  # pragma: no cover - ours are in its place
 
     def callFromThread(self, call: Any, *arguments: Any, **named: Any) -> None:
-        self._calls.append((call, arguments, named))
+        self._from_handlers.append((call, arguments, named))
 
     def turn(self) -> None:
-        calls, self._calls = self._calls, []
+        calls, self._from_handlers = self._from_handlers, []
         for call, arguments, named in calls:
             call(*arguments, **named)
 
@@ -147,6 +149,25 @@ def test_a_hang_up_changes_nothing(world: World) -> None:
     world.signals.install()
     world.send(signal.SIGHUP)
     assert (world.reactor.stops, world.aborted, world.ended) == (0, 0, [])
+
+
+def test_many_hang_ups_are_two(world: World) -> None:
+    """The first one at once, the others together a second later: none is lost, and the node serves meanwhile."""
+    read: list[float] = []
+
+    def reload() -> str:
+        read.append(world.reactor.seconds())
+        return "node.toml"
+
+    Signals(world.reactor, world.abort, reload).install()
+    for _ in range(100):
+        world.send(signal.SIGHUP)
+    assert read == [0]
+    world.reactor.advance(1)
+    assert read == [0, 1]
+    world.reactor.advance(4)
+    world.send(signal.SIGHUP)
+    assert read == [0, 1, 5]
 
 
 def test_a_signal_that_comes_before_the_reactor_runs_is_not_lost(world: World) -> None:
