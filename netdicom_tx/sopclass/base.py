@@ -32,8 +32,9 @@ netdicom2's Service SOP Classes page describes for ``storage_scp``, ``qr_find_sc
 
 from __future__ import annotations
 
+import gc
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableSequence
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from twisted.internet import defer
@@ -60,6 +61,7 @@ __all__ = [
     "sop_classes",
     "store_in_file",
     "suboperations",
+    "taken_out",
 ]
 
 _Service = TypeVar("_Service", bound=Callable[..., Any])
@@ -134,39 +136,61 @@ def aside(asce: Association, msg: Request, read: Callable[[], _T]) -> _T | defer
     """
     data = msg.data_set
     is_small = data is None or (isinstance(data, bytes) and len(data) <= AT_ONCE)
-    if is_small or not IReactorThreads.providedBy(asce.ae.reactor):
-        return read()
-    # Cancelling drops the result. The next one begins when the thread has ended, whoever still waits for it.
+    return read() if is_small else in_thread(asce, read)
+
+
+# Two threads that compute are not faster than one, because only one has the interpreter; the reactor waits for both,
+# and both need memory.
+_COMPUTING: Final = defer.DeferredSemaphore(1)
+
+
+def in_thread(asce: Association, work: Callable[[], _T]) -> _T | defer.Deferred[_T]:
+    """Do what takes long in a thread of the reactor, or at once where the reactor has none.
+
+    One work is done at a time. A long sequence should be read, or emptied, by :func:`taken_out`.
+
+    Returns:
+        The result, or a Deferred of it. Cancelling that drops the result; the next work begins when the thread has
+        ended, whoever still waits for it.
+    """
+    reactor = asce.ae.reactor
+    if not IReactorThreads.providedBy(reactor):
+        return work()
     result: defer.Deferred[_T] = defer.Deferred(lambda _: None)
-
-    def begin() -> object:
-        return None if result.called else _fired(in_thread(asce, read), result)
-
-    _READING.run(begin)
-    return result
-
-
-# Two threads that read at once are not faster than one, because only one has the interpreter; but the reactor waits for
-# both, and both need memory.
-_READING: Final = defer.DeferredSemaphore(1)
-
-
-def _fired(reading: _T | defer.Deferred[_T], result: defer.Deferred[_T]) -> defer.Deferred[None]:
-    """Fire a Deferred with the outcome of another one, if it still waits for that."""
 
     def fire(outcome: Any) -> None:
         if not result.called:
             result.callback(outcome)
 
-    return defer.maybeDeferred(lambda: reading).addBoth(fire)
+    def begin() -> defer.Deferred[None] | None:
+        if result.called:
+            return None
+        doing = deferToThreadPool(reactor, reactor.getThreadPool(), _uncollected, work)
+        return doing.addBoth(fire)
+
+    _COMPUTING.run(begin)
+    return result
 
 
-def in_thread(asce: Association, work: Callable[[], _T]) -> _T | defer.Deferred[_T]:
-    """Do what takes long in a thread of the reactor, or at once where the reactor has none."""
-    reactor = asce.ae.reactor
-    if not IReactorThreads.providedBy(reactor):
+def _uncollected(work: Callable[[], _T]) -> _T:
+    # While it looks at hundreds of thousands of new objects, the collector keeps the interpreter for itself.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
         return work()
-    return deferToThreadPool(reactor, reactor.getThreadPool(), work)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def taken_out(items: MutableSequence[_T]) -> Iterator[_T]:
+    """Take the items out of a sequence, from the first to the last.
+
+    A sequence of thousands of data sets that is freed as a whole holds up all threads for a tenth of a second or more.
+    """
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def ae_of(asce: Association) -> AE:

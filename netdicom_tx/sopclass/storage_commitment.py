@@ -8,6 +8,7 @@ request, and :func:`request_commitment` also waits for the report.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -34,7 +35,15 @@ from ..uids import (
     STORAGE_COMMITMENT_PUSH_MODEL_SOP_INSTANCE,
 )
 from ..userdataitems import RoleSelection
-from .base import MessageDispatcherSCP, ae_of, aside, in_thread, settled, sop_classes
+from .base import (
+    MessageDispatcherSCP,
+    ae_of,
+    aside,
+    in_thread,
+    settled,
+    sop_classes,
+    taken_out,
+)
 from .normalized import data_set_of
 
 __all__ = [
@@ -105,7 +114,7 @@ def _reference(sop_class: str, sop_instance: str) -> Dataset:
 
 
 def _references(ds: Dataset, keyword: str) -> list[_Failure]:
-    """(class, instance, failure reason or 0) of each item of a sequence; nothing when there is no sequence.
+    """(class, instance, failure reason or 0) of each item of a sequence, which is emptied; nothing without a sequence.
 
     Raises:
         StatusError: The attribute is not a sequence, or an item does not name an instance; the status is 0x0115.
@@ -113,7 +122,7 @@ def _references(ds: Dataset, keyword: str) -> list[_Failure]:
     items = ds.get(keyword)
     whole = items is None or isinstance(items, Sequence)
     found = []
-    for item in (items or ()) if whole else ():
+    for item in taken_out(items) if items and whole else ():
         reason = item.get("FailureReason")
         reason = reason if isinstance(reason, int) else 0
         found.append(
@@ -356,7 +365,12 @@ async def send_report(asce: Association, ctx: PContextDef, report: Report) -> St
     """Send an N-EVENT-REPORT on an association on which this side is SCP."""
 
     def encoded() -> bytes:
-        return dsutils.encode(report.information(), ctx.supported_ts)
+        ds = report.information()
+        octets = dsutils.encode(ds, ctx.supported_ts)
+        for each in ds:
+            if each.VR == "SQ":
+                deque(taken_out(each.value), maxlen=0)
+        return octets
 
     # The data set of thousands of instances takes seconds to be made.
     is_large = len(report.success) + len(report.failure) > _AT_ONCE
