@@ -309,6 +309,11 @@ def limits() -> str:
                 "the oldest one of the host with most of them is closed",
             ),
             (
+                "incomplete requests for associations, all together",
+                f"{admission.HALF_OPEN_OCTETS // kilo // kilo} MiB",
+                "the connection with most is closed",
+            ),
+            (
                 "lines of the log about refused peers",
                 f"one in {refusals.INTERVAL:g} s for each host and kind, {refusals.TABLE_SIZE} in all",
                 "the others are counted, and told later",

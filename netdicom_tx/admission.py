@@ -42,6 +42,10 @@ HALF_OPEN_LIMIT: Final = 64
 #: How many may exist at all, or as many as there may be associations, if that is more: many peers may call in the same
 #: moment, and their requests are on the way.
 BURST_LIMIT: Final = 1024
+#: How many octets of incomplete requests may be in memory. When there are more, the connection with most is closed.
+HALF_OPEN_OCTETS: Final = 1 << 24
+# After how many octets that are received, of whatever kind, it is looked at.
+_LOOK_OCTETS: Final = 1 << 22
 #: After how many seconds of silence an association may be aborted for another one.
 GIVE_WAY: Final = 1.0
 
@@ -78,6 +82,10 @@ class Guest(Protocol):
     @property
     def age(self) -> float:
         """How many seconds ago the connection was opened."""
+
+    @property
+    def held(self) -> int:
+        """How many octets of this peer are in memory."""
 
     @property
     def silence(self) -> float:
@@ -125,6 +133,7 @@ class Admission:
         self._asked: dict[Guest, str] = {}
         self._clock = clock
         self._look: IDelayedCall | None = None
+        self._received = 0  # octets since the last look at what is held
 
     def opened(self, guest: Guest) -> None:
         """A peer has connected."""
@@ -140,15 +149,34 @@ class Admission:
             if oldest.age < GIVE_WAY and is_burst:
                 self._look_again()
                 return
-            del self._half_open[oldest]
-            oldest.refused(
-                Refusal(
-                    "half open",
-                    f"{HALF_OPEN_LIMIT} other connections have sent no A-ASSOCIATE-RQ yet either",
-                    verb="closed the connection from",
-                )
+            self._close(
+                oldest,
+                f"{HALF_OPEN_LIMIT} other connections have sent no A-ASSOCIATE-RQ yet either",
             )
-            oldest.drop()
+
+    def received(self, octets: int) -> None:
+        """Octets came on some connection."""
+        self._received += octets
+        if self._received < _LOOK_OCTETS:
+            return
+        self._received = 0
+        held = {each: each.held for each in self._half_open}
+        total = sum(held.values())
+        for guest in sorted(held, key=held.__getitem__, reverse=True):
+            if total <= HALF_OPEN_OCTETS:
+                return
+            total -= held[guest]
+            self._close(
+                guest,
+                f"incomplete requests for associations fill {HALF_OPEN_OCTETS >> 20} MiB, this one "
+                f"{held[guest] >> 10} KiB",
+            )
+
+    def _close(self, guest: Guest, why: str) -> None:
+        """Close a connection without a request."""
+        del self._half_open[guest]
+        guest.refused(Refusal("half open", why, verb="closed the connection from"))
+        guest.drop()
 
     def _look_again(self) -> None:
         if self._look is None and self._clock is not None:

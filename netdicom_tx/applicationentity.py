@@ -179,6 +179,7 @@ class AE(Hooks):
     def octets_came(self, octets: int) -> None:
         """Octets came on an association."""
         self._memory.received(octets)
+        self._admission.received(octets)
 
     @property
     def reactor(self) -> Any:

@@ -14,6 +14,7 @@ from netdicom_tx.admission import (
     BURST_LIMIT,
     GIVE_WAY,
     HALF_OPEN_LIMIT,
+    HALF_OPEN_OCTETS,
     Admission,
     accept_in_turns,
 )
@@ -33,6 +34,7 @@ class Peer:
     is_slow = False
     operations = 0
     age = 10.0
+    held = 0
     silence = 0.0
     is_dropped = False
 
@@ -180,6 +182,25 @@ def test_many_peers_may_call_in_the_same_moment() -> None:
         HALF_OPEN_LIMIT
     )
     assert clock.getDelayedCalls() == []
+
+
+def test_the_memory_of_incomplete_requests_is_bounded() -> None:
+    """The greediest pay, however young they are; one that sends little, or has its association, does not."""
+    admission = Admission()
+    small, asked = Peer(age=0.1, held=1000), Peer(age=0.1, held=HALF_OPEN_OCTETS)
+    greedy = [Peer(age=0.1, held=n << 18) for n in range(1, 17)]
+    for peer in (small, asked, *greedy):
+        admission.opened(peer)
+    assert admission.asks(asked)
+    admission.received(1 << 21)
+    assert not any(peer.is_dropped for peer in greedy)
+    admission.received(1 << 21)
+    dropped = [peer for peer in greedy if peer.is_dropped]
+    assert dropped == greedy[-len(dropped) :]
+    assert sum(peer.held for peer in greedy if not peer.is_dropped) <= HALF_OPEN_OCTETS
+    assert "fill 16 MiB" in str(dropped[0].refusals[0])
+    assert not small.is_dropped
+    assert not asked.is_dropped
 
 
 def test_a_burst_is_bounded() -> None:
