@@ -12,7 +12,7 @@ from support.interop.peers import OUR_SCU, Orthanc, PynetdicomReceiver, Pynetdic
 from support.interop.population import UNCOMPRESSED, Population
 from support.interop.samples import Sample, make_samples
 from support.node import Node
-from support.processes import free_port
+from support.processes import dead_port, free_port
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +128,7 @@ def loaded(
             "REFUSING": refusing.address.port,
             "ORTHANC": running_orthanc.address.port,
             "HERE": here,
-            "DEAD": free_port(),
+            "DEAD": stack.enter_context(dead_port()),
         }
         options = [f"--peer={title}@127.0.0.1:{port}" for title, port in destinations.items()]
         node = Node(directory, *options)
