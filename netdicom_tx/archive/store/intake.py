@@ -21,7 +21,7 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -222,26 +222,24 @@ class Intake:
 
     def _wait_for(self, count: int) -> None:
         """Wait until so many are finished; the guard is held."""
-        if self._finished >= count:
-            return
-        self._hurry = max(self._hurry, count)
-        self._state.notify_all()
-        self._state.wait_for(
-            lambda: self._finished >= count or self._failure is not None, _SETTLING
-        )
-        if self._finished < count:
-            raise self._unsettled()
+        self._wait_until(lambda: self._finished >= count, count)
 
     def _wait_until_finished(self, sop_instance_uid: str) -> None:
         """Wait until an instance is a file and a row, if it is on the way to that; the guard is held."""
-        if sop_instance_uid not in self._uids:
+        self._wait_until(lambda: sop_instance_uid not in self._uids, self._journalled + 1)
+
+    def _wait_until(self, is_done: Callable[[], bool], hurry: int) -> None:
+        """Have so many finished soon, and wait for a condition; the guard is held.
+
+        Raises:
+            IndexUnavailableError: The disk or the database refuses at the moment.
+        """
+        if is_done():
             return
-        self._hurry = max(self._hurry, self._journalled + 1)
+        self._hurry = max(self._hurry, hurry)
         self._state.notify_all()
-        self._state.wait_for(
-            lambda: sop_instance_uid not in self._uids or self._failure is not None, _SETTLING
-        )
-        if sop_instance_uid in self._uids:
+        self._state.wait_for(lambda: is_done() or self._failure is not None, _SETTLING)
+        if not is_done():
             raise self._unsettled()
 
     def _unsettled(self) -> IndexUnavailableError:
@@ -319,9 +317,6 @@ class Intake:
                 self._commit(group, size)
             except Exception:  # whatever it is, others wait for this thread
                 self._log.failure("the journal cannot be used; instances are kept one by one")
-                for each in group:
-                    if each.segment is None:
-                        each.kept = None
             assert self._reactor is not None
             self._reactor.callFromThread(_answer, group)
 
@@ -360,8 +355,6 @@ class Intake:
                 with self._state:
                     self._uids.difference_update(each.spool.sop_instance_uid for each in left)
                     self._state.notify_all()
-            for each in left:
-                each.kept = None
 
     def _append(self, journal: Journal, new: list[_Arrival]) -> None:
         """Append instances to the journal; they are acknowledged then."""
@@ -405,22 +398,29 @@ class Intake:
             )
             check_announced(spool, walked)
             digest = hashlib.sha256(arrival.octets)
-            path = self._store.path_text(uid)
+            name = self._store.path_text(uid)
+            path = Path(name)
             record = InstanceRecord.of(
                 walked,
                 spool.transfer_syntax,
-                path=Path(path),
+                path=path,
                 size=len(arrival.octets),
                 digest=f"sha256:{digest.hexdigest()}",
             )
         except Exception:  # whatever it is, keep() finds it as well, and answers with the reason
             return False
         with self._state:
-            if uid in self._uids or uid in self._claimed or os.path.lexists(path):
+            if uid in self._uids or uid in self._claimed:
                 return False
             self._uids.add(uid)
-        arrival.digest, arrival.path, arrival.record = digest.digest(), path, record
-        arrival.kept = Kept(Outcome.STORED, Path(path), walked)
+        # The reactor may wait for the guard, so the disk is asked without it.
+        if os.path.lexists(name):
+            with self._state:
+                self._uids.discard(uid)
+                self._state.notify_all()
+            return False
+        arrival.digest, arrival.path, arrival.record = digest.digest(), name, record
+        arrival.kept = Kept(Outcome.STORED, path, walked)
         return True
 
     # -- the finisher --------------------------------------------------------------------------------
@@ -450,8 +450,7 @@ class Intake:
 
     def _finish(self, group: Sequence[_Arrival]) -> None:
         for each in group:
-            if each.octets:
-                self._store.place(each.path, each.octets)
+            self._store.place(each.path, each.octets)
         refused = self._index.add_many([each.record for each in group if each.record]).result()
         for uid, error in (refused or {}).items():
             self._log.error(
@@ -538,7 +537,8 @@ class Intake:
 def _answer(group: Sequence[_Arrival]) -> None:
     for each in group:
         if not each.answer.called:
-            each.answer.callback(each.kept)
+            # What is not in the journal is left to the store.
+            each.answer.callback(each.kept if each.segment is not None else None)
 
 
 def _fire(ended: Sequence[defer.Deferred[None]]) -> None:
