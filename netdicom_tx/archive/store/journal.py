@@ -43,7 +43,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-__all__ = ["PAGE", "SEGMENT_SIZE", "Journal", "JournalError", "Segment", "has_syncfs", "sync_files"]
+__all__ = ["PAGE", "SEGMENT_SIZE", "Journal", "JournalError", "Segment", "sync_files"]
 
 #: The size of a segment in octets.
 SEGMENT_SIZE: Final = 1 << 25
@@ -236,9 +236,8 @@ class Journal:
             if self._fsync:
                 os.fdatasync(segment.descriptor)
         except OSError:
-            # What a sync that failed has left of the segment is not known, so nothing more is appended to it.
+            # What a sync that failed has left of the segment is not known, so append() seals it.
             segment.is_bad = True
-            self.seal()
             raise
         segment.position = position
 
@@ -348,11 +347,7 @@ class Journal:
 
     def _sync_folder(self) -> None:
         if self._fsync:
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(str(self._folder), os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _write_all(descriptor: int, buffers: list[bytes], position: int) -> int:
@@ -430,9 +425,8 @@ def _libc_syncfs() -> object | None:
         return None
 
 
+# Syncs all files of a file system at once, and says when that has failed; None where the system cannot do both.
 _SYNCFS = _libc_syncfs()
-#: Whether the system can sync all files of a file system at once, and says when that has failed.
-has_syncfs: Final = _SYNCFS is not None
 
 
 def sync_files(descriptor: int, paths: Iterable[str]) -> None:
