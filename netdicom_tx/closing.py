@@ -257,7 +257,6 @@ class Closing:
         self._timeouts = timeouts
         self._finish_work = finish_work
         self._work: defer.Deferred[Any] | None = None
-        self._is_work_done = False
         self._on_end = on_end
         self._timer: IDelayedCall | None = None  # of the state
         self._answer_within = timeouts.release  # for A-RELEASE-RP
@@ -420,17 +419,11 @@ class Closing:
             self._take(Event.SETTLED)
 
     def _is_at_work(self) -> bool:
-        if self._work is None and not self._is_work_done:
+        if self._work is None:
             self._work = self._finish_work()
-            if self._work is None:
-                self._is_work_done = True
-            else:
-                self._work.addBoth(self._worked)
-        return not self._is_work_done
-
-    def _worked(self, _: object) -> None:
-        self._is_work_done = True
-        self.settle()
+            if self._work is not None:
+                self._work.addBoth(lambda _: self.settle())
+        return self._work is not None and not self._work.called
 
     def _await_room(self) -> None:
         if self._room is not None:
