@@ -519,16 +519,19 @@ class DULProtocol(Protocol):
         On a system that is not Linux, and without a socket, the kernel's part is unknown and counts 0.
         """
         transport: Any = self.transport  # its attributes depend on its class
-        held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
         descriptor = transport.fileno() if hasattr(transport, "fileno") else -1
-        return held + (_held_by_kernel(descriptor) if descriptor >= 0 else 0)
+        return self._buffered + (_held_by_kernel(descriptor) if descriptor >= 0 else 0)
 
     @property
     def held(self) -> int:
         """The octets in memory that were received and not performed, or written and not taken by the kernel."""
+        return self.machine.held + sum(map(len, self._segments)) + self._buffered
+
+    @property
+    def _buffered(self) -> int:
+        # The octets that the transport holds and the kernel has not taken.
         transport: Any = self.transport  # its attributes depend on its class
-        unsent = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-        return self.machine.held + sum(map(len, self._segments)) + unsent
+        return len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
 
     def send_message(
         self,
