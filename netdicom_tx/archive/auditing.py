@@ -54,7 +54,7 @@ from .index.record import KeptHeader
 
 __all__ = ["Auditor", "StudyRow", "this_process"]
 
-# Kinds of refusals that say nothing of who the peer is: what is no DICOM, is malformed, or finds no place.
+# Refusals for reasons other than who the peer is: it does not speak DICOM, sent malformed octets, or the node is full.
 _NO_ALERTS: Final = frozenset(
     {"HTTP", "not DICOM", "order", "cut off", "length", "PDU", "role", "context name", "contexts"}
     | {"SOP class", "full", "memory", "half open", "gives way", "silence", "not serving"}
@@ -254,7 +254,8 @@ class Auditor:
         Args:
             response: The last response; None when none could be sent.
         """
-        is_failed = response is None or status_of(response).is_failure
+        status = None if response is None else status_of(response)
+        is_failed = status is None or status.is_failure
         outcome = Outcome.MINOR_FAILURE if is_failed else Outcome.SUCCESS
         if request.OPERATION == "C-FIND" and isinstance(request.data_set, bytes):
             self._write(
@@ -267,7 +268,6 @@ class Auditor:
         retrieve = self._retrieves.pop((asce, request.message_id), None)
         if retrieve is None:
             return
-        status = None if response is None else status_of(response)
         if response is None or status is None or status.is_failure or status.is_pending:
             self._finish(asce, retrieve, [], retrieve.found, "the retrieve has failed")
         elif status.is_cancel:
