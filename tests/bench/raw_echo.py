@@ -4,7 +4,8 @@ import socket
 import struct
 from typing import BinaryIO
 
-from tests.bench.peers import LARGEST_PDU, Peer
+from tests.bench import raw_sender
+from tests.bench.peers import Peer
 from tests.bench.raw_sender import (
     ASSOCIATE_AC,
     COMMAND,
@@ -13,7 +14,6 @@ from tests.bench.raw_sender import (
     RELEASE_RP,
     RELEASE_RQ,
     element,
-    item,
     pdv_head,
     uid_value,
 )
@@ -63,12 +63,7 @@ class RawEcho:
 
 def associate_rq(called: str) -> bytes:
     """Return a request for an association with one context, for verification."""
-    context = struct.pack(">B3x", 1) + item(0x30, _VERIFICATION.encode())
-    context += item(0x40, b"1.2.840.10008.1.2")
-    user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
-    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
-    return struct.pack(">BxI", 1, len(body)) + body
+    return raw_sender.associate_rq(called, [(1, _VERIFICATION, "1.2.840.10008.1.2")])
 
 
 def echo_rq(message_id: int) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from tests.bench.peers import LARGEST_PDU, Peer
+from tests.bench.peers import Peer
 from tests.bench.raw_sender import (
     ASSOCIATE_AC,
     COMMAND,
@@ -17,6 +17,7 @@ from tests.bench.raw_sender import (
     P_DATA_TF,
     RELEASE_RP,
     RELEASE_RQ,
+    associate_rq,
     element,
     item,
     pdv_head,
@@ -60,28 +61,18 @@ class RawSCU:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb", buffering=1 << 18)
         self._contexts = {FIND: 1, MOVE: 3, GET: 5}
-        syntaxes = dict.fromkeys(self._contexts.values(), _IMPLICIT)
+        contexts = [(number, uid, _IMPLICIT) for uid, number in self._contexts.items()]
+        roles = b""
         if storage:
             self._contexts[storage] = 7
-            syntaxes[7] = _EXPLICIT
-        self._socket.sendall(self._associate_rq(peer.ae_title, syntaxes, storage))
+            contexts.append((7, storage, _EXPLICIT))
+            # PS3.7 D.3.3.4: propose the SCP role too for this SOP class.
+            own = storage.encode()
+            roles = item(0x54, struct.pack(">H", len(own)) + own + b"\1\1")
+        self._socket.sendall(associate_rq(peer.ae_title, contexts, roles))
         kind, _ = self._pdu()
         if kind != ASSOCIATE_AC:
             raise RuntimeError(f"{peer.name} does not accept the association: PDU {kind}")
-
-    def _associate_rq(self, called: str, syntaxes: dict[int, str], storage: str) -> bytes:
-        body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
-        body += item(0x10, b"1.2.840.10008.3.1.1.1")
-        for uid, number in self._contexts.items():
-            context = struct.pack(">B3x", number) + item(0x30, uid.encode())
-            body += item(0x20, context + item(0x40, syntaxes[number].encode()))
-        user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
-        if storage:
-            # PS3.7 D.3.3.4: propose the SCP role too for this SOP class.
-            own = storage.encode()
-            user += item(0x54, struct.pack(">H", len(own)) + own + b"\1\1")
-        body += item(0x50, user)
-        return struct.pack(">BxI", 1, len(body)) + body
 
     def __enter__(self) -> "RawSCU":
         return self

@@ -6,6 +6,7 @@ only what it needs and uses nothing from the library that it measures.
 
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom import dcmread
@@ -49,7 +50,8 @@ class RawSender:
         """
         with socket.create_connection(("127.0.0.1", peer.port), timeout=120) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(self._associate_rq(peer.ae_title))
+            contexts = [(_CONTEXT_ID, self.sop_class, self._transfer_syntax)]
+            connection.sendall(associate_rq(peer.ae_title, contexts))
             with connection.makefile("rb") as answers:
 
                 def answer(expected: int) -> bytes:
@@ -66,15 +68,25 @@ class RawSender:
                 connection.sendall(RELEASE_RQ)
                 answer(RELEASE_RP)
 
-    def _associate_rq(self, called: str) -> bytes:
-        # PS3.8 9.3.2, with the items of Tables 9-12 to 9-15 and D.1-1, and PS3.7 D.3-1.
-        context = struct.pack(">B3x", _CONTEXT_ID)
-        context += item(0x30, self.sop_class.encode())
-        context += item(0x40, self._transfer_syntax.encode())
-        user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
-        body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
-        body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
-        return struct.pack(">BxI", 1, len(body)) + body
+
+def associate_rq(
+    called: str, contexts: Iterable[tuple[int, str, str]], further: bytes = b""
+) -> bytes:
+    """Return an A-ASSOCIATE-RQ: PS3.8 9.3.2, with the items of Tables 9-12 to 9-15 and D.1-1, and PS3.7 D.3-1.
+
+    Args:
+        called: The AE title of the peer.
+        contexts: The ID, the abstract syntax and the transfer syntax of each presentation context.
+        further: Sub-items to add to the user information.
+    """
+    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), b"RAW".ljust(16))
+    body += item(0x10, b"1.2.840.10008.3.1.1.1")
+    for number, abstract, transfer in contexts:
+        context = struct.pack(">B3x", number) + item(0x30, abstract.encode())
+        body += item(0x20, context + item(0x40, transfer.encode()))
+    user = item(0x51, struct.pack(">I", LARGEST_PDU)) + item(0x52, b"2.25.1")
+    body += item(0x50, user + further)
+    return struct.pack(">BxI", 1, len(body)) + body
 
 
 def item(kind: int, value: bytes) -> bytes:
