@@ -47,6 +47,7 @@ __all__ = [
     "Permission",
     "Profile",
     "Rule",
+    "includes",
     "needed_for",
     "network",
     "restricted",
@@ -154,6 +155,12 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found
+
+
+def includes(networks: Iterable[Network], host: str) -> bool:
+    """Whether a host is in one of the networks; a local socket is in none."""
+    address = _address(host)
+    return address is not None and any(address in each for each in networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +275,7 @@ class Rule:
 
     def includes(self, host: str) -> bool:
         """Whether a peer of this rule may call from a host."""
-        address = _address(host)
-        return not self.networks or (
-            address is not None and any(address in each for each in self.networks)
-        )
+        return not self.networks or includes(self.networks, host)
 
     def _prefix(self, host: str) -> int:
         """The length of the longest prefix that includes a host."""

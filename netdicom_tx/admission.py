@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
@@ -131,6 +132,8 @@ class Admission:
         # In the order in which they came, with their hosts; "" is unknown, or not limited.
         self._half_open: dict[Guest, str] = {}
         self._asked: dict[Guest, str] = {}
+        #: How many associations a host has with other processes of this application entity.
+        self.elsewhere: Callable[[str], int] = _nowhere
         self._clock = clock
         self._look: IDelayedCall | None = None
         self._received = 0  # octets since the last look at what is held
@@ -211,7 +214,7 @@ class Admission:
         # An association that gives way for one of these limits leaves its place to the others, too.
         if self.per_host is not None and host:
             neighbours = self._taken(guest, host)
-            if len(neighbours) >= self.per_host:
+            if len(neighbours) + self.elsewhere(host) >= self.per_host:
                 return self._make_room(neighbours, guest)
         if self.per_title is not None:
             namesakes = [each for each in self._taken(guest) if each.peer_title == guest.peer_title]
@@ -275,6 +278,11 @@ def accept_in_turns(port: IListeningPort) -> IListeningPort:
     return port
 
 
+def _nowhere(host: str) -> int:
+    """There are no other processes."""
+    return 0
+
+
 def _may_give_way(guest: Guest) -> bool:
     if guest.is_slow:
         return True
@@ -284,7 +292,12 @@ def _may_give_way(guest: Guest) -> bool:
 def _host(guest: Guest) -> str:
     """The host of a peer; empty when it is unknown or is this machine."""
     host = getattr(guest.peer_address, "host", "")
+    return "" if not host or _is_this_machine(host) else str(host)
+
+
+@lru_cache(maxsize=1024)
+def _is_this_machine(host: str) -> bool:
     try:
-        return "" if not host or ip_address(host.partition("%")[0]).is_loopback else host
+        return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
-        return str(host)
+        return False

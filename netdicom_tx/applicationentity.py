@@ -11,11 +11,13 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IReactorTime,
     IStreamClientEndpoint,
@@ -24,7 +26,16 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from . import negotiation, statuses, uids
-from .access import Access, Caller, Denied, Permission, Profile, needed_for, restricted
+from .access import (
+    Access,
+    Caller,
+    Denied,
+    Network,
+    Permission,
+    Profile,
+    needed_for,
+    restricted,
+)
 from .admission import Admission, accept_in_turns
 from .arguments import check_number, check_seconds, check_type, many
 from .asceprovider import Association
@@ -44,6 +55,7 @@ from .exceptions import (
     AssociationRejectedError,
     ConnectionLostError,
     DCMTimeoutError,
+    LocalProtocolError,
     NetDICOMError,
     StatusError,
     printable,
@@ -55,6 +67,7 @@ from .negotiation import NO_WINDOW, Offer, PContextDef, Window
 from .opening import Verdict
 from .part10 import read_file_meta
 from .pdu import AAssociateRJ, AAssociateRQ, PresentationContextRQ, check_ae_title
+from .quirks import NO_QUIRKS, Quirks
 from .refusals import Refusal, Refusals, rejected
 from .remoteae import RemoteAE
 from .service import AEService
@@ -153,6 +166,10 @@ class AE(Hooks):
         )
         self._memory = MemoryBudget(memory_limit, lambda: self.clock)
         self.window = window
+        #: What is agreed on with peers that call with these AE titles, whatever this AE would negotiate.
+        self.quirks: Mapping[str, Quirks] = {}
+        #: The networks of proxies and balancers in front. What only echoes from there has no line in the log.
+        self.proxies: Sequence[Network] = ()
         self.called_ae_titles = _titles("called_ae_titles", called_ae_titles)
         self.calling_ae_titles = _titles("calling_ae_titles", calling_ae_titles)
         self.move_associations = move_associations
@@ -176,10 +193,33 @@ class AE(Hooks):
     def max_associations(self, number: int | None) -> None:
         self._admission.total = number
 
+    @property
+    def max_associations_per_host(self) -> int | None:
+        """How many associations one host may have open; may be changed at any time."""
+        return self._admission.per_host
+
+    @max_associations_per_host.setter
+    def max_associations_per_host(self, number: int | None) -> None:
+        self._admission.per_host = number
+
+    @property
+    def max_associations_per_title(self) -> int | None:
+        """How many associations may be open with one calling AE title; may be changed at any time."""
+        return self._admission.per_title
+
+    @max_associations_per_title.setter
+    def max_associations_per_title(self, number: int | None) -> None:
+        self._admission.per_title = number
+
     def octets_came(self, octets: int) -> None:
         """Octets came on an association."""
         self._memory.received(octets)
         self._admission.received(octets)
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """The account of what the associations hold in memory."""
+        return self._memory
 
     @property
     def reactor(self) -> Any:
@@ -291,6 +331,7 @@ class AE(Hooks):
                 planned = negotiation.plan_contexts(_contexts_of(paths))
             except (NetDICOMError, OSError) as error:
                 return defer.fail(error)
+        planned = self._for(remote_ae, planned)
         request = self._proposal(remote_ae, planned, asked or self._roles(planned), more)
         asce = self.association_class(
             self,
@@ -370,6 +411,24 @@ class AE(Hooks):
             if uid in suboperations and self.supported_scp.find(uid) is not None
         )
 
+    def _for(
+        self, remote: RemoteAE, planned: tuple[PresentationContextRQ, ...]
+    ) -> tuple[PresentationContextRQ, ...]:
+        """The contexts that this peer may be asked for."""
+        found = remote.quirks.proposed(planned)
+        if not found:
+            raise LocalProtocolError(
+                f"nothing can be proposed to {remote.ae_title}: it takes only "
+                f"{', '.join(map(uids.name, remote.quirks.transfer_syntaxes))}"
+            )
+        return found
+
+    def quirks_of(self, asce: Association) -> Quirks:
+        """What is agreed on with the peer of an association, whatever this AE would negotiate."""
+        if asce.remote_ae is not None:
+            return asce.remote_ae.quirks
+        return self.quirks.get(asce.peer_title, NO_QUIRKS) if self.quirks else NO_QUIRKS
+
     def _proposal(
         self,
         remote: RemoteAE,
@@ -378,15 +437,16 @@ class AE(Hooks):
         more: tuple[UserDataItem, ...],
     ) -> AAssociateRQ:
         window: tuple[UserDataItem, ...] = ()
-        if self.window != NO_WINDOW:
-            window = (AsynchronousOperationsWindow(self.window.invoked, self.window.performed),)
+        own = remote.quirks.window_or(self.window)
+        if own != NO_WINDOW:
+            window = (AsynchronousOperationsWindow(own.invoked, own.performed),)
         identity = (remote.identity,) if remote.identity is not None else ()
         return AAssociateRQ(
             called_ae_title=remote.ae_title,
             calling_ae_title=self.ae_title,
             presentation_contexts=contexts,
             user_information=(
-                *negotiation.identification(self.max_pdu_length),
+                *negotiation.identification(remote.quirks.limit(self.max_pdu_length)),
                 *window,
                 *roles,
                 *more,
@@ -537,14 +597,23 @@ class AE(Hooks):
         """A peer is refused something, which the log says once a minute for each host and kind."""
         self._refusals.tell(asce.peer_address, refusal, asce.peer_title)
 
+    def connection_refused(self, address: IAddress | None, refusal: Refusal) -> None:
+        """A connection is refused before it could become an association; the log says it as for an association."""
+        self._refusals.tell(address, refusal)
+
     def finish_work(self, asce: Association) -> defer.Deferred[Any] | None:
         """End what is still done behind the answers to a peer that wants to release; None when there is nothing."""
         return None
 
     def operation_performed(
-        self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
+        self,
+        asce: Association,
+        ctx: PContextDef,
+        msg: Request,
+        response: Response | None,
+        seconds: float,
     ) -> None:
-        """An operation for a peer has ended, with this last response if one could be sent."""
+        """An operation for a peer has ended after so many seconds, with this last response if one could be sent."""
 
     def association_closed(self, asce: Association) -> None:
         """The transport of an association is gone; its slot is free."""
@@ -558,11 +627,16 @@ class AE(Hooks):
 
     def _tell(self, hook: Callable[..., Any], *arguments: object) -> None:
         """Call a hook that only watches; an exception in it is logged and changes nothing."""
-        defer.maybeDeferred(hook, *arguments).addErrback(
-            lambda failure: self._log.failure(
-                "{hook} failed", failure, hook=getattr(hook, "__name__", hook)
-            )
-        )
+        try:
+            waiting = hook(*arguments)
+        except Exception:
+            self._hook_failed(hook, Failure())
+            return
+        if waiting is not None:  # a Deferred, a coroutine, or a value that nobody asked for
+            defer.maybeDeferred(lambda: waiting).addErrback(partial(self._hook_failed, hook))
+
+    def _hook_failed(self, hook: Callable[..., Any], failure: Failure) -> None:
+        self._log.failure("{hook} failed", failure, hook=getattr(hook, "__name__", hook))
 
     def offer(self, abstract_syntax: str) -> Offer | None:
         """What this AE offers for a presentation context that a peer proposes; None when it has no service."""
@@ -581,8 +655,11 @@ class AE(Hooks):
 
     def offers_to(self, asce: Association) -> Callable[[str], Offer | None]:
         """What gives, for an abstract syntax, that part of :meth:`offer` which this peer may use."""
-        if self.access is None:
+        quirks = self.quirks_of(asce)
+        if self.access is None and quirks is NO_QUIRKS:
             return self.offer
+        if self.access is None:
+            return lambda uid: None if (found := self.offer(uid)) is None else quirks.offered(found)
         verdict = self.access.judge(asce.caller)
         # The rules may have changed while the hook was asked.
         profile = verdict if isinstance(verdict, Profile) else Profile(frozenset())
@@ -591,7 +668,7 @@ class AE(Hooks):
             offer = self.offer(abstract_syntax)
             if offer is None:
                 return None
-            return restricted(offer, self._needed(abstract_syntax), profile)
+            return quirks.offered(restricted(offer, self._needed(abstract_syntax), profile))
 
         return offer_to
 
@@ -613,11 +690,14 @@ class AE(Hooks):
         """
         if asce.is_requestor:
             return None  # what comes here was asked for: C-GET's sub-operations, event reports
+        asks_hook = self._overrides("on_authorize")
+        if self.access is None and not asks_hook:
+            return None
         permission = needed_for(ctx.sop_class, (msg.OPERATION,))
         destination = getattr(msg, "move_destination", None)
         if self.access is not None and not self.access.may(asce.caller, permission, destination):
             raise self._not_authorized(asce, msg, permission, destination)
-        if not self._overrides("on_authorize"):
+        if not asks_hook:
             return None
         return self._ask_policy(asce, ctx, msg, permission, destination)
 

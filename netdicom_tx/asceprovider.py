@@ -89,9 +89,9 @@ class Association(ServiceUser):
 
     def contexts_for(self, sop_class: str) -> tuple[PContextDef, ...]:
         """The accepted contexts of an abstract syntax, in the order in which they were proposed."""
-        return tuple(
-            ctx for _, ctx in sorted(self.accepted_contexts.items()) if ctx.sop_class == sop_class
-        )
+        accepted = self.accepted_contexts
+        found = [number for number, ctx in accepted.items() if ctx.sop_class == sop_class]
+        return tuple(accepted[number] for number in sorted(found))
 
     def refusals(self, sop_class: str) -> dict[str, str]:
         """The peer's answer to each transfer syntax that was proposed with a SOP class."""

@@ -34,17 +34,23 @@ _MIB: Final = 1 << 20
 # M_MMAP_THRESHOLD of malloc.h, and what counts as large.
 _MMAP_THRESHOLD: Final = -3
 _LARGE: Final = 1 << 22
+# M_TRIM_THRESHOLD, and how much free memory is kept for smaller blocks.
+_TRIM_THRESHOLD: Final = -1
+_KEPT: Final = 1 << 25
 
 
 def give_back_large_blocks() -> None:
     """Let the C library give memory of several MiB back to the system when it is freed.
 
     The GNU C library does so at first, and no longer after the first block of a size was freed; then each thread keeps
-    what it has used once. Other libraries stay as they are.
+    what it has used once. With the value that changes this, it would also give back what smaller blocks have used as
+    soon as that is free, and the kernel would clear its pages again for the next image, which costs as much as to
+    hash it. So 32 MiB are kept. Other libraries stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGE)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 class Holder(Protocol):
@@ -89,6 +95,16 @@ class MemoryBudget:
         self._since = 0.0  # when it was overdrawn
         self._received = 0  # octets since the last look
         self._next: IDelayedCall | None = None
+
+    @property
+    def held(self) -> int:
+        """How many octets the associations hold now."""
+        return sum(each.held for each in self._holders)
+
+    @property
+    def waiting(self) -> int:
+        """How many associations are not read at the moment."""
+        return len(self._waiting)
 
     @property
     def is_overdrawn(self) -> bool:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from .dimsemessages import Message
 from .dulprovider import DULProtocol
 from .exceptions import LocalProtocolError
-from .fragments import fragment, fragment_again, fragment_command
+from .fragments import PDU, cut_up, fragment_again, fragment_command
 
 __all__ = ["Channel"]
 
@@ -85,9 +85,9 @@ class Channel:
 
     # -- messages out ------------------------------------------------------------------------------
 
-    def pdus(self, message: Message, context_id: int) -> Iterator[bytes | bytearray]:
+    def pdus(self, message: Message, context_id: int) -> Iterator[PDU]:
         """The P-DATA-TF PDUs of a message, made as they are asked for."""
-        return fragment(message, context_id=context_id, limit=self.send_limit)
+        return cut_up(message, context_id=context_id, limit=self.send_limit)
 
     def send(
         self, message: Message, context_id: int, on_sent: Callable[[], None] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import Enum, Flag, auto
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -140,25 +140,27 @@ def _read(table: str) -> Mapping[tuple[State, Event], tuple[State, Action | None
 TRANSITIONS = _read(TABLE)
 
 
-class Wait(Flag):
+class Wait(Enum):
     """What a state waits for."""
 
-    REQUESTS = auto()  # our requests, until their final responses have come
-    OPERATIONS = auto()  # operations for the peer, until they are answered
-    ARRIVAL = auto()  # the rest of a data set that has begun to come
-    WORK = auto()  # what the AE still does behind its answers
-    ROOM = auto()  # room in the transport for the answers
+    __hash__ = object.__hash__
+
+    REQUESTS = "our requests, until their final responses have come"
+    OPERATIONS = "operations for the peer, until they are answered"
+    ARRIVAL = "the rest of a data set that has begun to come"
+    WORK = "what the AE still does behind its answers"
+    ROOM = "room in the transport for the answers"
 
 
 #: The waits that must have ended for :attr:`Event.SETTLED`; a state that is missing here does not settle.
-WAITS: Mapping[State, Wait] = MappingProxyType(
+WAITS: Mapping[State, frozenset[Wait]] = MappingProxyType(
     {
-        State.FINISHING: Wait.REQUESTS | Wait.OPERATIONS | Wait.ARRIVAL,
-        State.DRAINING: Wait.REQUESTS,
-        State.YIELDING: Wait.OPERATIONS | Wait.ARRIVAL | Wait.ROOM,
-        State.HURRYING: Wait.ROOM,
-        State.ANSWERING: Wait.OPERATIONS | Wait.WORK | Wait.ROOM,
-        State.CONCEDING: Wait.ROOM,
+        State.FINISHING: frozenset((Wait.REQUESTS, Wait.OPERATIONS, Wait.ARRIVAL)),
+        State.DRAINING: frozenset((Wait.REQUESTS,)),
+        State.YIELDING: frozenset((Wait.OPERATIONS, Wait.ARRIVAL, Wait.ROOM)),
+        State.HURRYING: frozenset((Wait.ROOM,)),
+        State.ANSWERING: frozenset((Wait.OPERATIONS, Wait.WORK, Wait.ROOM)),
+        State.CONCEDING: frozenset((Wait.ROOM,)),
     }
 )
 #: States in which ``timeouts.release`` runs.
@@ -442,16 +444,19 @@ class Closing:
         if cell is None:
             return
         state, action = cell
-        if state is not self.state:
+        is_new = state is not self.state
+        if is_new:
             _stop(self._timer)
             self.state = state
+        if action is not None:
+            self._perform(action)
+        self.settle()
+        # Usually nothing has to be waited for, and the state has changed again.
+        if is_new and self.state is state:
             if state is State.RELEASING:
                 self._start_timer(self._answer_within)
             elif state in TIMED:
                 self._start_timer(self._timeouts.release)
-        if action is not None:
-            self._perform(action)
-        self.settle()
 
     def _start_timer(self, seconds: float) -> None:
         _stop(self._timer)

@@ -52,6 +52,8 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 from .exceptions import AbortReason, DIMSEProcessingError, LocalProtocolError, printable
@@ -99,6 +101,8 @@ DataSource = bytes | BinaryIO
 _GROUP_LENGTH, _COMMAND_FIELD, _DATA_SET_TYPE = 0x0000, 0x0100, 0x0800
 _NO_DATA_SET = 0x0101
 _DATA_SET_PRESENT = 0x0001
+# The most octets of a command set that others are compared with; one for each size is kept.
+_LONGEST_PATTERN = 1024
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 _UL = struct.Struct("<I")
@@ -336,15 +340,13 @@ class Request(Message):
             raise LocalProtocolError(
                 f"{self.OPERATION}: a request that was never sent has no response"
             )
-        kind = _RESPONSE_OF[type(self)]
+        kind, repeated = _ANSWERS[type(self)]
         if kind is UnknownRSP:
             elements["request_field"] = self.command_field
-        for name, value in (
-            ("affected_sop_class_uid", self.sop_class_uid),
-            ("affected_sop_instance_uid", self.sop_instance_uid),
-        ):
-            if value and name in _FIELDS[kind]:
-                elements.setdefault(name, value)
+        for name, own in repeated:
+            value = getattr(self, own)
+            if value and name not in elements:
+                elements[name] = value
         return kind(
             message_id_being_responded_to=self.message_id,
             status=status,
@@ -686,12 +688,111 @@ _WRITERS = {
 }
 
 
+def _answer(kind: type[Message]) -> tuple[type[Response], tuple[tuple[str, str], ...]]:
+    """The response to a kind of request, and which of its fields repeat which ones of the request."""
+    response = _RESPONSE_OF[kind]
+    repeated = (
+        (f"affected_{what}", f"{prefix}_{what}")
+        for what in ("sop_class_uid", "sop_instance_uid")
+        for prefix in ("affected", "requested")
+    )
+    return response, tuple(
+        (field, own)
+        for field, own in repeated
+        if field in _FIELDS[response] and own in _FIELDS[kind]
+    )
+
+
+_ANSWERS = {kind: _answer(kind) for kind in _RESPONSE_OF}
+# The messages that recur with nothing new but a message ID: those that name no instance.
+_RECURRING: dict[type[Message], dict[str, _Element]] = {
+    kind: own
+    for kind, own in _FIELDS.items()
+    if issubclass(kind, Request | Response) and kind not in (UnknownRQ, UnknownRSP)
+    if not any(name.endswith("sop_instance_uid") for name in own)
+}
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def _rest(kind: type[Message]) -> tuple[Callable[[Any], object], object]:
+    """What reads the elements of a response besides those of a pattern, and what it finds when it has none of them."""
+    names = _RECURRING[kind].keys() & {f.name for f in fields(kind)}
+    names -= {"affected_sop_class_uid", "message_id_being_responded_to", "status"}
+    return attrgetter(*names), (None,) * len(names)
+
+
+_REST: dict[type[Message], tuple[Callable[[Any], object], object]] = {
+    kind: _rest(kind) for kind in _RECURRING if issubclass(kind, Response)
+}
+
+
+# By the type as well, because 0.0 == 0, but only one of them can be written.
+@lru_cache(maxsize=256, typed=True)
+def _pattern(
+    kind: type[Response], sop_class_uid: str | None, status: int, has_data_set: bool
+) -> tuple[bytes, bytes]:
+    """The command set of a response with nothing in it but this, before and behind the message ID."""
+    message = kind(
+        message_id_being_responded_to=0,
+        affected_sop_class_uid=sop_class_uid,
+        status=status,
+        data_set=b"" if has_data_set else None,
+    )
+    whole = _encode_command(message)
+    (place,) = _places_of_id(whole, message)
+    return whole[:place], whole[place + _US.size :]
+
+
+def _places_of_id(command: bytes, message: Message) -> list[int]:
+    """The offsets at which the command set of a message has its message ID; a peer may repeat an element."""
+    wanted = ELEMENTS[_id_of(message)].number
+    places = []
+    offset = 0
+    while offset < len(command):
+        _, number, length = _ELEMENT.unpack_from(command, offset)
+        offset += _ELEMENT.size
+        if number == wanted:
+            places.append(offset)
+        offset += length
+    return places
+
+
+def _id_of(message: Message) -> str:
+    return "message_id" if isinstance(message, Request) else "message_id_being_responded_to"
+
+
 def encode_command(message: Message) -> bytes:
     """Write the command set of a message, group length included (PS3.7 6.3.1).
 
     Raises:
         LocalProtocolError: A value does not fit its element.
     """
+    rest = _REST.get(type(message))
+    if rest is not None:
+        read, nothing = rest
+        if read(message) == nothing:
+            assert isinstance(message, Response)
+            return _from_pattern(message)
+    return _encode_command(message)
+
+
+def _from_pattern(message: Response) -> bytes:
+    """Write a response that says nothing but its status; it differs from others in the message ID."""
+    try:
+        before, behind = _pattern(
+            type(message),  # type: ignore[arg-type]  # mypy looks at the hash of its instances
+            message.affected_sop_class_uid,
+            message.status,
+            message.data_set is not None,
+        )
+        return before + _US.pack(message.message_id_being_responded_to) + behind
+    except (struct.error, TypeError):
+        return _encode_command(message)  # which says what cannot be written
+
+
+def _encode_command(message: Message) -> bytes:
     parts: list[bytes] = []
     pack = _ELEMENT.pack
     for name, number, encode, keyword in _WRITERS[type(message)]:
@@ -726,6 +827,18 @@ def decode_command(data: bytes) -> tuple[Message, bool]:
         DIMSEProcessingError: The command set is cut off, contradicts itself, or lacks an element
             without which the request cannot be answered or the response answers no request.
     """
+    kept = _kept.get(len(data))
+    # Those who send many messages of a kind send the same octets again and again, with another message ID.
+    if kept is not None and data.startswith(kept.before) and data.endswith(kept.behind):
+        (number,) = _US.unpack_from(data, len(kept.before))
+        return kept.kind(**{kept.id: number}, **kept.others), kept.has_data_set
+    message, has_data_set = _decode_command(data)
+    if type(message) in _RECURRING and len(data) <= _LONGEST_PATTERN and _is_plain(message):
+        _keep(data, message, has_data_set)
+    return message, has_data_set
+
+
+def _decode_command(data: bytes) -> tuple[Message, bool]:
     values, stray, odd = _elements(data)
     try:
         command_field = _decode_us(values.pop(_COMMAND_FIELD, b""))
@@ -832,6 +945,43 @@ def _read_values(
             if name not in mandatory:
                 continue
         arguments[name] = found
+
+
+class _Kept(NamedTuple):
+    """A command set that was read, which others repeat with another message ID."""
+
+    before: bytes  # the message ID
+    behind: bytes
+    kind: type[Message]
+    id: str  # the name of the field
+    others: dict[str, Any]  # the other fields
+    has_data_set: bool
+
+
+# By their sizes. Peers may replace what others have left here, which costs no more than to read each command set.
+_kept: dict[int, _Kept] = {}
+
+
+def _keep(data: bytes, message: Message, has_data_set: bool) -> None:
+    """Keep a command set, to compare the next ones with it."""
+    places = _places_of_id(data, message)
+    if len(places) > 1:
+        return
+    (place,) = places
+    others = {
+        each.name: getattr(message, each.name) for each in fields(message) if each.name in ELEMENTS
+    }
+    name = _id_of(message)
+    del others[name]
+    before, behind = data[:place], data[place + _US.size :]
+    _kept[len(data)] = _Kept(before, behind, type(message), name, others, has_data_set)
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message that was read is nothing but what its fields say."""
+    return not (
+        message.deviations or getattr(message, "missing", ()) or getattr(message, "stray", b"")
+    )
 
 
 def _describe(stray: bytes) -> str:

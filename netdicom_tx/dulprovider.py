@@ -16,8 +16,9 @@ from __future__ import annotations
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import chain
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -29,6 +30,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ITCPTransport,
+    IUNIXTransport,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -36,11 +38,21 @@ from zope.interface import implementer
 
 from .arguments import check_seconds
 from .exceptions import ConnectionLostError, LocalProtocolError
+from .fragments import PDU
 from .fsm import State
 from .logs import Logger
 from .pdu import MAXIMUM_CONTROL_PDU_LENGTH, AAssociateAC, AAssociateRJ, AAssociateRQ
 from .refusals import Refusal, cut_off, not_asked, tls_failed
-from .upperlayer import Indicate, Indication, Output, Send, UpperLayer, _Bare
+from .upperlayer import (
+    CloseTransport,
+    Indicate,
+    Indication,
+    Output,
+    Send,
+    StartARTIM,
+    StopARTIM,
+    UpperLayer,
+)
 
 __all__ = [
     "OUTPUTS_PER_TURN",
@@ -79,8 +91,11 @@ RECEIVE_LIMIT = 1 << 20
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
-# How many octets the kernel is given at once; the next turn of the reactor is for others.
+# The octets of an output that are given to the kernel at once; larger ones are parts of a message, of which each pump
+# gives one turn's worth.
 _AT_ONCE = 1 << 14
+# How many pieces one system call takes (IOV_MAX of Linux, macOS and the BSDs).
+_MOST_PIECES = 1024
 # How many octets at the beginning of a connection tell which protocol it speaks.
 _FIRST_OCTETS = 16
 # How many times within its timeout we look at a peer that is behind.
@@ -156,23 +171,25 @@ class _Outgoing:
 
     __slots__ = ("on_sent", "pdus")
 
-    def __init__(
-        self, pdus: Iterator[bytes | bytearray], on_sent: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, pdus: Iterator[PDU], on_sent: Callable[[], None] | None) -> None:
         self.pdus = pdus
         self.on_sent = on_sent
 
 
-def made_ahead(pdus: Iterator[bytes | bytearray]) -> Iterator[bytes | bytearray]:
-    """Make the PDUs that one turn writes now, as one piece; the others follow lazily."""
-    made: list[bytes | bytearray] = []
+def made_ahead(pdus: Iterator[PDU]) -> Iterator[PDU]:
+    """Make the PDUs that one turn writes now; the others follow lazily."""
+    made: list[PDU] = []
     size = 0
     for pdu in pdus:
         made.append(pdu)
-        size += len(pdu)
+        size += _size(pdu)
         if size >= TURN:
             break
-    return chain((b"".join(made),), pdus)
+    return chain(made, pdus)
+
+
+def _size(pdu: PDU) -> int:
+    return len(pdu[0]) + len(pdu[1]) if isinstance(pdu, tuple) else len(pdu)
 
 
 @implementer(IPushProducer)
@@ -200,6 +217,10 @@ class DULProtocol(Protocol):
         self._user = user
         self._clock = clock
         self._timeouts = timeouts
+        self._artim_end: float | None = (
+            None  # the clock's time at which ARTIM expires, while it runs
+        )
+        # What looks whether it has expired. Most associations are over before, so it is set once and cancelled once.
         self._artim: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._stall: IDelayedCall | None = None
@@ -215,10 +236,11 @@ class DULProtocol(Protocol):
         self._lost: Failure | None = None  # the transport, with input still to be performed
         self._queue: deque[_Outgoing] = deque()
         self._is_pumping = False
+        self._room = 0  # how many octets this pump may still give to the kernel
         self._is_congested = False
         self._waiting: deque[defer.Deferred[None]] = deque()
         self._quickack: Callable[[], object] | None = None
-        self._has_socket = False
+        self._socket: socket.socket | None = None  # on which octets can be sent past the transport
         self._first_octets = b""
         self._has_refused = False  # and has told the user of it
         #: The clock's time of the last receipt.
@@ -253,20 +275,17 @@ class DULProtocol(Protocol):
             # means nothing.
             transport.setTcpKeepAlive(True)
             handle = self.transport.getHandle()  # type: ignore[union-attr]
-            # Over TLS the handle is no socket.
-            self._has_socket = isinstance(handle, socket.socket) and hasattr(
-                transport, "writeSomeData"
-            )
-            if _TCP_QUICKACK is not None and isinstance(handle, socket.socket):
-                option = (socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-                self._quickack = lambda: handle.setsockopt(*option)
+            if not isinstance(handle, socket.socket):
+                return  # over TLS the handle is no socket
+            if hasattr(handle, "sendmsg"):
+                self._socket = handle
+            # Twisted regards a local socket as one of TCP, which the kernel does not.
+            if _TCP_QUICKACK is not None and not IUNIXTransport.providedBy(transport):
+                self._quickack = partial(handle.setsockopt, socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
     def dataReceived(self, data: bytes) -> None:
         self.last_received = self._clock.seconds()
-        # The kernel leaves quick-acknowledge mode by itself, so it is set after each read. Otherwise a
-        # sender with Nagle's algorithm on (DCMTK's as shipped) would wait for our acknowledgement.
-        if self._quickack is not None:
-            self._quickack()
+        before = self.octets_sent
         if self.octets_received < _FIRST_OCTETS:
             self._first_octets += data[:_FIRST_OCTETS]
         self.octets_received += len(data)
@@ -275,6 +294,10 @@ class DULProtocol(Protocol):
         self._segments.append(data)
         if self._next_turn is None and not self._is_performing_input:
             self._perform_input()
+        # A sender with Nagle's algorithm on (DCMTK's as shipped) waits for our acknowledgement. An answer has carried
+        # it; otherwise it is sent now. The kernel leaves this mode by itself, so it is set each time.
+        if self._quickack is not None and self.octets_sent == before:
+            self._quickack()
         if self.on_octets is not None:
             self.on_octets(len(data))
 
@@ -369,54 +392,61 @@ class DULProtocol(Protocol):
             self._perform_output(output)
 
     def _perform_output(self, output: Output) -> None:
-        match output:
-            case Indicate(what):
-                self._user.indicated(what)
-            case Send(data):
-                assert self.transport is not None
-                octets = data[0] if len(data) == 1 else b"".join(data)
-                self.octets_sent += len(octets)
-                self._write(octets)
-            case _Bare.StartARTIM:
-                self._stop_artim()
-                if not self._is_gone:  # writing the PDU before it may have ended the connection
-                    self._artim = self._clock.callLater(self._timeouts.artim, self._artim_expired)
-            case _Bare.StopARTIM:
-                self._stop_artim()
-            # The endpoint has performed OpenTransport when there is a protocol.
-            case _Bare.CloseTransport:  # pragma: no branch
-                self._close(self._timeouts.artim)
+        if isinstance(output, Indicate):
+            self._user.indicated(output.what)
+        elif isinstance(output, Send):
+            self._write(output.data)
+        elif output is StartARTIM:
+            if not self._is_gone:  # writing the PDU before it may have ended the connection
+                self._artim_end = self._clock.seconds() + self._timeouts.artim
+                if self._artim is None:
+                    self._artim = self._clock.callLater(self._timeouts.artim, self._look_at_artim)
+        elif output is StopARTIM:
+            self._artim_end = None
+        elif (
+            output is CloseTransport
+        ):  # pragma: no branch - the endpoint has performed OpenTransport
+            self._close(self._timeouts.artim)
 
-    def _write(self, octets: bytes | bytearray) -> None:
-        """Write octets; give a few of them to the kernel at once when nothing is before them.
+    def _write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Write octets; give them to the kernel at once when nothing is before them.
 
-        The transport would wait for the reactor to say that the socket is writable, which costs more than all else
-        that a small answer costs.
+        The transport would copy them, and wait for the reactor to say that the socket is writable, which costs more
+        than all else that a small answer costs. A peer that waits for a large message has it earlier.
         """
+        assert self.transport is not None
+        size = sum(map(len, pieces))
+        self.octets_sent += size
+        if self._socket is not None and (size <= _AT_ONCE or self._room > 0) and self._is_free:
+            self._room -= size
+            taken = _give(self._socket, pieces)
+            if taken == size:
+                return
+            if taken:
+                pieces = _behind(pieces, taken)
+        self.transport.write(b"".join(pieces))
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether nothing waits in the transport, so that octets may go out past it."""
         transport: Any = self.transport  # its attributes depend on its class
-        if (
-            len(octets) <= _AT_ONCE
-            and self._has_socket
-            and transport.connected
+        return (
+            transport.connected
             and not (transport.dataBuffer or transport.disconnecting)
             # Where this attribute has another name, the transport writes as it always does.
             and not getattr(transport, "_tempDataBuffer", True)
-        ):
-            taken = transport.writeSomeData(octets)
-            # It is an exception when the connection is lost; the transport finds that out by itself.
-            if isinstance(taken, int):
-                if taken == len(octets):
-                    return
-                octets = octets[taken:]
-        transport.write(octets)
+        )
 
-    def _stop_artim(self) -> None:
-        if self._artim is not None and self._artim.active():
-            self._artim.cancel()
+    def _look_at_artim(self) -> None:
+        """The time for which ARTIM was first set is over; it may have been stopped since, and started anew."""
         self._artim = None
-
-    def _artim_expired(self) -> None:
-        self._artim = None
+        if self._artim_end is None:
+            return
+        left = self._artim_end - self._clock.seconds()
+        if left > 0:
+            self._artim = self._clock.callLater(left, self._look_at_artim)
+            return
+        self._artim_end = None
         self._log.debug("ARTIM expired in {state}", state=self.machine.state.name)
         if self.machine.state is State.Sta2:
             self._refuse(cut_off(self.octets_received, f"within {self._timeouts.artim:g} s"))
@@ -535,7 +565,7 @@ class DULProtocol(Protocol):
 
     def send_message(
         self,
-        pdus: Iterator[bytes | bytearray] | bytes,
+        pdus: Iterator[PDU] | bytes,
         on_sent: Callable[[], None] | None = None,
     ) -> None:
         """Queue the PDUs of a message. They are made when there is room for them.
@@ -560,7 +590,8 @@ class DULProtocol(Protocol):
             pdus = chain((next(pdus, b""),), pdus)
         elif not (self._queue or self._is_congested or self._is_pumping):
             # Nothing waits, so nothing has to be queued.
-            self._perform(self.machine.send_data((pdus,)))
+            for output in self.machine.send_data((pdus,)):
+                self._perform_output(output)
             if on_sent is not None:
                 on_sent()
             return
@@ -586,6 +617,7 @@ class DULProtocol(Protocol):
         if self._is_pumping:
             return
         self._is_pumping = True
+        self._room = TURN
         try:
             while not self._is_congested:
                 if self._queue and self.machine.may_send_data:
@@ -597,10 +629,11 @@ class DULProtocol(Protocol):
                     break
         finally:
             self._is_pumping = False
+            self._room = 0
 
     def _write_turn(self) -> None:
         """Write up to TURN octets, of as many messages as there are."""
-        turn: list[bytes | bytearray] = []
+        turn: list[bytes | bytearray | memoryview] = []
         sent: list[_Outgoing] = []
         size = 0
         while self._queue and size < TURN:
@@ -618,8 +651,8 @@ class DULProtocol(Protocol):
                 self._queue.popleft()
                 sent.append(outgoing)
             else:
-                turn.append(pdu)
-                size += len(pdu)
+                turn.extend(pdu if isinstance(pdu, tuple) else (pdu,))
+                size += _size(pdu)
         if turn:
             self._perform(self.machine.send_data(turn))
         for outgoing in sent:
@@ -659,6 +692,28 @@ class DULProtocol(Protocol):
             )
         else:
             self._user.stalled(self._timeouts.send)
+
+
+def _give(to: socket.socket, pieces: Sequence[bytes | bytearray | memoryview]) -> int:
+    """Give octets to the kernel, and return how many it has taken."""
+    try:
+        if len(pieces) == 1:
+            return to.send(pieces[0])
+        return to.sendmsg(pieces if len(pieces) <= _MOST_PIECES else (b"".join(pieces),))
+    except OSError:
+        # Its buffer is full, or the connection is lost, which the transport finds out by itself.
+        return 0
+
+
+def _behind(
+    pieces: Sequence[bytes | bytearray | memoryview], taken: int
+) -> list[bytes | bytearray | memoryview]:
+    """What is left of pieces when the first octets have been taken."""
+    for number, piece in enumerate(pieces):
+        if taken < len(piece):
+            return [memoryview(piece)[taken:], *pieces[number + 1 :]]
+        taken -= len(piece)
+    return []
 
 
 if sys.platform == "linux":

@@ -8,15 +8,19 @@ the port is opened; :func:`server_endpoint` reports it with one that says what i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
 
+from twisted.internet import defer
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.python.failure import Failure
 
 from .exceptions import LocalProtocolError
 
-__all__ = ["server_endpoint"]
+__all__ = ["failed_at_once", "is_public", "may_be_public", "place_of", "server_endpoint"]
 
 _EXAMPLE = "tcp:11112:interface=127.0.0.1"
 #: How many connections the system holds that the node has not accepted yet; it may allow fewer (somaxconn).
@@ -84,3 +88,64 @@ def _reason(error: Exception) -> str:
         return f" ({error})"
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return f" ({entries[-1][-1]})" if entries and entries[-1][-1] else ""
+
+
+def place_of(text: str) -> tuple[int, bool, str] | None:
+    """The port of an endpoint string for TCP, whether it is IPv6, and its interface, which is empty for all of them."""
+    kind, *arguments = _SEPARATOR.split(text)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    values = dict(
+        zip(("port", "interface"), (each for each in arguments if "=" not in each), strict=False)
+    )
+    values |= {each.partition("=")[0]: each.partition("=")[2] for each in arguments if "=" in each}
+    port, host = values.get("port", ""), values.get("interface", "").replace("\\", "")
+    is_six = kind == "tcp6" or ":" in host
+    number = int(port) if port.isdecimal() else 0
+    return number, is_six, "" if host in ("0.0.0.0", "::") else host
+
+
+def may_be_public(text: str) -> bool:
+    """Whether others than this machine could reach a port that an endpoint string names, as far as the string says."""
+    place = place_of(text)
+    if place is None:
+        return False
+    try:
+        return not place[2] or is_public(place[2])
+    except ValueError:  # a name, whose address is known when the port is open
+        return False
+
+
+def is_public(host: str) -> bool:
+    """Whether others than this machine can reach a port at this address; empty for a local socket."""
+    return bool(host) and not ip_address(host.partition("%")[0]).is_loopback
+
+
+def failed_at_once(
+    openings: Sequence[defer.Deferred[Any]], failed_later: Callable[[Failure], object]
+) -> None:
+    """Raise why a port could not be opened, as a service does that is being started.
+
+    Args:
+        openings: What endpoints have returned. Most have fired already.
+        failed_later: Called for each that fails only after this call, and was not cancelled.
+
+    Raises:
+        CannotListenError: One of the ports could not be opened.
+    """
+    failures: list[Failure] = []
+    is_starting = True
+
+    def failed(failure: Failure) -> None:
+        if failure.check(defer.CancelledError):
+            return
+        if is_starting:
+            failures.append(failure)
+        else:
+            failed_later(failure)
+
+    for each in openings:
+        each.addErrback(failed)
+    is_starting = False
+    if failures:
+        failures[0].raiseException()

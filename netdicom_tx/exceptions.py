@@ -107,14 +107,21 @@ def printable(text: object, limit: int = 64) -> str:
     Args:
         limit: The most characters of the text that are kept.
     """
-    return "".join(
-        c if c.isprintable() and c not in "\u2028\u2029" else ascii(c)[1:-1]
-        for c in str(text)[:limit]
-    )
+    said = str(text)[:limit]
+    if said.isprintable():  # which line separators are not
+        return said
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
 
 
 class NetDICOMError(Exception):
-    """The base of every error of this package."""
+    """The base of every error of this package.
+
+    Attributes:
+        is_unsent: True when a request fails with this error because its association has ended before the request was
+            sent, so that the peer knows nothing of it. Otherwise the peer may have performed it.
+    """
+
+    is_unsent = False
 
 
 _Error = TypeVar("_Error", bound=BaseException)

@@ -1,6 +1,7 @@
 """Messages to P-DATA-TF PDUs, and fragments back to messages (PS3.8 9.3.5, Annexes D.1 and E).
 
-Outgoing, :func:`fragment` is lazy: a data set of any size costs two fragments of memory. Incoming,
+Outgoing, :func:`cut_up` is lazy, and copies no data set that is in memory already; one that is read from a file costs
+two fragments of memory, whatever its size. :func:`fragment` makes each PDU one piece. Incoming,
 :class:`MessageReader` collects the command set, up to a limit, and passes the data set on to a
 sink of its caller's choice while it arrives. A PDV that breaks the order of Annex E raises
 :class:`~netdicom_tx.exceptions.DIMSEProcessingError` with the abort reason that fits.
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container, Iterator
-from typing import BinaryIO, Protocol
+from functools import lru_cache
+from typing import BinaryIO, Protocol, TypeAlias
 
 from .dimsemessages import DataSource, Message, decode_command, encode_command
 from .exceptions import AbortReason, DIMSEProcessingError, LocalProtocolError
@@ -20,8 +22,10 @@ __all__ = [
     "COMMAND_SET_LIMIT",
     "EMPTY_PDV_LIMIT",
     "LARGEST_PDU",
+    "PDU",
     "DataSetSink",
     "MessageReader",
+    "cut_up",
     "fragment",
     "fragment_again",
     "fragment_command",
@@ -44,6 +48,11 @@ _P_DATA_TF = 0x04
 _PDV_OVERHEAD = 6
 _COMMAND, _LAST = 1, 2
 _BETWEEN_MESSAGES = -1
+# Up to how many octets it costs less to copy a fragment than to write it as a piece of its own.
+_SMALL = 1 << 12
+
+#: An encoded P-DATA-TF PDU: as one piece, or as the octets before its fragment and a view of the fragment.
+PDU: TypeAlias = "bytes | bytearray | tuple[bytes, memoryview]"
 
 
 def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes | bytearray]:
@@ -66,12 +75,21 @@ def fragment(message: Message, *, context_id: int, limit: int) -> Iterator[bytes
 
     Source: PS3.8 9.3.5, Annex D.1 (maximum length) and Annex E (message control header).
     """
+    return map(_joined, cut_up(message, context_id=context_id, limit=limit))
+
+
+def cut_up(message: Message, *, context_id: int, limit: int) -> Iterator[PDU]:
+    """Cut a message like :func:`fragment`, but leave a data set that is in memory where it is."""
     return _cut_up(encode_command(message), message.data_set, context_id, limit)
+
+
+def _joined(pdu: PDU) -> bytes | bytearray:
+    return b"".join(pdu) if isinstance(pdu, tuple) else pdu
 
 
 def _cut_up(
     command: bytes, data_set: DataSource | None, context_id: int, limit: int
-) -> Iterator[bytes | bytearray]:
+) -> Iterator[PDU]:
     size = _fragment_size(limit)
     yield from _pdus(command, size, context_id, _COMMAND)
     if data_set is not None:
@@ -87,12 +105,12 @@ def fragment_command(message: Message, *, context_id: int, limit: int) -> bytes:
         return (
             _HEAD.pack(_P_DATA_TF, length + 6, length + 2, context_id, _COMMAND | _LAST) + command
         )
-    return b"".join(_pdus(command, size, context_id, _COMMAND))
+    return b"".join(map(_joined, _pdus(command, size, context_id, _COMMAND)))
 
 
 def fragment_again(
     command: bytes, data_set: bytes, *, context_id: int, limit: int
-) -> Iterator[bytes | bytearray]:
+) -> Iterator[PDU]:
     """Make the PDUs of a message that differs from another one only in its data set.
 
     The Pending responses of a C-FIND are such messages, and come by the thousand.
@@ -104,6 +122,8 @@ def fragment_again(
     yield from _pdus(data_set, _fragment_size(limit), context_id, 0)
 
 
+# All fragments of an association have the same limit, and most peers admit one of a few.
+@lru_cache(maxsize=64)
 def _fragment_size(limit: int) -> int:
     """The octets of the largest fragment that the peer admits and that we send."""
     largest = min(limit, LARGEST_PDU) if limit else LARGEST_PDU
@@ -116,12 +136,31 @@ def _fragment_size(limit: int) -> int:
     return size
 
 
-def _pdus(source: DataSource, size: int, context_id: int, kind: int) -> Iterator[bytearray]:
-    chunks = (
-        _cut(memoryview(source), size)
-        if isinstance(source, bytes | bytearray | memoryview)
-        else _read(source, size)
-    )
+def _pdus(source: DataSource, size: int, context_id: int, kind: int) -> Iterator[PDU]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _cut(memoryview(source), size, context_id, kind)
+    return _with_heads(_read(source, size), context_id, kind)
+
+
+def _cut(view: memoryview, size: int, context_id: int, kind: int) -> Iterator[PDU]:
+    """Cut octets that are in memory; a fragment that is not small is not copied."""
+    left, offset = len(view), 0
+    head = _HEAD.pack(_P_DATA_TF, size + 6, size + 2, context_id, kind)
+    while left > size:
+        piece = view[offset : offset + size]
+        yield (head, piece) if size > _SMALL else head + piece
+        offset += size
+        left -= size
+    padding = (
+        left % 2
+    )  # PS3.5 A.5: a deflated stream is padded to even length; nothing else is odd.
+    length = left + padding
+    head = _HEAD.pack(_P_DATA_TF, length + 6, length + 2, context_id, kind | _LAST)
+    piece = view[offset:]
+    yield (head, piece) if length > _SMALL and not padding else head + piece + bytes(padding)
+
+
+def _with_heads(chunks: Iterator[bytearray], context_id: int, kind: int) -> Iterator[bytearray]:
     current = next(chunks, None)
     if current is None:
         current = bytearray(_HEAD.size)
@@ -131,17 +170,11 @@ def _pdus(source: DataSource, size: int, context_id: int, kind: int) -> Iterator
         if following is None:
             flags |= _LAST
             if len(current) % 2:
-                # PS3.5 A.5: a deflated stream is padded to even length; nothing else is odd.
-                current.append(0)
+                current.append(0)  # as in _cut()
         length = len(current) - _HEAD.size
         _HEAD.pack_into(current, 0, _P_DATA_TF, length + 6, length + 2, context_id, flags)
         yield current
         current = following
-
-
-def _cut(view: memoryview, size: int) -> Iterator[bytearray]:
-    for offset in range(0, len(view), size):
-        yield bytearray(_HEAD.size) + view[offset : offset + size]
 
 
 def _read(file: BinaryIO, size: int) -> Iterator[bytearray]:
@@ -243,15 +276,18 @@ class MessageReader:
                     f"data set on context {context_id} before a command set",
                     AbortReason.UNEXPECTED_PARAMETER,
                 )
-            self._command += data
-            if len(self._command) > COMMAND_SET_LIMIT:
+            if len(self._command) + len(data) > COMMAND_SET_LIMIT:
                 raise DIMSEProcessingError(
                     f"command set of more than {COMMAND_SET_LIMIT} octets on context {context_id}"
                 )
-            if not is_last:
-                return None
-            whole = bytes(self._command)
-            self._command.clear()
+            if not is_last or self._command:
+                self._command += data
+                if not is_last:
+                    return None
+                whole = bytes(self._command)
+                self._command.clear()
+            else:
+                whole = bytes(data)
             message, has_data_set = decode_command(whole)
             if has_data_set:
                 self._message = message

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from .arguments import check_number
 from .exceptions import AssociationError, LocalProtocolError, PDUProcessingError
@@ -163,6 +166,7 @@ class Agreed:
     extended: Mapping[str, bytes]
 
 
+@lru_cache(maxsize=64)
 def identification(receive_limit: int) -> tuple[UserDataItem, ...]:
     """The user items with which every request and answer of this side begins."""
     return (
@@ -473,7 +477,8 @@ def reject_reason(
 
 
 def _is_ae_title(title: str) -> bool:
-    return 0 < len(title) <= 16 and all(" " <= c <= "~" and c != "\\" for c in title)
+    # What is printable in ASCII is " " to "~".
+    return 0 < len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title
 
 
 def check_context_ids(request: AAssociateRQ) -> None:
@@ -502,9 +507,12 @@ def answer_roles(
 
     Proposals for a SOP class that no context proposes, or that we do not have, stay unanswered.
     """
+    asked = request.user_items(RoleSelection)
+    if not asked:
+        return ()
     proposed = {context.abstract_syntax for context in request.presentation_contexts}
     answers: dict[str, RoleSelection] = {}
-    for item in request.user_items(RoleSelection):
+    for item in asked:
         offer = offers(item.sop_class_uid) if item.sop_class_uid in proposed else None
         if offer is not None:
             answers[item.sop_class_uid] = RoleSelection(
@@ -598,6 +606,67 @@ def _smaller(a: int, b: int) -> int:
     return min(a, b) if a and b else a or b
 
 
+class _Decision(NamedTuple):
+    """What was decided on a proposal, under which terms."""
+
+    proposal: tuple[object, object]  # the contexts and the user information
+    offered: Mapping[str, Offer | None]
+    window: Window
+    receive_limit: int
+    contexts: tuple[PresentationContextAC, ...]
+    accepted: Mapping[int, PContextDef]
+    user_information: tuple[UserDataItem, ...]
+    agreed_window: Window
+
+
+# By the identity of the contexts, which are the same object for the same octets. A peer that opens one association
+# after the other gets the same answer each time, if nothing has changed on this side.
+_decisions: dict[int, _Decision] = {}
+_MOST_DECISIONS = 64
+
+
+def _decide(
+    request: AAssociateRQ,
+    offered: Mapping[str, Offer | None],
+    window: Window,
+    receive_limit: int,
+) -> _Decision:
+    """Decide on the contexts, the roles and the window of a request, or find what was decided before."""
+    kept = _decisions.get(id(request.presentation_contexts))
+    if (
+        kept is not None
+        and kept.proposal[0] is request.presentation_contexts
+        and kept.proposal[1] is request.user_information
+        and kept.offered == offered
+        and kept.window == window
+        and kept.receive_limit == receive_limit
+    ):
+        return kept
+    contexts, accepted = answer_contexts(request, offered.get)
+    window_item, agreed_window = answer_window(
+        request.user_item(AsynchronousOperationsWindow), window
+    )
+    decision = _Decision(
+        (request.presentation_contexts, request.user_information),
+        offered,
+        window,
+        receive_limit,
+        contexts,
+        MappingProxyType(accepted),
+        (
+            *identification(receive_limit),
+            *((window_item,) if window_item is not None else ()),
+            *answer_roles(request, offered.get),
+        ),
+        agreed_window,
+    )
+    if request.is_shared:
+        if len(_decisions) >= _MOST_DECISIONS:
+            del _decisions[next(iter(_decisions))]  # the one that has been kept for longest
+        _decisions[id(request.presentation_contexts)] = decision
+    return decision
+
+
 def answer(
     request: AAssociateRQ,
     *,
@@ -620,29 +689,30 @@ def answer(
     asked = request.user_item(UserIdentity)
     if asked is None or not asked.positive_response_requested:
         identity = None
-    contexts, accepted = answer_contexts(request, offers)
-    window_item, agreed_window = answer_window(
-        request.user_item(AsynchronousOperationsWindow), window
-    )
+    # They are asked each time, because the services and the rules may have changed.
+    proposed = dict.fromkeys([each.abstract_syntax for each in request.presentation_contexts])
+    offered = {uid: offers(uid) for uid in proposed if uid}
+    decision = _decide(request, offered, window, receive_limit)
     extensions = {
         item.sop_class_uid: information
         for item in request.user_items(SOPClassExtendedNegotiation)
         if (information := extended(item)) is not None
     }
+    user_information = decision.user_information
+    if extensions or identity is not None:
+        user_information = (
+            *user_information,
+            *(SOPClassExtendedNegotiation(*each) for each in extensions.items()),
+            *((identity,) if identity is not None else ()),
+        )
     return Agreed(
         answer=AAssociateAC(
-            presentation_contexts=contexts,
-            user_information=(
-                *identification(receive_limit),
-                *((window_item,) if window_item is not None else ()),
-                *answer_roles(request, offers),
-                *(SOPClassExtendedNegotiation(*each) for each in extensions.items()),
-                *((identity,) if identity is not None else ()),
-            ),
+            presentation_contexts=decision.contexts,
+            user_information=user_information,
             reserved=request.reserved,
         ),
-        contexts=accepted,
-        window=agreed_window,
+        contexts=decision.accepted,
+        window=decision.agreed_window,
         send_limit=request.maximum_length,
         extended=extensions,
     )

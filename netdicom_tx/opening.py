@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from . import negotiation
@@ -32,6 +34,7 @@ from .identity import NotAuthenticatedError
 from .logs import Logger
 from .negotiation import Agreed, Offer, Window
 from .pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from .quirks import Quirks
 from .refusals import Refusal, no_contexts, place
 from .userdataitems import SOPClassExtendedNegotiation, UserIdentityResponse
 
@@ -47,6 +50,9 @@ class Host(Protocol):
 
     #: How many outstanding operations the AE grants.
     window: Window
+
+    def quirks_of(self, asce: Any) -> Quirks:
+        """What is agreed on with this peer, whatever the AE would negotiate."""
 
     def reject_reason(self, asce: Any, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why a request is rejected before the hook is asked, or None."""
@@ -82,6 +88,10 @@ class Party(Protocol):
     @property
     def peer_title(self) -> str:
         """The AE title of the peer, safe for logs."""
+
+    @property
+    def is_check(self) -> bool:
+        """Whether a balancer only looks if this side answers."""
 
     def refused(self, refusal: Refusal) -> None:
         """Let the log say that the peer is refused."""
@@ -153,12 +163,24 @@ class Opening:
         except AssociationError as error:
             self._closing.fail(error)
             return
-        self._adopt(agreed)
+        self._take(agreed, self._ae.quirks_of(self._asce))
         self._closing.opened()
         self._closing.established(watch_idle=False)
         self._ae.association_accepted(self._asce)
-        told = defer.Deferred.fromCoroutine(self._settled(self._ae.on_association_response, answer))
+        told = defer.Deferred.fromCoroutine(self._tell(answer))
         told.addBoth(self._confirmed)
+
+    async def _tell(self, answer: AAssociateAC) -> None:
+        result = self._ae.on_association_response(answer)
+        if _is_awaitable(result):
+            await self._settled(result)
+
+    def _take(self, agreed: Agreed, quirks: Quirks) -> None:
+        """Let what was agreed on hold, with what this peer needs."""
+        send_limit = quirks.limit(agreed.send_limit)
+        if send_limit != agreed.send_limit:
+            agreed = replace(agreed, send_limit=send_limit)
+        self._adopt(agreed)
 
     def _confirmed(self, outcome: object) -> None:
         """The hook has heard of the acceptance."""
@@ -172,81 +194,53 @@ class Opening:
     # -- acceptor ----------------------------------------------------------------------------------
 
     def decide(self, request: AAssociateRQ) -> None:
-        """A-ASSOCIATE-RQ came (Sta3): accept it, reject it, or abort."""
-        defer.Deferred.fromCoroutine(self._decide(request)).addErrback(self._decision_failed)
+        """A-ASSOCIATE-RQ came (Sta3): accept it, reject it, or abort.
 
-    async def _decide(self, request: AAssociateRQ) -> None:
-        dul = self._channel.dul
+        Hooks that answer at once cost neither a coroutine nor a Deferred.
+        """
+        try:
+            if self._is_refused(request):
+                return
+            checked = self._ae.check_user(self._asce, request)
+            verdict: Verdict = None
+            if not _is_awaitable(checked) and self._closing.error is None:
+                verdict = self._ae.on_association_request(self._asce, request)
+            if not (_is_awaitable(checked) or _is_awaitable(verdict)):
+                self._accept(request, _identity(checked, verdict))
+                return
+        except Exception:
+            self._not_accepted(Failure())
+            return
+        later = self._decide_later(request, checked, verdict)
+        defer.Deferred.fromCoroutine(later).addErrback(self._not_accepted)
+
+    def _is_refused(self, request: AAssociateRQ) -> bool:
+        """Abort or reject a request that no hook has to see."""
         try:
             negotiation.check_context_ids(request)
         except PDUProcessingError as error:
-            dul.invalid(error)
-            return
+            self._channel.dul.invalid(error)
+            return True
         rejection = self._ae.reject_reason(self._asce, request)
-        if rejection is not None:
-            self._reject(rejection, self._ae.explain(self._asce, request, rejection))
-            return
-        try:
-            identity = await self._ask(request)
-        except AssociationRejectedError as error:
+        if rejection is None:
+            return False
+        self._reject(rejection, self._ae.explain(self._asce, request, rejection))
+        return True
+
+    async def _decide_later(
+        self, request: AAssociateRQ, checked: Verdict, verdict: Verdict
+    ) -> None:
+        """Wait for what the hooks say; the user is checked before the other hook is asked."""
+        if _is_awaitable(checked):
+            checked = await self._settled(checked)
             if self._closing.error is None:
-                refusal = Refusal("rejected", f"on_association_request rejects it: {error}")
-                self._reject(
-                    AAssociateRJ(error.result, error.source, error.diagnostic),
-                    error.refusal if isinstance(error, NotAuthenticatedError) else refusal,
-                )
-            return
-        if self._closing.error is not None:
-            return  # the peer went away meanwhile
-        agreed = negotiation.answer(
-            request,
-            offers=self._ae.offers_to(self._asce),
-            window=self._ae.window,
-            receive_limit=dul.machine.receive_limit,
-            extended=partial(self._ae.answer_extended, self._asce),
-            identity=identity,
-        )
-        self._adopt(agreed)
-        self._closing.opened()
-        self._log.info(
-            "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
-            peer=self._asce.peer_title,
-            address=place(self._asce.peer_address),
-            called=printable(self._asce.called_ae_title),
-            accepted=len(agreed.contexts),
-            proposed=len(agreed.answer.presentation_contexts),
-        )
-        if not agreed.contexts:
-            self._asce.refused(no_contexts(request, agreed.answer))
-        dul.accept(agreed.answer)
-        self._closing.established(watch_idle=True)
-        if self._closing.error is None:
-            self._ae.association_accepted(self._asce)
+                verdict = self._ae.on_association_request(self._asce, request)
+        if _is_awaitable(verdict):
+            verdict = await self._settled(verdict)
+        self._accept(request, _identity(checked, verdict))
 
-    async def _ask(self, request: AAssociateRQ) -> UserIdentityResponse | None:
-        """The verdict of the AE.
-
-        Raises:
-            AssociationRejectedError: The AE rejects the association.
-        """
-        checked: UserIdentityResponse | None = await self._settled(
-            self._ae.check_user, self._asce, request
-        )
-        if self._closing.error is not None:
-            return None  # the peer went away meanwhile, and the hook need not be asked
-        verdict = await self._settled(self._ae.on_association_request, self._asce, request)
-        if verdict is None or isinstance(verdict, UserIdentityResponse):
-            return verdict or checked
-        raise LocalProtocolError(
-            f"on_association_request returned {verdict!r:.80}; expected None or a UserIdentityResponse, or "
-            "AssociationRejectedError to be raised"
-        )
-
-    async def _settled(self, hook: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a hook, or of its Deferred or coroutine within ``timeouts.associate``."""
-        result = hook(*arguments)
-        if not inspect.isawaitable(result):
-            return result
+    async def _settled(self, result: Awaitable[Any]) -> Any:
+        """What the Deferred or coroutine of a hook gives within ``timeouts.associate``."""
         asked: defer.Deferred[Any] = defer.ensureDeferred(result)  # type: ignore[arg-type]  # or a Deferred
         self._asked = asked
         seconds = self._timeouts.associate
@@ -258,15 +252,51 @@ class Opening:
         finally:
             self._asked = None
 
-    def _reject(self, rejection: AAssociateRJ, refusal: Refusal) -> None:
-        self._asce.refused(refusal)
-        self._closing.end(
-            AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
+    def _accept(self, request: AAssociateRQ, identity: UserIdentityResponse | None) -> None:
+        if self._closing.error is not None:
+            return  # the peer went away meanwhile
+        dul = self._channel.dul
+        quirks = self._ae.quirks_of(self._asce)
+        agreed = negotiation.answer(
+            request,
+            offers=self._ae.offers_to(self._asce),
+            window=quirks.window_or(self._ae.window),
+            receive_limit=quirks.limit(dul.machine.receive_limit),
+            extended=partial(self._ae.answer_extended, self._asce),
+            identity=identity,
         )
-        self._channel.dul.reject(rejection)
+        self._take(agreed, quirks)
+        self._closing.opened()
+        # The peer goes on while this side writes its line.
+        dul.accept(agreed.answer)
+        self._log.emit(
+            LogLevel.debug if self._asce.is_check else LogLevel.info,
+            "association from {peer} at {address} to {called}: {accepted} of {proposed} contexts",
+            peer=self._asce.peer_title,
+            address=place(self._asce.peer_address),
+            called=printable(self._asce.called_ae_title),
+            accepted=len(agreed.contexts),
+            proposed=len(agreed.answer.presentation_contexts),
+            event="association-began",
+        )
+        if not agreed.contexts:
+            self._asce.refused(no_contexts(request, agreed.answer))
+        self._closing.established(watch_idle=True)
+        if self._closing.error is None:
+            self._ae.association_accepted(self._asce)
 
-    def _decision_failed(self, failure: Failure) -> None:
+    def _not_accepted(self, failure: Failure) -> None:
+        """A hook rejects the association, or has failed."""
+        error = failure.value
         is_over = self._closing.error is not None
+        if isinstance(error, AssociationRejectedError):
+            if not is_over:
+                refusal = Refusal("rejected", f"on_association_request rejects it: {error}")
+                self._reject(
+                    AAssociateRJ(error.result, error.source, error.diagnostic),
+                    error.refusal if isinstance(error, NotAuthenticatedError) else refusal,
+                )
+            return
         if is_over and failure.check(defer.CancelledError, NetDICOMError):
             return  # the peer has left in the meantime, but a mistake is still logged
         self._log.failure("on_association_request failed", failure)
@@ -274,6 +304,13 @@ class Opening:
             self._reject(
                 AAssociateRJ(2, 1, 1), Refusal("rejected", "on_association_request has failed")
             )
+
+    def _reject(self, rejection: AAssociateRJ, refusal: Refusal) -> None:
+        self._asce.refused(refusal)
+        self._closing.end(
+            AssociationRejectedError(rejection.result, rejection.source, rejection.reason)
+        )
+        self._channel.dul.reject(rejection)
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -290,3 +327,23 @@ class Opening:
         established, self._established = self._established, None
         if established is not None:
             established.errback(error)
+
+
+def _is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:
+    return value is not None and inspect.isawaitable(value)
+
+
+def _identity(checked: object, verdict: object) -> UserIdentityResponse | None:
+    """The answer to the user identity: what the hook gives, or else what the check gives.
+
+    Raises:
+        LocalProtocolError: The hook has given something else.
+    """
+    if verdict is None:
+        verdict = checked
+    if verdict is None or isinstance(verdict, UserIdentityResponse):
+        return verdict
+    raise LocalProtocolError(
+        f"on_association_request returned {verdict!r:.80}; expected None or a UserIdentityResponse, or "
+        "AssociationRejectedError to be raised"
+    )

@@ -34,7 +34,7 @@ while a thread is still reading it.
 from __future__ import annotations
 
 import inspect
-from collections import Counter, OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeGuard
 
@@ -114,8 +114,10 @@ class Asked(Protocol):
     def scp_for(self, sop_class: str) -> Registration | None:
         """The service that answers requests of a SOP class."""
 
-    def performed(self, ctx: PContextDef, msg: Request, response: Response | None) -> None:
-        """An operation has ended, with this last response if one could be sent."""
+    def performed(
+        self, ctx: PContextDef, msg: Request, response: Response | None, seconds: float
+    ) -> None:
+        """An operation has ended after so many seconds, with this last response if one could be sent."""
 
     def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that the peer may have an operation performed."""
@@ -124,6 +126,18 @@ class Asked(Protocol):
 def _is_status(value: object) -> TypeGuard[int]:
     """Whether a value is a status; True and False are mistakes, not 0x0001 and 0x0000."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_final(response: Response) -> bool:
+    """Whether no other response follows.
+
+    Raises:
+        ValueError: The status is none.
+    """
+    status = response.status
+    if isinstance(status, int) and 0 <= status < statuses.CANCEL:
+        return True  # almost all of them, of which no object has to be found
+    return not status_of(response).is_pending
 
 
 async def _awaited(result: Awaitable[object]) -> object:
@@ -152,6 +166,18 @@ class Operation:
 
     _log = Logger()
 
+    # Most operations end with none of these changed, so they are not set for each one.
+    _is_answered = False  # the final response has been sent
+    _last: Response | None = None  # the last response that was sent
+    _emitted = 0
+    _match_commands: dict[int, bytes] | None = None
+    _is_cancelled = False  # C-CANCEL has come
+    _is_over = False  # the service has come to its end
+    _is_handed_over = False  # the reader of a C-GET has the instance
+    _is_late = False  # and was answered for its handler
+    _interrupt: IDelayedCall | None = None
+    _running: defer.Deferred[Any] | None = None
+
     def __init__(
         self, performer: Performer, ctx: PContextDef, msg: Request, service: Service
     ) -> None:
@@ -159,27 +185,23 @@ class Operation:
         self.ctx = ctx
         self.msg = msg
         self._service = service
-        self._is_answered = False  # the final response has been sent
-        self._last: Response | None = None  # the last response that was sent
-        self._emitted = 0
-        self._match_commands: dict[int, bytes] = {}
-        self._is_cancelled = False  # C-CANCEL has come
-        self._is_over = False  # the service has come to its end
-        self._is_handed_over = False  # the reader of a C-GET has the instance
-        self._is_late = False  # and was answered for its handler
+        #: The clock's time of the beginning.
+        self.began = performer.clock.seconds()
         #: The clock's time of the last answer, or of the beginning.
-        self.last_answer = performer.clock.seconds()
-        self._interrupt: IDelayedCall | None = None
-        self._running: defer.Deferred[Any] | None = None
+        self.last_answer = self.began
 
     def start(self) -> None:
         """Run the service; the performer is told when the operation has ended.
 
         A service that returns its answer at once costs neither a coroutine nor a Deferred.
         """
+        running: defer.Deferred[None] | None = None
         try:
             result = self._call()
-            running = self._running = self._take(result)
+            if _is_status(result):
+                self._respond(result, comment=getattr(result, "comment", ""))
+            else:
+                running = self._running = self._take(result)
         except Exception as error:
             # Whatever a handler raises must not end the association of its peer, nor others.
             running = None
@@ -282,7 +304,7 @@ class Operation:
                 )
                 self._respond(statuses.PROCESSING_FAILURE)
         finally:
-            if not self._is_handed_over:
+            if self.msg.data_set is not None and not self._is_handed_over:
                 give_up(self.msg.data_set)
             self._performer.ended(self)
 
@@ -464,6 +486,8 @@ class Operation:
 
     def _send_match(self, status: int, data_set: bytes) -> None:
         """Send a Pending response. All of an operation have the same command set, which is encoded once."""
+        if self._match_commands is None:
+            self._match_commands = {}
         command = self._match_commands.get(status)
         try:
             if command is None:
@@ -475,8 +499,9 @@ class Operation:
             self._log.debug("a response could not be sent: {error}", error=error)
 
     def _respond(self, status: int, data_set: object = None, comment: str = "") -> None:
+        encoded = None if data_set is None else self._encode(data_set)
         elements: dict[str, Any] = {"error_comment": comment} if comment else {}
-        self._send(self.msg.response(status, self._encode(data_set), **elements))
+        self._send(self.msg.response(status, encoded, **elements))
 
     def _encode(self, data_set: object) -> DataSource | None:
         if is_data_set(data_set):
@@ -490,9 +515,9 @@ class Operation:
         )
 
     def _send(self, response: Response) -> None:
-        if self._is_answered or self._is_stopped:
+        if self._is_answered or self._performer.error is not None:
             return
-        is_final = not status_of(response).is_pending
+        is_final = _is_final(response)
         if is_final and self.msg.OPERATION == "C-STORE":
             response = self._hand_over(response)
         try:
@@ -560,7 +585,7 @@ class Performer:
         self.timeouts = timeouts
         self.limit = NO_WINDOW.performed
         self.error: NetDICOMError | None = None
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._scu = scu
         self._take_instance = take_instance
         self._on_quiet = on_quiet
@@ -586,6 +611,12 @@ class Performer:
         return sum(len(each) for each in found if isinstance(each, bytes))
 
     @property
+    def under_way(self) -> list[str]:
+        """The operations that are performed, or wait for their turn."""
+        waiting = [message.OPERATION for _, message, _ in self._backlog.values()]
+        return [each.msg.OPERATION for each in self._running.values()] + waiting
+
+    @property
     def is_busy(self) -> bool:
         """Whether the peer waits for a response of this side."""
         return bool(self._running or self._backlog)
@@ -603,9 +634,15 @@ class Performer:
         if message.message_id in self._running or message.message_id in self._backlog:
             # PS3.7 C.5.9; the first operation is not affected.
             self._refuse(ctx, message, statuses.DUPLICATE_INVOCATION)
-        else:
+        elif self._is_starting or self._backlog or not self._has_room:
             self._backlog[message.message_id] = (ctx, message, failure)
             self._start()
+        else:
+            self._is_starting = True
+            self._perform(ctx, message, failure)
+            self._is_starting = False
+            if self._backlog:
+                self._start()
 
     def cancel(self, message_id: int) -> None:
         """C-CANCEL-RQ came; it is ignored if its operation does not run (PS3.7 9.3.2.3.3)."""
@@ -622,14 +659,18 @@ class Performer:
         if self._is_starting:
             return
         self._is_starting = True
-        limit = self.limit or _MOST_OPERATIONS
-        while self._backlog and len(self._running) + self._unsent < limit:
+        while self._backlog and self._has_room:
             self._perform(*self._backlog.popitem(last=False)[1])
         self._is_starting = False
         if self._backlog:
             self.channel.pause(self, for_peer=True)
         else:
             self.channel.resume(self)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the window admits another operation."""
+        return len(self._running) + self._unsent < (self.limit or _MOST_OPERATIONS)
 
     def _perform(
         self, ctx: PContextDef, message: Request, failure: EventHandlingError | None
@@ -646,8 +687,10 @@ class Performer:
             if registration is None:
                 self._refuse(ctx, message, statuses.SOP_CLASS_NOT_SUPPORTED)
                 return
-            wrong_class = contradiction(ctx, message, registration)
-            if wrong_class:
+            named = message.sop_class_uid
+            if named != ctx.sop_class and (
+                wrong_class := contradiction(ctx, message, registration)
+            ):
                 self.asce.refused(
                     Refusal(
                         "SOP class",
@@ -724,7 +767,7 @@ class Performer:
         """See :meth:`Association.send`."""
         if self._refusal is not None:
             raise afresh(self._refusal)
-        if not isinstance(message, Response) or status_of(message).is_pending:
+        if not isinstance(message, Response) or not _is_final(message):
             if isinstance(message, Response):
                 operation = self._running.get(message.message_id_being_responded_to)
                 if operation is not None:
@@ -769,10 +812,12 @@ class Performer:
         assert operation.msg.message_id is not None
         self._running.pop(operation.msg.message_id, None)
         self._answered.discard(operation.msg.message_id)
-        self.asce.performed(operation.ctx, operation.msg, operation.last)
+        seconds = self.clock.seconds() - operation.began
+        self.asce.performed(operation.ctx, operation.msg, operation.last, seconds)
         if self.error is not None:
             return
-        self._start()
+        if self._backlog:
+            self._start()
         if not self.is_busy:
             self._on_quiet()
 

@@ -7,16 +7,20 @@ It is written and read by hand, because that is on the hot path of receiving. Th
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from .encoding import EXPLICIT, DataSetError, heads
 from .uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-__all__ = ["FileMeta", "file_meta", "part10_header", "read_file_meta"]
+__all__ = ["FileMeta", "file_meta", "own_header_size", "part10_header", "read_file_meta"]
 
 _PREAMBLE = bytes(128) + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
+_GROUP_LENGTH_OCTETS = 12
+# What stands before the value of (0002,0000).
+_BEGIN = _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4)
 # The most octets of one element of File Meta Information; a real one has about 200 in all, and
 # private information can make it longer.
 _FILE_META_LIMIT = 1 << 20
@@ -84,6 +88,36 @@ def part10_header(
     return _PREAMBLE + file_meta(
         sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
     )
+
+
+@lru_cache(maxsize=256)
+def _around(sop_class_uid: str, transfer_syntax: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the SOP Instance UID in a header of ours, without an AE title."""
+    body = file_meta(sop_class_uid, "", transfer_syntax)[_GROUP_LENGTH_OCTETS:]
+    empty = _uid_element(0x0003, "")
+    before, _, behind = body.partition(empty)
+    return before, behind
+
+
+def own_header_size(
+    data: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str
+) -> int | None:
+    """The length of the header of a file, if :func:`part10_header` has made it of these values; otherwise None.
+
+    To compare octets costs less than to read elements, and most files that an archive sends are its own.
+    """
+    before, behind = _around(sop_class_uid, transfer_syntax)
+    body = before + _uid_element(0x0003, sop_instance_uid) + behind
+    start = len(_PREAMBLE) + _GROUP_LENGTH_OCTETS
+    end = start + len(body)
+    if data[: start - 4] != _BEGIN or data[start:end] != body:
+        return None
+    said = start + int.from_bytes(data[start - 4 : start], "little")
+    if said == end:
+        return end
+    has_title = data[end : end + 6] == b"\2\0\x16\0AE"
+    length = int.from_bytes(data[end + 6 : end + 8], "little")
+    return said if has_title and end + _SHORT.size + length == said else None
 
 
 # The elements that the header of a file must have.

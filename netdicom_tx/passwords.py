@@ -17,7 +17,7 @@ from typing import Final
 
 from .exceptions import LocalProtocolError
 
-__all__ = ["hashed", "is_right", "read_passwords", "write_password"]
+__all__ = ["check_user", "hashed", "is_right", "read_passwords", "write_password"]
 
 # 32 MiB and about 0.2 seconds for each attempt, as OWASP recommends for N = 2^15.
 _LOG_N, _R, _P = 15, 8, 3
@@ -99,15 +99,11 @@ def _parts(text: str) -> re.Match[str] | None:
     return found if salt and len(digest) == 32 else None
 
 
-def write_password(path: Path, user: str, password: str) -> bool:
-    """Set the password of a user; the file is made if there is none, readable for its owner only.
-
-    Returns:
-        Whether the user is new.
+def check_user(user: str) -> None:
+    """Check the name of a user.
 
     Raises:
-        LocalProtocolError: The name cannot stand in a password file, the password is empty, or the file is wrong.
-        OSError: The file cannot be written.
+        LocalProtocolError: It cannot stand in a password file.
     """
     if (
         not user
@@ -119,8 +115,23 @@ def write_password(path: Path, user: str, password: str) -> bool:
         raise LocalProtocolError(
             f"{user!r:.80} is not the name of a user; expected printable characters without a colon"
         )
+
+
+def write_password(path: Path, user: str, password: str) -> bool:
+    """Set the password of a user; the file is made if there is none, readable for its owner only.
+
+    Returns:
+        Whether the user is new.
+
+    Raises:
+        LocalProtocolError: The name cannot stand in a password file, the password is empty, or the file is wrong.
+        OSError: The file cannot be written.
+    """
     if not password:
         raise LocalProtocolError("the password is empty; expected one character or more")
+    check_user(user)
+    if path.exists() and not path.is_file():
+        raise LocalProtocolError(f"{path} is not a file; expected a password file")
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     is_new = not (path.exists() and user in read_passwords(path))
     line = f"{user}:{hashed(password)}"

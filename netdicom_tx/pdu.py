@@ -29,8 +29,13 @@ from typing import ClassVar, NamedTuple, TypeVar
 from .exceptions import AbortReason, LocalProtocolError, PDUProcessingError, printable
 from .uids import APPLICATION_CONTEXT_NAME
 from .userdataitems import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
     MalformedItem,
     MaximumLength,
+    RoleSelection,
+    SOPClassExtendedNegotiation,
     UnknownItem,
     UserDataItem,
     check_range,
@@ -67,6 +72,8 @@ MAXIMUM_CONTROL_PDU_LENGTH = 1 << 18
 MAXIMUM_CONTEXT_ITEMS = 1 << 14
 
 _HEADER = struct.Struct(">BxI")
+# The headers of a P-DATA-TF and of its only PDV.
+_ONE_PDV = struct.Struct(">BxIIBB")
 _PDV_HEADER = struct.Struct(">IBB")
 _ASSOCIATE = struct.Struct(">HH16s16s32s")
 _APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
@@ -243,10 +250,10 @@ class _Associate:
 
     def user_items(self, kind: type[_Item]) -> tuple[_Item, ...]:
         """All user items of this class, in order."""
-        return tuple(item for item in self.user_information if isinstance(item, kind))
+        return tuple([item for item in self.user_information if isinstance(item, kind)])
 
     def _deviations(self, ids: Iterable[int]) -> Iterator[str]:
-        if any(context_id % 2 == 0 for context_id in ids):
+        if [context_id for context_id in ids if context_id % 2 == 0]:
             yield f"{self._NAME}: a presentation context ID is even"
         if not self.user_information:
             yield f"{self._NAME}: there is no user information"
@@ -285,13 +292,20 @@ class AAssociateRQ(_Associate):
         check_range("a protocol version", self.protocol_version, 0xFFFF)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other requests with the same proposal have the same objects."""
+        return any(
+            each.presentation_contexts is self.presentation_contexts for each in _proposals.values()
+        )
+
+    @property
     def deviations(self) -> tuple[str, ...]:
         """How the request differs from PS3.8 without harm, in words for a log line."""
         contexts = self.presentation_contexts
-        odd = list(self._deviations(context.context_id for context in contexts))
-        if any(context.unknown_items for context in contexts):
+        odd = list(self._deviations([context.context_id for context in contexts]))
+        if [context for context in contexts if context.unknown_items]:
             odd.append(f"{self._NAME}: a presentation context has unknown sub-items")
-        if not all(context.is_whole for context in contexts):
+        if [context for context in contexts if not context.is_whole]:
             odd.append(
                 f"{self._NAME}: a presentation context lacks its abstract or its transfer syntax"
             )
@@ -307,15 +321,21 @@ class AAssociateRQ(_Associate):
 
     @classmethod
     def decode(cls, body: bytes) -> AAssociateRQ:
-        version, titles, items = _decode_associate(body, cls._NAME)
+        _check_size(body, cls._NAME)
+        titles = body[4 : _ASSOCIATE.size]
+        behind = body[_ASSOCIATE.size :]
+        proposal = _proposals.get(behind)
+        if proposal is None:
+            proposal = _decode_proposal(behind, cls._NAME)
+            _keep_proposal(behind, proposal)
         return cls(
             called_ae_title=_unpad(titles[:16]),
             calling_ae_title=_unpad(titles[16:32]),
-            presentation_contexts=_decode_contexts(items[_CONTEXT_RQ]),
-            user_information=decode_user_data(b"".join(items[_USER_INFORMATION])),
-            application_context=decode_uid(items[_APPLICATION_CONTEXT][0]),
-            protocol_version=version,
-            unknown_items=tuple(items.unknown),
+            presentation_contexts=proposal.presentation_contexts,
+            user_information=proposal.user_information,
+            application_context=proposal.application_context,
+            protocol_version=int.from_bytes(body[:2], "big"),
+            unknown_items=proposal.unknown_items,
             reserved=titles,
         )
 
@@ -353,22 +373,35 @@ class AAssociateAC(_Associate):
         return tuple(odd)
 
     def encode(self) -> bytes:
-        return _encode_associate(
-            self.PDU_TYPE, self.protocol_version, self.reserved.ljust(64, b"\0"), self
-        )
+        titles = self.reserved.ljust(64, b"\0")
+        kept = _answers.get(id(self.presentation_contexts))
+        if (
+            kept is not None
+            and kept.presentation_contexts is self.presentation_contexts
+            and kept.user_information is self.user_information
+            and kept.application_context == self.application_context
+            and kept.protocol_version == self.protocol_version
+            and not self.unknown_items
+        ):
+            return kept.before + titles + kept.behind
+        encoded = _encode_associate(self.PDU_TYPE, self.protocol_version, titles, self)
+        if not self.unknown_items and _holds_no_credential(self.user_information):
+            _keep_answer(self, encoded)
+        return encoded
 
     @classmethod
     def decode(cls, body: bytes) -> AAssociateAC:
-        version, titles, items = _decode_associate(body, cls._NAME)
+        _check_size(body, cls._NAME)
+        items = _items_of(body[_ASSOCIATE.size :], cls._NAME)
         return cls(
             presentation_contexts=tuple(
                 PresentationContextAC.decode(data) for data in items[_CONTEXT_AC]
             ),
             user_information=decode_user_data(b"".join(items[_USER_INFORMATION])),
             application_context=decode_uid(items[_APPLICATION_CONTEXT][0]),
-            protocol_version=version,
+            protocol_version=int.from_bytes(body[:2], "big"),
             unknown_items=tuple(items.unknown),
-            reserved=titles,
+            reserved=body[4 : _ASSOCIATE.size],
         )
 
 
@@ -390,6 +423,84 @@ def _encode_associate(
     return _HEADER.pack(pdu_type, len(body)) + body
 
 
+class _Proposal(NamedTuple):
+    """What stands in an A-ASSOCIATE-RQ behind its titles; nothing of it can change."""
+
+    presentation_contexts: tuple[PresentationContextRQ, ...]
+    user_information: tuple[UserDataItem, ...]
+    application_context: str
+    unknown_items: tuple[UnknownItem, ...]
+
+
+# The octets of proposals, with what they say: a peer opens one association after the other with the same proposal.
+_proposals: dict[bytes, _Proposal] = {}
+_MOST_PROPOSALS = 64
+# The octets of the longest proposal that is kept, and of all together. Even if peers make as many objects of them as
+# they can, these take a few megabytes.
+_LONGEST_PROPOSAL = 1 << 14
+_ALL_PROPOSALS = 1 << 18
+_WITHOUT_CREDENTIAL = (
+    MaximumLength,
+    ImplementationClassUID,
+    AsynchronousOperationsWindow,
+    RoleSelection,
+    ImplementationVersionName,
+    SOPClassExtendedNegotiation,
+)
+
+
+def _decode_proposal(behind: bytes, what: str) -> _Proposal:
+    items = _items_of(behind, what)
+    return _Proposal(
+        _decode_contexts(items[_CONTEXT_RQ]),
+        decode_user_data(b"".join(items[_USER_INFORMATION])),
+        decode_uid(items[_APPLICATION_CONTEXT][0]),
+        tuple(items.unknown),
+    )
+
+
+def _keep_proposal(behind: bytes, proposal: _Proposal) -> None:
+    """Keep a proposal, unless it is long or may hold a credential."""
+    is_known = not proposal.unknown_items and _holds_no_credential(proposal.user_information)
+    if is_known and len(behind) <= _LONGEST_PROPOSAL:
+        _proposals[behind] = proposal
+        while len(_proposals) > _MOST_PROPOSALS or sum(map(len, _proposals)) > _ALL_PROPOSALS:
+            del _proposals[next(iter(_proposals))]  # the one that has been kept for longest
+
+
+def _holds_no_credential(items: Iterable[UserDataItem]) -> bool:
+    return all(isinstance(item, _WITHOUT_CREDENTIAL) for item in items)
+
+
+class _Encoded(NamedTuple):
+    """An A-ASSOCIATE-AC that was encoded, apart from the 64 octets that repeat those of the request."""
+
+    presentation_contexts: tuple[PresentationContextAC, ...]
+    user_information: tuple[UserDataItem, ...]
+    application_context: str
+    protocol_version: int
+    before: bytes
+    behind: bytes
+
+
+# By the identity of the contexts: what is decided on once is often answered again.
+_answers: dict[int, _Encoded] = {}
+
+
+def _keep_answer(answer: AAssociateAC, encoded: bytes) -> None:
+    if len(_answers) >= _MOST_PROPOSALS:
+        del _answers[next(iter(_answers))]
+    titles = _HEADER.size + 4
+    _answers[id(answer.presentation_contexts)] = _Encoded(
+        answer.presentation_contexts,
+        answer.user_information,
+        answer.application_context,
+        answer.protocol_version,
+        encoded[:titles],
+        encoded[titles + 64 :],
+    )
+
+
 def _decode_contexts(bodies: list[bytes]) -> tuple[PresentationContextRQ, ...]:
     contexts: list[PresentationContextRQ] = []
     left = MAXIMUM_CONTEXT_ITEMS
@@ -408,14 +519,17 @@ class _Items(dict[int, list[bytes]]):
         self.unknown: list[UnknownItem] = []
 
 
-def _decode_associate(body: bytes, what: str) -> tuple[int, bytes, _Items]:
+def _check_size(body: bytes, what: str) -> None:
     if len(body) < _ASSOCIATE.size:
         raise PDUProcessingError(
             f"{what}: expected {_ASSOCIATE.size} octets or more, got {len(body)}"
         )
-    (version,) = struct.unpack_from(">H", body)
+
+
+def _items_of(behind: bytes, what: str) -> _Items:
+    """The items that stand behind the titles of an A-ASSOCIATE PDU."""
     items = _Items()
-    for kind, _, data in split_items(body[_ASSOCIATE.size :], what):
+    for kind, _, data in split_items(behind, what):
         if kind in items:
             items[kind].append(data)
         else:
@@ -430,7 +544,7 @@ def _decode_associate(body: bytes, what: str) -> tuple[int, bytes, _Items]:
             f"{what} has {len(items[_USER_INFORMATION])} user information items; expected 1",
             AbortReason.UNEXPECTED_PARAMETER,
         )
-    return version, body[4 : _ASSOCIATE.size], items
+    return items
 
 
 def _encode_short(pdu_type: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> bytes:
@@ -635,6 +749,27 @@ class PDUReader:
                 yield fragment
                 continue
             held = self._held
+            if not (self._pdu_type or held) and end - offset >= _ONE_PDV.size:
+                # Most P-DATA-TF PDUs have one PDV. Whatever is not such a PDU, or is wrong, goes the long way below.
+                kind, length, pdv_length, context_id, flags = _ONE_PDV.unpack_from(view, offset)
+                if (
+                    kind == _P_DATA_TF
+                    and length == pdv_length + 4 > 6
+                    and (length <= self.receive_limit or not self.receive_limit)
+                ):
+                    offset += _ONE_PDV.size
+                    behind = offset + pdv_length - 2
+                    if behind <= end:
+                        fragment = Fragment(
+                            context_id, flags & 1 == 1, flags & 2 == 2, view[offset:behind]
+                        )
+                        offset = behind
+                        yield fragment
+                        continue
+                    self._pdu_type = kind
+                    self._context_id, self._flags = context_id, flags
+                    self._pdu_left = self._pdv_left = pdv_length - 2
+                    continue
             take = min(self._need - len(held), end - offset)
             held += view[offset : offset + take]
             offset += take
@@ -720,4 +855,8 @@ def _guess(header: bytes) -> str:
         return " (this looks like HTTP)"
     if header[:2] == b"\x16\x03":
         return " (this looks like TLS on a port without TLS)"
+    # What comes from a peer that was called, and is something else.
+    for octets, name in ((b"HTTP", "HTTP"), (b"SSH-", "SSH"), (b"\x15\x03", "a port with TLS")):
+        if header.startswith(octets):
+            return f" (this looks like {name})"
     return ""

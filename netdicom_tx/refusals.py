@@ -295,7 +295,7 @@ def no_contexts(request: AAssociateRQ, answer: AAssociateAC) -> Refusal:
     return Refusal(
         "contexts",
         f"no presentation context is accepted: {', '.join(told[:3])}{more}",
-        advice="compare what the peer proposes with what is served here",
+        advice="compare what the peer proposes with what is served here, and with what this AE title may do",
     )
 
 
@@ -357,6 +357,7 @@ class Refusals:
                 verb=refusal.verb,
                 who=who,
                 refusal=refusal,
+                event="refused",
             )
 
     def catch_up(self, *, at_end: bool = False) -> None:
@@ -384,7 +385,12 @@ class Refusals:
                     count=line.others[0],
                     seconds=now - line.since,
                     came=line.refusal.came,
+                    event="refused",
                 )
         if self._beyond and len(self._lines) < TABLE_SIZE:
             beyond, self._beyond = self._beyond, 0
-            self._log.warn("refused others {count} times, without a line for each", count=beyond)
+            self._log.warn(
+                "refused others {count} times, without a line for each",
+                count=beyond,
+                event="refused",
+            )

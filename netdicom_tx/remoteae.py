@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from .arguments import check_type
 from .exceptions import LocalProtocolError
 from .pdu import check_ae_title
+from .quirks import NO_QUIRKS, Quirks
 from .tls import TLSOptions
 from .userdataitems import UserIdentity
 
@@ -49,6 +50,7 @@ class RemoteAE:
         identity: The identity of our user, for the peer to check (PS3.7 D.3.3.7). When it requests a positive
             response and none comes, the association is aborted.
         tls: How TLS is spoken over the endpoint; None speaks without TLS.
+        quirks: What is agreed on with this peer, whatever the application entity would negotiate.
 
     Raises:
         TypeError, LocalProtocolError: An argument is wrong.
@@ -58,6 +60,7 @@ class RemoteAE:
     endpoint: str | IStreamClientEndpoint
     identity: UserIdentity | None = field(default=None, repr=False)
     tls: TLSOptions | None = None
+    quirks: Quirks = NO_QUIRKS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", check_ae_title(self.ae_title))
@@ -67,6 +70,7 @@ class RemoteAE:
             check_type("identity", self.identity, UserIdentity)
         if self.tls is not None:
             check_type("tls", self.tls, TLSOptions, "TLSOptions")
+        check_type("quirks", self.quirks, Quirks, "Quirks, such as Quirks(window=1)")
 
     @classmethod
     def of(cls, peer: str | RemoteAE | IStreamClientEndpoint) -> RemoteAE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections import Counter, OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from .channel import Channel
 from .dimsemessages import CCancelRQ, NEventReportRQ, Request, Response
 from .dulprovider import Timeouts, made_ahead
 from .exceptions import LocalProtocolError, NetDICOMError, afresh
+from .fragments import PDU
 from .logs import Logger
 from .negotiation import NO_WINDOW, PContextDef
 from .streams import HIGH_WATER, ResponseStream, status_of
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 _Stream = TypeVar("_Stream", bound="ResponseStream[Any]")
+
+# Data sets that need not be read from a file.
+_OCTETS = (bytes, bytearray, memoryview)
 
 
 class Outstanding(ABC):
@@ -81,7 +85,7 @@ class Outstanding(ABC):
         self.heard = float("-inf")
         self.is_forgotten = False  # the caller no longer wants the response
         #: The PDUs of the request, before its turn.
-        self.pdus: Iterator[bytes | bytearray] | None = None
+        self.pdus: Iterator[PDU] | None = None
         self.is_prepared = False  # whether the first of them have been made
         #: Why the request cannot be sent now, although it is correct.
         self.problem: NetDICOMError | None = None
@@ -239,7 +243,7 @@ class Invoker:
     ) -> None:
         self.limit = NO_WINDOW.invoked
         self.is_told = False
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._channel = channel
         self._contexts = contexts
         self._clock = clock
@@ -258,6 +262,11 @@ class Invoker:
     def __len__(self) -> int:
         """Requests that have no final response yet."""
         return len(self._outstanding) + len(self._waiting)
+
+    @property
+    def under_way(self) -> list[str]:
+        """The operations that have no final response yet."""
+        return [each.message.OPERATION for each in self._all()]
 
     @property
     def is_busy(self) -> bool:
@@ -324,7 +333,8 @@ class Invoker:
         if message.message_id is not None:
             check_number("message_id", message.message_id, 0, most=0xFFFF)
         check_data_source("data_set", message.data_set)
-        if self._contexts.get(ctx.id) != ctx:
+        own = self._contexts.get(ctx.id)
+        if own is not ctx and own != ctx:
             raise LocalProtocolError(
                 f"presentation context {ctx.id} is not a context of this association"
             )
@@ -345,12 +355,15 @@ class Invoker:
         problem = self._problem(one)
         if problem is not None:
             self.is_told = self.is_told or self._is_over
-            one.fail(afresh(problem))
+            one.fail(_unsent(problem) if self._is_over else afresh(problem))
             return
         if self._waiting or (self.limit and len(self._outstanding) >= self.limit):
             assert one.message.message_id is not None
             self._waiting[one.message.message_id] = one
-            self._prepare_later()
+            if isinstance(one.message.data_set, _OCTETS):
+                self._prepare()
+            else:
+                self._prepare_later()
         else:
             self._send(one)
         # The request is recorded, so a response that comes now finds its caller.
@@ -479,7 +492,7 @@ class Invoker:
     # -- preparing the next one ------------------------------------------------------------------
 
     def _prepare_later(self) -> None:
-        """Make the PDUs of the next request while the peer is busy with the one before.
+        """Read the PDUs of the next request from a file while the peer is busy with the one before.
 
         They are made in the turn after next of the reactor, because the next turn sends what was written in this one.
         """
@@ -487,10 +500,14 @@ class Invoker:
             self._preparing = self._clock.callLater(0, self._prepare_now)
 
     def _prepare_now(self) -> None:
-        self._preparing = self._clock.callLater(0, self._prepare)
+        self._preparing = self._clock.callLater(0, self._prepare_at_last)
+
+    def _prepare_at_last(self) -> None:
+        self._preparing = None
+        self._prepare()
 
     def _prepare(self) -> None:
-        self._preparing = None
+        """Make the PDUs of the next request that one turn writes."""
         if not self._waiting:
             return
         message_id, one = next(iter(self._waiting.items()))
@@ -594,19 +611,27 @@ class Invoker:
         self._refusal = reason
         _stop(self._preparing)
         self._preparing = None
-        taken = [*self._outstanding.values(), *self._waiting.values()]
+        sent, unsent = list(self._outstanding.values()), list(self._waiting.values())
         self._outstanding.clear()
         self._waiting.clear()
-        for each in taken:
+        # Each caller gets its own exception; a shared one would collect the tracebacks of all.
+        for each in sent:
             _stop(each.timer)
-            # Each caller gets its own exception; a shared one would collect the tracebacks of all.
             each.fail(afresh(reason))
+        for each in unsent:
+            each.fail(_unsent(reason))
 
     def end(self, reason: NetDICOMError) -> None:
         """The association is over."""
         self._is_over = True
         self.is_told = self.is_told or self.is_busy
         self.fail_all(reason)
+
+
+def _unsent(reason: NetDICOMError) -> NetDICOMError:
+    error = afresh(reason)
+    error.is_unsent = True
+    return error
 
 
 def _stop(timer: IDelayedCall | None) -> None:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from .associations import Associations
+from .endpoints import failed_at_once
 from .logs import Logger
 
 __all__ = ["AEService", "ListeningAE"]
@@ -74,24 +75,14 @@ class AEService(Service):
             CannotListenError: A port cannot be opened.
         """
         self.associations.is_draining = False
-        failures: list[Failure] = []
-        is_starting = True
-
-        def failed(failure: Failure) -> None:
-            if failure.check(defer.CancelledError):
-                return
-            if is_starting:
-                failures.append(failure)
-            else:
-                self.listening_failed(failure)
-
         for endpoint in self._endpoints:
             opening = self.ae.listen(endpoint, associations=self.associations)
-            self._listening.append(opening.addCallbacks(self._opened, failed))
-        is_starting = False
-        if failures:
+            self._listening.append(opening.addCallback(self._opened))
+        try:
+            failed_at_once(self._listening, self.listening_failed)
+        except BaseException:
             self._stop_listening()
-            failures[0].raiseException()
+            raise
 
     def startService(self) -> None:
         """Serve; opens the ports if that has not been done.
@@ -118,6 +109,7 @@ class AEService(Service):
             host=getattr(host, "host", host),
             port=getattr(host, "port", ""),
             more=self.ae.about(),
+            event="listening",
         )
 
     def listening_failed(self, failure: Failure) -> None:

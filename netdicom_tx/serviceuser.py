@@ -18,14 +18,15 @@ Programs and services hold an :class:`~netdicom_tx.asceprovider.Association`, wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from .access import Caller, Certificate
+from .access import Caller, Certificate, Network, includes
 from .channel import Channel
 from .closing import Closing
 from .datasinks import Reception
@@ -49,9 +50,13 @@ from .refusals import Refusal, aborted
 from .remoteae import RemoteAE
 from .requests import Invoker
 from .summary import AssociationSummary
+from .uids import VERIFICATION_SOP_CLASS
 from .upperlayer import Indication, ProviderAbort
 
 __all__ = ["LocalAE", "ServiceUser"]
+
+# As long as nobody has asked.
+_NOBODY = Caller("")
 
 
 class LocalAE(Host, Protocol):
@@ -68,6 +73,10 @@ class LocalAE(Host, Protocol):
     def association_opened(self, asce: Any) -> None:
         """The transport of an association is open."""
 
+    @property
+    def proxies(self) -> Sequence[Network]:
+        """The networks of proxies and balancers in front of this side."""
+
     def octets_came(self, octets: int) -> None:
         """Octets came on an association."""
 
@@ -78,9 +87,14 @@ class LocalAE(Host, Protocol):
         """End what is still done behind the answers to a peer that wants to release; None when there is nothing."""
 
     def operation_performed(
-        self, asce: Any, ctx: PContextDef, msg: Request, response: Response | None
+        self,
+        asce: Any,
+        ctx: PContextDef,
+        msg: Request,
+        response: Response | None,
+        seconds: float,
     ) -> None:
-        """An operation has ended, with this last response if one could be sent."""
+        """An operation has ended after so many seconds, with this last response if one could be sent."""
 
     def authorize(self, asce: Any, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that a peer may have an operation performed."""
@@ -122,7 +136,7 @@ class ServiceUser:
         self.window: Window = NO_WINDOW
         self.extended: Mapping[str, bytes] = {}
         self.peer_address: IAddress | None = None
-        self.caller = Caller("")
+        self.caller = _NOBODY
         self.user: User | None = None
         self.request_pdu: AAssociateRQ | None = None
         self.response_pdu: AAssociateAC | None = None
@@ -173,6 +187,16 @@ class ServiceUser:
         return self._closing.error
 
     @property
+    def is_check(self) -> bool:
+        """Whether a balancer only looks if this side answers: its association can do nothing but echo."""
+        if self.is_requestor or not self.accepted_contexts or not self.ae.proxies:
+            return False
+        host = getattr(self.peer_address, "host", "")
+        return includes(self.ae.proxies, host) and all(
+            each.sop_class == VERIFICATION_SOP_CLASS for each in self.accepted_contexts.values()
+        )
+
+    @property
     def peer_title(self) -> str:
         """The AE title of the other side, safe for logs."""
         return printable(self.called_ae_title if self.is_requestor else self.calling_ae_title)
@@ -195,6 +219,11 @@ class ServiceUser:
             octets_received=received,
             octets_sent=sent,
         )
+
+    @property
+    def under_way(self) -> list[str]:
+        """The operations that have no final response yet, those of the peer first."""
+        return self._performer.under_way + self._invoker.under_way
 
     # -- what admission looks at -------------------------------------------------------------------
 
@@ -227,9 +256,11 @@ class ServiceUser:
         """The service that answers requests of a SOP class on this association; None when no service does."""
         return self.ae.supported_scp.find(sop_class)
 
-    def performed(self, ctx: PContextDef, msg: Request, response: Response | None) -> None:
-        """An operation has ended, with this last response if one could be sent."""
-        self.ae.operation_performed(self, ctx, msg, response)
+    def performed(
+        self, ctx: PContextDef, msg: Request, response: Response | None, seconds: float
+    ) -> None:
+        """An operation has ended after so many seconds, with this last response if one could be sent."""
+        self.ae.operation_performed(self, ctx, msg, response, seconds)
 
     def authorize(self, ctx: PContextDef, msg: Request) -> Awaitable[None] | None:
         """Check that the peer may have an operation performed.
@@ -279,9 +310,10 @@ class ServiceUser:
         )
 
     def disconnected(self, reason: Failure) -> None:
-        self._closing.end(
-            ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}")
-        )
+        if self.error is None:
+            self._closing.end(
+                ConnectionLostError(f"the connection was lost: {reason.getErrorMessage()}")
+            )
         self.ae.association_closed(self)
         self._closing.disconnected()
 
@@ -308,11 +340,13 @@ class ServiceUser:
         """The association is over, and its parts have been told."""
         self._opening.end(error)
         if self.response_pdu is not None:
-            self._log.info(
+            self._log.emit(
+                LogLevel.debug if self.is_check else LogLevel.info,
                 "association with {peer} is over: {error}; {summary}",
                 peer=self.peer_title,
                 error=error,
                 summary=self.summary,
+                event="association-ended",
             )
 
     # -- messages in -------------------------------------------------------------------------------

@@ -112,7 +112,11 @@ class Signals:
         try:
             read = self._reload_now()
         except NetDICOMError as error:
-            self._log.error("Received SIGHUP, but all stays as it is: {error}", error=error)
+            self._log.error(
+                "Received SIGHUP, but the former options stay in effect: {error}",
+                error=error,
+                event="reload-failed",
+            )
             return
         self._log.info(
             "Received SIGHUP. {what}; other changes need a restart of the node",
@@ -134,7 +138,9 @@ class Signals:
 
     def _stop_in_order(self, name: str) -> None:
         self._log.info(
-            "Received {name}: ending in order; a second signal aborts what is running", name=name
+            "Received {name}: ending in order; a second signal aborts what is running",
+            name=name,
+            event="stopping",
         )
         try:
             self._reactor.stop()

@@ -7,6 +7,7 @@ codes of a service. The meaning of a service's code depends on the operation, so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "UNRECOGNIZED_OPERATION",
     "Status",
     "add_status",
+    "of_operation",
 ]
 
 # Only these have Pending responses and can be cancelled (PS3.7 9.1); an empty string stands for any operation.
@@ -122,6 +124,24 @@ _SPECIFIC: list[tuple[str, int, int, str]] = [
     # PS3.3 C.14.1.1: a Failure Reason of storage commitment; the others are in PS3.7 Annex C.
     ("N-EVENT-REPORT", 0x0131, 0x0131, "Duplicate transaction UID"),
 ]
+
+
+def of_operation(operation: str | None) -> Iterator[tuple[str, str]]:
+    """The statuses of an operation that PS3.4 defines, or those of PS3.7 Annex C, with their words.
+
+    Args:
+        operation: The operation, such as ``"C-STORE"``; None means those that every operation may have.
+
+    Yields:
+        The status in hexadecimal, such as ``"A900"`` or ``"C000 to CFFF"``, and what it means.
+    """
+    if operation is None:
+        yield from ((f"{code:04X}", words) for code, words in _GENERAL.items())
+        return
+    for command, first, last, words in _SPECIFIC:
+        if command == operation:
+            code = f"{first:04X}" if first == last else f"{first:04X} to {last:04X}"
+            yield code, words
 
 
 def add_status(code: int, words: str, *, end: int | None = None, command: str = "") -> None:

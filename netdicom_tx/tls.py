@@ -9,9 +9,10 @@ It needs the extra ``tls`` (pyOpenSSL, service-identity).
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -126,6 +127,11 @@ def openssl_name(suite: str) -> str:
 # -- options -----------------------------------------------------------------------------------------
 
 
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+# A private key that needs a password, in the form of PKCS #8 or in the former one.
+_ENCRYPTED: Final = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSOptions:
     """How one side speaks TLS, which is version 1.2 or newer.
@@ -134,6 +140,7 @@ class TLSOptions:
         certificate: The PEM file of our certificate, followed by its chain. A server needs one; a client
             needs one when the peer asks for it.
         key: The PEM file of the private key. None means that ``certificate`` holds the key, too.
+        key_password: The password of an encrypted private key.
         trust: The PEM file of the authorities, or of the self-signed certificates, that we trust. For a
             client, None means the system's authorities.
         clients: What a server asks of its clients: a certificate that ``trust`` or ``fingerprint`` vouches for
@@ -151,6 +158,7 @@ class TLSOptions:
 
     certificate: _Path | None = None
     key: _Path | None = None
+    key_password: str | None = field(default=None, repr=False)
     trust: _Path | None = None
     server_name: str | None = None
     fingerprint: str | Iterable[str] | None = None
@@ -203,6 +211,18 @@ class TLSOptions:
             _ClientContext(self, self.server_name or host), endpoint
         )
         return wrapped
+
+    def check(self) -> None:
+        """Read the files, as a server and a client would.
+
+        Raises:
+            LocalProtocolError: A file cannot be used.
+            ImportError: The packages of TLS are missing.
+        """
+        if self.certificate is not None:
+            ServerContext(self)
+        elif self.trust is not None:
+            self._authorities()
 
     def wrap_server(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """Make an endpoint that serves TLS over another one.
@@ -280,6 +300,8 @@ class TLSOptions:
         pem = _read(self.certificate)
         if self.key is not None:
             pem = _read(self.key) + b"\n" + pem
+        if _ENCRYPTED.search(pem):
+            pem = self._decrypted(pem) + b"\n" + pem[max(pem.find(_CERTIFICATE), 0) :]
         try:
             return PrivateCertificate.loadPEM(pem)
         except VerifyError as error:
@@ -293,6 +315,32 @@ class TLSOptions:
                 f"{os.fspath(self.certificate)} has no certificate with a private key; expected both in "
                 "PEM form, or the key in the file that `key` names"
             ) from error
+
+    def _decrypted(self, pem: bytes) -> bytes:
+        """The private key without its password, which OpenSSL would ask the terminal for.
+
+        Raises:
+            LocalProtocolError: There is no password, or it is wrong.
+        """
+        from cryptography.hazmat.primitives import serialization
+
+        key = self.certificate if self.key is None else self.key
+        assert key is not None
+        if self.key_password is None:
+            raise LocalProtocolError(
+                f"the private key {os.fspath(key)} is encrypted; give its password: `key_password`"
+            )
+        try:
+            found = serialization.load_pem_private_key(pem, self.key_password.encode())
+        except ValueError as error:
+            raise LocalProtocolError(
+                f"the private key {os.fspath(key)} cannot be decrypted with the password that was given"
+            ) from error
+        return found.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
     def _authorities(self) -> Any:
         from twisted.internet.ssl import Certificate, trustRootFromCertificates
@@ -596,13 +644,14 @@ def _load_chain(path: _Path | None) -> list[Any]:
     from OpenSSL import crypto
 
     assert path is not None
-    marker = b"-----BEGIN CERTIFICATE-----"
-    blocks = _read(path).split(marker)[1:]
+    blocks = _read(path).split(_CERTIFICATE)[1:]
     if not blocks:
         raise LocalProtocolError(
             f"{os.fspath(path)} holds no certificate; expected one in PEM form"
         )
     try:
-        return [crypto.load_certificate(crypto.FILETYPE_PEM, marker + block) for block in blocks]
+        return [
+            crypto.load_certificate(crypto.FILETYPE_PEM, _CERTIFICATE + block) for block in blocks
+        ]
     except crypto.Error as error:
         raise LocalProtocolError(f"{os.fspath(path)} holds a damaged certificate") from error

@@ -36,6 +36,8 @@ __all__ = ["INTERVAL", "LIMIT", "Turns"]
 LIMIT: Final = 0.2
 #: How many seconds pass between two warnings about one cause.
 INTERVAL: Final = 60.0
+# How many seconds are a minute for Turns.recent().
+MINUTE: Final = 60.0
 # A turn that goes on for so many seconds is logged before it ends, because it may never end.
 _ENDLESS: Final = 10.0
 # How often the stack of a turn is looked at once the turn takes too long.
@@ -58,7 +60,7 @@ class Turns(Service):
         limit: How many seconds a turn may take without a warning.
 
     Attributes:
-        longest: The longest turn in seconds.
+        busy: How many seconds all turns together have taken.
         count: How many turns took longer than the limit.
     """
 
@@ -66,7 +68,10 @@ class Turns(Service):
     _log = Logger()
 
     def __init__(self, reactor: Any, limit: float = LIMIT) -> None:
-        self.longest = 0.0
+        self.busy = 0.0
+        self._lately = 0.0  # the longest since the last minute ended for recent()
+        self._longest = 0.0  # the longest before
+        self._before = (monotonic(), 0.0)  # when that was, and the longest of that minute
         self.count = 0
         self._reactor = reactor
         self._limit = limit
@@ -79,7 +84,7 @@ class Turns(Service):
         self._stopping = threading.Event()
         self._watchdog: threading.Thread | None = None
         self._hooks: dict[str, object] = {}
-        self._before: dict[str, dict[str, object]] = {}  # hooks of others in the same places
+        self._earlier: dict[str, dict[str, object]] = {}  # hooks of others in the same places
 
     def startService(self) -> None:
         """Begin to measure."""
@@ -93,16 +98,29 @@ class Turns(Service):
     def stopService(self) -> None:
         """Stop measuring, and restore the reactor."""
         super().stopService()  # type: ignore[no-untyped-call]
-        for name, before in self._before.items():
+        for name, before in self._earlier.items():
             if self._reactor.__dict__.get(name) is self._hooks[name]:
                 del self._reactor.__dict__[name]
                 self._reactor.__dict__.update(before)
-        self._before, self._hooks = {}, {}
+        self._earlier, self._hooks = {}, {}
         self._stopping.set()
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.join()
         self._begun = None
+
+    @property
+    def longest(self) -> float:
+        """The longest turn in seconds."""
+        return max(self._longest, self._lately)
+
+    def recent(self) -> float:
+        """The longest turn of this minute and the one before, in seconds; to be asked more often than that."""
+        now = monotonic()
+        if now - self._before[0] >= MINUTE:
+            self._longest = self.longest
+            self._before, self._lately = (now, self._lately), 0.0
+        return max(self._before[1], self._lately)
 
     # -- measuring ---------------------------------------------------------------------------------
 
@@ -118,8 +136,9 @@ class Turns(Service):
             if begun is not None:
                 taken = monotonic() - begun
                 self._begun = None
-                if taken > self.longest:
-                    self.longest = taken
+                self.busy += taken
+                if taken > self._lately:
+                    self._lately = taken
                 if taken > limit:
                     self._is_over(begun, taken)
             wait(delay)
@@ -143,7 +162,7 @@ class Turns(Service):
             "runUntilCurrent": run_until_current,
         }
         there = reactor.__dict__
-        self._before = {name: {name: there[name]} if name in there else {} for name in self._hooks}
+        self._earlier = {name: {name: there[name]} if name in there else {} for name in self._hooks}
         there.update(self._hooks)
 
     def _is_over(self, begun: float, taken: float) -> None:

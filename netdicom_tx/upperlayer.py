@@ -2,8 +2,8 @@
 
 There is one door. Every input becomes an event, which is looked up in Table 9-10. The machine
 commits the new state, **and then** gives the outputs in the standard's order, so performing an
-output may come back in with the next input. The iterators that it returns are lazy, and the caller
-must use them up: :meth:`UpperLayer.receive_data` takes the next PDU only when the outputs of the
+output may come back in with the next input. The caller must use up what it gives:
+:meth:`UpperLayer.receive_data` is lazy, and takes the next PDU only when the outputs of the
 previous one have been performed. An abort in between therefore stops the rest of the segment, as
 the table demands (AA-6).
 
@@ -14,7 +14,7 @@ of our own side that the table does not have raises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -75,14 +75,15 @@ Indication = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+# Outputs are used up at once, so nothing has to keep them from being changed; a frozen one takes three times as long.
+@dataclass(slots=True)
 class Send:
     """The output to write these octets."""
 
-    data: Sequence[bytes | bytearray]
+    data: Sequence[bytes | bytearray | memoryview]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Indicate:
     """The output to tell the local user."""
 
@@ -113,12 +114,6 @@ _EVENT_OF: dict[type, Event] = {
     AReleaseRP: Event.Evt13,
     AAbort: Event.Evt16,
 }
-_BARE_STEPS: dict[Step, Output] = {
-    Step.OPEN_TRANSPORT: OpenTransport,
-    Step.CLOSE_TRANSPORT: CloseTransport,
-    Step.START_ARTIM: StartARTIM,
-    Step.STOP_ARTIM: StopARTIM,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +124,54 @@ class _Fault:
     detail: str
 
 
+def _fault(payload: object, state: State) -> _Fault:
+    """The reason for the abort: the reader's, or that the PDU does not fit the state."""
+    if isinstance(payload, _Fault):
+        return payload
+    what = "P-DATA-TF" if isinstance(payload, Fragment) else type(payload).__name__
+    return _Fault(
+        AbortReason.UNEXPECTED_PDU, f"{what} is not expected in {state.name} ({state.value})"
+    )
+
+
+def _send_provider_abort(payload: object, state: State) -> Output:
+    reason = _fault(payload, state).reason
+    return Send((AAbort(AbortSource.SERVICE_PROVIDER, reason).encode(),))
+
+
+def _indicate_provider_abort(payload: object, state: State) -> Output:
+    fault = _fault(payload, state)
+    return Indicate(ProviderAbort(fault.reason, fault.detail))
+
+
+# What makes the output of each step, of the payload of the event and of the state before it. The payload is what the
+# event has, by the table: hence Any.
+_MAKERS: dict[Step, Callable[[Any, State], Output]] = {
+    Step.OPEN_TRANSPORT: lambda payload, state: OpenTransport,
+    Step.CLOSE_TRANSPORT: lambda payload, state: CloseTransport,
+    Step.SEND: lambda payload, state: Send((payload.encode(),)),
+    Step.SEND_DATA: lambda payload, state: Send(payload),
+    Step.SEND_USER_ABORT: lambda payload, state: Send((AAbort(AbortSource.SERVICE_USER).encode(),)),
+    Step.SEND_PROVIDER_ABORT: _send_provider_abort,
+    # Permanent, ACSE related, protocol version not supported (PS3.8 Table 9-21).
+    Step.SEND_REJECT: lambda payload, state: Send((AAssociateRJ(1, 2, 2).encode(),)),
+    Step.INDICATE: lambda payload, state: Indicate(payload),
+    Step.INDICATE_PROVIDER_ABORT: _indicate_provider_abort,
+    Step.INDICATE_TRANSPORT_CLOSED: lambda payload, state: Indicate(payload),
+    Step.START_ARTIM: lambda payload, state: StartARTIM,
+    Step.STOP_ARTIM: lambda payload, state: StopARTIM,
+}
+# What makes the outputs of each action, the next state, and whether the machine is over then.
+_ROWS = {
+    name: (
+        tuple(_MAKERS[step] for step in action.steps),
+        action.next_state,
+        Step.CLOSE_TRANSPORT in action.steps,
+    )
+    for name, action in ACTIONS.items()
+}
+# The actions of which _outcome() says more.
+_LOOKED_AT = frozenset(("AE-6", "AR-8", "AA-1"))
 # The rows of P-DATA, which are taken most: their action hands the payload on and does nothing else. What makes the
 # output, and the next state.
 _PASSING: dict[tuple[Event, State], tuple[Callable[[Any], Output], State]] = {
@@ -211,33 +254,33 @@ class UpperLayer:
 
     # -- the local user ------------------------------------------------------------------------
 
-    def associate(self, request: AAssociateRQ) -> Iterator[Output]:
+    def associate(self, request: AAssociateRQ) -> Iterable[Output]:
         """Evt1: ask for a transport. The request is sent when that is open."""
         outputs = self._take(Event.Evt1, request)
         self._request = request
         return outputs
 
-    def accept(self, answer: AAssociateAC) -> Iterator[Output]:
+    def accept(self, answer: AAssociateAC) -> Iterable[Output]:
         """Evt7."""
         return self._take(Event.Evt7, answer)
 
-    def reject(self, answer: AAssociateRJ) -> Iterator[Output]:
+    def reject(self, answer: AAssociateRJ) -> Iterable[Output]:
         """Evt8."""
         return self._take(Event.Evt8, answer)
 
-    def send_data(self, pdus: Sequence[bytes | bytearray]) -> Iterator[Output]:
-        """Evt9: encoded P-DATA-TF PDUs, as many as may go out in one turn."""
+    def send_data(self, pdus: Sequence[bytes | bytearray | memoryview]) -> Iterable[Output]:
+        """Evt9: encoded P-DATA-TF PDUs, as many as may go out in one turn; each may be in several pieces."""
         return self._take(Event.Evt9, pdus)
 
-    def release(self) -> Iterator[Output]:
+    def release(self) -> Iterable[Output]:
         """Evt11."""
         return self._take(Event.Evt11, AReleaseRQ())
 
-    def answer_release(self) -> Iterator[Output]:
+    def answer_release(self) -> Iterable[Output]:
         """Evt14."""
         return self._take(Event.Evt14, AReleaseRP())
 
-    def abort(self) -> Iterator[Output]:
+    def abort(self) -> Iterable[Output]:
         """Evt15."""
         return self._take(Event.Evt15, AAbort(AbortSource.SERVICE_USER))
 
@@ -253,18 +296,18 @@ class UpperLayer:
 
     # -- the transport -------------------------------------------------------------------------
 
-    def transport_opened(self) -> Iterator[Output]:
+    def transport_opened(self) -> Iterable[Output]:
         """Evt2 for the requestor, Evt5 for the acceptor."""
         if self._is_over:
-            return iter(())
+            return ()
         if self.is_requestor:
             return self._take(Event.Evt2, self._request)
         return self._take(Event.Evt5, None)
 
-    def transport_closed(self, detail: str = "the peer closed the connection") -> Iterator[Output]:
+    def transport_closed(self, detail: str = "the peer closed the connection") -> Iterable[Output]:
         """Evt17."""
         if self._is_over or self._state is State.Sta1:
-            return iter(())
+            return ()
         outputs = self._take(Event.Evt17, TransportClosed(detail))
         self._is_over = True
         return outputs
@@ -282,92 +325,55 @@ class UpperLayer:
                 return
             yield from self._take(_EVENT_OF[type(pdu)], pdu)
 
-    def invalid_data(self, error: PDUProcessingError | Exception) -> Iterator[Output]:
+    def invalid_data(self, error: PDUProcessingError | Exception) -> Iterable[Output]:
         """Evt19 for a mistake that only the local user can see, in a PDV or a message."""
         if self._is_over:
-            return iter(())
+            return ()
         reason = getattr(error, "abort_reason", AbortReason.NOT_SPECIFIED)
         return self._take(Event.Evt19, _Fault(reason, str(error)))
 
-    def artim_expired(self) -> Iterator[Output]:
+    def artim_expired(self) -> Iterable[Output]:
         """Evt18."""
         if self._is_over:
-            return iter(())
+            return ()
         return self._take(Event.Evt18, None)
 
     # -- the door ------------------------------------------------------------------------------
 
-    def _take(self, event: Event, payload: object) -> Iterator[Output]:
+    def _take(self, event: Event, payload: object) -> Iterable[Output]:
         before = self._state
         passing = _PASSING.get((event, before))
         if passing is not None and not self._is_over:
             make, self._state = passing
-            return iter((make(payload),))
+            return (make(payload),)
         name = TRANSITIONS.get((event, before))
         # A machine serves one connection: Sta1 at its end is not the Sta1 at its beginning.
         if name is None or self._is_over:
             raise LocalProtocolError(
                 f"{event.value} is not possible in {before.name} ({before.value})"
             )
-        outcome = self._outcome(name, payload)
-        action = ACTIONS[outcome]
-        if outcome == "AE-6 unacceptable":
-            self.refusal = (
-                "A-ASSOCIATE-RQ of another protocol version; expected bit 0 of the version"
-            )
-        elif outcome == "AA-1" and before is State.Sta2:
-            self.refusal = _fault(payload, before).detail
+        if name in _LOOKED_AT:
+            name = self._outcome(name, payload, before)
+        makers, next_state, closes = _ROWS[name]
         # The outputs are made before the state is committed: what cannot be encoded has not happened.
-        outputs = [self._output(step, payload, before) for step in action.steps]
-        self._state = action.next_state
-        if Step.CLOSE_TRANSPORT in action.steps:
+        outputs = [make(payload, before) for make in makers]
+        self._state = next_state
+        if closes:
             self._is_over = True
-        return iter(outputs)
+        return outputs
 
-    def _outcome(self, name: str, payload: object) -> str:
+    def _outcome(self, name: str, payload: object, before: State) -> str:
         """The row of the action; two actions have a second row."""
-        # PS3.8 9.3.2: only bit 0 of the protocol version is tested.
-        if (
-            name == "AE-6"
-            and isinstance(payload, AAssociateRQ)
-            and not payload.protocol_version & 1
-        ):
-            return "AE-6 unacceptable"
-        if name == "AR-8" and not self.is_requestor:
-            return "AR-8 acceptor"
+        if name == "AE-6":
+            # PS3.8 9.3.2: only bit 0 of the protocol version is tested.
+            if isinstance(payload, AAssociateRQ) and not payload.protocol_version & 1:
+                self.refusal = (
+                    "A-ASSOCIATE-RQ of another protocol version; expected bit 0 of the version"
+                )
+                return "AE-6 unacceptable"
+        elif name == "AR-8":
+            if not self.is_requestor:
+                return "AR-8 acceptor"
+        elif before is State.Sta2:  # AA-1
+            self.refusal = _fault(payload, before).detail
         return name
-
-    def _output(self, step: Step, payload: object, before: State) -> Output:
-        bare = _BARE_STEPS.get(step)
-        if bare is not None:
-            return bare
-        match step, payload:
-            case Step.INDICATE, _:
-                return Indicate(payload)  # type: ignore[arg-type]  # a PDU or fragment of Evt3-16
-            case Step.SEND_DATA, _:
-                return Send(payload)  # type: ignore[arg-type]  # the PDUs of Evt9
-            case Step.SEND, _:
-                return Send((payload.encode(),))  # type: ignore[attr-defined]  # a PDU of ours
-            case Step.SEND_USER_ABORT, _:
-                return Send((AAbort(AbortSource.SERVICE_USER).encode(),))
-            case Step.SEND_PROVIDER_ABORT, _:
-                fault = _fault(payload, before)
-                return Send((AAbort(AbortSource.SERVICE_PROVIDER, fault.reason).encode(),))
-            case Step.INDICATE_PROVIDER_ABORT, _:
-                fault = _fault(payload, before)
-                return Indicate(ProviderAbort(fault.reason, fault.detail))
-            case Step.SEND_REJECT, _:
-                # Permanent, ACSE related, protocol version not supported (PS3.8 Table 9-21).
-                return Send((AAssociateRJ(1, 2, 2).encode(),))
-            case _:  # INDICATE_TRANSPORT_CLOSED
-                return Indicate(payload)  # type: ignore[arg-type]  # the TransportClosed of Evt17
-
-
-def _fault(payload: object, state: State) -> _Fault:
-    """The reason for the abort: the reader's, or that the PDU does not fit the state."""
-    if isinstance(payload, _Fault):
-        return payload
-    what = "P-DATA-TF" if isinstance(payload, Fragment) else type(payload).__name__
-    return _Fault(
-        AbortReason.UNEXPECTED_PDU, f"{what} is not expected in {state.name} ({state.value})"
-    )

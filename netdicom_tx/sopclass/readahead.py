@@ -21,6 +21,9 @@ __all__ = ["ReadAhead"]
 
 _T = TypeVar("_T")
 
+# After how many items at the latest the reactor gets a turn. Whoever takes items that have all failed need not wait.
+_IN_A_ROW = 16
+
 
 class ReadAhead(Generic[_T]):
     """Reads an asynchronous iterable, from the start, up to a limit.
@@ -28,7 +31,8 @@ class ReadAhead(Generic[_T]):
     Args:
         items: The iterable to read; it is closed at the end.
         limit: How many items may wait to be taken.
-        clock: The reactor, which gets a turn between two items, because each of them may take a while.
+        clock: The reactor. It gets a turn between two items, because each of them may take a while, unless the second
+            was waited for until there was room for it: then the pace is that of whoever takes them.
     """
 
     _log = Logger()
@@ -79,6 +83,7 @@ class ReadAhead(Generic[_T]):
         return left
 
     async def _read(self) -> None:
+        in_a_row, has_waited = _IN_A_ROW, False  # the first is sent before the second is looked for
         try:
             while self._limit:
                 self._coming = defer.Deferred.fromCoroutine(_next(self._items))
@@ -88,11 +93,15 @@ class ReadAhead(Generic[_T]):
                     break
                 self._ready += item
                 self._tell()
+                in_a_row += 1
                 while self._limit and len(self._ready) >= self._limit:
                     await self._change()
-                if self._limit:
+                    has_waited = True
+                if self._limit and (not has_waited or in_a_row >= _IN_A_ROW):
+                    in_a_row = 0
                     self._coming = deferLater(self._clock, 0)
                     await self._coming
+                has_waited = False
         finally:
             self._coming = None
             aclose = getattr(self._items, "aclose", None)

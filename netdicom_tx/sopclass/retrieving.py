@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from .. import dsutils, statuses
@@ -43,6 +44,12 @@ _log = Logger()
 
 #: How many seconds may pass between Pending responses while a sub-operation runs, so that no SCU's timer runs out.
 KEEP_ALIVE = 10.0
+# A Pending response follows a sub-operation when this part of all has been performed since the last one, or when so
+# many seconds have passed: a study of two thousand images makes a hundred of them.
+_PART, _SECONDS = 100, 1.0
+
+# How many instances of a retrieve that fail have a line of their own.
+_TOLD = 5
 
 _Results = AsyncGenerator[StoreResult, None]
 
@@ -74,17 +81,15 @@ async def moved(context: RequestContext, remote: RemoteAE, instances: Any, stop:
         stop=stop,
         transcode=transcode,
     )
-    async with aclosing(results):
-        async for result in results:
-            if not result.is_stored:
-                _log.warn(
-                    "C-MOVE for {peer} to {destination}: {uid} failed: {reason}",
-                    peer=asce.peer_title,
-                    destination=remote.ae_title,
-                    uid=_uid(result.instance),
-                    reason=result.error or result.status,
-                )
-            yield result
+    failures = _Failures("C-MOVE", asce.peer_title, f" to {remote.ae_title}")
+    try:
+        async with aclosing(results):
+            async for result in results:
+                if not result.is_stored:
+                    failures.tell(result.instance, result.error or result.status)
+                yield result
+    finally:
+        failures.end()
 
 
 async def got(
@@ -122,6 +127,38 @@ async def got(
         for each in await sending.close():
             each.addErrback(lambda _: None)
             each.cancel()
+        getting.failures.end()
+
+
+class _Failures:
+    """Logs the instances of one retrieve that fail: the first ones with their reasons, and how many more there are.
+
+    A destination that does not answer lets every instance of a study fail for the same reason.
+    """
+
+    def __init__(self, operation: str, peer: str, to: str = "") -> None:
+        self._about = {"operation": operation, "peer": peer, "to": to}
+        self._count = 0
+
+    def tell(self, instance: Instance | None, reason: object) -> None:
+        """An instance has failed."""
+        self._count += 1
+        if self._count <= _TOLD:
+            _log.warn(
+                "{operation} for {peer}{to}: {uid} failed: {reason}",
+                **self._about,
+                uid=_uid(instance),
+                reason=reason,
+            )
+
+    def end(self) -> None:
+        """No more instances come."""
+        if self._count > _TOLD:
+            _log.warn(
+                "{operation} for {peer}{to}: {count} more failed",
+                **self._about,
+                count=self._count - _TOLD,
+            )
 
 
 class _Getting:
@@ -139,6 +176,7 @@ class _Getting:
         self._stop = stop
         self._message_ids: set[int] = set()  # of the requests that were made
         self._preparing: set[defer.Deferred[Any]] = set()
+        self.failures = _Failures("C-GET", self._asce.peer_title)
 
     def withdraw(self) -> None:
         """Cancel what has not been sent."""
@@ -183,6 +221,8 @@ class _Getting:
         return result
 
     async def _prepared(self, what: Any) -> Any:
+        if isinstance(what, Instance) or not isawaitable(what):
+            return what
         preparing = defer.Deferred.fromCoroutine(settled(what))
         self._preparing.add(preparing)
         try:
@@ -196,7 +236,9 @@ class _Getting:
         message_id = self._asce.next_message_id()
         self._message_ids.add(message_id)
         try:
-            return await store_instance(self._asce, instance, msg_id=message_id)
+            return await store_instance(
+                self._asce, instance, msg_id=message_id, is_wanted=lambda: not self._stop.is_set
+            )
         finally:
             self._message_ids.discard(message_id)
 
@@ -205,12 +247,7 @@ class _Getting:
             # All instances of a SOP class fail for this reason.
             self._asce.refused(Refusal("role", f"C-GET: {reason}"))
             return
-        _log.warn(
-            "C-GET for {peer}: {uid} failed: {reason}",
-            peer=self._asce.peer_title,
-            uid=_uid(instance),
-            reason=reason,
-        )
+        self.failures.tell(instance, reason)
 
 
 def _uid(instance: Instance | None) -> str:
@@ -350,7 +387,7 @@ class Counters:
 
 
 class Responses(AsyncIterator[Response]):
-    """The responses to a retrieve: one for each result, some in between when a result takes long, and the final one.
+    """The responses to a retrieve: some while there are results, some while a result takes long, and the final one.
 
     Closing the iterator ends the sub-operations without awaiting their answers; :meth:`cancelled` awaits them.
 
@@ -366,7 +403,13 @@ class Responses(AsyncIterator[Response]):
         self._count = Counters(context, number)
         self._results = results
         self._stop = stop
+        self._step = max(1, number // _PART)
         self._upcoming: defer.Deferred[_Outcome] | None = None
+        self._either: defer.Deferred[None] | None = (
+            None  # fires with the next result, or when it takes too long
+        )
+        self._since = 0.0  # the clock's time when the wait for it began
+        self._tick: IDelayedCall | None = None
         self._responses = self._told()
 
     async def __anext__(self) -> Response:
@@ -396,16 +439,25 @@ class Responses(AsyncIterator[Response]):
             self._count.add(result)
 
     async def _told(self) -> AsyncGenerator[Response, None]:
-        while True:
-            while not await self._arrived():
-                yield self._count.pending()
-            result = await self._taken()
-            if result is None:
-                break
-            self._count.add(result)
-            if self._count.remaining:
-                yield self._count.pending()
-        yield self._count.final()
+        clock, count = self._asce.clock, self._count
+        untold, told = 0, float("-inf")
+        try:
+            while True:
+                while not await self._arrived():
+                    told = clock.seconds()
+                    yield count.pending()
+                result = await self._taken()
+                if result is None:
+                    break
+                count.add(result)
+                untold += 1
+                if count.remaining and (untold >= self._step or clock.seconds() - told >= _SECONDS):
+                    untold, told = 0, clock.seconds()
+                    yield count.pending()
+        finally:
+            if self._tick is not None:
+                self._tick.cancel()
+        yield count.final()
 
     async def _arrived(self) -> bool:
         """Wait for the next result; False when it takes so long that the peer needs a Pending response."""
@@ -413,15 +465,23 @@ class Responses(AsyncIterator[Response]):
             self._upcoming = defer.Deferred.fromCoroutine(_next(self._results))
         if not self._upcoming.called:
             # Cancelling this wait must not cancel the sub-operations.
-            either: defer.Deferred[None] = defer.Deferred()
-            tick = self._asce.clock.callLater(KEEP_ALIVE, either.callback, None)
-            self._upcoming.addBoth(_wake, either)
-            try:
-                await either
-            finally:
-                if tick.active():
-                    tick.cancel()
+            self._either = defer.Deferred()
+            self._since = self._asce.clock.seconds()
+            if self._tick is None:
+                self._tick = self._asce.clock.callLater(KEEP_ALIVE, self._look)
+            self._upcoming.addBoth(_wake, self._either)
+            await self._either
         return self._upcoming.called
+
+    def _look(self) -> None:
+        """End a wait that has taken too long. One timer serves all waits, because most are over soon."""
+        left = self._since + KEEP_ALIVE - self._asce.clock.seconds()
+        if left > 0:
+            self._tick = self._asce.clock.callLater(left, self._look)
+            return
+        self._tick = None
+        if self._either is not None and not self._either.called:
+            self._either.callback(None)
 
     async def _taken(self) -> StoreResult | None:
         upcoming, self._upcoming = self._upcoming, None

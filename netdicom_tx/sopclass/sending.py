@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from twisted.internet import defer, task
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -25,7 +26,7 @@ from .. import negotiation
 from ..applicationentity import AE, RemoteAE
 from ..arguments import check_number, check_type, several
 from ..asceprovider import Association
-from ..encoding import DataSetError
+from ..encoding import DataSetError, is_data_set
 from ..exceptions import (
     AssociationRejectedError,
     ClassNotSupportedError,
@@ -61,6 +62,9 @@ _SILENT = 3
 # After how many seconds a peer is called again that rejects an association for now (PS3.8 9.3.4, result 2) when another
 # one has just ended: it may still count that one.
 _REJECTED_FOR_NOW = (0.5, 1.0, 2.0)
+# After how many seconds the destination of a C-MOVE is called again when nothing listens there. GDCM's gdcmscu is its
+# own destination, begins to listen after it has sent the C-MOVE-RQ, and then waits a minute for the association.
+_NOT_LISTENING = (0.05, 0.2, 0.75)
 # How many seconds the final response of a C-MOVE waits for the destination to agree to a release. GDCM's gdcmscu is its
 # own destination, and does not agree before it has that response.
 _RELEASE_PATIENCE = 1.0
@@ -224,6 +228,12 @@ class _Item(NamedTuple):
 _Results = defer.DeferredQueue[StoreResult | Failure | None]
 
 
+class _NotBegunError(NetDICOMError):
+    """The association has ended, or the sending, before an instance had its turn."""
+
+    is_unsent = True
+
+
 class _Turn:
     """Sends instances on one association, until it ends or there are no more.
 
@@ -242,67 +252,113 @@ class _Turn:
     ) -> None:
         self.answers = 0
         self.lost: list[tuple[_Item, Exception]] = []
-        self.is_stopped = False
+        self._unsent: list[_Item] = []
+        self._is_stopped = False
         self._asce = asce
         self._work = work
         self._results = results
         self._originator = originator
         self._transcode = transcode
-        self._running: set[defer.Deferred[None]] = set()
+        self._transcoding = defer.DeferredLock()
+        self._running: set[int] = set()  # the message IDs of what has been begun
+        self._finished: defer.Deferred[None] | None = None  # fires when one of them has ended
 
     async def run(self) -> None:
         """Send until there is no more work, or the association ends."""
         work, asce = self._work, self._asce
-        while work and asce.is_open and not self.is_stopped:
-            # No more than the window: an instance that waits here is not lost with the association.
-            window = max(1, asce.window.invoked)
-            if work[0].lost is None:
-                self._begin(work.popleft())
-            else:
+        while work and asce.is_open and not self._is_stopped:
+            most = self._most_before(work[0])
+            if len(self._running) > most:
+                await self._until_running(most)
+                continue  # another turn may have taken the first one, or put one back
+            item = work.popleft()
+            self._begin(item)
+            if item.lost is not None:
                 await self._until_running(0)
-                if not asce.is_open or not work:
-                    continue
-                self._begin(work.popleft())
-                window = 1
-            await self._until_running(window - 1)
         await self._until_running(0)
+        work.extendleft(reversed(self._unsent))
+
+    def _most_before(self, item: _Item) -> int:
+        """How many instances may be under way when this one is begun.
+
+        One more than the window is made ready and waits, so that it can be sent when an answer comes. If the
+        association ends first, it has not been sent. A data set of pydicom would be in memory twice, so it has to wait.
+        """
+        if item.lost is not None:
+            return 0
+        window = self._asce.window.invoked
+        may_wait = window and not is_data_set(item.instance.source)
+        return window if may_wait else max(1, window) - 1
+
+    def stop(self) -> None:
+        """Send nothing that has not been sent; the answers to the rest still count."""
+        self._is_stopped = True
+        for message_id in list(self._running):
+            self._asce.withdraw(message_id)
 
     def abandon(self) -> None:
         """Abort the association."""
-        self.is_stopped = True
+        self._is_stopped = True
         self._asce.abort()
 
     async def _until_running(self, most: int) -> None:
         while len(self._running) > most:
-            await defer.DeferredList(list(self._running), fireOnOneCallback=True)
+            self._finished = defer.Deferred()
+            await self._finished
 
     def _begin(self, item: _Item) -> None:
-        sent = defer.maybeDeferred(self._store, item.instance)
+        message_id = self._asce.next_message_id()
+        self._running.add(message_id)
+        sent = defer.maybeDeferred(self._store, item.instance, message_id)
         if self._transcode is not None:
-            sent.addErrback(self._store_transcoded, item.instance, self._transcode)
-        done: defer.Deferred[None] = sent.addBoth(self._finish, item)
-        if not done.called:
-            self._running.add(done)
-            done.addCallback(lambda _: self._running.discard(done))
+            sent.addErrback(self._store_transcoded, item.instance, message_id, self._transcode)
+        sent.addBoth(self._finish, item, message_id)
 
-    def _store(self, instance: Instance) -> defer.Deferred[Status]:
-        return store_instance(self._asce, instance, originator=self._originator)
+    def _store(self, instance: Instance, message_id: int) -> defer.Deferred[Status]:
+        return store_instance(
+            self._asce,
+            instance,
+            msg_id=message_id,
+            originator=self._originator,
+            is_wanted=lambda: not self._is_stopped,
+        )
 
     def _store_transcoded(
-        self, refused: Failure, instance: Instance, transcode: Transcode
+        self, refused: Failure, instance: Instance, message_id: int, transcode: Transcode
     ) -> defer.Deferred[Status]:
-        """Store another form of an instance, if its transfer syntax was not accepted and there is another form."""
-        refused.trap(ClassNotSupportedError)
-        other = defer.Deferred.fromCoroutine(settled(transcode(self._asce, instance)))
-        return other.addCallback(lambda found: refused if found is None else self._store(found))
+        """Store another form of an instance, if its transfer syntax was not accepted and there is another form.
 
-    def _finish(self, outcome: Status | Failure, item: _Item) -> None:
+        A form of its own is in memory, and may be many times larger than the file. So one is made and sent at a time.
+        """
+        refused.trap(ClassNotSupportedError)
+
+        def begin() -> defer.Deferred[Status]:
+            if self._is_stopped or not self._asce.is_open:
+                raise _NotBegunError
+            other = defer.Deferred.fromCoroutine(settled(transcode(self._asce, instance)))
+            return other.addCallback(
+                lambda found: refused if found is None else self._store(found, message_id)
+            )
+
+        return self._transcoding.run(begin)
+
+    def _finish(self, outcome: Status | Failure, item: _Item, message_id: int) -> None:
+        self._running.discard(message_id)
+        self._count(outcome, item)
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            finished.callback(None)
+
+    def _count(self, outcome: Status | Failure, item: _Item) -> None:
         if not isinstance(outcome, Failure):
             self.answers += 1
             self._results.put(StoreResult(item.source, item.instance, outcome, None))
             return
         error = cast(Exception, outcome.value)
-        if self._asce.is_open or isinstance(error, _OF_THE_INSTANCE):
+        is_withdrawn = self._is_stopped and isinstance(error, defer.CancelledError)
+        if is_withdrawn or (isinstance(error, NetDICOMError) and error.is_unsent):
+            self._unsent.append(item)
+        elif self._asce.is_open or isinstance(error, _OF_THE_INSTANCE):
             self._results.put(StoreResult(item.source, item.instance, None, error))
         else:
             self.lost.append((item, error))
@@ -371,6 +427,7 @@ class _Sender:
         self._open: list[Association] = []
         self._proposed: list[tuple[str, tuple[str, ...]]] = []
         self._lanes = 0  # how many are running
+        self._not_listening = iter(_NOT_LISTENING if originator is not None else ())
         self._fruitless = 0  # new associations in a row that ended without any answer
         self._connecting: set[defer.Deferred[Any]] = set()
         self._turns: set[_Turn] = set()
@@ -396,8 +453,8 @@ class _Sender:
     def stop(self) -> None:
         """Send no further instance; the results of those that were sent still come."""
         self._is_stopped = True
-        for turn in self._turns:
-            turn.is_stopped = True
+        for turn in list(self._turns):
+            turn.stop()
         self._stop_connecting()
 
     def abandon(self) -> None:
@@ -489,7 +546,12 @@ class _Sender:
                 pause = next(pauses, None) if error.is_transient else None
                 if pause is None:
                     raise
-                await self._until_stopped(task.deferLater(self._ae.clock, pause))
+            except ConnectionLostError as error:
+                is_refused = isinstance(error.__cause__, ConnectionRefusedError)
+                pause = next(self._not_listening, None) if is_refused else None
+                if pause is None:
+                    raise
+            await self._until_stopped(task.deferLater(self._ae.clock, pause))
 
     def _called(self) -> defer.Deferred[Association]:
         if self._originator is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, TypeAlias, cast
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.interfaces import IDelayedCall, IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
@@ -37,8 +37,11 @@ from ..encoding import (
 )
 from ..exceptions import (
     ClassNotSupportedError,
+    ConnectionLostError,
     EventHandlingError,
     LocalProtocolError,
+    NetDICOMError,
+    afresh,
 )
 from ..hooks import RequestContext
 from ..negotiation import PContextDef
@@ -183,6 +186,15 @@ class Instance:
         finally:
             if isinstance(source, _PathSource):
                 source.close()
+
+    def again(self, error: BaseException, failing: float) -> float | None:
+        """After how many seconds :meth:`encoded` is called again when it has failed; None means never.
+
+        Args:
+            error: What it has raised.
+            failing: How many seconds have passed since it failed first.
+        """
+        return None
 
     def takes_long(self, transfer_syntax: str) -> bool:
         """Whether :meth:`encoded` should be called in a thread, because it re-encodes a large file.
@@ -370,6 +382,7 @@ def store_instance(
     ctx: PContextDef | None = None,
     originator: MoveOriginator | None = None,
     timeout: float | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> defer.Deferred[Status]:
     """Store an instance whose header has been read. In all other respects this is :func:`storage_scu`.
 
@@ -380,19 +393,13 @@ def store_instance(
         ctx: The context that is preferred among those that fit.
         originator: The C-MOVE of which this is a sub-operation, if any.
         timeout: Seconds to the response; None means ``timeouts.response``.
+        is_wanted: Asked before an instance that could not be read is read again; if not, this fails with
+            CancelledError.
     """
     if msg_id is not None:
         check_number("msg_id", msg_id, 0, most=0xFFFF)
     if timeout is not None:
         check_seconds("timeout", timeout)
-    try:
-        fitting = _context(asce, ctx, instance.sop_class_uid, instance.transfer_syntax)
-        if instance.takes_long(fitting.supported_ts):
-            prepared = _in_thread(asce, instance, fitting.supported_ts)
-        else:
-            prepared = instance.encoded(fitting.supported_ts)
-    except (OSError, DataSetError, ClassNotSupportedError) as error:
-        return defer.fail(error)
 
     def send(source: DataSource) -> defer.Deferred[Status]:
         request = CStoreRQ(
@@ -407,12 +414,18 @@ def store_instance(
             sent = asce.request(request, fitting, timeout=timeout).addCallback(status_of)
         except LocalProtocolError:  # a UID of the instance cannot be sent
             sent = defer.fail()
-        if source is not instance.source and not isinstance(source, bytes):
+        if source is not instance.source and not isinstance(source, bytes | memoryview):
             sent.addBoth(_close, source)
         return sent
 
-    if isinstance(prepared, defer.Deferred):
-        return prepared.addCallback(send)
+    try:
+        fitting = _context(asce, ctx, instance.sop_class_uid, instance.transfer_syntax)
+        if instance.takes_long(fitting.supported_ts):
+            preparing = _Preparing(asce, instance, fitting.supported_ts, is_wanted)
+            return preparing.begin().addCallback(send)
+        prepared = instance.encoded(fitting.supported_ts)
+    except (OSError, DataSetError, ClassNotSupportedError) as error:
+        return defer.fail(error)
     return send(prepared)
 
 
@@ -423,36 +436,88 @@ def _close(result: object, source: BinaryIO) -> object:
     return result
 
 
-def _in_thread(
-    asce: Association, instance: Instance, transfer_syntax: str
-) -> DataSource | defer.Deferred[DataSource]:
-    """Re-encode an instance in a thread of the reactor, which serves others in the meantime."""
-    reactor = asce.ae.reactor
-    if not IReactorThreads.providedBy(reactor):
-        return instance.encoded(transfer_syntax)
-    given_up = threading.Event()
-    waiting: defer.Deferred[DataSource] = defer.Deferred(lambda _: given_up.set())
+class _Preparing:
+    """Makes an instance ready in a thread of the reactor, which serves others in the meantime.
 
-    def work() -> DataSource:
-        _here.given_up = given_up
+    What fails is done again while the instance asks for that, and no thread waits until then.
+
+    Attributes:
+        done: Fires with the data set, which the receiver closes. Cancelling it ends the work.
+    """
+
+    def __init__(
+        self,
+        asce: Association,
+        instance: Instance,
+        transfer_syntax: str,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self.done: defer.Deferred[DataSource] = defer.Deferred(self._give_up)
+        self._asce = asce
+        self._instance = instance
+        self._transfer_syntax = transfer_syntax
+        self._is_wanted = is_wanted
+        self._given_up = threading.Event()
+        self._failing_since: float | None = None
+        self._later: IDelayedCall | None = None
+
+    def begin(self) -> defer.Deferred[DataSource]:
+        """Begin; without threads it is done when this returns."""
+        reactor = self._asce.ae.reactor
+        if IReactorThreads.providedBy(reactor):
+            work = deferToThreadPool(reactor, reactor.getThreadPool(), self._work)
+        else:
+            work = defer.execute(self._work)
+        work.addCallbacks(self._prepared, self._failed)
+        return self.done
+
+    def _work(self) -> DataSource:
+        _here.given_up = self._given_up
         try:
-            return instance.encoded(transfer_syntax)
+            return self._instance.encoded(self._transfer_syntax)
         finally:
             _here.given_up = None
 
-    def encoded(source: DataSource) -> None:
-        if not waiting.called:
-            waiting.callback(source)
-        elif not isinstance(source, bytes):
+    def _prepared(self, source: DataSource) -> None:
+        if not self.done.called:
+            self.done.callback(source)
+        elif not isinstance(source, bytes | memoryview):
             source.close()
 
-    def failed(failure: Failure) -> None:
-        if not waiting.called:
-            waiting.errback(failure)
+    def _failed(self, failure: Failure) -> None:
+        if self.done.called:
+            return
+        clock, error = self._asce.clock, failure.value
+        assert error is not None  # only a Failure of a string has none
+        now = clock.seconds()
+        if self._failing_since is None:
+            self._failing_since = now
+        pause = self._instance.again(error, now - self._failing_since)
+        if pause is None:
+            self.done.errback(failure)
+        else:
+            self._later = clock.callLater(pause, self._again)
 
-    pool = reactor.getThreadPool()
-    deferToThreadPool(reactor, pool, work).addCallbacks(encoded, failed)
-    return waiting
+    def _again(self) -> None:
+        self._later = None
+        if not self._asce.is_open:
+            self.done.errback(_not_sent(self._asce))
+        elif not self._is_wanted():
+            self.done.errback(defer.CancelledError())
+        else:
+            self.begin()
+
+    def _give_up(self, _: object) -> None:
+        self._given_up.set()
+        if self._later is not None:
+            self._later.cancel()
+
+
+def _not_sent(asce: Association) -> NetDICOMError:
+    """The error of an association that has ended before an instance could be sent."""
+    error = afresh(asce.error or ConnectionLostError())
+    error.is_unsent = True
+    return error
 
 
 def _context(
