@@ -9,12 +9,15 @@ event                                  code    clause of PS3.15
 =====================================  ======  ================================================================
 :func:`application_activity`           110100  A.5.3.1, with the type Application Start (110120) or Stop (110121)
 :func:`begin_transferring`             110102  A.5.3.3
+:func:`data_exported`                  110106  A.5.3.4
+:func:`data_imported`                  110107  A.5.3.5
 :func:`instances_accessed`             110103  A.5.3.6
 :func:`instances_transferred`          110104  A.5.3.7
 :func:`study_deleted`                  110105  A.5.3.8
 :func:`query`                          110112  A.5.3.10
 :func:`security_alert`                 110113  A.5.3.11, with the type Node Authentication (110126)
-:func:`user_authentication`            110114  A.5.3.12, with the type Login (110122)
+:func:`restricted_function`            110113  A.5.3.11, with the type Use of Restricted Function (110132)
+:func:`user_authentication`            110114  A.5.3.12, with the type Login (110122) or Logout (110123)
 =====================================  ======  ================================================================
 
 A message names patients where its clause demands that, so an audit trail is as confidential as the archive.
@@ -37,16 +40,19 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 __all__ = [
     "Action",
+    "AuditSource",
     "Outcome",
     "Participant",
     "Patient",
-    "Source",
     "Study",
     "application_activity",
     "begin_transferring",
+    "data_exported",
+    "data_imported",
     "instances_accessed",
     "instances_transferred",
     "query",
+    "restricted_function",
     "security_alert",
     "study_deleted",
     "user_authentication",
@@ -69,19 +75,26 @@ _BEGIN_TRANSFERRING: Final = _dcm(110102, "Begin Transferring DICOM Instances")
 _INSTANCES_ACCESSED: Final = _dcm(110103, "DICOM Instances Accessed")
 _INSTANCES_TRANSFERRED: Final = _dcm(110104, "DICOM Instances Transferred")
 _STUDY_DELETED: Final = _dcm(110105, "DICOM Study Deleted")
+_EXPORT: Final = _dcm(110106, "Export")
+_IMPORT: Final = _dcm(110107, "Import")
 _QUERY: Final = _dcm(110112, "Query")
 _SECURITY_ALERT: Final = _dcm(110113, "Security Alert")
 _USER_AUTHENTICATION: Final = _dcm(110114, "User Authentication")
 _APPLICATION_START: Final = _dcm(110120, "Application Start")
 _APPLICATION_STOP: Final = _dcm(110121, "Application Stop")
 _LOGIN: Final = _dcm(110122, "Login")
+_LOGOUT: Final = _dcm(110123, "Logout")
 _NODE_AUTHENTICATION: Final = _dcm(110126, "Node Authentication")
+_RESTRICTED_FUNCTION: Final = _dcm(110132, "Use of Restricted Function")
 _APPLICATION: Final = _dcm(110150, "Application")
 _DESTINATION: Final = _dcm(110152, "Destination Role ID")
 _SOURCE: Final = _dcm(110153, "Source Role ID")
+_DESTINATION_MEDIA: Final = _dcm(110154, "Destination Media")
+_SOURCE_MEDIA: Final = _dcm(110155, "Source Media")
 _STUDY_UID: Final = _dcm(110180, "Study Instance UID")
 _SOP_CLASS_UID: Final = _dcm(110181, "SOP Class UID")
 _NODE_ID: Final = _dcm(110182, "Node ID")
+_URI: Final = _dcm(110037, "URI")
 _PATIENT_NUMBER: Final = _Code("2", "RFC-3881", "Patient Number")
 
 # Participant object types and roles of RFC 3881 5.5.1 and 5.5.2.
@@ -112,7 +125,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AuditSource:
     """The application that writes the audit trail.
 
     Attributes:
@@ -173,7 +186,7 @@ class Study:
 # -- the messages ------------------------------------------------------------------------------------
 
 
-def application_activity(source: Source, *, is_start: bool) -> bytes:
+def application_activity(source: AuditSource, *, is_start: bool) -> bytes:
     """The application starts or stops."""
     message = _message(
         _APPLICATION_ACTIVITY, "E", kinds=(_APPLICATION_START if is_start else _APPLICATION_STOP,)
@@ -183,7 +196,7 @@ def application_activity(source: Source, *, is_start: bool) -> bytes:
 
 
 def begin_transferring(
-    source: Source,
+    source: AuditSource,
     sender: Participant,
     receiver: Participant,
     study: Study,
@@ -201,7 +214,7 @@ def begin_transferring(
 
 
 def instances_transferred(
-    source: Source,
+    source: AuditSource,
     sender: Participant,
     receiver: Participant,
     study: Study,
@@ -236,22 +249,46 @@ def _transfer(
         _participant(message, requestor, None, is_requestor=True)
 
 
-def instances_accessed(source: Source, user: Participant, study: Study, action: Action) -> bytes:
+def instances_accessed(
+    source: AuditSource, user: Participant, study: Study, action: Action
+) -> bytes:
     """Instances of a study have been viewed, used, updated or deleted, but not all of them deleted."""
     message = _message(_INSTANCES_ACCESSED, action)
     _participant(message, user, None, is_requestor=True)
     return _octets(message, source, (_study(study), _patient(study.patient)))
 
 
-def study_deleted(source: Source, user: Participant, study: Study) -> bytes:
+def study_deleted(source: AuditSource, user: Participant, study: Study) -> bytes:
     """A study, or instances of it, have been deleted."""
     message = _message(_STUDY_DELETED, "D")
     _participant(message, user, None, is_requestor=True)
     return _octets(message, source, (_study(study), _patient(study.patient)))
 
 
+def data_exported(source: AuditSource, user: Participant, uri: str, study: Study) -> bytes:
+    """Instances of a study have been written to files outside of the archive.
+
+    Args:
+        user: The person who has called for it.
+        uri: The directory or the file that they were written to.
+    """
+    message = _message(_EXPORT, Action.READ)
+    return _transferred(message, source, user, uri, study, (_SOURCE, _DESTINATION_MEDIA))
+
+
+def data_imported(source: AuditSource, user: Participant, uri: str, study: Study) -> bytes:
+    """Instances of a study have been taken from files outside of the archive.
+
+    Args:
+        user: The person who has called for it.
+        uri: The directory or the file that they were read from.
+    """
+    message = _message(_IMPORT, Action.CREATE)
+    return _transferred(message, source, user, uri, study, (_DESTINATION, _SOURCE_MEDIA))
+
+
 def query(
-    source: Source,
+    source: AuditSource,
     requestor: Participant,
     responder: Participant,
     sop_class_uid: str,
@@ -279,33 +316,59 @@ def query(
     return _octets(message, source, (queried,))
 
 
-def security_alert(source: Source, peer: Participant, reason: str) -> bytes:
+def security_alert(source: AuditSource, peer: Participant, reason: str) -> bytes:
     """A peer has been refused: its certificate, its AE titles, its host, or what it has asked for."""
-    message = _message(
-        _SECURITY_ALERT, "E", Outcome.MINOR_FAILURE, reason, kinds=(_NODE_AUTHENTICATION,)
-    )
-    _own(message, source, None, is_requestor=True)
-    _participant(message, peer, None, is_requestor=False)
-    refused = _object(
-        _SYSTEM_OBJECT,
-        _SECURITY_RESOURCE,
-        _NODE_ID,
-        peer.address or peer.ae_title or "unknown",
-        name="peer",
-    )
-    detail = {"type": "Alert Description", "value": b64encode(_clean(reason).encode()).decode()}
-    SubElement(refused, "ParticipantObjectDetail", detail)
-    return _octets(message, source, (refused,))
+    node = peer.address or peer.ae_title or "unknown"
+    refused = Outcome.MINOR_FAILURE
+    return _alert(source, peer, reason, _NODE_AUTHENTICATION, refused, node=node, name="peer")
 
 
-def user_authentication(source: Source, peer: Participant, *, is_accepted: bool) -> bytes:
-    """A user, whom a peer has named by user identity negotiation, has been accepted or refused."""
+def restricted_function(source: AuditSource, user: Participant, what: str) -> bytes:
+    """An operator has changed something of the application itself, without a study that it is about.
+
+    Args:
+        what: What was changed, in words.
+    """
+    node = source.name
+    return _alert(
+        source, user, what, _RESTRICTED_FUNCTION, Outcome.SUCCESS, node=node, name="application"
+    )
+
+
+def user_authentication(
+    source: AuditSource, peer: Participant, *, is_accepted: bool, is_logout: bool = False
+) -> bytes:
+    """A user has been accepted or refused, or has logged out.
+
+    Args:
+        peer: The user; without a user, the application entity that has named none.
+    """
     outcome = Outcome.SUCCESS if is_accepted else Outcome.MINOR_FAILURE
-    message = _message(_USER_AUTHENTICATION, "E", outcome, kinds=(_LOGIN,))
+    kind = _LOGOUT if is_logout else _LOGIN
+    message = _message(_USER_AUTHENTICATION, "E", outcome, kinds=(kind,))
     person = Participant(peer.user or peer.ae_title, peer.address, is_person=bool(peer.user))
     _participant(message, person, None, is_requestor=True)
     _own(message, source, None, is_requestor=False)
     return _octets(message, source)
+
+
+def _alert(
+    source: AuditSource,
+    who: Participant,
+    text: str,
+    kind: _Code,
+    outcome: Outcome,
+    *,
+    node: str,
+    name: str,
+) -> bytes:
+    message = _message(_SECURITY_ALERT, "E", outcome, text, kinds=(kind,))
+    _own(message, source, None, is_requestor=True)
+    _participant(message, who, None, is_requestor=False)
+    subject = _object(_SYSTEM_OBJECT, _SECURITY_RESOURCE, _NODE_ID, node, name=name)
+    detail = {"type": "Alert Description", "value": b64encode(_clean(text).encode()).decode()}
+    SubElement(subject, "ParticipantObjectDetail", detail)
+    return _octets(message, source, (subject,))
 
 
 # -- their parts (A.5.1) -------------------------------------------------------------------------------
@@ -364,7 +427,7 @@ def _participant(
         _code(made, "RoleIDCode", role)
 
 
-def _own(message: Element, source: Source, role: _Code | None, *, is_requestor: bool) -> None:
+def _own(message: Element, source: AuditSource, role: _Code | None, *, is_requestor: bool) -> None:
     attributes = {
         "UserID": source.ae_title,
         "AlternativeUserID": f"AETITLES={source.ae_title}",
@@ -377,6 +440,34 @@ def _own(message: Element, source: Source, role: _Code | None, *, is_requestor: 
     made = SubElement(message, "ActiveParticipant", attributes)
     if role is not None:
         _code(made, "RoleIDCode", role)
+
+
+def _transferred(
+    message: Element,
+    source: AuditSource,
+    user: Participant,
+    uri: str,
+    study: Study,
+    roles: tuple[_Code, _Code],
+) -> bytes:
+    """Complete the message of an export or an import.
+
+    Args:
+        roles: That of the person and the archive, which are on one side, and that of the files.
+    """
+    side, files = roles
+    _participant(message, user, side, is_requestor=True)
+    _own(message, source, side, is_requestor=False)
+    _media(message, uri, files)
+    return _octets(message, source, (_study(study), _patient(study.patient)))
+
+
+def _media(message: Element, uri: str, role: _Code) -> None:
+    """What files are written to or read from (A.5.3.4, A.5.3.5; CID 405 for its type)."""
+    attributes = {"UserID": _clean(uri), "UserIsRequestor": "false"}
+    made = SubElement(message, "ActiveParticipant", attributes)
+    _code(made, "RoleIDCode", role)
+    _code(SubElement(made, "MediaIdentifier"), "MediaType", _URI)
 
 
 def _is_ip(address: str) -> bool:
@@ -427,7 +518,7 @@ def _clean(text: str) -> str:
     return _BREAKS.sub(" ", _NOT_XML.sub("", text)).strip()
 
 
-def _octets(message: Element, source: Source, objects: Collection[Element] = ()) -> bytes:
+def _octets(message: Element, source: AuditSource, objects: Collection[Element] = ()) -> bytes:
     attributes = {"AuditSourceID": source.name}
     made = SubElement(message, "AuditSourceIdentification", attributes)
     SubElement(made, "AuditSourceTypeCode", {"csd-code": _SERVER_PROCESS})

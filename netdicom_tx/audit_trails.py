@@ -27,7 +27,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from .audit import Source
+from .audit import AuditSource
 from .exceptions import LocalProtocolError
 from .logs import Logger
 from .tls import TLSOptions
@@ -95,9 +95,17 @@ class FileTrail:
         Raises:
             OSError: The file cannot be opened.
         """
-        os.close(self._open())
+        self.check()
         self._thread = threading.Thread(target=self._run, name="netdicom-audit", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Make the file, if it does not exist.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        os.close(self._open())
 
     def write(self, message: bytes) -> None:
         if self._messages.qsize() < QUEUE_LIMIT:
@@ -136,9 +144,15 @@ class FileTrail:
             while not self._messages.empty():
                 group.append(self._messages.get())
             is_last = group[-1] is None
-            self._append([each for each in group if each is not None])
+            self.append([each for each in group if each is not None])
 
-    def _append(self, messages: list[bytes]) -> None:
+    @property
+    def lost(self) -> int:
+        """How many messages were lost since the file could be written last."""
+        return self._lost
+
+    def append(self, messages: list[bytes]) -> None:
+        """Write messages now, in this thread; for a program that may wait, and does not start the trail."""
         # A line that a full disk has cut is ended first, so that the next message is on a line of its own.
         octets = (b"\n" if self._is_torn else b"") + b"".join(each + b"\n" for each in messages)
         left = memoryview(octets)
@@ -172,7 +186,7 @@ class FileTrail:
             self._lost = 0
 
 
-def frame(source: Source, message: bytes) -> bytes:
+def frame(source: AuditSource, message: bytes) -> bytes:
     """A syslog message (RFC 5424) of an audit message, as PS3.15 A.6 wants it."""
     when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     header = f"<{_PRIORITY}>1 {when} {source.host} netdicom_tx {source.process} {_MESSAGE_ID} - "
@@ -257,7 +271,7 @@ class SyslogTrail:
 
     _log = Logger()
 
-    def __init__(self, source: Source, endpoint: Any, where: str, reactor: Any) -> None:
+    def __init__(self, source: AuditSource, endpoint: Any, where: str, reactor: Any) -> None:
         self._source = source
         self._where = where
         self._clock = reactor
@@ -394,7 +408,7 @@ class _DatagramTrail(DatagramProtocol):
 
     _log = Logger()
 
-    def __init__(self, source: Source, host: str, port: int, reactor: Any) -> None:
+    def __init__(self, source: AuditSource, host: str, port: int, reactor: Any) -> None:
         self._source = source
         self._server = host, port
         self._reactor = reactor
@@ -445,7 +459,7 @@ def check_syslog(address: str) -> tuple[str, str, int]:
     return found[1], host, int(found[3] or _PORTS[found[1]])
 
 
-def syslog_trail(address: str, source: Source, tls: TLSOptions | None, reactor: Any) -> Trail:
+def syslog_trail(address: str, source: AuditSource, tls: TLSOptions | None, reactor: Any) -> Trail:
     """Make the trail to a syslog server.
 
     Args:

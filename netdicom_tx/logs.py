@@ -19,6 +19,7 @@ import warnings
 from enum import StrEnum
 from hashlib import sha256
 from io import StringIO
+from time import time
 from typing import IO, Any, Final
 
 from twisted.logger import Logger as TwistedLogger
@@ -30,7 +31,19 @@ from twisted.python.reflect import qual
 from .exceptions import EventHandlingError, NetDICOMError
 from .statuses import Status
 
-__all__ = ["LogUIDs", "Logger", "digest_of_uid", "quiet_pydicom", "show_uids"]
+__all__ = [
+    "Level",
+    "LogUIDs",
+    "Logger",
+    "Trouble",
+    "digest_of_uid",
+    "quiet_pydicom",
+    "show_from",
+    "show_uids",
+    "shown",
+    "shown_failure",
+    "shown_text",
+]
 
 # Their messages hold names of a program, or what the operating system says of a file of this machine.
 _TELLING: Final = (NetDICOMError, OSError, NameError, AttributeError, ImportError)
@@ -41,6 +54,12 @@ _IPV4: Final = re.compile(r"[0-2](?:\.\d{1,3}){3}")
 # UIDs that the standard registers say nothing of a patient.
 _REGISTERED: Final = "1.2.840.10008."
 _DIGITS: Final = 12
+_LEVELS: Final = frozenset(LogLevel.iterconstants())
+# Lines of these levels may show what others may not.
+_PRIVATE: Final = frozenset(each for each in _LEVELS if each < LogLevel.info)
+# What has nothing to hide, and what has when UIDs are shown as digests.
+_NUMBERS: Final = frozenset((bool, int, float, type(None)))
+_PLAIN: Final = _NUMBERS | {str}
 
 
 class LogUIDs(StrEnum):
@@ -50,11 +69,37 @@ class LogUIDs(StrEnum):
     DIGEST = "digest"
 
 
+class Level(StrEnum):
+    """How important a log line is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
 class _Settings:
     """The settings of the process, which has one log."""
 
     uids = LogUIDs.PLAIN
     key = b""
+    level = LogLevel.debug
+    hidden: frozenset[Any] = frozenset()  # the levels below
+
+
+def show_from(level: Level) -> None:
+    """Decide how important a log line of this package has to be to be written by this process from now on.
+
+    Args:
+        level: The least important level that is written.
+    """
+    _Settings.level = LogLevel.levelWithName(level.value)
+    _Settings.hidden = frozenset(each for each in _LEVELS if each < _Settings.level)
+
+
+def is_shown(level: Any) -> bool:
+    """Whether a log line of this level is written by this process."""
+    return bool(level >= _Settings.level)
 
 
 def show_uids(how: LogUIDs, key: str = "") -> None:
@@ -124,7 +169,7 @@ class _Shown:
         return _without_uids(format(self._value, spec))
 
     def __getattr__(self, name: str) -> Any:  # a template may name an attribute
-        return _shown(getattr(self._value, name))
+        return shown(getattr(self._value, name))
 
 
 class _Reason:
@@ -151,7 +196,7 @@ class _PrivateFailure(Failure):
 
     def getErrorMessage(self) -> str:
         error = self.value
-        return _shown_text(_message(error) if isinstance(error, BaseException) else str(self.type))
+        return shown_text(_message(error) if isinstance(error, BaseException) else str(self.type))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {qual(type(self.value))}: {self.getErrorMessage()}>"
@@ -171,17 +216,23 @@ class _PrivateFailure(Failure):
         # Never "verbose", which shows the values of variables.
         plain.printTraceback(text, detail="brief" if detail == "brief" else "default")
         target: Any = twisted_log.logerr if file is None else file
-        target.write(_shown_text(text.getvalue()))
+        target.write(shown_text(text.getvalue()))
 
 
-def _shown_text(text: str) -> str:
+def shown_text(text: str) -> str:
+    """A text of a log line, with digests for its UIDs if the process shows them so."""
     return _without_uids(text) if _Settings.uids is LogUIDs.DIGEST else text
 
 
-def _shown(value: object) -> object:
+def shown_failure(failure: Failure) -> Failure:
+    """A failure whose text has no message that may hold patient data."""
+    return failure if isinstance(failure, _PrivateFailure) else _PrivateFailure.of(failure)
+
+
+def shown(value: object) -> object:
     """A value of a log event, without what may not be seen."""
     if isinstance(value, Failure):
-        return value if isinstance(value, _PrivateFailure) else _PrivateFailure.of(value)
+        return shown_failure(value)
     if isinstance(value, Status):
         return Status(int(value), value.command)
     if isinstance(value, BaseException) and not _is_telling(value):
@@ -195,6 +246,64 @@ class Logger(TwistedLogger):
     """A logger for what peers may have a part in; the module says what it does not show."""
 
     def emit(self, level: Any, format: str | None = None, **kwargs: object) -> None:
-        if level >= LogLevel.info:
-            kwargs = {name: _shown(value) for name, value in kwargs.items()}
-        super().emit(level, format, **kwargs)
+        if level in _Settings.hidden:
+            return
+        if level not in _PRIVATE:
+            plain = _PLAIN if _Settings.uids is LogUIDs.PLAIN else _NUMBERS
+            kwargs = {
+                name: value if type(value) in plain else shown(value)
+                for name, value in kwargs.items()
+            }
+        if level not in _LEVELS or "log_trace" in kwargs:
+            super().emit(level, format, **kwargs)
+            return
+        # This is what Twisted does, but for a look-up that sorts the levels for each line.
+        kwargs.update(
+            log_logger=self,
+            log_level=level,
+            log_namespace=self.namespace,
+            log_source=self.source,
+            log_format=format,
+            log_time=time(),
+        )
+        self.observer(kwargs)
+
+
+class Trouble:
+    """Something that does not work for a while, and is met again and again in the meantime.
+
+    The log has a line when it begins or becomes another one, and a line when it is over.
+
+    Args:
+        log: The logger of the lines.
+
+    Attributes:
+        count: How often it was met since it has begun; 0 when it is over.
+    """
+
+    def __init__(self, log: TwistedLogger) -> None:
+        self.count = 0
+        self._log = log
+        self._kind: object = None
+
+    def met(
+        self, kind: object, format: str, /, *, level: Any = LogLevel.error, **fields: object
+    ) -> None:
+        """It is met.
+
+        Args:
+            kind: Compares equal as long as it is the same trouble.
+            format: The template of the line.
+            level: The level of the line.
+            fields: What the template names.
+        """
+        self.count += 1
+        if kind != self._kind:
+            self._kind = kind
+            self._log.emit(level, format, **fields)
+
+    def over(self, format: str, /, **fields: object) -> None:
+        """What did not work has worked; the template may name ``count``."""
+        if self.count:
+            self._log.info(format, count=self.count, **fields)
+            self.count, self._kind = 0, None
