@@ -14,7 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from .engine import migrate, open_engine
+from .connections import Connections
+from .engine import open_engine
+from .migrations import migrate
 
 __all__ = ["Database", "EngineDatabase"]
 
@@ -44,6 +46,7 @@ class EngineDatabase:
     def __init__(self, url: str) -> None:
         self.engine = open_engine(url)
         migrate(self.engine)
+        self._connections = Connections(self.engine)
         self._writing = threading.Lock()
 
     def close(self) -> None:
@@ -54,8 +57,7 @@ class EngineDatabase:
         future: Future[Any] = Future()
         with self._writing:
             try:
-                with self.engine.begin() as connection:
-                    result = call(connection)
+                result = self._connections.write(call)
             except Exception as error:  # whatever it is, the waiting caller gets it
                 future.set_exception(error)
             else:
@@ -64,5 +66,5 @@ class EngineDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        with self.engine.connect() as connection:
+        with self._connections.connect() as connection:
             yield connection

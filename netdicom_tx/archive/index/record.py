@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...dsutils import read_file_meta
 from ...encoding import Buffer, Coding, DataSetError, coding_of
@@ -22,9 +22,11 @@ from .schema import ATTRIBUTES, Level, attributes_of
 
 __all__ = [
     "NO_HEADER",
+    "UNKNOWN",
     "WANTED",
     "InstanceRecord",
     "KeptHeader",
+    "Receipt",
     "digest_of",
     "digest_of_file",
     "record_of",
@@ -110,6 +112,24 @@ class KeptHeader:
 NO_HEADER: Final = KeptHeader(b"", {}, CANONICAL)
 
 
+class Receipt(NamedTuple):
+    """When an instance was received, and from whom.
+
+    Attributes:
+        time: Seconds since 1970; 0 when it is not known.
+        calling: The AE title of its sender; empty when it is not known.
+        called: The AE title that it was sent to; empty when it is not known.
+    """
+
+    time: float = 0.0
+    calling: str = ""
+    called: str = ""
+
+
+#: The receipt of an instance about which nothing is known.
+UNKNOWN: Final = Receipt()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
     """One instance, as :meth:`Index.add <netdicom_tx.archive.index.index.Index.add>` takes it.
@@ -120,6 +140,7 @@ class InstanceRecord:
         digest: The digest of the file, ``sha256:`` and hexadecimal digits; empty when it has not been computed.
         header: The header, with the elements of the tags :data:`WANTED`.
         packed: The header as the index stores it, deflated.
+        receipt: When it was received, and from whom.
     """
 
     sop_class_uid: str
@@ -133,10 +154,18 @@ class InstanceRecord:
     digest: str
     header: KeptHeader = field(repr=False, compare=False)
     packed: bytes = field(repr=False)
+    receipt: Receipt = field(default=UNKNOWN, compare=False)
 
     @classmethod
     def of(
-        cls, walked: Walked, transfer_syntax: str, *, path: Path, size: int, digest: str
+        cls,
+        walked: Walked,
+        transfer_syntax: str,
+        *,
+        path: Path,
+        size: int,
+        digest: str,
+        receipt: Receipt = UNKNOWN,
     ) -> InstanceRecord:
         """The record of an instance that was walked through with the tags :data:`WANTED`.
 
@@ -145,6 +174,7 @@ class InstanceRecord:
             path: The path of the file.
             size: The size of the file in octets.
             digest: The digest of the file, or an empty string.
+            receipt: When it was received, and from whom.
 
         Raises:
             InvalidDataSetError: The data set has no SOP Class UID or no SOP Instance UID.
@@ -164,6 +194,7 @@ class InstanceRecord:
             digest=digest,
             header=header,
             packed=zlib.compress(header.data, 1, -zlib.MAX_WBITS),
+            receipt=receipt,
         )
 
     @property
@@ -259,13 +290,14 @@ def record_of(
         )
     with open(source, "rb") as file:
         meta = read_file_meta(file)
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
         return InstanceRecord.of(
             walk_file(file.fileno(), meta.transfer_syntax, meta.offset, WANTED),
             meta.transfer_syntax,
             path=Path(path or source),
-            size=size,
+            size=status.st_size,
             digest=digest_of_file(Path(source)) if digest is None else digest,
+            receipt=Receipt(status.st_mtime, meta.source_ae_title),
         )
 
 

@@ -1,12 +1,14 @@
 """The tables of the index, generated from one table of attributes (PS3.4 C.6).
 
-=========  ==========================================================================
-patient    one row for each Patient ID and issuer, or for each study of a patient without an ID
-study      one row for each Study Instance UID, with the patient's attributes as the study has them
-series     one row for each Series Instance UID of a study
-instance   one row for each SOP Instance UID, without a series when it belongs to no patient
-header     for each instance its kept header, from which all other return keys are answered
-=========  ==========================================================================
+==========  ==========================================================================
+patient     one row for each Patient ID and issuer, or for each study of a patient without an ID
+study       one row for each Study Instance UID, with the patient's attributes as the study has them
+series      one row for each Series Instance UID of a study
+instance    one row for each SOP Instance UID, without a series when it belongs to no patient
+header      for each instance its kept header, from which all other return keys are answered
+deletion    one row for each instance whose row was deleted, while it may still have a file
+protection  one row for each study that no rule of retention may delete
+==========  ==========================================================================
 
 Each attribute has a column with the text that is answered. Where matching needs another form, it has further columns,
 see :data:`KEY_FORMS`. Everything here is SQLAlchemy Core; SQL of a single database is in
@@ -32,10 +34,12 @@ __all__ = [
     "Level",
     "attributes_of",
     "big_integer",
+    "deletion",
     "instance",
     "kept_header",
     "metadata",
     "patient",
+    "protection",
     "series",
     "study",
 ]
@@ -270,6 +274,11 @@ study = sa.Table(
     # (0008,0201), the offset from UTC of the dates and times in this row.
     _text("timezone"),
     *_columns(Level.STUDY),
+    # When something of it was received last, in seconds since 1970 and about to ten seconds; 0 when that is not known.
+    sa.Column("received", sa.Double, nullable=False, server_default="0"),
+    # The AE titles that have sent it and that it was sent to, separated by backslashes.
+    _text("calling"),
+    _text("called"),
 )
 series = sa.Table(
     "series",
@@ -299,6 +308,29 @@ kept_header = sa.Table(
     # The header, deflated (RFC 1951).
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
+# The list of what is being deleted: a row is added by the transaction that deletes the instance, and goes when the file
+# is gone. See netdicom_tx.archive.store.deletion.
+deletion = sa.Table(
+    "deletion",
+    metadata,
+    _identifier(),
+    _text("sop_instance_uid", index=True),
+    _text("path"),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    # Of the leases that may need the file; 0 when that is not known yet. See netdicom_tx.archive.store.sharing.
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0"),
+)
+# It is not a column of the study, so that it outlives a study that is deleted and sent again, and a new index of the
+# files.
+protection = sa.Table(
+    "protection",
+    metadata,
+    sa.Column("study_instance_uid", _Text, primary_key=True),
+    # Why, in the words of the operator.
+    _text("label"),
+    # Seconds since 1970.
+    sa.Column("created", sa.Double, nullable=False),
+)
 #: The table of a level.
 TABLES: Final[Mapping[Level, sa.Table]] = {
     Level.PATIENT: patient,
@@ -320,6 +352,7 @@ _INDEXED: Final[Mapping[sa.Table, tuple[str, ...]]] = {
         "study_date_key",
         "accession_number",
         "study_id",
+        "received",
         "patient_id",
         "patient_name_alphabetic",
         "patient_name_ideographic",

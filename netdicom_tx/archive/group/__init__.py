@@ -1,0 +1,1 @@
+"""Groups of nodes: which database and store belong together, which nodes are alive, and which node has which duty."""
