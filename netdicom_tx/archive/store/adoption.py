@@ -7,13 +7,17 @@ import mmap
 import os
 import time
 import uuid
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final, NamedTuple
 
 from ...part10 import read_file_meta
 from ..encoded.reidentified import Replacement, reidentified
 from ..index.index import Index
 from ..index.record import record_of
 from .filestore import FileStore, Version
+from .sharedstore import SharedStore
+from .spool import Spool
 
 __all__ = ["Adopted", "adopt"]
 
@@ -48,6 +52,14 @@ def adopt(store: FileStore, index: Index, version: Version) -> Adopted:
         OSError: The disk has failed; the version stays aside.
     """
     uid = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, version.path.stem).int}"
+    if isinstance(store, SharedStore):
+        store.bind(index)
+        is_new = index.get(uid) is None
+        if is_new:
+            with store.version(version) as file, _reidentified(store, file, version, uid) as spool:
+                store.keep_with_row(spool, lambda: None)
+        store.drop(version)
+        return Adopted(version, uid, is_new)
     path = store.path(uid)
     is_new = not path.exists()
     if is_new:
@@ -60,21 +72,25 @@ def adopt(store: FileStore, index: Index, version: Version) -> Adopted:
 
 
 def _store(store: FileStore, version: Version, uid: str) -> None:
-    with version.path.open("rb") as file:
-        meta = read_file_meta(file)
-        with (
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets,
-            store.spool(
-                meta.sop_class_uid, uid, meta.transfer_syntax, meta.source_ae_title
-            ) as spool,
-        ):
-            replacement = Replacement(
-                uid,
-                meta.sop_instance_uid,
-                meta.source_ae_title,
-                time.strftime("%Y%m%d%H%M%S+0000", time.gmtime()),
-                _SYSTEM,
-            )
-            for piece in reidentified(octets, meta.transfer_syntax, meta.offset, replacement):
-                spool.write(piece)
-            store.keep(spool)
+    with version.path.open("rb") as file, _reidentified(store, file, version, uid) as spool:
+        store.keep(spool)
+
+
+@contextmanager
+def _reidentified(store: FileStore, file: BinaryIO, version: Version, uid: str) -> Iterator[Spool]:
+    """A version as an instance of its own, which has arrived."""
+    meta = read_file_meta(file)
+    with (
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as octets,
+        store.spool(meta.sop_class_uid, uid, meta.transfer_syntax, meta.source_ae_title) as spool,
+    ):
+        replacement = Replacement(
+            uid,
+            meta.sop_instance_uid,
+            meta.source_ae_title,
+            time.strftime("%Y%m%d%H%M%S+0000", time.gmtime()),
+            _SYSTEM,
+        )
+        for piece in reidentified(octets, meta.transfer_syntax, meta.offset, replacement):
+            spool.write(piece)
+        yield spool

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
+from io import BufferedReader, BytesIO, RawIOBase
 from typing import Any, BinaryIO, Final, cast
 
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -22,10 +23,11 @@ from ...dimsemessages import DataSource
 from ...dsutils import FileMeta, inflate, read_file_meta
 from ...encoding import FILE_HEADER_LIMIT, coding_of, file_header_size, is_deflated
 from ...exceptions import NetDICOMError
+from ...part10 import own_header_size
 from ...sopclass import Instance
 from ..encoded.files import walk_file
 from ..encoded.walk import Walked, walk
-from ..index.index import InstanceRef
+from ..index.entries import Files, InstanceRef
 
 __all__ = [
     "ChangedError",
@@ -46,6 +48,26 @@ class ChangedError(NetDICOMError):
     """A file of the store is not what the index says."""
 
 
+# O_NONBLOCK: a pipe under this name must not hold anybody up. A link is not followed: ELOOP.
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def _open(ref: InstanceRef) -> int:
+    descriptor = os.open(ref.path, _FLAGS)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ChangedError(f"{ref.path.name} is not a regular file")
+        if found.st_size != ref.size:
+            raise ChangedError(
+                f"{ref.path.name} has {found.st_size} octets; {ref.size} were stored"
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 @contextmanager
 def opened(ref: InstanceRef) -> Iterator[BinaryIO]:
     """Open the file of an instance: a regular one, of the size that was stored.
@@ -54,17 +76,26 @@ def opened(ref: InstanceRef) -> Iterator[BinaryIO]:
         ChangedError: It is something else.
         OSError: It cannot be opened.
     """
-    # O_NONBLOCK: a pipe under this name must not hold anybody up. A link is not followed: ELOOP.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(ref.path, "rb", opener=lambda path, _: os.open(path, flags)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ChangedError(f"{ref.path.name} is not a regular file")
-        if found.st_size != ref.size:
-            raise ChangedError(
-                f"{ref.path.name} has {found.st_size} octets; {ref.size} were stored"
-            )
+    if ref.files is not None:
+        with BufferedReader(cast(RawIOBase, ref.files.file(ref.path, ref.size))) as file:
+            yield cast(BinaryIO, file)
+        return
+    with open(_open(ref), "rb") as file:
         yield file
+
+
+def _read(ref: InstanceRef) -> bytes:
+    """Read the file of an instance: one system call, into memory that nobody clears before."""
+    if ref.files is not None:
+        return ref.files.octets(ref.path, ref.size)
+    descriptor = _open(ref)
+    try:
+        data = os.read(descriptor, ref.size)
+        while len(data) < ref.size and (more := os.read(descriptor, ref.size - len(data))):
+            data += more
+    finally:
+        os.close(descriptor)
+    return data
 
 
 def _meta(ref: InstanceRef, file: BinaryIO) -> FileMeta:
@@ -152,16 +183,24 @@ class KeptInstance(Instance):
 
     Attributes:
         ref: What the index says of it.
+        ahead: Has those read that are sent next.
     """
 
     ref: InstanceRef | None = None
+    ahead: Callable[[], object] | None = None
 
     @classmethod
-    def of_ref(cls, ref: InstanceRef) -> KeptInstance:
+    def of_ref(cls, ref: InstanceRef, ahead: Callable[[], object] | None = None) -> KeptInstance:
         """The instance that the index names."""
-        return cls(
-            ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax, ref.path, None, ref
-        )
+        identity = ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax
+        return cls(*identity, ref.path, None, ref, ahead)
+
+    @classmethod
+    def of_refs(cls, refs: Sequence[InstanceRef]) -> Iterator[KeptInstance]:
+        """The instances that the index names; while one is sent, the next ones are read if they are far away."""
+        for number, ref in enumerate(refs, 1):
+            files = ref.files
+            yield cls.of_ref(ref, None if files is None else partial(files.ahead, refs, number))
 
     def encoded(self, transfer_syntax: str) -> DataSource:
         """The data set, as :meth:`Instance.encoded` gives it.
@@ -173,21 +212,55 @@ class KeptInstance(Instance):
         """
         ref = self.ref
         assert ref is not None  # of_ref() has made it
-        with opened(ref) as file:
-            meta = _meta(ref, file)
-            if ref.size > AT_ONCE:
-                _check_identity(ref, walk_file(file.fileno(), meta.transfer_syntax, meta.offset))
-            else:
-                # What is sent is what was checked, and is read once.
-                data = file.read()
-                _check_identity(ref, walk(data, meta.transfer_syntax))
-                if transfer_syntax == meta.transfer_syntax:
-                    return data
+        if self.ahead is not None:
+            self.ahead()
+        if ref.files is not None and ref.size > AT_ONCE:
+            return self._encoded_file(ref, ref.files, transfer_syntax)
+        source: Any = self.source
+        if ref.size > AT_ONCE:
+            with opened(ref) as file:
+                offset = _meta(ref, file).offset
+                _check_identity(ref, walk_file(file.fileno(), ref.transfer_syntax, offset))
+        else:
+            # What is sent is what was checked, and is read once.
+            data = _read(ref)
+            identity = ref.sop_class_uid, ref.sop_instance_uid, ref.transfer_syntax
+            offset = own_header_size(data, *identity) or _meta(ref, BytesIO(data)).offset
+            _check_identity(ref, walk(data, ref.transfer_syntax, offset))
+            if transfer_syntax == ref.transfer_syntax:
+                # A view is sent as octets are; the type is narrow because what is received is never one.
+                return cast(bytes, memoryview(data)[offset:])
+            if ref.files is not None:
+                source = BytesIO(data)
+                source.seek(offset)
         whole = Instance(
             *(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax),
-            *(self.source, meta.offset),
+            *(source, offset),
         )
         return whole.encoded(transfer_syntax)
+
+    def _encoded_file(self, ref: InstanceRef, files: Files, transfer_syntax: str) -> DataSource:
+        """The data set of a large file that was not on this machine."""
+        file = files.file(ref.path, ref.size)
+        is_sent = False
+        try:
+            meta = read_file_meta(file)
+            if meta.transfer_syntax != ref.transfer_syntax:
+                raise ChangedError(f"{ref.path.name} is in another transfer syntax than was stored")
+            _check_identity(ref, walk_file(file.fileno(), ref.transfer_syntax, meta.offset))
+            file.seek(meta.offset)
+            identity = self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax
+            source = Instance(*identity, file).encoded(transfer_syntax)
+            is_sent = source is file
+            return source
+        finally:
+            if not is_sent:
+                file.close()
+
+    def again(self, error: BaseException, failing: float) -> float | None:
+        """When :meth:`encoded` is called again: a store that is not on this machine may be away for a short time."""
+        assert self.ref is not None  # of_ref() has made it
+        return None if self.ref.files is None else self.ref.files.again(error, failing)
 
     def takes_long(self, transfer_syntax: str) -> bool:
         """Whether :meth:`encoded` should be called in a thread: for a large file, whose check alone may take long.
@@ -196,4 +269,8 @@ class KeptInstance(Instance):
             OSError: The file cannot be found or examined.
         """
         assert self.ref is not None  # of_ref() has made it
-        return self.ref.size > AT_ONCE or Instance.takes_long(self, transfer_syntax)
+        return (
+            self.ref.files is not None
+            or self.ref.size > AT_ONCE
+            or Instance.takes_long(self, transfer_syntax)
+        )

@@ -4,15 +4,18 @@ The layout of the storage directory::
 
     lock                        locked while a node runs
     journal/                    what was acknowledged and is not a file yet, see :mod:`~.journal`
+    journal/2/                  likewise, by the second worker of a node with several
     incoming/                   files that are arriving; deleted at the next start
+    importing/                  files that are being imported, see :mod:`~.importing`; deleted by the next import
     instances/3f/3fa9….dcm      Part 10 files, named by the SHA-256 of their SOP Instance UID
     versions/3f/3fa9…-1b07….dcm other data sets with that SOP Instance UID, kept aside (:attr:`Duplicates.KEEP_BOTH`)
+    locks/                      locks on files that are being sent or deleted, see :mod:`~.sharing`
 
 File names come from digests and never from a peer's text. A file gets its name under ``instances/`` or ``versions/``
 when all of it is on the disk, so nothing there is ever incomplete. A file contains the data set as it was received,
 behind a Part 10 header. Nothing under ``versions/`` is in the index, so it is neither found nor sent.
 
-All methods except :meth:`FileStore.spool` and :meth:`Spool.write` block, and belong in a thread.
+All methods except :meth:`FileStore.spool` block, and belong in a thread.
 """
 
 from __future__ import annotations
@@ -27,45 +30,44 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from ...amounts import Amount
 from ...dsutils import FileMeta, part10_header, read_file_meta
 from ...encoding import DataSetError
 from ...exceptions import NetDICOMError
+from ...folders import FOLDER
 from ..encoded.content import same_content
 from ..encoded.files import walk_file
-from ..encoded.walk import Walked, walk
+from ..encoded.walk import Walked
+from ..index.record import Receipt
+from ..shared import LEAD, Alone, Shared
+from .disk import sync_folder, write_all
 from .journal import Journal, sync_files
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+from .sharing import FolderLocks, Leases
+from .spool import SPOOL_MEMORY, Spool
 
 __all__ = [
     "Duplicates",
     "FileStore",
+    "InUseError",
     "Kept",
     "MismatchError",
     "Outcome",
-    "Spool",
+    "Replayed",
     "StorageError",
     "Version",
     "check_announced",
+    "same_rest",
 ]
 
-# How many octets of an instance are held in memory. The thread that keeps a smaller instance writes it at once.
-SPOOL_MEMORY = 1 << 20
-# How many buffers one writev gets; the kernel's limit, IOV_MAX, is 1024.
-_BUFFERS = 512
 # Up to how many octets of a stored file are compared in memory; a larger one is copied.
 _COPIED = 1 << 22
-# After how many octets of a large instance the kernel is told to begin writing.
-_WRITE_BACK = 1 << 23
-# The flags with which the folder of an instance is opened.
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The part of the disk that is left free for the system and other services: 5 %, at most 1 GiB.
 _RESERVE_DIVISOR, _RESERVE_LIMIT = 20, 1 << 30
 #: How many versions of an instance are kept aside; more are refused like any other duplicate.
@@ -76,6 +78,10 @@ _VERSION_DIGITS: Final = 32
 
 class StorageError(NetDICOMError):
     """The storage directory cannot be used."""
+
+
+class InUseError(StorageError):
+    """Another process uses the storage directory."""
 
 
 class MismatchError(NetDICOMError):
@@ -104,6 +110,14 @@ class Outcome(Enum):
     REPLACED = "another data set was here, and is gone"
     REFUSED = "another data set is here, and stays"
     ASIDE = "another data set is here, and stays; this one is kept aside as a version"
+
+
+class Room(NamedTuple):
+    """The file system of a storage directory, in octets; the reserve is what is left free."""
+
+    total: int
+    free: int
+    reserve: int
 
 
 class Kept(NamedTuple):
@@ -139,6 +153,18 @@ class Version(NamedTuple):
     size: int
 
 
+class Replayed(NamedTuple):
+    """A file that was made from a journal.
+
+    Attributes:
+        digest: The digest of the file, as the index has it.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    digest: str
+
+
 class _Found(NamedTuple):
     """What an instance is to the file of its name.
 
@@ -152,217 +178,6 @@ class _Found(NamedTuple):
     sender: str = ""
 
 
-class Spool(io.RawIOBase):
-    """A Part 10 file that is arriving: in memory while it is small, then under a temporary name.
-
-    It can be read and positioned like any binary file. Closing it deletes it, unless it was kept. While
-    :meth:`FileStore.keep` runs in another thread, the closing is put off until that is done.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        transfer_syntax: str,
-        header: bytes,
-    ) -> None:
-        super().__init__()
-        self._name = name
-        self.sop_class_uid = sop_class_uid
-        self.sop_instance_uid = sop_instance_uid
-        self.transfer_syntax = transfer_syntax
-        #: The size of the Part 10 header before the data set, in octets.
-        self.header_size = len(header)
-        self._held: list[ReadableBuffer] = [header]
-        self._held_size = len(header)
-        self._size = len(header)
-        self._position = 0
-        self._descriptor: int | None = None
-        self._written = 0  # octets that were written to the file
-        self._advised = 0  # octets that the kernel was told to write to the disk
-        #: Whether the file has its final name under instances/ instead of the temporary one.
-        self.is_named = False
-        self._guard = threading.Lock()
-        self._is_in_use = False
-        self._is_given_up = False
-
-    @property
-    def path(self) -> Path:
-        """The path under which the octets are written that are not in memory."""
-        return Path(self._name)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Put off the work of :meth:`close` until the end of the block.
-
-        The connection may be lost, and the spool closed, while a thread keeps the instance. Its descriptor must not
-        be given to another file in the meantime.
-
-        Raises:
-            ValueError: The spool is closed.
-        """
-        with self._guard:
-            if self.closed:
-                raise ValueError("the spool is closed")
-            self._is_in_use = True
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._is_in_use = False
-            if self._is_given_up:
-                self.close()
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Append octets; a view of them is kept, not a copy."""
-        size = memoryview(data).nbytes
-        self._held.append(data)
-        self._held_size += size
-        self._size += size
-        if self._held_size >= SPOOL_MEMORY or len(self._held) >= _BUFFERS:
-            self.flush_to_file()
-        return size
-
-    def in_memory(self) -> bytes | None:
-        """All of the file, when none of it was written to the disk."""
-        if self._descriptor is not None:
-            return None
-        if len(self._held) > 1:
-            self._held = [b"".join(self._held)]
-        return bytes(self._held[0])
-
-    @property
-    def octets_in_memory(self) -> int:
-        """How many octets have not been written to the file."""
-        return self._held_size
-
-    def flush_to_file(self) -> int:
-        """Write the octets that are in memory, and return the descriptor of the file."""
-        if self._descriptor is None:
-            self._descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-        held, self._held, left = self._held, [], self._held_size
-        self._held_size = 0
-        while left:
-            written = os.writev(self._descriptor, held)
-            self._written += written
-            left -= written
-            if left:
-                held = _behind(held, written)
-        if self._written - self._advised >= _WRITE_BACK:
-            # The disk begins now with what fsync would otherwise give it all at once.
-            start, self._advised = self._advised, self._written
-            os.posix_fadvise(self._descriptor, start, self._advised - start, os.POSIX_FADV_DONTNEED)
-        return self._descriptor
-
-    @property
-    def size(self) -> int:
-        """How many octets have arrived, with the header."""
-        return self._size
-
-    def pieces(self, start: int = 0) -> Iterator[ReadableBuffer]:
-        """The octets from an offset on, a mebibyte at a time if they are not in memory."""
-        whole = self.in_memory()
-        if whole is not None:
-            yield memoryview(whole)[start:]
-            return
-        descriptor = self.flush_to_file()
-        while piece := os.pread(descriptor, SPOOL_MEMORY, start):
-            yield piece
-            start += len(piece)
-
-    def digest(self) -> str:
-        """The digest of the file, as the index has it."""
-        digest = hashlib.sha256()
-        for piece in self.pieces():
-            digest.update(piece)
-        return f"sha256:{digest.hexdigest()}"
-
-    def walk(self, wanted: Collection[int] = ()) -> Walked:
-        """Walk through the data set. A file is read, and not mapped.
-
-        Raises:
-            InvalidDataSetError: The data set is not whole.
-            OSError: The file cannot be read.
-        """
-        whole = self.in_memory()
-        if whole is not None:
-            return walk(whole, self.transfer_syntax, self.header_size, wanted)
-        found = walk_file(self.flush_to_file(), self.transfer_syntax, self.header_size, wanted)
-        return found._replace(header_end=found.header_end + self.header_size)
-
-    @contextmanager
-    def octets(self) -> Iterator[bytes | mmap.mmap]:
-        """All of the file: joined when it is in memory, otherwise as a memory map that the end of the block closes.
-
-        No other program knows the file, so nobody cuts it off meanwhile, which would end this process.
-        """
-        whole = self.in_memory()
-        if whole is not None:
-            yield whole
-        else:
-            with mmap.mmap(self.flush_to_file(), 0, access=mmap.ACCESS_READ) as view:
-                yield view
-
-    # -- the file interface ----------------------------------------------------------------------
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        room = memoryview(buffer).cast("B")
-        whole = self.in_memory()
-        if whole is not None:
-            data = whole[self._position : self._position + len(room)]
-        else:
-            data = os.pread(self.flush_to_file(), len(room), self._position)
-        room[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def close(self) -> None:
-        """Close and delete the file. Errors are ignored; a file that is left over is deleted at the next start."""
-        with self._guard:
-            if self._is_in_use:
-                self._is_given_up = True
-                return
-            self._held = []
-            descriptor, self._descriptor = self._descriptor, None
-            super().close()
-        if descriptor is not None:
-            with suppress(OSError):
-                os.close(descriptor)
-            if not self.is_named:
-                with suppress(OSError):
-                    self.path.unlink()
-
-
-def _behind(buffers: list[ReadableBuffer], written: int) -> list[ReadableBuffer]:
-    """The rest of some buffers, without the octets that were written, which are not all."""
-    views = [memoryview(each).cast("B") for each in buffers]
-    index = 0
-    while written >= len(views[index]):
-        written -= len(views[index])
-        index += 1
-    return [views[index][written:], *views[index + 1 :]]
-
-
 class FileStore:
     """The instances in one directory, which one process uses at a time.
 
@@ -370,7 +185,11 @@ class FileStore:
         root: The directory; it is created, with its parents, when it does not exist.
         fsync: Whether files survive a power cut. They survive a crash of the process in any case.
         duplicates: What happens when the store already has another data set with the same SOP Instance UID.
+        reserve: How much of the disk is left free; None means 5 %, and at most 1 GiB.
     """
+
+    #: Whether instances are objects that several nodes share, see :mod:`~netdicom_tx.archive.store.sharedstore`.
+    is_shared = False
 
     def __init__(
         self,
@@ -378,12 +197,19 @@ class FileStore:
         *,
         fsync: bool = True,
         duplicates: Duplicates = Duplicates.KEEP,
+        reserve: Amount | None = None,
     ) -> None:
         self.root = Path(root).absolute()
         self.incoming = self.root / "incoming"
         self.instances = self.root / "instances"
         self.aside = self.root / "versions"
+        #: Keep those apart who name and who delete files in a folder.
+        self.folders = FolderLocks(self.root / "locks")
+        #: Keep the files of deleted instances while they are being sent.
+        self.leases = Leases(self.root / "locks" / "leases")
         self.duplicates = duplicates
+        #: How much of the disk is left free; None means 5 %, and at most 1 GiB.
+        self.reserve = reserve
         #: Whether files are synced, see ``fsync``.
         self.is_synced = fsync
         self.journal = Journal(self.root / "journal", fsync=fsync, has_room=self.has_room)
@@ -395,16 +221,54 @@ class FileStore:
         # Folders whose sync has failed. The kernel may have dropped what it could not write, and reports that once;
         # a further sync would succeed, and be worth nothing.
         self._unsafe: set[Path] = set()
+        self._shared = Alone()
+        self._is_member = False
+        #: Instances of which :meth:`open` has found two data sets that were acknowledged; one of them is kept aside.
+        self.conflicts: list[Path] = []
+
+    def share(self, shared: Shared) -> None:
+        """Use the directory together with other processes of the node; call this before :meth:`open`.
+
+        The lead locks the directory and prepares it. A worker has a journal of its own, and inherits the lock.
+        """
+        self._shared = shared
+        self._is_member = shared.slot != LEAD
+        if self._is_member:
+            self.journal = self.journal_of(shared.slot)
+
+    @property
+    def is_journalled(self) -> bool:
+        """Whether small instances are acknowledged when they are in the journal."""
+        # A subclass with a keep() of its own decides about all instances.
+        return type(self).keep is FileStore.keep
+
+    def journal_of(self, worker: int) -> Journal:
+        """The journal of a worker."""
+        folder = self.root / "journal" / str(worker)
+        return Journal(folder, fsync=self.is_synced, has_room=self.has_room)
 
     # -- opening and closing -----------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(
+        self,
+        before_recovery: Callable[[], object] | None = None,
+        when_locked: Callable[[], object] | None = None,
+    ) -> None:
         """Lock the directory, make its folders, and remove files that never became complete.
+
+        Args:
+            when_locked: Called when the directory is locked, before anything in it is changed; otherwise as
+                ``before_recovery``.
+            before_recovery: Called when the directory is locked, before files are made from the journal; a worker, for
+                which the lead has done that, does not call it. An exception closes the store again.
 
         Raises:
             StorageError: Another process uses the directory, or it cannot be written.
         """
         self._unsafe.clear()
+        if self._is_member:
+            self._join()
+            return
         try:
             made = [each for each in (self.root, *self.root.parents) if not each.exists()]
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -414,30 +278,16 @@ class FileStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._lock, 0)
             os.write(self._lock, b"%d\n" % os.getpid())
-            # All folders are made now, so that keeping an instance needs to sync one directory only.
-            folders = ["instances"]
-            if self.duplicates is Duplicates.KEEP_BOTH:
-                folders.append("versions")
-            for name in (
-                "incoming",
-                "journal",
-                *folders,
-                *(f"{each}/{n:02x}" for each in folders for n in range(256)),
-            ):
-                _make_folder(self.root / name)
-            for leftover in self.incoming.iterdir():
-                leftover.unlink()
-            for folder in (*(self.root / each for each in folders), self.root):
-                self._sync_directory(folder)
-            for folder in dict.fromkeys((self.root.parent, *(each.parent for each in made))):
-                # The directories above an existing one may belong to another user.
-                with suppress(PermissionError):
-                    self._sync_directory(folder)
+            if when_locked is not None:
+                when_locked()
+            self._prepare(made)
+            if before_recovery is not None:
+                before_recovery()
             self._recover()
         except OSError as error:
             self.close()
             if error.errno in (errno.EAGAIN, errno.EACCES) and error.filename is None:
-                raise StorageError(
+                raise InUseError(
                     f"the storage directory {self.root} is in use by another node: stop that node, or "
                     "give this one another directory"
                 ) from error
@@ -445,9 +295,57 @@ class FileStore:
             raise StorageError(
                 f"the storage directory {self.root} cannot be used: {error.strerror}{what}"
             ) from error
-        except StorageError:
+        except BaseException:
             self.close()
             raise
+
+    def _prepare(self, made: Collection[Path]) -> None:
+        """Make the folders of a locked directory, and remove files that never became complete.
+
+        Args:
+            made: The directory and those above it, as far as they were made a moment ago.
+        """
+        self.make_folders()
+        for leftover in self.incoming.iterdir():
+            leftover.unlink()
+        for folder in dict.fromkeys((self.root.parent, *(each.parent for each in made))):
+            # The directories above an existing one may belong to another user.
+            with suppress(PermissionError):
+                self._sync_directory(folder)
+
+    def make_folders(self) -> None:
+        """Make the folders that do not exist, all at once, so that keeping an instance needs to sync one folder only.
+
+        Raises:
+            OSError: The directory cannot be written.
+        """
+        folders = ["instances"]
+        if self.duplicates is Duplicates.KEEP_BOTH:
+            folders.append("versions")
+        for name in (
+            "incoming",
+            "journal",
+            "locks",
+            "locks/leases",
+            *folders,
+            *(f"{each}/{n:02x}" for each in folders for n in range(256)),
+        ):
+            _make_folder(self.root / name)
+        for folder in (*(self.root / each for each in folders), self.root):
+            self._sync_directory(folder)
+        self.folders.make()
+
+    def _join(self) -> None:
+        """Open a directory that the lead has prepared."""
+        try:
+            # A descriptor of its own: those that were opened together report an error of the disk only once.
+            self._lock = os.open(self.root / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            _make_folder(self.root / "journal" / str(self._shared.slot))
+        except OSError as error:
+            self.close()
+            raise StorageError(
+                f"the storage directory {self.root} cannot be used: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         """Unlock the directory."""
@@ -465,36 +363,174 @@ class FileStore:
     def _recover(self) -> None:
         """Make the files that a crash has left in the journal only."""
         self.recovered = 0
+        self.conflicts = []
         paths: list[str] = []
-        for octets, digest in self.journal.recover():
-            try:
-                meta = read_file_meta(io.BytesIO(octets))
-            except DataSetError as error:
-                raise StorageError(
-                    f"the journal {self.root / 'journal'} has a record that is not a DICOM file: {error}; a node has "
-                    "not written it: move the segments away, and start again"
-                ) from error
-            path = self.path_text(meta.sop_instance_uid)
-            if not _holds(path, digest, len(octets)):
-                self.recovered += 1
-            # A file that is whole is made again, too: a sync of it may have failed, and what is read is what the
-            # kernel has in memory. Nothing that is made now was part of a sync before.
-            self.place(path, octets)
-            paths.append(path)
+        workers = [
+            self.journal_of(int(each.name))
+            for each in sorted((self.root / "journal").iterdir())
+            if each.name.isdecimal()
+        ]
+        own: frozenset[str] | None = None
+        for journal in (self.journal, *workers):
+            for octets, digest in journal.recover():
+                uid = self._uid_of(octets)
+                path = self.path_text(uid)
+                if not _holds(path, digest, len(octets)):
+                    self.recovered += 1
+                    if self._may_be_another(Path(path), uid):
+                        if own is None:
+                            own = frozenset(each for _, each in self.journal.recover())
+                        # What one process has acknowledged later takes the place of what it had before. Another worker
+                        # and an import did not know of this one.
+                        if workers or _digest_of(path) not in own:
+                            self._move_aside(Path(path))
+                            self.conflicts.append(Path(path))
+                # A file that is whole is made again, too: a sync of it may have failed, and what is read is what the
+                # kernel has in memory. Nothing that is made now was part of a sync before.
+                self.place(path, octets)
+                paths.append(path)
         if paths and self.is_synced:
             sync_files(self.descriptor, paths)
-        self.journal.clear()
+        for journal in (self.journal, *workers):
+            journal.clear()
+
+    def _uid_of(self, octets: bytes) -> str:
+        """The SOP Instance UID of a record of a journal.
+
+        Raises:
+            StorageError: It is not a DICOM file.
+        """
+        try:
+            return read_file_meta(io.BytesIO(octets)).sop_instance_uid
+        except DataSetError as error:
+            raise StorageError(
+                f"the journal {self.root / 'journal'} has a record that is not a DICOM file: {error}; a node has "
+                "not written it: move the segments away, and start again"
+            ) from error
+
+    def replay(
+        self, worker: int, claim: Callable[[str], AbstractContextManager[None]]
+    ) -> Iterator[Replayed]:
+        """Make the files of what a worker that has ended had acknowledged, while others go on.
+
+        When an instance with the same SOP Instance UID has come since then, it stays, and this one is kept aside.
+
+        Args:
+            claim: Lets this process alone decide about a SOP Instance UID while its block runs.
+
+        Yields:
+            The files whose rows are to be written. They are on the disk for good when the iteration has ended; call
+            :meth:`drop_journal` when their rows are.
+
+        Raises:
+            StorageError: The journal has a record that is not a DICOM file.
+            OSError: The disk has failed.
+        """
+        journal = self.journal_of(worker)
+        paths: list[str] = []
+        for octets, digest in journal.recover():
+            uid = self._uid_of(octets)
+            path = self.path(uid)
+            with claim(uid):
+                paths.append(self.place_beside(str(path), octets, digest, uid))
+            if paths[-1] == str(path):
+                yield Replayed(path, uid, f"sha256:{digest}")
+        if paths and self.is_synced:
+            sync_files(self.descriptor, paths)
+
+    def drop_journal(self, worker: int) -> None:
+        """Empty the journal of a worker that has ended.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        self.journal_of(worker).clear()
+
+    def remove_leftovers(self, process: int) -> None:
+        """Delete the files that a process which has ended has left while they arrived."""
+        for leftover in self.incoming.glob(f"{process}-*"):
+            leftover.unlink(missing_ok=True)
+
+    @staticmethod
+    def _may_be_another(path: Path, uid: str) -> bool:
+        """Whether a file is a whole instance with a SOP Instance UID; another program may have damaged it."""
+        try:
+            with path.open("rb") as file:
+                meta = read_file_meta(file)
+                walked = walk_file(file.fileno(), meta.transfer_syntax, meta.offset)
+        except (OSError, DataSetError):
+            return False
+        return walked.sop_instance_uid == uid
+
+    def _version_path(self, path: Path, data_set_digest: str) -> Path:
+        """The path of a version, whose folder is made."""
+        folder = self.aside / path.parent.name
+        _make_folder(self.aside)
+        _make_folder(folder)
+        return folder / f"{path.stem}-{data_set_digest[:_VERSION_DIGITS]}.dcm"
+
+    def _move_aside(self, path: Path) -> None:
+        """Make a stored file a version."""
+        with path.open("rb") as file:
+            read_file_meta(file)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        target = self._version_path(path, digest)
+        os.rename(path, target)
+        self._sync_directory(target.parent)
+
+    def place_beside(self, path: str, octets: bytes, digest: str, uid: str) -> str:
+        """Make the file of an instance as :meth:`place` does, unless another program or worker has made one meanwhile.
+
+        When the contents differ, both count: the file that is there stays, and these octets are kept aside as a
+        version.
+
+        Args:
+            digest: The SHA-256 of the octets, hexadecimal.
+
+        Returns:
+            The path that the octets have.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        if (
+            os.path.lexists(path)
+            and not _holds(path, digest, len(octets))
+            and self._may_be_another(Path(path), uid)
+        ):
+            return str(self._keep_version(Path(path), octets))
+        self.place(path, octets)
+        return path
+
+    def _keep_version(self, path: Path, octets: bytes) -> Path:
+        """Keep a Part 10 file as a version of the one that has a path."""
+        file = io.BytesIO(octets)
+        read_file_meta(file)
+        target = self._version_path(path, hashlib.sha256(file.read()).hexdigest())
+        self.place(str(target), octets)
+        return target
 
     # -- the way in ----------------------------------------------------------------------------------
 
     def has_room(self, octets: int = 0) -> bool:
         """Whether more of the disk is free than the reserve, when some octets more are written."""
+        room = self.room()
+        return room.free - octets > room.reserve
+
+    def room(self) -> Room:
+        """How much of the disk there is."""
         disk = os.statvfs(self.incoming)
         total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-        return free - octets > min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
+        reserve = min(total // _RESERVE_DIVISOR, _RESERVE_LIMIT)
+        return Room(total, free, reserve if self.reserve is None else self.reserve.of(total))
 
     def spool(
-        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae_title: str
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax: str,
+        source_ae_title: str,
+        called_ae_title: str = "",
     ) -> Spool:
         """Make a spool for an instance that is about to arrive, without touching the disk."""
         return Spool(
@@ -505,16 +541,33 @@ class FileStore:
             part10_header(
                 sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title=source_ae_title
             ),
+            Receipt(time.time(), source_ae_title, called_ae_title),
         )
 
     def path(self, sop_instance_uid: str) -> Path:
         """The path that the file of an instance has, or would have."""
         return Path(self.path_text(sop_instance_uid))
 
+    def time_of(self, sop_instance_uid: str) -> float:
+        """When the file of an instance was written, in seconds since 1970.
+
+        Raises:
+            OSError: There is none.
+        """
+        return self.path(sop_instance_uid).stat().st_mtime
+
     def path_text(self, sop_instance_uid: str) -> str:
         """The same as text, which costs less."""
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
         return f"{self.instances}{os.sep}{digest[:2]}{os.sep}{digest}.dcm"
+
+    def name_of(self, sop_instance_uid: str, digest: str) -> str:
+        """The path of an instance whose octets have this SHA-256, which does not matter here."""
+        return self.path_text(sop_instance_uid)
+
+    def taken(self, sop_instance_uids: Sequence[str]) -> set[str] | None:
+        """Those instances that may not be journalled; None when the files tell."""
+        return None
 
     def place(self, path: str, octets: bytes) -> None:
         """Make the file of an instance, without syncing it. An earlier file of that name is replaced.
@@ -524,16 +577,14 @@ class FileStore:
         """
         parent, name = os.path.split(path)
         # No symbolic link is followed, as in keep().
-        folder = os.open(parent, _FOLDER)
+        folder = os.open(parent, FOLDER)
         try:
             temporary = self._temporary()
             descriptor = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
             try:
-                left = memoryview(octets)
-                while left:
-                    left = left[os.write(descriptor, left) :]
+                write_all(descriptor, octets)
                 os.rename(temporary, name, dst_dir_fd=folder)
             except BaseException:
                 with suppress(OSError):
@@ -555,6 +606,8 @@ class FileStore:
         when_walked: Callable[[Walked], object] | None = None,
         before_replacing: Callable[[], object] | None = None,
         when_named: Callable[[], object] | None = None,
+        is_there: Callable[[], bool] | None = None,
+        when_same: Callable[[], object] | None = None,
     ) -> Kept:
         """Make a complete instance durable. When this returns, the instance is on the disk for good.
 
@@ -566,6 +619,9 @@ class FileStore:
                 exception leaves everything as it was.
             when_named: Called when the file has its name, before its folder is synced, so that other things can
                 become durable at the same time. The calls come in the order in which files get their names.
+            is_there: Called when a file has the name already: whether that instance is there, or only its file, which
+                is to be deleted and counts as none.
+            when_same: Called when the same content is here already, before anybody may delete it.
 
         Raises:
             InvalidDataSetError: The data set is not whole.
@@ -586,29 +642,63 @@ class FileStore:
             if self.is_synced:
                 os.fsync(descriptor)
             # No symbolic link is followed: the folder is opened with O_NOFOLLOW, and names are relative to it.
-            folder = os.open(target.parent, _FOLDER)
+            folder = os.open(target.parent, FOLDER)
             try:
-                # Comparing large data sets takes long, so other instances do not wait for it.
-                found = self._compare(spool, target.name, folder)
-                with self._naming:
-                    if found.identity != _identity(target.name, folder):
-                        found = self._compare(spool, target.name, folder)
-                    outcome = found.outcome
-                    if outcome is Outcome.REPLACED and before_replacing is not None:
-                        before_replacing()
-                    if outcome in (Outcome.STORED, Outcome.REPLACED):
-                        # rename instead of link: one directory entry, one transaction of the journal.
-                        os.rename(spool.path, target.name, dst_dir_fd=folder)
-                        spool.is_named = True
-                        if when_named is not None:
-                            when_named()
-                # Sync also when the file was there before: the thread that put it there may not have synced yet.
-                self._sync_folder(target.parent, folder)
+                with self.folders.shared(target.parent.name):
+                    # Comparing large data sets takes long, so other instances do not wait for it.
+                    found = self._look(spool, target.name, folder, is_there)
+                    with self._naming:
+                        if found.identity != _identity(target.name, folder):
+                            found = self._look(spool, target.name, folder, is_there)
+                        outcome = found.outcome
+                        if outcome is Outcome.REPLACED and before_replacing is not None:
+                            before_replacing()
+                        if outcome in (Outcome.STORED, Outcome.REPLACED):
+                            # rename instead of link: one directory entry, one transaction of the journal.
+                            os.rename(spool.path, target.name, dst_dir_fd=folder)
+                            spool.is_named = True
+                            if when_named is not None:
+                                when_named()
+                    # Sync also when the file was there before: the thread that put it there may not have synced yet.
+                    self._sync_folder(target.parent, folder)
+                    if outcome is Outcome.ASIDE:
+                        outcome, target = self._set_aside(spool, target.stem)
+                    if outcome is Outcome.SAME and when_same is not None:
+                        when_same()
             finally:
                 os.close(folder)
-            if outcome is Outcome.ASIDE:
-                outcome, target = self._set_aside(spool, target.stem)
         return Kept(outcome, target, walked, found.sender)
+
+    def discard(self, folder: str, sop_instance_uids: Collection[str]) -> None:
+        """Delete the files of instances, with the versions that are kept aside; when this returns, that is durable.
+
+        Args:
+            folder: The name of the folder that has them; the caller holds its lock alone, see :attr:`folders`.
+            sop_instance_uids: The instances; one without a file is no error.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        names = {self.path(each).name for each in sop_instance_uids}
+        digests = {name.removesuffix(".dcm") for name in names}
+        self._unlink(self.instances / folder, names)
+        with suppress(FileNotFoundError):
+            aside = {each for each in os.listdir(self.aside / folder) if each[:64] in digests}
+            self._unlink(self.aside / folder, aside)
+
+    def _unlink(self, folder: Path, names: Collection[str]) -> None:
+        """Delete files of a folder, and sync it."""
+        if not names:
+            return
+        self._check_folder(folder)
+        descriptor = os.open(folder, FOLDER)
+        try:
+            for name in names:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=descriptor)
+            self._sync_folder(folder, descriptor)
+        finally:
+            os.close(descriptor)
 
     def _set_aside(self, spool: Spool, digest: str) -> tuple[Outcome, Path]:
         """Keep a version of an instance, unless it is here or there are too many.
@@ -622,7 +712,7 @@ class FileStore:
             data_set.update(piece)
         target = folder / f"{digest}-{data_set.hexdigest()[:_VERSION_DIGITS]}.dcm"
         self._check_folder(folder)
-        descriptor = os.open(folder, _FOLDER)
+        descriptor = os.open(folder, FOLDER)
         try:
             names = sorted(each for each in os.listdir(descriptor) if each.startswith(f"{digest}-"))
             for name in names:
@@ -677,6 +767,15 @@ class FileStore:
         if self.is_synced:
             self._sync_directory(version.path.parent)
 
+    def _look(
+        self, spool: Spool, name: str, folder: int, is_there: Callable[[], bool] | None
+    ) -> _Found:
+        """What an instance is to the one of the same name that is here, if that is not being deleted."""
+        found = self._compare(spool, name, folder)
+        if found.identity is not None and is_there is not None and not is_there():
+            return _Found(Outcome.STORED, found.identity)
+        return found
+
     def _compare(self, spool: Spool, name: str, folder: int) -> _Found:
         """What an instance is to the one of the same name that is here, if one is."""
         # O_NONBLOCK: a pipe under this name must not block the thread.
@@ -707,7 +806,7 @@ class FileStore:
         """Whether the data set of a spool has the content of a file that is positioned at its data set."""
         if meta.transfer_syntax == spool.transfer_syntax:
             spool.seek(spool.header_size)
-            if _same_rest(spool, here):
+            if same_rest(spool, here):
                 return True
         with spool.octets() as ours, self._own_copy(here) as theirs:
             return same_content(
@@ -735,7 +834,7 @@ class FileStore:
 
     def _check_folder(self, folder: Path) -> None:
         """Raise an OSError for a folder whose sync has failed."""
-        if folder in self._unsafe:
+        if folder in self._unsafe or self._shared.has_failed(self._number_of(folder)):
             raise OSError(
                 errno.EIO,
                 "an earlier sync of this folder has failed, so no instance in it is safe; check the disk, "
@@ -751,15 +850,16 @@ class FileStore:
                 os.fsync(descriptor)
             except OSError:
                 self._unsafe.add(folder)
+                self._shared.fail(self._number_of(folder))
                 raise
+
+    def _number_of(self, folder: Path) -> int:
+        """The number of a folder of the store among all of them."""
+        return int(folder.name, 16) + (256 if folder.parent == self.aside else 0)
 
     def _sync_directory(self, folder: Path) -> None:
         if self.is_synced:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(folder)
 
 
 def check_announced(spool: Spool, walked: Walked) -> None:
@@ -793,6 +893,11 @@ def _holds(path: str, digest: str, size: int) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
+def _digest_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _make_folder(path: Path) -> None:
     """Make a folder that only we may use, if it does not exist; refuse a symbolic link to one."""
     path.mkdir(mode=0o700, exist_ok=True)
@@ -812,7 +917,7 @@ def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:
+def same_rest(a: io.RawIOBase, b: io.BufferedIOBase) -> bool:
     """Whether two files contain the same octets behind their positions."""
     while True:
         one = a.read(SPOOL_MEMORY) or b""

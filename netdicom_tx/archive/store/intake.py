@@ -3,8 +3,8 @@
 Three threads do the work. The *committer* takes all instances that wait, whichever association they come from: it walks
 through each one, appends those that are new to the journal, syncs it once, and hands all results to the reactor in one
 call. The *finisher* then makes files and rows, many at a time. The *retirer* syncs the files of a segment that is full,
-so that it can be used again. So an instance crosses from the reactor to a thread once and comes back once, and nobody
-waits for a file or a commit of its own.
+so that it can be used again, and makes the next segment while one is being filled. So an instance crosses from the
+reactor to a thread once and comes back once, and nobody waits for a file or a commit of its own.
 
 An instance that is not simply new is not decided here: one whose SOP Instance UID is known, one that is not whole, one
 with very many elements, or one for which the journal has no room. The answer None says so, and
@@ -21,10 +21,11 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Final, NamedTuple
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFromThreads
@@ -34,10 +35,13 @@ from ...logs import Logger
 from ..encoded.walk import walk
 from ..index.index import Index, IndexUnavailableError
 from ..index.record import WANTED, InstanceRecord
-from .filestore import FileStore, Kept, Outcome, Spool, check_announced
+from ..shared import Alone
+from .filestore import FileStore, Kept, Outcome, check_announced
 from .journal import Entry, Journal, JournalError, Segment, sync_files
+from .sharedstore import Incoming, SharedStore
+from .spool import Spool
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "IntakeFigures"]
 
 #: How many instances go to the journal, or become files and rows, at a time.
 GROUP_LIMIT: Final = 128
@@ -47,14 +51,37 @@ GROUP_OCTETS: Final = 1 << 24
 BACKLOG_OCTETS: Final = 1 << 26
 #: How many instances may be acknowledged and not yet be files and rows.
 BACKLOG: Final = 2048
+#: The same for a node that puts them into a shared store.
+SHARED_BACKLOG_OCTETS: Final = 1 << 28
+SHARED_BACKLOG: Final = 1 << 14
 #: How many elements an instance may have that is walked through here, where others wait for it.
 ELEMENTS: Final = 1 << 12
 # For how many seconds the finisher gathers instances when nobody waits for it.
 _GATHERING: Final = 0.05
+# How often it looks then whether another process waits for it.
+_GLANCE: Final = 0.005
 # After how many seconds it tries again what the disk or the database has refused.
 _AGAIN: Final = 1.0
 # For how many seconds a reader waits for what was acknowledged.
 _SETTLING: Final = 10.0
+
+
+class IntakeFigures(NamedTuple):
+    """What is on its way through the intake.
+
+    Attributes:
+        arriving: How many instances wait for the committer.
+        instances: How many are acknowledged, and not yet files and rows.
+        octets: How large those are.
+        lag: For how many seconds none of them has become a file and a row.
+        trouble: Why they cannot; empty when they can.
+    """
+
+    arriving: int
+    instances: int
+    octets: int
+    lag: float
+    trouble: str
 
 
 class _Arrival:
@@ -84,6 +111,7 @@ class Intake:
     _log = Logger()
 
     def __init__(self, store: FileStore, index: Index) -> None:
+        self._shared = Alone()
         self._store = store
         self._index = index
         self._journal: Journal | None = None
@@ -112,8 +140,13 @@ class Intake:
         self._claimed: Counter[str] = Counter()  # UIDs that FileStore.keep decides about
         self._failure: Exception | None = None  # why the finisher cannot go on
         self._is_stopping = False
+        self._moved = 0.0  # when the first of them came, or the last ones became files and rows
         self._is_refused = False  # by the disk, the last group for the journal
         self._is_out_of_order = False  # a sync has failed; nothing more is journalled
+
+    def share(self, shared: Alone) -> None:
+        """Agree with the other processes of the node; call this before :meth:`start`."""
+        self._shared = shared
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -185,11 +218,20 @@ class Intake:
     def settle(self) -> None:
         """Wait until all that was acknowledged before the call is in the index.
 
+        That includes what the other processes of the node have acknowledged.
+
         Raises:
             IndexUnavailableError: The disk or the database refuses it at the moment.
         """
         with self._state:
-            self._wait_for(self._journalled)
+            try:
+                self._wait_for(self._journalled)
+            except IndexUnavailableError:
+                # What waits for a shared store is not found by other nodes either, and must not stop all queries.
+                if not self._store.is_shared or isinstance(self._failure, IndexUnavailableError):
+                    raise
+        if not self._shared.settle(_SETTLING):
+            raise self._unsettled()
 
     def when_settled(self) -> defer.Deferred[None] | None:
         """Have all that was acknowledged before the call finished soon.
@@ -207,6 +249,25 @@ class Intake:
             self._hurry = max(self._hurry, self._journalled)
             self._state.notify_all()
         return waiting
+
+    def trouble(self) -> str:
+        """Why no more is acknowledged; empty when it is. The guard is not taken, because the reactor asks."""
+        failure = self._failure
+        is_full = len(self._acknowledged) >= SHARED_BACKLOG or self._octets >= SHARED_BACKLOG_OCTETS
+        if failure is None or self._may_wait(lambda: not is_full):
+            return ""
+        return str(failure)
+
+    def figures(self) -> IntakeFigures:
+        """What is on its way now. The guard is not taken, because the reactor asks."""
+        instances = len(self._acknowledged)
+        return IntakeFigures(
+            arriving=self._arrivals.qsize(),
+            instances=instances,
+            octets=self._octets,
+            lag=monotonic() - self._moved if instances else 0.0,
+            trouble=str(self._failure or ""),
+        )
 
     def _let_on(self) -> None:
         """Fire the Deferreds of those who wait no longer; the guard is held."""
@@ -263,6 +324,8 @@ class Intake:
                 if isinstance(self._failure, IndexUnavailableError):
                     # It would refuse this row, too, after another long wait.
                     raise self._unsettled()
+            if not self._shared.claim(sop_instance_uid, _SETTLING):
+                raise self._unsettled()
             if self._journal is not None and self._journal.is_doubtful:
                 # This instance may be among those, and a start would put the other content in the place of this one.
                 self.forget()
@@ -272,6 +335,8 @@ class Intake:
                 self._claimed[sop_instance_uid] -= 1
                 if not self._claimed[sop_instance_uid]:
                     del self._claimed[sop_instance_uid]
+                    if sop_instance_uid not in self._uids:
+                        self._shared.release(sop_instance_uid)
 
     def forget(self) -> None:
         """Empty the journal before a file that was made from it is replaced; else a start might bring it back.
@@ -324,27 +389,34 @@ class Intake:
         """Decide about a group, and journal those that are new."""
         journal = self._journal
         assert journal is not None
+        most, most_octets = BACKLOG, BACKLOG_OCTETS
+        if self._store.is_shared:
+            # What is acknowledged waits for the shared store as long as that is out of reach.
+            most, most_octets = SHARED_BACKLOG, SHARED_BACKLOG_OCTETS
         with self._state:
 
             def has_place() -> bool:
                 count = len(self._acknowledged) + len(group)
-                return self._octets + size <= BACKLOG_OCTETS and count <= BACKLOG
+                return self._octets + size <= most_octets and count <= most
 
             if not has_place():
                 self._hurry = self._journalled
                 self._state.notify_all()
                 self._state.wait_for(lambda: has_place() or self._failure is not None)
-            if self._failure is not None or self._is_out_of_order:
+            if self._is_out_of_order or (
+                self._failure is not None and not self._may_wait(has_place)
+            ):
                 return
             pending = self._octets
         new: list[_Arrival] = []
         try:
+            taken = self._store.taken([each.spool.sop_instance_uid for each in group])
             if journal.is_doubtful:
                 self.forget()
             # The files of what is acknowledged need as much room as the journal has already.
             if not self._store.has_room(pending + size):
                 return
-            new += (each for each in group if self._is_new(each))
+            new += (each for each in group if self._is_new(each, taken))
             if new:
                 self._append(journal, new)
         except (OSError, JournalError, IndexUnavailableError) as error:
@@ -353,13 +425,26 @@ class Intake:
             left = [each for each in new if each.segment is None]
             if left:
                 with self._state:
-                    self._uids.difference_update(each.spool.sop_instance_uid for each in left)
-                    self._state.notify_all()
+                    self._give_back(each.spool.sop_instance_uid for each in left)
+
+    def _may_wait(self, has_place: Callable[[], bool]) -> bool:
+        """Whether more may be acknowledged although the shared store refuses; the database has to answer."""
+        refuses_rows = isinstance(self._failure, IndexUnavailableError)
+        return self._store.is_shared and not refuses_rows and has_place()
+
+    def _give_back(self, sop_instance_uids: Iterable[str]) -> None:
+        """Give up the claims to SOP Instance UIDs that were new; the guard is held."""
+        for uid in sop_instance_uids:
+            self._uids.discard(uid)
+            self._shared.release(uid)
+        self._state.notify_all()
 
     def _append(self, journal: Journal, new: list[_Arrival]) -> None:
         """Append instances to the journal; they are acknowledged then."""
         with self._appending:
             segments = journal.append([Entry(each.octets, each.digest) for each in new])
+            if journal.wants_segment():
+                self._full.put(True)
             self._could_journal()
             # The others did not fit into the journal, and are left to the store.
             new = new[: len(segments)]
@@ -367,9 +452,12 @@ class Intake:
                 each.segment = segment
             with self._state:
                 was_idle = not self._acknowledged
+                if was_idle:
+                    self._moved = monotonic()
                 self._acknowledged += new
                 self._octets += sum(len(each.octets) for each in new)
                 self._journalled += len(new)
+                self._shared.acknowledged(len(new))
                 if was_idle or len(self._acknowledged) >= GROUP_LIMIT:
                     # Otherwise the finisher is at work, or gathers; waking it would cost more than the rest.
                     self._state.notify_all()
@@ -388,8 +476,12 @@ class Intake:
             self._is_refused = False
             self._log.info("the disk takes the journal again")
 
-    def _is_new(self, arrival: _Arrival) -> bool:
-        """Whether an instance is whole, and its SOP Instance UID is not known yet; which is then claimed."""
+    def _is_new(self, arrival: _Arrival, taken: Collection[str] | None) -> bool:
+        """Whether an instance is whole, and its SOP Instance UID is not known yet; which is then claimed.
+
+        Args:
+            taken: Those that are known; None when the files tell.
+        """
         spool = arrival.spool
         uid = spool.sop_instance_uid
         try:
@@ -398,7 +490,7 @@ class Intake:
             )
             check_announced(spool, walked)
             digest = hashlib.sha256(arrival.octets)
-            name = self._store.path_text(uid)
+            name = self._store.name_of(uid, digest.hexdigest())
             path = Path(name)
             record = InstanceRecord.of(
                 walked,
@@ -406,6 +498,7 @@ class Intake:
                 path=path,
                 size=len(arrival.octets),
                 digest=f"sha256:{digest.hexdigest()}",
+                receipt=spool.receipt,
             )
         except Exception:  # whatever it is, keep() finds it as well, and answers with the reason
             return False
@@ -414,9 +507,12 @@ class Intake:
                 return False
             self._uids.add(uid)
         # The reactor may wait for the guard, so the disk is asked without it.
-        if os.path.lexists(name):
+        is_claimed = self._shared.claim(uid)
+        if not is_claimed or (os.path.lexists(name) if taken is None else uid in taken):
             with self._state:
                 self._uids.discard(uid)
+                if is_claimed:
+                    self._shared.release(uid)
                 self._state.notify_all()
             return False
         arrival.digest, arrival.path, arrival.record = digest.digest(), name, record
@@ -431,14 +527,7 @@ class Intake:
                 self._state.wait_for(lambda: self._acknowledged or self._is_stopping)
                 if not self._acknowledged:
                     return
-                self._state.wait_for(
-                    lambda: (
-                        self._is_stopping
-                        or self._hurry > self._finished
-                        or len(self._acknowledged) >= GROUP_LIMIT
-                    ),
-                    _GATHERING,
-                )
+                self._gather()
                 group = self._acknowledged[:GROUP_LIMIT]
             try:
                 self._finish(group)
@@ -448,13 +537,66 @@ class Intake:
                 continue
             self._has_finished(group)
 
+    def _gather(self) -> None:
+        """Wait a moment for more instances, unless somebody waits for those that are here; the guard is held."""
+
+        def is_due() -> bool:
+            return (
+                self._is_stopping
+                or self._hurry > self._finished
+                or len(self._acknowledged) >= GROUP_LIMIT
+                or self._shared.is_waited_for
+            )
+
+        if not self._shared.is_shared:
+            self._state.wait_for(is_due, _GATHERING)
+            return
+        until = monotonic() + _GATHERING
+        while not self._state.wait_for(is_due, _GLANCE) and monotonic() < until:
+            continue
+
     def _finish(self, group: Sequence[_Arrival]) -> None:
+        if isinstance(self._store, SharedStore):
+            self._finish_shared(self._store, group)
+            return
+        records: list[InstanceRecord] = []
         for each in group:
-            self._store.place(each.path, each.octets)
-        refused = self._index.add_many([each.record for each in group if each.record]).result()
+            uid = each.spool.sop_instance_uid
+            made = self._store.place_beside(each.path, each.octets, each.digest.hex(), uid)
+            if made != each.path:
+                self._log.warn(
+                    "{uid} was imported with other content before what was received was a file; that is kept aside as "
+                    "a version, which netdicom versions shows",
+                    uid=uid,
+                )
+                # What is synced before the segment is used again, and made again when the database refuses.
+                each.path, each.record = made, None
+            if each.record is not None:
+                records.append(each.record)
+        refused = self._index.add_many(records).result()
         for uid, error in (refused or {}).items():
             self._log.error(
                 "{uid} is kept as a file, but the index refuses its row, so no query finds it: {error}",
+                uid=uid,
+                error=error,
+            )
+
+    def _finish_shared(self, store: SharedStore, group: Sequence[_Arrival]) -> None:
+        aside, refused = store.place_all(
+            [
+                Incoming(each.spool.sop_instance_uid, each.octets, each.digest.hex(), each.record)
+                for each in group
+            ]
+        )
+        for uid in aside:
+            self._log.warn(
+                "{uid} was stored by another node with other content before what was received was in the shared store; "
+                "that is kept aside as a version, which netdicom versions shows",
+                uid=uid,
+            )
+        for uid, error in refused.items():
+            self._log.error(
+                "{uid} is in the shared store, but the index refuses its row, so no query finds it: {error}",
                 uid=uid,
                 error=error,
             )
@@ -488,9 +630,11 @@ class Intake:
             del self._acknowledged[: len(group)]
             self._octets -= sum(len(each.octets) for each in group)
             self._finished += len(group)
+            self._moved = monotonic()
             self._uids.difference_update(each.spool.sop_instance_uid for each in group)
+            self._shared.finished(len(group))
             self._let_on()
-            self._state.notify_all()
+            self._give_back(each.spool.sop_instance_uid for each in group)
         if journal.finished:
             # To sync may take long when other programs write, too, and readers wait for this thread.
             self._full.put(True)
@@ -499,6 +643,8 @@ class Intake:
 
     def _retire_all(self, journal: Journal) -> None:
         while self._full.get():
+            with suppress(OSError):  # the committer makes the segment then, and says why it cannot
+                journal.prepare()
             with suppress(OSError):  # it is in the log
                 self._retire(journal)
 
@@ -513,7 +659,7 @@ class Intake:
             if not finished or self._is_out_of_order:
                 return
             try:
-                if self._store.is_synced:
+                if self._store.is_synced and not self._store.is_shared:
                     sync_files(
                         self._store.descriptor, [path for each in finished for path in each.paths]
                     )

@@ -20,6 +20,13 @@ Each record begins at a multiple of :data:`PAGE`, so no page has to be read befo
 64 octets are damaged or missing, or that has another number than expected, ends its segment. One whose other octets are
 damaged is left out. After a crash such a record was never acknowledged, because that happens after the sync.
 
+Where the file system allows it, records go to the disk past the page cache (``O_DIRECT``): nobody reads them there, and
+the copy into it costs more than the one that puts them into whole pages. What is written is then a multiple of a page,
+from memory that begins at a page.
+
+To sync blocks that were never written costs three times as much as to sync others. So when half of a segment is used,
+:meth:`Journal.prepare` makes the next one and fills it with zeros, in a thread that nobody waits for.
+
 A segment that is full is *retired* when all its instances are files that are on the disk, with their rows. Its first
 record is overwritten, and the segment is used again: its blocks are allocated already, so a sync has less to write.
 
@@ -30,7 +37,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
+import mmap
 import os
 import re
 import stat
@@ -59,8 +68,14 @@ _HEAD: Final = _FACTS.size + _CHECK.size
 _PADDING: Final = bytes(PAGE)
 # How many octets of a new segment are filled with zeros at a time.
 _AHEAD: Final = 1 << 22
+# From how many octets on no zeros are written first.
+_LARGE: Final = 1 << 18
 # The kernel's limit for the buffers of one write, IOV_MAX, is 1024.
 _BUFFERS: Final = 1023
+# How many octets are written past the page cache at a time.
+_DIRECT: Final = 1 << 22
+# 0 where the system has no such way.
+_O_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 
 
 class JournalError(Exception):
@@ -73,6 +88,7 @@ class Segment:
     Attributes:
         position: Where the next record begins.
         written: Up to where something was written, records or zeros.
+        is_direct: Whether it is written past the page cache.
         is_bad: Whether the disk has refused to write or to sync it.
         is_doubtful: Whether records may be in it that :meth:`Journal.append` has not confirmed.
         unfinished: How many of its records are not yet files and rows.
@@ -82,6 +98,7 @@ class Segment:
     __slots__ = (
         "descriptor",
         "is_bad",
+        "is_direct",
         "is_doubtful",
         "path",
         "paths",
@@ -93,6 +110,7 @@ class Segment:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.is_direct = False
         self.is_bad = False
         self.is_doubtful = False
         self.position = 0
@@ -131,7 +149,9 @@ class Journal:
         self._free: list[Segment] = []
         self._full: list[Segment] = []
         self._made = 0
+        self._wants_segment = False
         self._number = 0
+        self._pages: memoryview | None = None  # what is written past the page cache stands here
         self._guard = threading.RLock()
 
     # -- after a start -------------------------------------------------------------------------------
@@ -228,26 +248,81 @@ class Journal:
             return
         position = segment.position
         try:
-            self._write_ahead(segment, position + sum(map(len, buffers)))
-            for start in range(0, len(buffers), _BUFFERS):
-                position += _write_all(
-                    segment.descriptor, buffers[start : start + _BUFFERS], position
-                )
+            self._write_ahead(segment, sum(map(len, buffers)))
+            if segment.is_direct:
+                position = self._write_direct(segment.descriptor, buffers, position)
+            else:
+                for start in range(0, len(buffers), _BUFFERS):
+                    position += _write_all(
+                        segment.descriptor, buffers[start : start + _BUFFERS], position
+                    )
             if self._fsync:
                 os.fdatasync(segment.descriptor)
         except OSError:
             # What a sync that failed has left of the segment is not known, so append() seals it.
             segment.is_bad = True
             raise
+        if self._fsync and segment.position <= SEGMENT_SIZE // 2 < position:
+            self._wants_segment = True
         segment.position = position
+        segment.written = max(segment.written, position)
+
+    def _write_direct(self, descriptor: int, buffers: list[bytes], position: int) -> int:
+        """Write records past the page cache, and return where they end; the guard is held."""
+        pages = self._pages
+        if pages is None:
+            pages = self._pages = _in_pages(_DIRECT)
+        filled = 0
+        for each in buffers:
+            left = memoryview(each)
+            while left:
+                size = min(len(left), _DIRECT - filled)
+                pages[filled : filled + size] = left[:size]
+                left = left[size:]
+                filled += size
+                if filled == _DIRECT:
+                    position += _write_all(descriptor, [pages], position)
+                    filled = 0
+        if filled:
+            position += _write_all(descriptor, [pages[:filled]], position)
+        return position
 
     @staticmethod
-    def _write_ahead(segment: Segment, needed: int) -> None:
-        """Write zeros where records will stand: to sync blocks that were never written costs twice as much."""
-        if needed > segment.written:
-            end = min(max(needed, segment.written + _AHEAD), SEGMENT_SIZE)
-            _write_all(segment.descriptor, [bytes(end - segment.written)], segment.written)
-            segment.written = end
+    def _write_ahead(segment: Segment, size: int) -> None:
+        """Write zeros where small records will stand in a segment that was not prepared.
+
+        Zeros for large records would cost more than they save.
+        """
+        if size < _LARGE and segment.position + size > segment.written:
+            _fill(
+                segment, min(max(segment.position + size, segment.written + _AHEAD), SEGMENT_SIZE)
+            )
+
+    def wants_segment(self) -> bool:
+        """Whether it is time for :meth:`prepare`, in a thread that has time; this is said once for each segment."""
+        wanted, self._wants_segment = self._wants_segment, False
+        return wanted
+
+    def prepare(self) -> None:
+        """Make the segment that follows, if there is none yet and there may be one more.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        with self._guard:
+            if self._free or len(self._full) >= SEGMENTS - 1:
+                return
+        if not self._has_room(SEGMENT_SIZE):
+            return
+        segment = self._make_segment()
+        try:
+            _fill(segment, SEGMENT_SIZE)
+            os.fdatasync(segment.descriptor)
+        except OSError:
+            self._discard(segment)
+            raise
+        with self._guard:
+            self._free.append(segment)
 
     def _next_segment(self) -> Segment:
         self.seal()
@@ -264,9 +339,11 @@ class Journal:
         return segment
 
     def _make_segment(self) -> Segment:
-        self._made += 1
-        path = self._folder / f"{os.getpid()}-{self._made}.segment"
+        with self._guard:
+            self._made += 1
+            path = self._folder / f"{os.getpid()}-{self._made}.segment"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        segment = Segment(path, descriptor)
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, SEGMENT_SIZE)
@@ -275,12 +352,18 @@ class Journal:
             if self._fsync:
                 os.fsync(descriptor)
                 self._sync_folder()
+                segment.is_direct = _bypass_cache(descriptor)
         except OSError:
-            os.close(descriptor)
-            with suppress(OSError):
-                path.unlink()
+            self._discard(segment)
             raise
-        return Segment(path, descriptor)
+        return segment
+
+    @staticmethod
+    def _discard(segment: Segment) -> None:
+        """Delete a segment that was never used."""
+        os.close(segment.descriptor)
+        with suppress(OSError):
+            segment.path.unlink()
 
     # -- the way out ---------------------------------------------------------------------------------
 
@@ -331,7 +414,7 @@ class Journal:
 
     def _overwrite(self, segment: Segment) -> None:
         try:
-            os.pwrite(segment.descriptor, bytes(_HEAD), 0)
+            os.pwrite(segment.descriptor, _in_pages(PAGE), 0)
             if self._fsync:
                 os.fdatasync(segment.descriptor)
         except OSError:
@@ -350,12 +433,47 @@ class Journal:
             _sync(str(self._folder), os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _write_all(descriptor: int, buffers: list[bytes], position: int) -> int:
+def _in_pages(size: int) -> memoryview:
+    """Zeros in memory that begins at a page."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def _bypass_cache(descriptor: int) -> bool:
+    """Have a segment written past the page cache; returns whether its file system can do that.
+
+    Raises:
+        OSError: The disk has failed.
+    """
+    if not _O_DIRECT:  # pragma: no cover - Linux has it
+        return False
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _O_DIRECT)
+        # Some file systems refuse only the write, for example because their blocks are larger.
+        os.pwrite(descriptor, _in_pages(PAGE), 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        return False
+    return True
+
+
+def _fill(segment: Segment, end: int) -> None:
+    """Write zeros in a segment up to a position."""
+    zeros = _in_pages(_AHEAD)
+    while segment.written < end:
+        size = min(end - segment.written, _AHEAD)
+        segment.written += _write_all(segment.descriptor, [zeros[:size]], segment.written)
+
+
+def _write_all(descriptor: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
     """Write buffers at a position, and return their size."""
     size = sum(map(len, buffers))
     written = os.pwritev(descriptor, buffers, position)
     if written < size:
-        rest = memoryview(b"".join(buffers))
+        # One buffer stays where it is, because it may have to begin at a page.
+        rest = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
         while written < size:
             written += os.pwrite(descriptor, rest[written:], position + written)
     return size

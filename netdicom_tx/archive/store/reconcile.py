@@ -11,7 +11,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -19,16 +19,18 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ...encoding import DataSetError
 from ..encoded.walk import InvalidDataSetError
-from ..index.index import Entry, Index
+from ..index import entries as index_entries
+from ..index.entries import Entry
+from ..index.index import Index
 from ..index.record import digest_of_file, record_of
 
-__all__ = ["Fault", "Files", "Finding", "Reconciled", "examine", "reconcile", "verify"]
+__all__ = ["Fault", "Files", "Finding", "Folder", "Reconciled", "examine", "reconcile", "verify"]
 
 # How many rows may be on their way to the writer: enough for several of its groups.
 _AHEAD: Final = 256
 
 
-class Files(Protocol):
+class Folder(Protocol):
     """The part of a :class:`~netdicom_tx.archive.store.filestore.FileStore` that is needed here."""
 
     @property
@@ -37,6 +39,10 @@ class Files(Protocol):
 
     def path(self, sop_instance_uid: str) -> Path:
         """The path that the file of an instance has, or would have."""
+
+
+#: The name that version 0.1 has for it.
+Files = Folder
 
 
 @dataclass(slots=True)
@@ -63,7 +69,7 @@ class Reconciled:
 
 
 def reconcile(  # noqa: C901 - a merge of two ordered listings
-    index: Index, files: Files, step: Callable[[Reconciled], object] = lambda _: None
+    index: Index, files: Folder, step: Callable[[Reconciled], object] = lambda _: None
 ) -> Reconciled:
     """Make files and index agree; blocks until the index is committed.
 
@@ -136,7 +142,7 @@ class _Waiting:
             self._futures.popleft().result()
 
 
-def _listing(index: Index, files: Files) -> Iterator[tuple[str, str, int]]:
+def _listing(index: Index, files: Folder) -> Iterator[tuple[str, str, int]]:
     """All files as (path in the form of the index, path, size), sorted by the first."""
     with os.scandir(files.instances) as entries:
         folders = sorted(each.name for each in entries if each.is_dir(follow_symlinks=False))
@@ -170,22 +176,47 @@ class Finding(NamedTuple):
     reason: str
 
 
-def verify(index: Index) -> Iterator[Finding]:
+def verify(index: Index, *, jobs: int = 1) -> Iterator[Finding]:
     """Read every file to its end, and compare it with the digest in the index.
 
     A file that has no digest yet is walked through, and its digest is stored.
 
+    Args:
+        jobs: How many files are read at a time.
+
     Raises:
         IndexUnavailableError: The database does not answer.
+        OSError: The shared store does not answer.
     """
     waiting = _Waiting()
-    for entry in index.entries():
-        found = examine(entry)
+    for entry, found in _all_examined(index, jobs):
         if isinstance(found, Finding):
-            yield found
+            # The instance may have been replaced or deleted since its row was read.
+            if index.entry(entry.sop_instance_uid) == entry:
+                yield found
         elif found is not None:
             waiting.put(index.set_digest(entry.sop_instance_uid, found))
     waiting.finish()
+
+
+def _all_examined(index: Index, jobs: int) -> Iterator[tuple[Entry, Finding | str | None]]:
+    """Examine all files, some at a time, and give the results in the order of the rows."""
+    if jobs == 1:
+        for entry in index.entries():
+            yield entry, examine(entry)
+        return
+    begun: deque[tuple[Entry, Future[Finding | str | None]]] = deque()
+    pool = ThreadPoolExecutor(jobs, "netdicom-verify")
+    try:
+        for entry in index.entries():
+            begun.append((entry, pool.submit(examine, entry)))
+            if len(begun) > 2 * jobs:
+                first, future = begun.popleft()
+                yield first, future.result()
+        for first, future in begun:
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def examine(entry: Entry, check: Callable[[], None] = lambda: None) -> Finding | str | None:
@@ -196,8 +227,13 @@ def examine(entry: Entry, check: Callable[[], None] = lambda: None) -> Finding |
 
     Returns:
         What is wrong with the file, or the digest that the index does not have yet, or None.
+
+    Raises:
+        OSError: The shared store does not answer, which says nothing about the file.
     """
-    uid, path, size, expected, _ = entry
+    uid, path, size, expected, _, files = entry
+    if files is not None:
+        return _examined(entry, check, files)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return Finding(Fault.CHANGED, uid, path, "it is not a regular file")
@@ -214,3 +250,23 @@ def examine(entry: Entry, check: Callable[[], None] = lambda: None) -> Finding |
     if not is_same:
         return Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
     return None if expected else digest
+
+
+def _examined(
+    entry: Entry, check: Callable[[], None], files: index_entries.Files
+) -> Finding | str | None:
+    """The same for an object of a shared store."""
+    uid, path, size, expected, *_ = entry
+    try:
+        digest = files.digest(path, size, check)
+    except FileNotFoundError:
+        return Finding(Fault.MISSING, uid, path, "")
+    except ValueError as error:
+        return Finding(Fault.CHANGED, uid, path, str(error))
+    if not expected:
+        return digest
+    return (
+        None
+        if digest == expected
+        else Finding(Fault.CHANGED, uid, path, f"{size} octets were stored")
+    )

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from ...logs import Logger
-from ..index.index import Entry, Index, IndexUnavailableError
+from ..index.entries import Entry
+from ..index.index import Index, IndexUnavailableError
 from ..index.record import PIECE
-from ..workers import Workers
+from ..workers import Rounds
 from .reconcile import Finding, examine
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
 
 __all__ = ["Scrub"]
 
@@ -36,11 +34,7 @@ _RETRY: Final = 600.0
 _REMEMBERED: Final = 1000
 
 
-class _StoppedError(Exception):
-    """The service is stopping."""
-
-
-class Scrub(Service):
+class Scrub(Rounds):
     """Reads the files of an archive round after round, in a thread of its own.
 
     A round begins at any file, so that the rounds of a node that is often restarted reach all of them. The service runs
@@ -52,6 +46,7 @@ class Scrub(Service):
         rate: How many octets are read in a second.
         first: Seconds from the start of the service to the first round.
         period: Seconds from the beginning of a round to that of the next one.
+        holds: Whether this node is the one of its group that reads the files.
         threads: With 0, a round is done at once on the reactor thread, which suits a test without a reactor.
 
     Attributes:
@@ -71,46 +66,28 @@ class Scrub(Service):
         rate: float,
         first: float = FIRST,
         period: float = PERIOD,
+        holds: Callable[[], bool] = lambda: True,
         threads: int = 1,
     ) -> None:
         if rate <= 0:
             raise ValueError(f"expected a rate above 0 octets in a second, not {rate}")
+        super().__init__(reactor, first=first, retry=_RETRY, holds=holds, threads=threads)
         self.findings: dict[str, Finding] = {}
         self.compared = 0
         self.rounds = 0
         self._index = index
-        self._reactor = reactor
         self._rate = rate
-        self._first, self._period = first, period
-        self._workers = Workers("netdicom-scrub", threads)
-        self._next: IDelayedCall | None = None
-        self._round: defer.Deferred[None] | None = None
-        self._stopping = threading.Event()
+        self._period = period
         self._going = threading.Event()
         self._going.set()
 
     # -- the service -------------------------------------------------------------------------------
 
-    def startService(self) -> None:
-        """Have the first round begin in a while."""
-        super().startService()  # type: ignore[no-untyped-call]
-        self._stopping.clear()
-        self._workers.start(self._reactor)
-        self._next = self._reactor.callLater(self._first, self._begin)
-
     def stopService(self) -> defer.Deferred[None]:
         """Stop; fires when nothing is read any more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        self._stopping.set()
+        stopped = super().stopService()
         self._going.set()
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-        ended: defer.Deferred[None] = defer.succeed(None)
-        if self._round is not None:
-            running = self._round
-            ended = defer.Deferred()
-            running.addBoth(lambda _: ended.callback(None))
-        return ended.addCallback(lambda _: self._workers.stop())
+        return stopped
 
     def pause(self) -> None:
         """Read nothing until :meth:`resume`, not even of the file that is being read."""
@@ -122,29 +99,21 @@ class Scrub(Service):
 
     # -- a round -----------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _do(self) -> float:
         began = self._reactor.seconds()
-        self._round = going_on = self._workers.run(self._go_through)
-        seconds = going_on.addCallbacks(lambda _: self._period, self._failed)
-        seconds.addCallback(self._ended, began)
+        self._go_through()
+        return float(began + self._period - self._reactor.seconds())
 
-    def _failed(self, failure: Any) -> float:  # a Failure
-        if failure.check(_StoppedError):
-            return 0.0
-        if failure.check(IndexUnavailableError):
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(OSError):
+            self._log.warn("scrub: {error}; the next round begins later", error=failure.value)
+        elif failure.check(IndexUnavailableError):
             self._log.warn("scrub: the index does not answer: {error}", error=failure.value)
         else:
             self._log.failure("scrub: a round has failed", failure)
-        return _RETRY
-
-    def _ended(self, seconds: float, began: float) -> None:
-        self._round = None
-        if self.running:
-            wait = max(0.0, began + seconds - self._reactor.seconds())
-            self._next = self._reactor.callLater(wait, self._begin)
 
     def _go_through(self) -> None:
-        """One round, in the thread."""
+        self._wait(0)
         self.compared, damaged, octets = 0, set(), 0
         for entry in self._entries():
             finding = self._examined(entry)
@@ -191,9 +160,9 @@ class Scrub(Service):
                 nonlocal left
                 octets = max(0, min(left, PIECE))
                 left -= octets
-                self._go_on(octets / self._rate)
+                self._wait(octets / self._rate)
 
-            self._go_on(0)
+            self._wait(0)
             found = examine(entry, pace)
             if found is None:
                 return None
@@ -209,13 +178,8 @@ class Scrub(Service):
             self._index.set_digest(entry.sop_instance_uid, found).result()
             return None
 
-    def _go_on(self, seconds: float) -> None:
-        """Wait for some seconds, and for the end of a pause.
-
-        Raises:
-            _StoppedError: The service is stopping.
-        """
+    def _wait(self, seconds: float) -> None:
+        """Wait for some seconds, and for the end of a pause, unless the round ends here."""
         self._stopping.wait(seconds)
         self._going.wait()
-        if self._stopping.is_set():
-            raise _StoppedError
+        self._go_on()

@@ -1,0 +1,68 @@
+"""Write the rows of files that have none: those of a process that has ended, and those that a scan has found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from ...encoding import DataSetError
+from ...logs import Logger
+from ..index.index import Index
+from ..index.record import InstanceRecord, record_of
+from .filestore import FileStore
+
+__all__ = ["index_files", "index_journal"]
+
+_log = Logger()
+
+# How many files are compared with their rows at a time.
+_TOGETHER: Final = 128
+
+
+def index_files(index: Index, paths: Iterable[Path]) -> None:
+    """Write the rows of stored files; blocks. A file that is not an instance is logged, and has no row.
+
+    Raises:
+        IndexUnavailableError: The database refuses.
+        OSError: The disk has failed.
+    """
+    records: list[InstanceRecord] = []
+    for path in paths:
+        try:
+            records.append(record_of(path))
+        except DataSetError as error:
+            _log.error("{path} has no row in the index: {error}", path=path, error=error)
+    if records:
+        index.add_many(records).result()
+
+
+def index_journal(
+    store: FileStore,
+    index: Index,
+    worker: int,
+    claim: Callable[[str], AbstractContextManager[None]],
+) -> int:
+    """Make files and rows of what a worker that has ended had acknowledged, and drop its journal; blocks.
+
+    Args:
+        worker: The number of the worker.
+        claim: As for :meth:`FileStore.replay`.
+
+    Returns:
+        How many of the instances had no row, or a row of another file.
+
+    Raises:
+        NetDICOMError, OSError: This is not possible at the moment, and must be tried again; the journal stays.
+    """
+    made = 0
+    replayed = store.replay(worker, claim)
+    while group := list(islice(replayed, _TOGETHER)):
+        known = index.digests([each.sop_instance_uid for each in group])
+        missing = [each for each in group if known.get(each.sop_instance_uid) != each.digest]
+        index_files(index, [each.path for each in missing])
+        made += len(missing)
+    store.drop_journal(worker)
+    return made

@@ -1,0 +1,92 @@
+"""Keep an instance as a file and a row, one at a time: the way of what is not simply new.
+
+A node keeps so what its intake leaves to it, and an import what its processes leave to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ..encoded.walk import Walked
+from ..index.index import Index
+from ..index.record import WANTED, InstanceRecord, record_of
+from ..index.withdrawal import is_being_deleted
+from .filestore import FileStore, Kept
+from .sharedstore import SharedStore
+from .spool import Spool
+
+__all__ = ["keep_with_row"]
+
+
+def keep_with_row(
+    store: FileStore, index: Index, spool: Spool, forget: Callable[[], object]
+) -> tuple[Kept, Future[Any] | None]:
+    """Keep the file of an instance, then add its row.
+
+    When the row cannot be written, the file stays. The scan of the next start or the sender's next attempt adds the
+    row. So an instance that was not acknowledged may be there, but never a part of one.
+
+    Args:
+        forget: Called before a file is replaced, so that no journal brings it back.
+
+    Returns:
+        What :meth:`FileStore.keep` returns, and the future of the row; None when there is no row to be written.
+
+    Raises:
+        Exception: What :meth:`FileStore.keep` and :meth:`Index.get` raise.
+    """
+    if isinstance(store, SharedStore):
+        return store.keep_with_row(spool, forget), None
+    uid = spool.sop_instance_uid
+    records: list[InstanceRecord] = []
+    rows: list[Future[Any]] = []
+    is_deleted = False
+
+    def read(walked: Walked) -> None:
+        records.append(
+            InstanceRecord.of(
+                walked,
+                spool.transfer_syntax,
+                path=store.path(uid),
+                size=spool.size,
+                digest=spool.digest(),
+                receipt=spool.receipt,
+            )
+        )
+
+    def replaced() -> None:
+        # All others that replace something wait for this one.
+        index.check()
+        forget()
+        index.remove(uid).result()
+
+    def is_there() -> bool:
+        nonlocal is_deleted
+        with index.reading() as reading:
+            is_deleted = is_being_deleted(reading, uid)
+        return not is_deleted
+
+    def named() -> None:
+        rows.append(index.add(records[0]))
+        if is_deleted:
+            # The file that was here is to be deleted; this one has to have its row before anybody looks.
+            rows[0].result()
+
+    def same() -> None:
+        # The thread that brought the file has not added the row yet, or could not. The row describes the file that is
+        # here, because its header may be another.
+        if index.get(uid) is None:
+            index.add(record_of(store.path(uid))).result()
+
+    kept = store.keep(
+        spool,
+        wanted=WANTED,
+        when_walked=read,
+        before_replacing=replaced,
+        when_named=named,
+        is_there=is_there,
+        when_same=same,
+    )
+    return kept, rows[0] if rows else None
