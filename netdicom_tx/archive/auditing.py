@@ -9,7 +9,13 @@ C-GET, C-MOVE                                      Begin Transferring DICOM Inst
                                                    Instances Transferred, one for each study; what has failed has
                                                    messages of its own
 C-FIND, also for worklists                         Query, with the identifier
-a user is accepted or refused                      User Authentication
+a study is deleted, by a person or a rule          DICOM Study Deleted
+a part of a study is deleted                       DICOM Instances Accessed, with the action Delete
+files are imported                                 Data Import, one for each study
+studies are exported, or files are backed up       Data Export, one for each study
+a user is accepted or refused, also one of the     User Authentication
+status page, or logs out there
+a button of the status page is used                Security Alert, with the type Use of Restricted Function
 a peer is refused: its titles, host, certificate,  Security Alert
 or what it asks for
 =================================================  ===========================================================
@@ -28,16 +34,21 @@ from twisted.internet import defer
 from ..asceprovider import Association
 from ..audit import (
     Action,
+    AuditSource,
     Outcome,
     Participant,
     Patient,
-    Source,
     Study,
     application_activity,
     begin_transferring,
+    data_exported,
+    data_imported,
+    instances_accessed,
     instances_transferred,
     query,
+    restricted_function,
     security_alert,
+    study_deleted,
     user_authentication,
 )
 from ..audit_trails import Trail
@@ -92,9 +103,9 @@ class _Retrieve(NamedTuple):
     telling: defer.Deferred[None]
 
 
-def this_process(ae_title: str) -> Source:
+def this_process(ae_title: str) -> AuditSource:
     """The source of the messages of this process."""
-    return Source(ae_title, socket.gethostname(), os.getpid())
+    return AuditSource(ae_title, socket.gethostname(), os.getpid())
 
 
 class Auditor:
@@ -107,7 +118,7 @@ class Auditor:
 
     _log = Logger()
 
-    def __init__(self, source: Source, trails: Sequence[Trail]) -> None:
+    def __init__(self, source: AuditSource, trails: Sequence[Trail]) -> None:
         self._source = source
         self._own = Participant(source.ae_title, source.host)
         self._trails = trails
@@ -183,6 +194,27 @@ class Auditor:
                 "the association has ended before the retrieve; some of these instances may have been sent",
             )
 
+    # -- the status page -----------------------------------------------------------------------------
+
+    def visitor(
+        self, user: str, host: str, *, is_accepted: bool = True, is_logout: bool = False
+    ) -> None:
+        """A visitor of the status page has logged in or out, or could not."""
+        who = Participant("", host, user)
+        self._write(
+            user_authentication(self._source, who, is_accepted=is_accepted, is_logout=is_logout)
+        )
+
+    def operated(self, user: str, host: str, what: str) -> None:
+        """A button of the status page was used.
+
+        Args:
+            user: The name of the visitor; empty when nobody has to log in.
+            what: What has happened, in words.
+        """
+        who = Participant(user or "a visitor of the status page", host, is_person=True)
+        self._write(restricted_function(self._source, who, what))
+
     # -- operations ----------------------------------------------------------------------------------
 
     def arrived(
@@ -205,6 +237,36 @@ class Auditor:
             study = Study(uid, patient, header.text(0x00080050, "SH"))
             studies[action, uid] = study, Counter()
         studies[action, uid][1][walked.sop_class_uid] += 1
+
+    def deleted(self, studies: Sequence[tuple[StudyRow, bool]], user: str) -> None:
+        """Studies, or parts of them, have been deleted.
+
+        Args:
+            studies: What was deleted, each with whether nothing is left of the study.
+            user: The name of the person who asked for it; empty for a rule of the archive.
+        """
+        who = Participant(user, is_person=True) if user else self._own
+        whole = {row.study_instance_uid for row, is_whole in studies if is_whole}
+        for study in _studies(row for row, _ in studies):
+            if study.uid in whole:
+                self._write(study_deleted(self._source, who, study))
+            else:
+                self._write(instances_accessed(self._source, who, study, Action.DELETE))
+
+    def imported(self, rows: Iterable[StudyRow], user: str, uri: str) -> None:
+        """Instances have been taken from files; as the index has them now.
+
+        Args:
+            user: The name of the person who asked for it.
+            uri: The directory or the file that they come from.
+        """
+        for study in _studies(rows):
+            self._write(data_imported(self._source, Participant(user, is_person=True), uri, study))
+
+    def exported(self, rows: Iterable[StudyRow], user: str, uri: str) -> None:
+        """Instances have been written to files; see :meth:`imported`."""
+        for study in _studies(rows):
+            self._write(data_exported(self._source, Participant(user, is_person=True), uri, study))
 
     def selected(
         self,

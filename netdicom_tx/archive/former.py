@@ -21,15 +21,15 @@ from . import index, workflow
 MOVED: Final[dict[str, tuple[str, ...]]] = {
     "commitment": ("workflow.commitment",),
     "database": ("index.database",),
-    "filestore": ("store.filestore",),
+    "filestore": ("store.filestore", "store.spool"),
     "identifiers": ("query.identifiers",),
     "matching": ("query.matching",),
     "procedure_steps": ("workflow.performed_steps",),
-    "queue": ("workflow.outbound",),
+    "queue": ("workflow.outbound", "workflow.runner"),
     "reconcile": ("store.reconcile",),
     "record": ("index.record",),
     "retrieval": ("query.retrieval",),
-    "schema": ("index.schema", "index.engine"),
+    "schema": ("index.schema", "index.engine", "index.migrations"),
     "worklist": ("workflow.worklist",),
     "worklist_sources": ("workflow.worklist_sources",),
 }

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, wait
-from time import monotonic
-from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
-from weakref import WeakSet
+from contextlib import suppress
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IAddress, IDelayedCall
 
-from .. import statuses
+from .. import __version__, statuses
 from ..applicationentity import AE, RemoteAE
 from ..asceprovider import Association
 from ..audit import Action
 from ..dimsemessages import Request, Response
 from ..dispatch import UNKNOWN_SOP_CLASSES
-from ..encoding import DataSetError
-from ..exceptions import StatusError
 from ..hooks import RequestContext
 from ..logs import Logger
 from ..negotiation import PContextDef
@@ -45,17 +39,35 @@ from ..uids import (
     STORAGE_SOP_CLASSES,
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
+from . import snapshots
 from .auditing import Auditor, StudyRow
 from .encoded.walk import Walked
+from .group.duties import Duty
+from .group.members import NodeState, OwnNode, lock_of
+from .group.membership import Membership
 from .index.engine import IndexUnusableError
-from .index.index import Index, IndexUnavailableError, InstanceRef
-from .index.record import WANTED, InstanceRecord, record_of
+from .index.entries import InstanceRef
+from .index.index import Index, IndexUnavailableError
+from .index.migrations import VERSION
+from .index.schema import Level
 from .index.watch import SECONDS, Watches
+from .index.withdrawal import Gone
+from .observations import Observations
+from .outcomes import tell_failure
 from .query.retrieval import Retrieval
 from .query.search import Search
-from .store.filestore import FileStore, Kept, MismatchError, Outcome, Spool, StorageError
+from .retention import Keeper, Rules
+from .shared import LEAD, Shared
+from .starting import Preparation, make_agree, open_both
+from .store.deletion import Deleter
+from .store.filestore import FileStore, Kept, Outcome, StorageError
+from .store.indexing import index_journal
 from .store.intake import Intake
-from .store.reconcile import Reconciled, reconcile
+from .store.place import node_uuid
+from .store.sharedstore import SharedStore
+from .store.sharing import Lease
+from .store.spool import Spool
+from .storing import Storing
 from .workers import Workers
 from .workflow.workflow import Workflow, WorkflowOptions
 
@@ -63,10 +75,10 @@ __all__ = ["ArchiveAE"]
 
 _T = TypeVar("_T")
 
-# Seconds between two lines about a comparison of files and index that takes long.
-_PROGRESS: Final = 10.0
-# For how many seconds the release of a peer waits for files and rows; they usually take a twentieth of one.
-_RELEASE_WAITS: Final = 1.0
+# For how many hosts a worker remembers how many associations they have with others.
+_HOSTS: Final = 4096
+# What every node of a group does if no other node does it.
+_DUTIES: Final = (Duty.RETENTION, Duty.SCRUB, Duty.RECONCILE, Duty.DELETION)
 # Four threads keep the queue of a disk full; more do not make it faster.
 _THREADS = 4
 _MOVE_SOP_CLASSES = (*MOVE_SOP_CLASSES, COMPOSITE_INSTANCE_ROOT_MOVE_SOP_CLASS)
@@ -76,20 +88,9 @@ _GET_SOP_CLASSES = (
     WITHOUT_BULK_DATA_GET_SOP_CLASS,
 )
 
-# What is logged of an instance when another one with its UID is here, or was.
-_DUPLICATES: Final = {
-    Outcome.REFUSED: "is refused",
-    Outcome.ASIDE: "is kept aside as versions/{name}",
-    Outcome.REPLACED: "replaces the one that was here",
-}
 
-
-# What an instance that comes is to the archive, for the audit trail.
-_ACTIONS: Final = {
-    Outcome.SAME: Action.READ,
-    Outcome.ASIDE: Action.UPDATE,
-    Outcome.REPLACED: Action.UPDATE,
-}
+def _nothing() -> None:
+    """There is no other process."""
 
 
 class ArchiveAE(AE):
@@ -139,55 +140,252 @@ class ArchiveAE(AE):
         self.peers = dict(peers or {})
         self.auditor = auditor
         self._is_audited = False
-        # Why the last instance could not be kept, and how many could not be.
-        self._refusing: tuple[type[BaseException], int | None] | None = None
-        self._refused = 0
-        # The associations on which something was kept.
-        self._senders: WeakSet[Association] = WeakSet()
+        # Of the retrieves that are being performed, by association and message ID.
+        self._leases: dict[tuple[Association, int | None], Lease] = {}
         self._queue_starts: IDelayedCall | None = None
-        self._preparing: threading.Thread | None = None
-        self._prepared: defer.Deferred[None] | None = None
-        self._is_given_up = threading.Event()
+        self._preparation = Preparation(self._agree, self._serve, self.stop)
         self._watches = Watches(search_seconds)
-        self._writers = Workers("netdicom-writer", threads)
+        # An object store takes long for each instance, but many at a time.
+        writers = threads and max(threads, store.parallel if isinstance(store, SharedStore) else 0)
+        self._writers = Workers("netdicom-writer", writers)
         self._readers = Workers("netdicom-reader", threads)
         self._intake: Intake | None = None
-        if threads and index is not None and type(store).keep is FileStore.keep:
+        self._is_worker = False
+        #: The name of the node among those that share its archive; by default, its host and directory.
+        self.node_name = f"{socket.gethostname()}:{store.root}"
+        #: Where peers reach it, for ``netdicom node list``.
+        self.node_address = ""
+        #: Called in a thread when another process has taken the place of this node, which must stop.
+        self.on_replaced: Callable[[], object] = _nothing
+        #: The life of the node among others; None when no other node can use its database.
+        self.membership = self._membership_of(index, threads)
+        self._elsewhere: dict[str, int] = {}
+        #: How many associations the other processes of the node have.
+        self.associations_elsewhere: Callable[[], int] = int
+        #: Empties the journals of the other processes of the node; blocks.
+        self.forget_elsewhere: Callable[[], None] = _nothing
+        if threads and index is not None and store.is_journalled:
             # Otherwise each instance is kept by itself: a store with a keep() of its own decides about all of them.
             self._intake = Intake(store, index)
+        self._storing = Storing(
+            store, index, self._intake, self._writers, self._forget_everywhere, self._arrived
+        )
+        if isinstance(store, SharedStore):
+            if index is None:
+                raise StorageError("a shared store needs an index: pass index=Index(...)")
+            store.bind(index)
         self.add_scp(verification_scp)
         sop_classes = STORAGE_SOP_CLASSES
         if unknown_sop_classes:
             sop_classes = (*STORAGE_SOP_CLASSES, UNKNOWN_SOP_CLASSES)
         self.add_scp(storage_scp, sop_classes, ALL_TRANSFER_SYNTAXES)
         if index is not None:
-            self.retrieval = Retrieval(
-                Search(index, match_unknown=match_unknown),
-                self._readers,
-                self.peers,
-                self.ae_title,
-                self._watches,
-            )
-            self.retrieval.on_selected = self._selected
-            extended = self.retrieval.answer_extended
-            self.add_scp(QueryRetrieveFind(on_extended=extended))
-            self.add_scp(QueryRetrieveMove(on_extended=extended), _MOVE_SOP_CLASSES)
-            self.add_scp(QueryRetrieveGet(on_extended=extended), _GET_SOP_CLASSES)
-            self.workflow = Workflow(
-                self,
-                index,
-                self._readers,
-                self.peers,
-                workflow or WorkflowOptions(),
-                # Nodes that share a database may have the same title, but never the same directory of the same host.
-                owner=f"{socket.gethostname()}:{store.root}",
-                watches=self._watches,
-                has_room=store.has_room,
-            )
+            self._add_retrieval(index, match_unknown)
+            self._add_deletion(index)
+            self._add_workflow(index, workflow or WorkflowOptions())
+        self.observations = self._observed()
+
+    def _membership_of(self, index: Index | None, threads: int) -> Membership | None:
+        is_shared = self.store.is_shared
+        if index is None or not (is_shared or index.is_server):
+            return None
+        membership = Membership(index, is_group=is_shared and index.is_server, threads=threads)
+        membership.doing = self._doing
+        membership.state = self._member_state
+        membership.on_replaced = lambda: self.on_replaced()
+        return membership
+
+    def _add_retrieval(self, index: Index, match_unknown: bool) -> None:
+        self.retrieval = Retrieval(
+            Search(index, match_unknown=match_unknown),
+            self._readers,
+            self.peers,
+            self.ae_title,
+            self._watches,
+        )
+        self.retrieval.on_selected = self._selected
+        self.retrieval.on_begin = self._take_lease
+        extended = self.retrieval.answer_extended
+        self.add_scp(QueryRetrieveFind(on_extended=extended))
+        self.add_scp(QueryRetrieveMove(on_extended=extended), _MOVE_SOP_CLASSES)
+        self.add_scp(QueryRetrieveGet(on_extended=extended), _GET_SOP_CLASSES)
+
+    def _add_deletion(self, index: Index) -> None:
+        intake = self._intake
+        #: Deletes instances while the archive is open.
+        self.deleter = (
+            Deleter(self.store, index)
+            if intake is None
+            else Deleter(self.store, index, self._forget_everywhere, intake.claim)
+        )
+        self.deleter.on_deleted = self._deleted
+        #: Applies the rules of retention; none by default.
+        self.keeper = Keeper(self.store, index, Rules(), self.deleter)
+        self.keeper.holds = self.holds
+
+    def _add_workflow(self, index: Index, options: WorkflowOptions) -> None:
+        self.workflow = Workflow(
+            self,
+            index,
+            self._readers,
+            self.peers,
+            options,
+            # Nodes that share a database may have the same title, but never the same directory of the same host.
+            owner=f"{socket.gethostname()}:{self.store.root}",
+            watches=self._watches,
+            has_room=self.store.has_room,
+        )
 
     def about(self) -> str:
         more = f", storage {self.store.root}"
+        if isinstance(self.store, SharedStore):
+            more += f", shared store {self.store.objects.place}"
         return more if self.index is None else f"{more}, index {self.index.url}"
+
+    # -- what is observed ------------------------------------------------------------------------
+
+    def _observed(self) -> Observations:
+        """What counts, and knows whom to ask."""
+        seen = Observations(
+            self.ae_title, lambda: self.associations, lambda: self.clock, self._readers.run
+        )
+        seen.limit = lambda: self.max_associations
+        seen.memory = lambda: snapshots.Memory(
+            held=self.memory.held, limit=self.memory.limit, waiting=self.memory.waiting
+        )
+        seen.look("disk", lambda: self.store.room()._asdict())
+        seen.history = self.store.root / "disk-use.json"
+        intake, index = self._intake, self.index
+        if intake is not None:
+            seen.intake = lambda: cast(snapshots.Intake, intake.figures()._asdict())
+            seen.troubles.append(intake.trouble)
+        store = self.store
+        if isinstance(store, SharedStore):
+            seen.shared = lambda: cast(snapshots.SharedStore, store.figures()._asdict())
+        if self.membership is not None:
+            seen.troubles.append(self.membership.trouble)
+            seen.look("group", self.membership.figures)
+        if index is not None:
+            seen.look("database", index.probe)
+            seen.look("storage", lambda: index.counts()._asdict(), may_cost=True)
+            seen.look("queue", lambda: self.workflow.queue.figures()._asdict())
+        return seen
+
+    # -- one of several processes ------------------------------------------------------------------
+
+    def share(self, shared: Shared) -> None:
+        """Run as one of several processes of a node; call this before :meth:`start`.
+
+        The lead prepares store and index and performs the tasks of the queue. A worker expects that this is done.
+
+        Raises:
+            StorageError: The archive has no index, or a store with a ``keep()`` of its own.
+        """
+        if self._intake is None or self.index is None:
+            raise StorageError("several processes need an index, and a store that they can share")
+        self._is_worker = shared.slot != LEAD
+        self._admission.elsewhere = lambda host: self._elsewhere.get(host, 0)
+        self.store.share(shared)
+        self.index.shared = shared
+        self._intake.share(shared)
+        if self._is_worker:
+            self._enroll()  # the lead has given the directory its identity
+
+    # -- one of several nodes ------------------------------------------------------------------------
+
+    def holds(self, duty: Duty | str) -> bool:
+        """Whether this node may do what only one node of a group does; alone, it always may."""
+        return self.membership is None or self.membership.holds(duty)
+
+    def begin_draining(self) -> None:
+        """Say that the node ends: it takes no more associations, and finishes those that it has."""
+        self.observations.state = "draining"
+        if self.membership is not None:
+            self.membership.beat_soon()
+
+    def _doing(self) -> dict[str, Any]:
+        assert self.membership is not None
+        return {
+            "associations": len(self.associations) + self.associations_elsewhere(),
+            "skew": round(self.membership.skew, 3),
+        }
+
+    def _member_state(self) -> NodeState:
+        is_ending = self.observations.state in ("draining", "stopped")
+        return NodeState.DRAINING if is_ending else NodeState.ALIVE
+
+    def _enroll(self) -> None:
+        """Know which node this is, when store and index are open."""
+        membership = self.membership
+        if membership is None:
+            return
+        node = node_uuid(self.store)
+        duties = membership.prepare(node, (*_DUTIES, *self.workflow.duties))
+        if membership.is_group:
+            self.workflow.join(node, duties)
+
+    def _join(self, membership: Membership, index: Index) -> None:
+        """Join the nodes that share the archive; blocks, and for some seconds if another one seems to be this one."""
+        only_one = ""
+        if not index.is_server:
+            only_one = (
+                f"the SQLite database {index.url} serves one node: give a group of nodes a PostgreSQL database "
+                "([database] url), or stop that node"
+            )
+        me = OwnNode(
+            uuid=node_uuid(self.store),
+            name=self.node_name,
+            place=str(self.store.root),
+            lock=lock_of(self.store.root),
+            address=self.node_address,
+            version=__version__,
+            schema=VERSION,
+        )
+        others = membership.join(me, only_one=only_one)
+        if membership.is_group:
+            self._log.info(
+                "the node {name} is one of a group; {others}",
+                name=me.name,
+                others=f"{', '.join(each.name for each in others)} run"
+                if others
+                else "no other node runs",
+            )
+
+    def note_elsewhere(self, host: str, count: int) -> None:
+        """Note how many associations a host has with other processes; this counts for the limit for each host."""
+        self._elsewhere[host] = count
+        if len(self._elsewhere) > _HOSTS:
+            del self._elsewhere[next(iter(self._elsewhere))]
+
+    def forget(self) -> None:
+        """Empty the journal of this process, so that no start brings back what is replaced or deleted now; blocks.
+
+        Raises:
+            IndexUnavailableError: What was acknowledged cannot be made files and rows at the moment.
+            OSError: The disk has failed.
+        """
+        if self._intake is not None:
+            self._intake.forget()
+
+    def take_over(self, worker: int, process: int) -> int:
+        """Make files and rows of what a worker had acknowledged that has ended, and take its tasks; blocks.
+
+        Args:
+            worker: The number of the worker.
+            process: The number of its process.
+
+        Returns:
+            How many instances of its journal had no row.
+
+        Raises:
+            NetDICOMError, OSError: This is not possible at the moment, and must be tried again.
+        """
+        assert self._intake is not None
+        assert self.index is not None
+        made = index_journal(self.store, self.index, worker, self._intake.claim)
+        self.store.remove_leftovers(process)
+        self.workflow.take_over(worker).result()
+        return made
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -199,12 +397,7 @@ class ArchiveAE(AE):
             IndexUnusableError: The index cannot be used.
         """
         self._open()
-        try:
-            self._agree()
-        except BaseException:
-            self.stop()
-            raise
-        self._serve()
+        self._preparation.run()
 
     def start_soon(self, patience: float = 0.0) -> defer.Deferred[None]:
         """Start as :meth:`start` does, but make store and index agree in a thread.
@@ -225,69 +418,25 @@ class ArchiveAE(AE):
             IndexUnusableError: The index cannot be used.
         """
         self._open()
-        future: Future[None] = Future()
-
-        def agree() -> None:
-            try:
-                self._agree()
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
-        self._preparing = threading.Thread(target=agree, name="netdicom-start", daemon=True)
-        self._preparing.start()
-        wait([future], patience)
-        self._prepared = defer.Deferred(lambda _: self._is_given_up.set())
-        prepared = self._prepared
-        if future.done():
-            self._is_prepared(future)
-            error = future.exception()
-            if error is not None:
-                prepared.addErrback(lambda _: None)
-                raise error
-        else:
-            self._log.info(
-                "files and index are being compared; requests for associations are rejected until that is done"
-            )
-            reactor = self.reactor
-            future.add_done_callback(lambda _: reactor.callFromThread(self._is_prepared, future))
-        return prepared
-
-    def _is_prepared(self, future: Future[None]) -> None:
-        prepared, self._prepared = self._prepared, None
-        self._preparing = None
-        if prepared is None or prepared.called:
-            return
-        error = future.exception()
-        if error is None:
-            self._serve()
-            prepared.callback(None)
-        else:
-            self.stop()
-            prepared.errback(error)
+        return self._preparation.begin(self.reactor, patience)
 
     def reject_reason(self, asce: Association, request: AAssociateRQ) -> AAssociateRJ | None:
         """Why this request is rejected before the hook is asked, or None."""
-        if self._preparing is not None:
+        is_replaced = self.membership is not None and self.membership.is_replaced
+        if self._preparation.is_under_way or is_replaced:
             return AAssociateRJ(2, 3, 1)
         return super().reject_reason(asce, request)
 
     def _open(self) -> None:
         """Open store and index."""
-        self._is_given_up.clear()
-        self.store.open()
-        if self.store.recovered:
-            self._log.warn(
-                "the node did not end in order: {recovered} files were made from the journal",
-                recovered=self.store.recovered,
-            )
+        self.observations.state = "starting"
+        open_both(self.store, self.index)
+        if not self._is_worker:
+            self._enroll()
         try:
             if self.auditor is not None:
                 self.auditor.start()
                 self._is_audited = True
-            if self.index is not None:
-                self.index.open()
         except OSError as error:
             self.stop()
             raise StorageError(
@@ -298,42 +447,15 @@ class ArchiveAE(AE):
             raise
 
     def _agree(self) -> None:
-        """Make files and rows agree, before the node serves anybody; blocks."""
-        if self.index is None:
-            return
-        said = monotonic()
-
-        def step(done: Reconciled) -> None:
-            nonlocal said
-            if self._is_given_up.is_set():
-                raise defer.CancelledError("the archive is being stopped")
-            if monotonic() - said >= _PROGRESS:
-                said = monotonic()
-                self._log.info(
-                    "{files} files have been compared with the index, and {indexed} of them were indexed",
-                    files=done.files,
-                    indexed=len(done.indexed),
-                )
-
-        try:
-            found = reconcile(self.index, self.store, step)
-        except IndexUnavailableError as error:
-            raise IndexUnusableError(
-                f"{error}; if the file is damaged, move it away: the node makes a new index from "
-                "the stored instances"
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"the storage directory {self.store.root} cannot be read: {error.strerror}"
-            ) from error
-        if found.indexed or found.removed or found.unreadable:
-            self._log.warn(
-                "index and files did not agree: {indexed} files were indexed, {removed} rows without "
-                "a file were removed; {unreadable} files cannot be read and are not served",
-                indexed=len(found.indexed),
-                removed=len(found.removed),
-                unreadable=len(found.unreadable),
-            )
+        """Join the other nodes, and make files and rows agree, before the node serves anybody; blocks."""
+        if self.membership is not None and self.index is not None and not self._is_worker:
+            try:
+                self._join(self.membership, self.index)
+            except IndexUnavailableError as error:
+                raise IndexUnusableError(str(error)) from error
+        if self.index is None or self._is_worker or self.store.is_shared:
+            return  # what nodes share is compared while they run
+        make_agree(self.store, self.index, self._preparation.go_on)
 
     def _serve(self) -> None:
         """Start the threads."""
@@ -342,6 +464,8 @@ class ArchiveAE(AE):
             self.index.settle = self._intake.settle
         self._writers.start(self.reactor)
         self._readers.start(self.reactor)
+        self.observations.state = "serving"
+        self.observations.start()
         if self.index is not None:
             # The queue starts in the reactor's next turn, because a node that cannot listen is stopped before that.
             self._queue_starts = self.clock.callLater(0, self.workflow.start, self.clock)
@@ -364,8 +488,10 @@ class ArchiveAE(AE):
 
     def stop(self) -> None:
         """Finish what is being written, end all searches, and close store and index."""
+        self.observations.state = "stopped"
+        self.observations.stop()
         self._forget_queue_start()
-        self._give_up()
+        self._preparation.give_up()
         self._refusals.catch_up(at_end=True)
         self._watches.cancel()
         if self.index is not None:
@@ -374,19 +500,11 @@ class ArchiveAE(AE):
         self._readers.stop()
         if self._intake is not None:
             self._intake.stop()
+        if self.membership is not None:
+            self.membership.leave()
         if self.index is not None:
             self.index.close()
         self.store.close()
-
-    def _give_up(self) -> None:
-        """End the comparison of files and index, if it is under way."""
-        self._is_given_up.set()
-        preparing, self._preparing = self._preparing, None
-        prepared, self._prepared = self._prepared, None
-        if preparing is not None:
-            preparing.join()
-        if prepared is not None:
-            prepared.cancel()
 
     def in_thread(self, call: Callable[..., _T], *arguments: Any) -> defer.Deferred[_T]:
         """Run blocking work off the reactor thread.
@@ -395,33 +513,107 @@ class ArchiveAE(AE):
         """
         return self._writers.run(call, *arguments)
 
-    # -- the audit trail -----------------------------------------------------------------------------
+    # -- what is counted, and the audit trail --------------------------------------------------------
 
     def association_accepted(self, asce: Association) -> None:
         super().association_accepted(asce)
+        self.observations.accepted(asce)
         if self.auditor is not None:
             self.auditor.accepted(asce)
 
     def association_refused(self, asce: Association, refusal: Refusal) -> None:
         super().association_refused(asce, refusal)
+        self.observations.refused(asce, refusal)
         if self.auditor is not None:
             self.auditor.refused(asce, refusal)
 
+    def connection_refused(self, address: IAddress | None, refusal: Refusal) -> None:
+        super().connection_refused(address, refusal)
+        self.observations.connection_refused(address, refusal)
+
     def association_closed(self, asce: Association) -> None:
         super().association_closed(asce)
+        self.observations.closed(asce)
+        for key in [each for each in self._leases if each[0] is asce]:
+            self._leases.pop(key).release()
         if self.auditor is not None:
             self.auditor.ended(asce)
 
     def operation_performed(
-        self, asce: Association, ctx: PContextDef, msg: Request, response: Response | None
+        self,
+        asce: Association,
+        ctx: PContextDef,
+        msg: Request,
+        response: Response | None,
+        seconds: float,
     ) -> None:
+        status = None if response is None else response.status
+        self.observations.performed(msg.OPERATION, status, seconds)
+        if status and response is not None:
+            tell_failure(asce, msg, response)
+        lease = self._leases.pop((asce, msg.message_id), None)
+        if lease is not None:
+            lease.release()
         if self.auditor is not None:
             self.auditor.performed(asce, ctx, msg, response)
+
+    def _arrived(
+        self, asce: Association, walked: Walked, transfer_syntax: str, action: Action
+    ) -> None:
+        if self.auditor is not None:
+            self.auditor.arrived(asce, walked, transfer_syntax, action)
 
     def _studies_of(self, sop_instance_uids: Sequence[str]) -> defer.Deferred[list[StudyRow]]:
         assert self.index is not None  # only a retrieve asks
         found = self._readers.run(self.index.studies_of, sop_instance_uids)
         return found.addCallback(lambda rows: [StudyRow(*row) for row in rows])
+
+    def _deleted(self, rows: Sequence[Gone], user: str) -> None:
+        """Have a deletion audited; called in the thread that deletes."""
+        auditor = self.auditor
+        if auditor is None:
+            return
+        studies = [(StudyRow(*each[:-1]), each.is_whole) for each in rows]
+        if self._readers.threads:
+            self.reactor.callFromThread(auditor.deleted, studies, user)
+        else:
+            auditor.deleted(studies, user)
+
+    def delete(
+        self, level: str, keys: Sequence[str], user: str = ""
+    ) -> defer.Deferred[list[list[int]]]:
+        """Delete what an operator names; the answer to the verb ``delete`` of the control socket.
+
+        Args:
+            level: The level of the keys: PATIENT, STUDY, SERIES or IMAGE.
+            keys: The identities of patients, or UIDs.
+            user: The name of the operator.
+
+        Returns:
+            Fires with three numbers for each key: how many instances, how many octets, and how many of the files go
+            when the retrieves that send them have ended. Fails with :class:`IndexUnavailableError` or
+            :class:`StorageError` when the database or the disk refuses.
+        """
+
+        def delete() -> list[list[int]]:
+            found = []
+            try:
+                for each in keys:
+                    done = self.deleter.delete_named(Level(level), each, user)
+                    found.append([done.instances, done.octets, done.waiting])
+            except OSError as error:
+                raise StorageError(f"the disk refuses: {error}") from error
+            return found
+
+        return self._readers.run(delete)
+
+    def _take_lease(self, context: RequestContext) -> None:
+        """Keep what a retrieve finds on the disk until it has ended, also if it is deleted in the meantime."""
+        key = context.association, context.request.message_id
+        if context.association.error is None and key not in self._leases:
+            # Nothing is deleted on a disk that is read-only, and what is there can still be sent.
+            with suppress(OSError):
+                self._leases[key] = self.store.leases.take()
 
     def _selected(self, context: RequestContext, found: Sequence[InstanceRef]) -> None:
         if self.auditor is None:
@@ -439,15 +631,7 @@ class ArchiveAE(AE):
         Raises:
             StatusError: The disk is full up to its reserve; the status is 0xA700.
         """
-        if not self.store.has_room():
-            raise StatusError(statuses.C_STORE_OUT_OF_RESOURCES, "out of resources: disk space")
-        spool = self.store.spool(
-            command_set.sop_class_uid or "",
-            command_set.sop_instance_uid or "",
-            context.supported_ts,
-            asce.calling_ae_title,
-        )
-        return cast(BinaryIO, spool), 0
+        return cast(BinaryIO, self._storing.spool(asce, context, command_set)), 0
 
     def on_receive_store(self, context: RequestContext, ds: BinaryIO) -> defer.Deferred[int]:
         """Keep an instance.
@@ -458,123 +642,18 @@ class ArchiveAE(AE):
             take it; 0xA900 when the data set is another instance than the command says; 0xC000 when the data set is
             not complete or cannot be read.
         """
-        spool = cast(Spool, ds)
-        if self._intake is None:
-            keeping = self._decide(None, spool)
-        else:
-            keeping = self._intake.keep(spool).addCallback(self._decide, spool)
-        return keeping.addCallbacks(self._kept, self._not_kept, (context, spool))
-
-    def _decide(self, kept: Kept | None, spool: Spool) -> defer.Deferred[Kept]:
-        """Let the store decide what becomes of an instance that the intake has not kept."""
-        if kept is not None:
-            return defer.succeed(kept)
-        return self._writers.run_then(self._keep, spool)
+        return self._storing.keep(context, cast(Spool, ds)).addCallback(self.stored)
 
     def finish_work(self, asce: Association) -> defer.Deferred[Any] | None:
         """Make files and rows of what was acknowledged, so that they are there when the association has ended.
 
         Only a peer that has stored something waits for that, and not for a disk or a database that stalls.
         """
-        if self._intake is None or asce not in self._senders:
-            return None
-        waiting = self._intake.when_settled()
-        return waiting and waiting.addTimeout(_RELEASE_WAITS, self.clock)
+        return self._storing.when_settled(asce, self.clock)
 
-    def _not_kept(self, failure: Failure) -> NoReturn:
-        """Answer with the reason why an instance cannot be kept."""
-        error = failure.value
-        if isinstance(error, DataSetError):
-            raise StatusError(statuses.C_STORE_CANNOT_UNDERSTAND, str(error)) from error
-        if isinstance(error, MismatchError):
-            raise StatusError(statuses.C_STORE_DATA_SET_DOES_NOT_MATCH, str(error)) from error
-        if isinstance(error, OSError | IndexUnavailableError):
-            # A full disk refuses thousands of instances; the log has a line when that begins, and one when it ends.
-            reason = type(error), getattr(error, "errno", None)
-            if reason != self._refusing:
-                self._refusing = reason
-                self._log.error("an instance cannot be kept: {error}", error=error)
-            self._refused += 1
-            refused = "disk" if isinstance(error, OSError) else "index"
-            raise StatusError(
-                statuses.C_STORE_OUT_OF_RESOURCES, f"out of resources: the {refused} refuses"
-            ) from error
-        failure.raiseException()
-
-    def _kept(self, kept: Kept, context: RequestContext, spool: Spool) -> int:
-        self._senders.add(context.association)
-        if self._refusing is not None:
-            self._log.info("instances are kept again; {count} were refused", count=self._refused)
-            self._refusing, self._refused = None, 0
-        if self.auditor is not None and kept.outcome is not Outcome.REFUSED:
-            action = _ACTIONS.get(kept.outcome, Action.CREATE)
-            self.auditor.arrived(context.association, kept.walked, spool.transfer_syntax, action)
-        if kept.walked.oddities:
-            self._log.info(
-                "{uid} from {peer} is kept as it was received; it does not conform to PS3.5: {oddities}",
-                uid=spool.sop_instance_uid,
-                peer=context.association.peer_title,
-                oddities="; ".join(kept.walked.oddities),
-            )
-        if kept.outcome in _DUPLICATES:
-            self._log.warn(
-                "{uid} from {peer} {outcome}: an instance with this UID and other content came from {first}",
-                uid=spool.sop_instance_uid,
-                peer=context.association.peer_title,
-                outcome=_DUPLICATES[kept.outcome].format(name=kept.path.name),
-                first=kept.earlier_sender or "an unknown AE",
-            )
-        return self.stored(kept)
-
-    def _keep(self, spool: Spool) -> tuple[Kept, Future[Any] | None]:
-        """Keep the file, then add its row, whose future is returned; runs in a thread.
-
-        When the row cannot be written, the file stays. The scan of the next start or the sender's next attempt adds
-        the row. So an instance that was not acknowledged may be there, but never a part of one.
-        """
-        if self.index is None:
-            return self.store.keep(spool), None
-        if self._intake is None:
-            return self._keep_with(self.index, spool, lambda: None)
-        with self._intake.claim(spool.sop_instance_uid):
-            return self._keep_with(self.index, spool, self._intake.forget)
-
-    def _keep_with(
-        self, index: Index, spool: Spool, forget: Callable[[], None]
-    ) -> tuple[Kept, Future[Any] | None]:
-        """See :meth:`_keep`; ``forget`` is called before a file is replaced."""
-        records: list[InstanceRecord] = []
-        rows: list[Future[Any]] = []
-
-        def read(walked: Walked) -> None:
-            records.append(
-                InstanceRecord.of(
-                    walked,
-                    spool.transfer_syntax,
-                    path=self.store.path(spool.sop_instance_uid),
-                    size=spool.size,
-                    digest=spool.digest(),
-                )
-            )
-
-        def replaced() -> None:
-            # All others that replace something wait for this one.
-            index.check()
-            forget()
-            index.remove(spool.sop_instance_uid).result()
-
-        kept = self.store.keep(
-            spool,
-            wanted=WANTED,
-            when_walked=read,
-            before_replacing=replaced,
-            when_named=lambda: rows.append(index.add(records[0])),
-        )
-        if kept.outcome is Outcome.SAME and index.get(spool.sop_instance_uid) is None:
-            # The thread that brought the file has not added the row yet, or could not. The row describes the
-            # file that is here, because its header may be another.
-            rows.append(index.add(record_of(self.store.path(spool.sop_instance_uid))))
-        return kept, rows[0] if rows else None
+    def _forget_everywhere(self) -> None:
+        self.forget()
+        self.forget_elsewhere()
 
     def stored(self, kept: Kept) -> int:
         """The status that answers what has become of an instance."""

@@ -32,7 +32,7 @@ from .walk import (
     walk,
 )
 
-__all__ = ["walk_file"]
+__all__ = ["before_pixels", "walk_file"]
 
 _PIXELS: Final = 0x7FE00000
 #: The largest data set that is read at once, in octets.
@@ -98,6 +98,10 @@ def _walk_by_heads(
         tag, vr, length, value = found
         if tag >= _PIXELS and not is_delimiter(tag):
             break
+        if not tag:
+            # Zeros behind the last element: what they may be, the walk knows.
+            found = None
+            break
         if length == UNDEFINED:
             # The end of a sequence is known only to those who go through it.
             return walk(_read(descriptor, offset, size), transfer_syntax, 0, wanted)
@@ -129,13 +133,35 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _pixels(data: bytes, coding: Coding) -> int | None:
-    """Where the elements of group 7FE0 and higher ones begin; None when that is not in these octets."""
+def before_pixels(data: bytes, transfer_syntax: str, offset: int) -> bytes | None:
+    """What a data set has in front of its pixel data, when the first octets of a file have all of it.
+
+    Nothing is said about the rest of the file.
+
+    Args:
+        data: The first octets of the file.
+        transfer_syntax: The transfer syntax of the data set, which is not a deflated one.
+        offset: Where the data set begins.
+    """
+    start = offset + file_header_size(data, offset)
+    pixels = _pixels(data[start:], coding_of(transfer_syntax), is_cut=True)
+    return None if pixels is None else data[offset : start + pixels]
+
+
+def _pixels(data: bytes, coding: Coding, *, is_cut: bool = False) -> int | None:
+    """Where the elements of group 7FE0 and higher ones begin; None when that is not in these octets.
+
+    Args:
+        is_cut: Whether fragments of pixel data may go on behind these octets.
+    """
     position, end = 0, len(data) - _HEAD
+    inside = behind_undefined(data, coding, len(data))
+
+    def behind_value(tag: int, vr: bytes, start: int) -> int:
+        return len(data) if is_cut and tag >= _PIXELS else inside(tag, vr, start)
+
     try:
-        for tag, _, _, _, behind in heads(
-            data, coding, 0, len(data), behind_undefined(data, coding, len(data))
-        ):
+        for tag, _, _, _, behind in heads(data, coding, 0, len(data), behind_value):
             if tag >= _PIXELS and not is_delimiter(tag):
                 return position
             if behind > end:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from twisted.internet import defer
+from twisted.internet import defer, task
 
 from ... import statuses, uids
 from ...applicationentity import RemoteAE
@@ -20,12 +20,13 @@ from ...asceprovider import Association
 from ...dimsemessages import DataSource
 from ...exceptions import StatusError
 from ...hooks import RequestContext
-from ...logs import Logger
+from ...logs import Logger, Trouble
 from ...sopclass import Instance
 from ...sopclass.storage import reencoded
 from ...uids import COMPRESSED_TRANSFER_SYNTAXES, EXPLICIT_VR_LITTLE_ENDIAN
 from ...userdataitems import SOPClassExtendedNegotiation
-from ..index.index import IndexUnavailableError, InstanceRef
+from ..index.entries import InstanceRef
+from ..index.index import IndexUnavailableError
 from ..index.watch import SearchEndedError, Watches
 from ..store.checked import KeptInstance, checked, read_kept, read_path
 from ..workers import Workers
@@ -68,8 +69,11 @@ class Retrieval:
         self._peers = peers
         self._ae_title = ae_title
         self._watches = watches or Watches()
+        self._trouble = Trouble(_log)
         #: Called with the request and the instances that it asks for, before they are sent.
         self.on_selected: Callable[[RequestContext, list[InstanceRef]], object] = _nothing
+        #: Called with the request before its instances are looked up.
+        self.on_begin: Callable[[RequestContext], object] = _nothing
 
     @staticmethod
     def answer_extended(asce: Association, proposal: SOPClassExtendedNegotiation) -> bytes | None:
@@ -90,7 +94,10 @@ class Retrieval:
         self, context: RequestContext, identifier: Dataset
     ) -> AsyncIterator[tuple[bytes, int]]:
         """The encoded matches with their Pending status. The next page is read while one is being sent."""
-        with refusing(statuses.C_FIND_OUT_OF_RESOURCES), self._watches.watching() as watch:
+        with (
+            refusing(statuses.C_FIND_OUT_OF_RESOURCES, self._trouble),
+            self._watches.watching() as watch,
+        ):
             pages = await self._readers.run(
                 lambda: self._search.find_pages(
                     identifier,
@@ -128,17 +135,18 @@ class Retrieval:
             )
             return None, 0, ()
         found = await self._matches(context, identifier)
-        return remote, len(found), [KeptInstance.of_ref(each) for each in found]
+        return remote, len(found), list(KeptInstance.of_refs(found))
 
     async def get(self, context: RequestContext, identifier: Dataset) -> tuple[int, Iterator[Any]]:
         """The number of matching instances, and the instances (PS3.4 C.4.3.3.1)."""
         found = await self._matches(context, identifier)
         if context.sop_class == uids.WITHOUT_BULK_DATA_GET_SOP_CLASS:
-            return len(found), (_WithoutBulkData.of_ref(each) for each in found)
-        return len(found), (KeptInstance.of_ref(each) for each in found)
+            return len(found), _WithoutBulkData.of_refs(found)
+        return len(found), KeptInstance.of_refs(found)
 
     async def _matches(self, context: RequestContext, identifier: Dataset) -> list[InstanceRef]:
-        with refusing(statuses.Status(0xA701)), self._watches.watching() as watch:
+        self.on_begin(context)
+        with refusing(statuses.Status(0xA701), self._trouble), self._watches.watching() as watch:
             found = await self._readers.run(
                 self._search.matches,
                 identifier,
@@ -165,26 +173,37 @@ class Retrieval:
             for ctx in asce.contexts_for(instance.sop_class_uid)
         ):
             return None
-        return self._readers.run(_decompressed, instance)
+        return defer.Deferred.fromCoroutine(self._decompressed(asce, instance))
+
+    async def _decompressed(self, asce: Association, instance: Instance) -> Instance | None:
+        clock = asce.clock
+        began = clock.seconds()
+        while True:
+            try:
+                return await self._readers.run(_decompressed, instance)
+            except Exception as error:  # decoders document no closed set of errors
+                pause = instance.again(error, clock.seconds() - began)
+                if pause is None or not asce.is_open:
+                    _log.warn(
+                        "{uid} cannot be decompressed: {error}",
+                        uid=instance.sop_instance_uid,
+                        error=error,
+                    )
+                    return None
+            await task.deferLater(clock, pause)
 
 
 def _nothing(*_: object) -> None:
     """Do nothing."""
 
 
-def _decompressed(instance: Instance) -> Instance | None:
-    """Decompress an instance, in a thread; None when there is no decoder, or the pixel data is damaged."""
-    try:
-        if isinstance(instance, KeptInstance) and instance.ref is not None:
-            data_set = read_kept(instance.ref)
-        else:
-            data_set = read_path(str(instance.source))
-        data_set.decompress()
-    except Exception as error:  # decoders document no closed set of errors
-        _log.warn(
-            "{uid} cannot be decompressed: {error}", uid=instance.sop_instance_uid, error=error
-        )
-        return None
+def _decompressed(instance: Instance) -> Instance:
+    """Decompress an instance, in a thread; it fails when there is no decoder, or the pixel data is damaged."""
+    if isinstance(instance, KeptInstance) and instance.ref is not None:
+        data_set = read_kept(instance.ref)
+    else:
+        data_set = read_path(str(instance.source))
+    data_set.decompress()
     return Instance(
         instance.sop_class_uid, instance.sop_instance_uid, EXPLICIT_VR_LITTLE_ENDIAN, data_set
     )
@@ -195,16 +214,20 @@ class _WithoutBulkData(KeptInstance):
     """An instance of the store without pixels, waveforms, documents and other bulk data."""
 
     @classmethod
-    def of_ref(cls, ref: InstanceRef) -> _WithoutBulkData:
+    def of_ref(
+        cls, ref: InstanceRef, ahead: Callable[[], object] | None = None
+    ) -> _WithoutBulkData:
         """The instance that the index names."""
         syntax = ref.transfer_syntax
         if syntax in _COMPRESSED:
             syntax = EXPLICIT_VR_LITTLE_ENDIAN
-        return cls(ref.sop_class_uid, ref.sop_instance_uid, syntax, ref.path, None, ref)
+        return cls(ref.sop_class_uid, ref.sop_instance_uid, syntax, ref.path, None, ref, ahead)
 
     def encoded(self, transfer_syntax: str) -> DataSource:
         """The data set, as :meth:`Instance.encoded` gives it."""
         assert self.ref is not None  # of_ref() has made it
+        if self.ahead is not None:
+            self.ahead()
         with checked(self.ref) as (file, meta):
             return reencoded(file, meta.transfer_syntax, transfer_syntax, _is_bulk)
 
@@ -221,12 +244,17 @@ def _is_bulk(tag: int) -> bool:
 
 
 @contextmanager
-def refusing(status: statuses.Status) -> Iterator[None]:
-    """Turn an error that stops a search into the status "out of resources" of the service."""
+def refusing(status: statuses.Status, trouble: Trouble) -> Iterator[None]:
+    """Turn an error that stops a search into the status "out of resources" of the service.
+
+    Args:
+        trouble: Logs that the index does not answer, and that it does again.
+    """
     try:
         yield
+        trouble.over("the index answers again; {count} requests were refused")
     except IndexUnavailableError as error:
-        _log.error("the index does not answer: {error}", error=error)
+        trouble.met(type(error), "the index does not answer: {error}", error=error)
         raise StatusError(status, "out of resources: the index does not answer") from error
     except SearchEndedError as error:
         _log.warn("a search has ended without its answer: {error}", error=error)

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from ..encoded.values import offset_minutes
-from ..index.index import Index, InstanceRef
+from ..index.entries import InstanceRef
+from ..index.index import Index
 from ..index.record import NO_HEADER, KeptHeader
 from ..index.schema import instance, kept_header
 from ..index.watch import Watch

@@ -40,10 +40,12 @@ from ...negotiation import PContextDef
 from ...sopclass import StorageCommitment
 from ...sopclass.storage_commitment import Report, report_to, send_report
 from ...statuses import Status
-from ..index.index import Index, IndexUnavailableError, InstanceRef
+from ..index.entries import Files, InstanceRef
+from ..index.index import Index, IndexUnavailableError
 from ..index.record import digest_of_file, record_of
 from ..index.schema import big_integer, instance, metadata
-from .outbound import GiveUpError, QueueRunner, Task
+from .outbound import GiveUpError, Task
+from .runner import QueueRunner
 
 __all__ = ["ArchiveCommitment", "PeerUnknownError", "RefusedError", "commitment", "peer_of"]
 
@@ -78,7 +80,8 @@ commitment = sa.Table(
 _C = commitment.c
 
 _Reference = tuple[str, str]
-_Identity = tuple[int, int, int, int, int]
+# A file of this machine by what changes when it does; an object by its key, which never has other octets.
+_Identity = tuple[int, int, int, int, int] | Path
 
 
 class PeerUnknownError(NetDICOMError):
@@ -345,6 +348,8 @@ class ArchiveCommitment(StorageCommitment):
         if ref.sop_class_uid != sop_class:
             return self.CLASS_OR_INSTANCE_CONFLICT
         if not self._is_whole(ref):
+            if self._index.get(uid) is None:
+                return self.NO_SUCH_OBJECT_INSTANCE  # it was deleted in the meantime
             self._log.error("{path} is not what was stored: not committed", path=ref.path)
             return self.PROCESSING_FAILURE
         return 0
@@ -355,6 +360,8 @@ class ArchiveCommitment(StorageCommitment):
         own = instance.c.sop_instance_uid == ref.sop_instance_uid
         with self._index.reading() as connection:
             digest = connection.scalar(sa.select(instance.c.digest).where(own))
+        if ref.files is not None:
+            return self._is_whole_there(ref, ref.files, digest)
         try:
             identity = _identity(ref.path)
             if self._is_trusted(identity):
@@ -372,6 +379,22 @@ class ArchiveCommitment(StorageCommitment):
             return False
         self._index.set_digest(ref.sop_instance_uid, record.digest).result()
         return True
+
+    def _is_whole_there(self, ref: InstanceRef, files: Files, digest: str | None) -> bool:
+        """The same for an instance in a shared store; when that does not answer, the report is owed for a while.
+
+        Raises:
+            OSError: The shared store does not answer.
+        """
+        if self._is_trusted(ref.path):
+            return True
+        try:
+            is_whole = files.digest(ref.path, ref.size, self._check) == digest
+        except (FileNotFoundError, ValueError):
+            return False
+        if is_whole:
+            self._trust(ref.path)
+        return is_whole
 
     def _check(self) -> None:
         """Go on reading.

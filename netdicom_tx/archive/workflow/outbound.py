@@ -12,30 +12,40 @@ dead        not to be tried again, unless an operator says so
 ==========  ==========================================================
 
 A task that is done has no row. Tasks of one *chain* are performed one after the other, in the order in which they were
-inserted. A task may be performed twice if its performer was killed before it could report the end, so everything that
-is sent must be safe to send again.
+inserted; whoever inserts them holds a lock of its own, such as that of the row that they are about. A task may be
+performed twice if its performer was killed before it could report the end, so everything that is sent must be safe to
+send again.
 
-:class:`Queue` is the table; it blocks and does not depend on Twisted. :class:`QueueRunner` performs the tasks. Several
-nodes may share a table: rows are claimed by ``SELECT ... FOR UPDATE SKIP LOCKED`` where the database has it.
+:class:`Queue` is the table; it blocks and does not depend on Twisted. :mod:`~netdicom_tx.archive.workflow.runner`
+performs the tasks.
+
+Several nodes may share a table on PostgreSQL:
+
+* Rows are claimed by ``SELECT ... FOR UPDATE SKIP LOCKED``, and all times are those of the database server.
+* A destination has no more tasks at once than :data:`PER_DESTINATION`, whatever node performs them. Whoever claims a
+  task of it holds a lock of the destination while it counts, so that no two nodes count the same.
+* The tasks of a node that is dead, see :mod:`~netdicom_tx.archive.group.members`, are free after half a lease. A node
+  that could not renew its leases for nearly so long stops what it performs, because another node may claim it then. So
+  no two nodes perform a task at the same time.
+* Nodes look at the table every :data:`POLL_SHARED` seconds for what others have inserted. There is no ``NOTIFY``: its
+  commits wait for each other, and a pool of connections that belong to transactions cannot ``LISTEN``.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ...exceptions import NetDICOMError
-from ...logs import Logger
+from ..group.members import is_dead
 from ..index.database import Database
-from ..index.index import IndexUnavailableError
 from ..index.schema import big_integer, metadata
+from ..index.together import is_server, moment, try_lock
 
 __all__ = [
     "DEAD",
@@ -43,10 +53,10 @@ __all__ = [
     "WAITING",
     "GiveUpError",
     "NotYetError",
-    "Performer",
     "Queue",
-    "QueueRunner",
+    "QueueFigures",
     "Task",
+    "owner_of",
     "task_table",
 ]
 
@@ -61,10 +71,13 @@ FIRST_RETRY: Final = 20.0
 LONGEST_RETRY: Final = 3600.0
 #: Attempts before a task is dead; they take more than two days.
 ATTEMPTS: Final = 80
-#: Seconds between two looks at the table, for tasks that other nodes have inserted.
+#: Seconds between two looks at the table, for tasks that other programs have inserted.
 POLL: Final = 10.0
-#: How many tasks one runner performs at once: in all, and for one peer.
-CONCURRENCY: Final = 8
+#: The same on a database that other nodes may share: for what they have inserted, and for a task that is due while
+#: others perform as many of its destination as there may be.
+POLL_SHARED: Final = 2.0
+POLL_BUSY: Final = 0.5
+#: How many tasks of one peer are performed at once, by all nodes together.
 PER_DESTINATION: Final = 2
 _ERROR_LENGTH: Final = 400
 
@@ -93,6 +106,7 @@ task_table = sa.Table(
 )
 _C = task_table.c
 _EARLIER = task_table.alias("earlier")
+_RUNNING = task_table.alias("running")
 # Whether a task is the first of its chain; a task without a chain always is.
 _IS_FIRST = sa.or_(
     _C.chain == "",
@@ -155,14 +169,28 @@ class Task(NamedTuple):
     last_error: str
 
 
+class QueueFigures(NamedTuple):
+    """How many tasks there are.
+
+    Attributes:
+        oldest: When the oldest task that is not dead was inserted, in seconds since 1970; None when there is none.
+    """
+
+    waiting: int
+    running: int
+    dead: int
+    oldest: float | None
+
+
 class Queue:
     """The table.
 
     Args:
         owner: The name under which tasks are claimed. It must be the same after a restart, so that the owner can take
             back its own leases.
-        now: Returns the seconds since 1970.
+        now: Returns the seconds since 1970; None means the clock of the database, or of this machine.
         jitter: Returns a random number from 0 to 1.
+        lease: How many seconds a claim lasts without being renewed; the same for all nodes.
     """
 
     def __init__(
@@ -170,13 +198,38 @@ class Queue:
         database: Database,
         owner: str,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         jitter: Callable[[], float] = random.random,
+        lease: float = LEASE,
     ) -> None:
         self.database = database
         self.owner = owner
-        self.now = now
+        #: The seconds since 1970, by the clock of this machine.
+        self.now = now or time.time
+        self.lease = lease
+        # How many characters of an owner's name identify its node, in a group.
+        self._node_length: int | None = None
         self._jitter = jitter
+        self._moment = moment if now is None else lambda _: self.now()
+
+    def join(self, node: str) -> None:
+        """Be one of several nodes that know which of them are dead.
+
+        Args:
+            node: The UUID of this node, under which tasks are claimed from now on.
+        """
+        self.owner = node
+        self._node_length = len(node)
+
+    @property
+    def is_of_group(self) -> bool:
+        """Whether other nodes may claim the tasks that this one leaves."""
+        return self._node_length is not None
+
+    @property
+    def held(self) -> float:
+        """How many seconds a task is surely this owner's after its lease was renewed."""
+        return self.lease / 2 if self.is_of_group else self.lease
 
     # -- what is owed ------------------------------------------------------------------------------
 
@@ -196,13 +249,13 @@ class Queue:
         Args:
             payload: A value that JSON can hold.
             after: The seconds to the first attempt.
-            claimed: Whether the caller performs the task itself, by :meth:`QueueRunner.adopt`. If it does not, the
-                lease runs out.
+            claimed: Whether the caller performs the task itself, by
+                :meth:`~netdicom_tx.archive.workflow.runner.QueueRunner.adopt`. If it does not, the lease runs out.
 
         Returns:
             The number of the task.
         """
-        now = self.now()
+        now = self._moment(connection)
         values = {
             "kind": kind,
             "destination": destination,
@@ -212,10 +265,10 @@ class Queue:
             "attempt": 1 if claimed else 0,
             "created": now,
             "not_before": now + after,
-            "lease_until": now + LEASE if claimed else 0.0,
+            "lease_until": now + self.lease if claimed else 0.0,
             "owner": self.owner if claimed else "",
         }
-        made = connection.execute(task_table.insert(), values)
+        made = connection.execute(task_table.insert().values(values))
         assert made.inserted_primary_key is not None  # it is known when one row was inserted
         return int(made.inserted_primary_key[0])
 
@@ -228,37 +281,83 @@ class Queue:
             kinds: The kinds that can be performed here.
             busy: The destinations that have enough to do.
         """
-        now = self.now()
-        is_due = sa.or_(
-            sa.and_(_C.state == WAITING, _C.not_before <= now),
-            sa.and_(_C.state == RUNNING, _C.lease_until < now),
-        )
-        statement = (
-            sa.select(task_table)
-            .where(is_due, _C.kind.in_(kinds), _C.destination.not_in(busy), _IS_FIRST)
-            .order_by(_C.not_before, _C.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=task_table)
-        )
-        new: dict[str, Any] = {"state": RUNNING, "owner": self.owner, "lease_until": now + LEASE}
 
         def call(connection: sa.Connection) -> Task | None:
-            row = connection.execute(statement).one_or_none()
+            now = self._moment(connection)
+            is_held = sa.and_(_RUNNING.c.state == RUNNING, sa.not_(self._is_free(_RUNNING.c, now)))
+            full = (
+                sa.select(_RUNNING.c.destination)
+                .where(is_held)
+                .group_by(_RUNNING.c.destination)
+                .having(sa.func.count() >= PER_DESTINATION)
+            )
+            # Two statements are read in the order of the index; one with OR would sort all tasks that are due.
+            left = sa.and_(_C.state == RUNNING, self._is_free(_C, now))
+            due = sa.and_(_C.state == WAITING, _C.not_before <= now)
+            others = set(busy)
+            row = None
+            for chosen in (left, due):
+                first = (
+                    sa.select(task_table)
+                    .where(chosen, _C.kind.in_(kinds), _C.destination.not_in(full), _IS_FIRST)
+                    .order_by(_C.not_before, _C.id)
+                    .limit(1)
+                    .with_for_update(skip_locked=True, of=task_table)
+                )
+                while True:
+                    found = first.where(_C.destination.not_in(others))
+                    row = connection.execute(found).one_or_none()
+                    if row is None or self._takes_place(connection, row.destination, is_held):
+                        break
+                    others.add(row.destination)
+                if row is not None:
+                    break
             if row is None:
                 return None
-            task = Task(*row)
-            task = task._replace(**new, attempt=task.attempt + 1)
-            values = {**new, "attempt": task.attempt}
-            connection.execute(task_table.update().where(_C.id == task.id).values(values))
-            return task
+            new = {
+                "state": RUNNING,
+                "owner": self.owner,
+                "lease_until": now + self.lease,
+                "attempt": _C.attempt + 1,
+            }
+            claimed = task_table.update().where(_C.id == row.id).values(new).returning(task_table)
+            return Task(*connection.execute(claimed).one())
 
         return self.database.write(call)
 
-    def renew(self, ids: Iterable[int]) -> Future[None]:
-        """Renew the leases of tasks that are still being performed."""
-        until = self.now() + LEASE
-        statement = self._own().where(_C.id.in_(list(ids))).values(lease_until=until)
-        return self._execute(statement)
+    def _takes_place(
+        self, connection: sa.Connection, destination: str, is_held: sa.ColumnElement[bool]
+    ) -> bool:
+        """Whether one more task of a destination may be performed, which no other node decides at the same time."""
+        # Whoever claims another task of the destination has this lock until that is committed, so that it is counted.
+        if not try_lock(connection, f"task {destination}"):
+            return False
+        own = _RUNNING.c.destination == destination
+        counted = sa.select(sa.func.count()).select_from(_RUNNING).where(is_held, own)
+        return (connection.scalar(counted) or 0) < PER_DESTINATION
+
+    def _is_free(self, columns: Any, now: Any) -> sa.ColumnElement[bool]:
+        """Whether the owner of a running task has lost it."""
+        has_run_out: sa.ColumnElement[bool] = columns.lease_until < now
+        if self._node_length is None:
+            return has_run_out
+        node = sa.func.substr(columns.owner, 1, self._node_length)
+        is_left = sa.and_(columns.lease_until < now + (self.lease - self.held), is_dead(node, now))
+        return sa.or_(has_run_out, is_left)
+
+    def renew(self, ids: Collection[int]) -> Future[set[int]]:
+        """Renew the leases of tasks that are still being performed.
+
+        Returns:
+            Fires with the tasks that this owner still has.
+        """
+
+        def call(connection: sa.Connection) -> set[int]:
+            until = self._moment(connection) + self.lease
+            own = self._own().where(_C.id.in_(ids)).values(lease_until=until)
+            return set(connection.scalars(own.returning(_C.id)))
+
+        return self.database.write(call)
 
     def done(self, task_id: int) -> Future[None]:
         """Note that a task has been performed."""
@@ -276,49 +375,91 @@ class Queue:
         said = f"{error}: {comment}" if comment else f"{error}"
         reason = said[:_ERROR_LENGTH] or type(error).__name__
         values: dict[str, Any] = {"owner": "", "lease_until": 0.0, "last_error": reason}
+        after: float | None = None
         if isinstance(error, NotYetError):
             # This does not count as an attempt.
             values |= {"state": WAITING, "attempt": task.attempt - 1}
-            values["not_before"] = self.now() + error.seconds
+            after = error.seconds
         elif isinstance(error, GiveUpError) or task.attempt >= ATTEMPTS:
             values["state"] = DEAD
         else:
-            values |= {"state": WAITING, "not_before": self.now() + self.back_off(task.attempt)}
-        return self._execute(self._own().where(_C.id == task.id).values(values))
+            values["state"] = WAITING
+            after = self.back_off(task.attempt)
+        own = self._own().where(_C.id == task.id)
+
+        def call(connection: sa.Connection) -> None:
+            later = {} if after is None else {"not_before": self._moment(connection) + after}
+            connection.execute(own.values({**values, **later}))
+
+        return self.database.write(call)
 
     def back_off(self, attempt: int) -> float:
         """The seconds to the next attempt. Half of them are random, so that tasks do not come back all at once."""
         longest = min(FIRST_RETRY * 2.0 ** min(attempt - 1, 30), LONGEST_RETRY)
         return longest * (1 + self._jitter()) / 2
 
-    def recover(self) -> Future[None]:
-        """Take back the tasks that this owner was performing when it was killed; called once, at the start."""
-        now = self.now()
-        return self._execute(self._own().values(state=WAITING, owner="", not_before=now))
+    def recover(self, owner: str | None = None) -> Future[None]:
+        """Take back the tasks that an owner was performing when it was killed.
+
+        Args:
+            owner: A worker that has ended, see :func:`owner_of`. None means this owner and all of its workers; this is
+                for the start.
+        """
+        if owner is not None:
+            killed = _C.owner == owner
+        else:
+            workers = _C.owner.startswith(owner_of(self.owner, ""), autoescape=True)
+            killed = sa.or_(_C.owner == self.owner, workers)
+
+        def call(connection: sa.Connection) -> None:
+            new = {"state": WAITING, "owner": "", "not_before": self._moment(connection)}
+            connection.execute(task_table.update().where(_C.state == RUNNING, killed).values(new))
+
+        return self.database.write(call)
 
     def _own(self) -> sa.Update:
         return task_table.update().where(_C.state == RUNNING, _C.owner == self.owner)
 
-    def _execute(self, statement: sa.Update) -> Future[None]:
-        def call(connection: sa.Connection) -> None:
-            connection.execute(statement)
-
-        return self.database.write(call)
-
     # -- for operators -----------------------------------------------------------------------------
 
     def next_due(self, kinds: Collection[str]) -> float | None:
-        """When the next task is due, in seconds since 1970; None when no task waits. Blocks."""
-        due = sa.select(sa.func.min(_C.not_before)).where(
-            _C.state == WAITING, _C.kind.in_(kinds), _IS_FIRST
-        )
+        """The seconds until the next task is due, none when it has been due; None when no task waits. Blocks."""
         with self.database.reading() as connection:
-            found: float | None = connection.scalar(due)
-        return found
+            return self._next_due(connection, kinds)
 
-    def list(self, state: str | None = None) -> list[Task]:
-        """All tasks, or those in one state, in the order in which they were inserted. Blocks."""
-        statement = sa.select(task_table).order_by(_C.id)
+    def _next_due(self, connection: sa.Connection, kinds: Collection[str]) -> float | None:
+        left = sa.func.min(_C.not_before) - self._moment(connection)
+        due = sa.select(left).where(_C.state == WAITING, _C.kind.in_(kinds), _IS_FIRST)
+        found: float | None = connection.scalar(due)
+        return None if found is None else max(found, 0.0)
+
+    def look_again(self, kinds: Collection[str]) -> float:
+        """The seconds until the table is to be looked at again by a runner that has just claimed all it can. Blocks."""
+        with self.database.reading() as connection:
+            due = self._next_due(connection, kinds)
+            is_shared = is_server(connection)
+        poll = POLL_SHARED if is_shared else POLL
+        if due == 0 and is_shared:
+            return POLL_BUSY
+        # Alone, a task that is due and was not claimed waits for the end of another, which wakes the runner.
+        return min(due or poll, poll)
+
+    def figures(self) -> QueueFigures:
+        """How many tasks there are in each state, and how old the oldest is. Blocks."""
+        counted = sa.select(_C.state, sa.func.count()).group_by(_C.state)
+        oldest = sa.select(sa.func.min(_C.created)).where(_C.state != DEAD)
+        with self.database.reading() as connection:
+            counts = {state: int(count) for state, count in connection.execute(counted)}
+            return QueueFigures(
+                counts.get(WAITING, 0),
+                counts.get(RUNNING, 0),
+                counts.get(DEAD, 0),
+                connection.scalar(oldest),
+            )
+
+    def list(self, state: str | None = None, limit: int | None = None) -> list[Task]:
+        """All tasks, or those in one state, in the order in which they were inserted, up to a number. Blocks."""
+        statement = sa.select(task_table).order_by(_C.id).limit(limit)
         if state is not None:
             statement = statement.where(_C.state == state)
         with self.database.reading() as connection:
@@ -331,12 +472,13 @@ class Queue:
             Fires with the number of tasks.
         """
         chosen = _C.state == DEAD if ids is None else _C.id.in_(ids)
-        statement = (
-            task_table.update()
-            .where(chosen, _C.state != RUNNING)
-            .values(state=WAITING, attempt=0, not_before=self.now())
-        )
-        return self.database.write(lambda connection: connection.execute(statement).rowcount)
+        statement = task_table.update().where(chosen, _C.state != RUNNING)
+
+        def call(connection: sa.Connection) -> int:
+            new = {"state": WAITING, "attempt": 0, "not_before": self._moment(connection)}
+            return connection.execute(statement.values(new)).rowcount
+
+        return self.database.write(call)
 
     def drop(self, ids: Collection[int]) -> Future[int]:
         """Forget tasks, except those that are being performed.
@@ -348,248 +490,6 @@ class Queue:
         return self.database.write(lambda connection: connection.execute(statement).rowcount)
 
 
-class _Performance(NamedTuple):
-    """A task that is being performed.
-
-    Attributes:
-        work: The work of the performer; it is cancelled when the runner stops.
-        ended: Fires when the work has ended and its end has been noted.
-    """
-
-    task: Task
-    work: defer.Deferred[None]
-    ended: defer.Deferred[None]
-
-
-#: Performs a task. It returns when the peer has what it is owed, and raises when the peer does not have it.
-Performer = Callable[[Task], Awaitable[object]]
-
-
-class QueueRunner:
-    """Performs the tasks that are due, several at once, each by the performer of its kind.
-
-    Args:
-        queue: The table.
-        in_thread: Runs a blocking call off the reactor thread.
-        performers: The performers by kind. More may be added until :meth:`start`.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        queue: Queue,
-        in_thread: Callable[..., defer.Deferred[Any]],
-        performers: Mapping[str, Performer] | None = None,
-    ) -> None:
-        self.queue = queue
-        self.performers: dict[str, Performer] = dict(performers or {})
-        self._clock: IReactorTime | None = None  # while it is started
-        self._in_thread = in_thread
-        self._running: dict[int, _Performance] = {}
-        self._looking: defer.Deferred[None] | None = None
-        self._is_refused = False  # by the database, the last time
-        self._is_awake = False  # something may have become due since the table was looked at
-        self._timer: IDelayedCall | None = None
-        self._heart: IDelayedCall | None = None
-
-    # -- running -----------------------------------------------------------------------------------
-
-    def start(self, clock: IReactorTime) -> None:
-        """Take back the tasks that were being performed when this owner was killed, and begin."""
-        self._clock = clock
-        self._beat(clock)
-        self._look(self._in_thread(lambda: self.queue.recover().result()))
-
-    def stop(self) -> defer.Deferred[None]:
-        """Claim no more tasks, and give up those that are being performed; they stay in the table.
-
-        Returns:
-            Fires when no task is being performed.
-        """
-        self._clock = None
-        for timer in (self._timer, self._heart):
-            if timer is not None and timer.active():
-                timer.cancel()
-        running = list(self._running.values())
-        waiting = [each.ended for each in running]
-        if self._looking is not None:
-            waiting.append(self._looking)
-        ended = defer.DeferredList([_follow(each) for each in waiting])
-        for each in running:
-            # A task that has been performed is still noted as done.
-            each.work.cancel()
-        return ended.addCallback(lambda _: None)
-
-    def wake(self) -> None:
-        """Look at the table now, because a task has become due."""
-        self._is_awake = True
-        if self._clock is not None and self._looking is None:
-            self._look(defer.succeed(None))
-
-    def adopt(
-        self, task_id: int, kind: str, destination: str, perform: Performer
-    ) -> defer.Deferred[None]:
-        """Perform a task that was inserted as claimed, by a performer of the caller's own.
-
-        Args:
-            kind: The kind with which the task was inserted.
-            destination: The destination with which the task was inserted.
-
-        Returns:
-            Fires when the attempt is over, whether it succeeded or not.
-        """
-        now = self.queue.now()
-        task = Task(
-            id=task_id,
-            kind=kind,
-            destination=destination,
-            chain="",
-            payload=None,
-            state=RUNNING,
-            attempt=1,
-            created=now,
-            not_before=now,
-            lease_until=now + LEASE,
-            owner=self.queue.owner,
-            last_error="",
-        )
-        return self._perform(task, perform)
-
-    @property
-    def performing(self) -> list[Task]:
-        """The tasks that are being performed."""
-        return [each.task for each in self._running.values()]
-
-    # -- looking at the table ----------------------------------------------------------------------
-
-    def _look(self, ready: defer.Deferred[Any]) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        # Set before it begins: it may end at once.
-        looking: defer.Deferred[None] = defer.Deferred()
-        self._looking = looking
-
-        def ended(_: object) -> None:
-            self._looking = None
-            looking.callback(None)
-
-        defer.Deferred.fromCoroutine(self._look_until_idle(ready)).addBoth(ended)
-
-    async def _look_until_idle(self, ready: defer.Deferred[Any]) -> None:
-        due: float | None = None
-        try:
-            await ready
-            self._is_awake = True
-            while self._is_awake and self._clock is not None:
-                self._is_awake = False
-                while self._clock is not None and await self._claim():
-                    pass
-                kinds = list(self.performers)
-                due = await self._in_thread(self.queue.next_due, kinds)
-        except IndexUnavailableError as error:
-            if self._clock is not None and not self._is_refused:
-                self._is_refused = True
-                self._log.error(
-                    "the queue cannot be looked at: {error}; the node tries again every {seconds:g} s",
-                    error=error,
-                    seconds=POLL,
-                )
-        except Exception:  # whatever it is, it may work again soon
-            if self._clock is not None:
-                self._log.failure("the queue cannot be looked at")
-        else:
-            if self._is_refused:
-                self._is_refused = False
-                self._log.info("the queue can be looked at again")
-        left = POLL if due is None else due - self.queue.now()
-        if self._clock is not None:
-            # A task that is due and was not claimed waits for room; the end of another task wakes the runner.
-            self._timer = self._clock.callLater(left if 0 < left < POLL else POLL, self.wake)
-
-    async def _claim(self) -> bool:
-        """Claim a task that is due and begin to perform it; returns whether there was one."""
-        if len(self._running) >= CONCURRENCY:
-            return False
-        at_work = [task.destination for task in self.performing]
-        busy = {each for each in at_work if at_work.count(each) >= PER_DESTINATION}
-        kinds = list(self.performers)
-        task: Task | None = await self._in_thread(
-            lambda: self.queue.claim(kinds=kinds, busy=busy).result()
-        )
-        if task is not None:
-            self._perform(task, self.performers[task.kind])
-        return task is not None
-
-    def _beat(self, clock: IReactorTime) -> None:
-        self._heart = clock.callLater(LEASE / 3, self._beat, clock)
-        if self._running:
-            ids = list(self._running)
-            self._in_thread(lambda: self.queue.renew(ids).result()).addErrback(
-                lambda failure: self._log.failure("leases cannot be renewed", failure)
-            )
-
-    # -- performing --------------------------------------------------------------------------------
-
-    def _perform(self, task: Task, perform: Performer) -> defer.Deferred[None]:
-        async def work() -> None:
-            await perform(task)
-
-        ended: defer.Deferred[None] = defer.Deferred()
-        working = defer.Deferred.fromCoroutine(work())
-        self._running[task.id] = _Performance(task, working, ended)
-
-        def over(_: object) -> None:
-            del self._running[task.id]
-            ended.callback(None)
-            self.wake()
-
-        defer.Deferred.fromCoroutine(self._see_to_the_end(task, working)).addBoth(over)
-        return ended
-
-    async def _see_to_the_end(self, task: Task, working: defer.Deferred[None]) -> None:
-        failure: BaseException | None = None
-        try:
-            await working
-        except defer.CancelledError:
-            # The runner was stopped. The lease runs out, or is taken back at the next start.
-            return
-        except Exception as error:  # whatever a peer or a performer raises, the task is kept
-            failure = error
-            self._tell(task, error)
-        try:
-            await self._in_thread(self._note, task, failure)
-        except Exception:  # whatever the database raises
-            # The lease will run out, and the task will be performed again.
-            self._log.failure("the end of task {id} cannot be noted", id=task.id)
-
-    def _note(self, task: Task, failure: BaseException | None) -> None:
-        noting = self.queue.done(task.id) if failure is None else self.queue.failed(task, failure)
-        noting.result()
-
-    def _tell(self, task: Task, error: BaseException) -> None:
-        say: Callable[..., None] = self._log.failure
-        if isinstance(error, NetDICOMError):
-            # A peer that does not answer, or refuses, is not a fault of this program.
-
-            say = self._log.debug if isinstance(error, NotYetError) else self._log.warn
-        say(
-            "{kind} {id} for {destination}, attempt {attempt}: {error}",
-            kind=task.kind,
-            id=task.id,
-            destination=task.destination,
-            attempt=task.attempt,
-            error=error,
-        )
-
-
-def _follow(deferred: defer.Deferred[None]) -> defer.Deferred[None]:
-    """Fires when another does, and leaves that one its result."""
-    following: defer.Deferred[None] = defer.Deferred()
-
-    def fire(result: None) -> None:
-        following.callback(None)
-        return result
-
-    deferred.addBoth(fire)
-    return following
+def owner_of(node: str, worker: int | str) -> str:
+    """The name under which a worker claims tasks, by that of its node."""
+    return f"{node}#{worker}"

@@ -54,7 +54,8 @@ from ..index.database import Database
 from ..index.index import IndexUnavailableError
 from ..index.schema import big_integer, instance, metadata, series, study
 from .commitment import expect_success, peer_of
-from .outbound import GiveUpError, NotYetError, QueueRunner, Task
+from .outbound import GiveUpError, NotYetError, Task
+from .runner import QueueRunner
 from .worklist import StepKey
 
 __all__ = ["ProcedureSteps", "procedure_step", "scheduled_step"]
@@ -145,15 +146,23 @@ class ProcedureSteps:
         self._queue = runner.queue
         self._in_thread = in_thread
         self._peers = peers
-        self._forward_to = tuple(forward_to)
-        self._notify = tuple(notify)
-        self._available_to = tuple(available_to)
+        self.route(forward_to, notify, available_to)
         self.has_room = has_room
+        #: Called with the UID and the event of each step that was changed here, for peers of other processes.
+        self.on_event: Callable[[str, int], object] = _nothing
         runner.performers |= {
             FORWARD: self.forward,
             EVENT: self.tell,
             AVAILABILITY: self.announce,
         }
+
+    def route(
+        self, forward_to: Iterable[str], notify: Iterable[str], available_to: Iterable[str]
+    ) -> None:
+        """Let what happens to steps from now on go to these AE titles; see the class."""
+        self._forward_to = tuple(forward_to)
+        self._notify = tuple(notify)
+        self._available_to = tuple(available_to)
 
     # -- hooks -------------------------------------------------------------------------------------
 
@@ -199,7 +208,8 @@ class ProcedureSteps:
         if kept.refusal is not None:
             raise kept.refusal
         self._runner.wake()
-        self._tell_watchers(uid, kept.event)
+        self.tell_watchers(uid, kept.event)
+        self.on_event(uid, kept.event)
 
     # -- the tables, in a thread -------------------------------------------------------------------
 
@@ -299,7 +309,7 @@ class ProcedureSteps:
 
     # -- sending -----------------------------------------------------------------------------------
 
-    def _tell_watchers(self, uid: str, event: int) -> None:
+    def tell_watchers(self, uid: str, event: int) -> None:
         """Report the event on the associations that peers hold open for it."""
         sop_class = MODALITY_PERFORMED_PROCEDURE_STEP_NOTIFICATION_SOP_CLASS
         # A peer on an association that we have requested gets its events from the queue.
@@ -416,6 +426,10 @@ class ProcedureSteps:
             for part in _parts(uids):
                 own = instance.c.sop_instance_uid.in_(part)
                 yield from connection.execute(statement.where(own).order_by(instance.c.id))
+
+
+def _nothing(uid: str, event: int) -> None:
+    """Tell nobody."""
 
 
 def _parts(values: Iterable[str]) -> Iterator[list[str]]:

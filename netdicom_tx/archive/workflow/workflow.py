@@ -6,6 +6,7 @@ All of them use the database of the index and one outbound queue, and send to th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from twisted.internet.interfaces import IReactorTime
 from ...applicationentity import AE, RemoteAE
 from ...sopclass import ModalityWorklist
 from ...sopclass.procedure_step import ModalityPerformedProcedureStep
+from ..group.duties import AllDuties, Duty
 from ..index.index import Index
 from ..index.watch import Watches
 from ..workers import Workers
 from .commitment import ArchiveCommitment
-from .outbound import Queue, QueueRunner
+from .outbound import Queue, owner_of
 from .performed_steps import ProcedureSteps
+from .runner import QueueRunner
 from .worklist import Worklist
-from .worklist_sources import WorklistDirectory, WorklistTable
+from .worklist_sources import SharedWorklistDirectory, WorklistDirectory, WorklistTable
 
 __all__ = ["Workflow", "WorkflowOptions"]
 
@@ -87,6 +90,8 @@ class Workflow:
             available_to=options.notify_availability,
             has_room=has_room,
         )
+        self._index, self._workers, self._options = index, workers, options
+        self._directory: SharedWorklistDirectory | None = None
         directories = [options.worklist] if options.worklist is not None else []
         self.worklist = Worklist(
             [
@@ -106,15 +111,66 @@ class Workflow:
         ae.add_scp(ModalityPerformedProcedureStep())
         ae.add_scp(ModalityWorklist(on_find=self.worklist.find))
 
+    @property
+    def duties(self) -> tuple[Duty, ...]:
+        """What only one node of a group may do, and this node can do."""
+        return () if self._options.worklist is None else (Duty.WORKLIST,)
+
+    def join(self, node: str, duties: AllDuties) -> None:
+        """Be one of several nodes that share the database; call this before :meth:`work_for` and :meth:`start`.
+
+        Args:
+            node: The UUID of this node.
+            duties: The duties that it has.
+        """
+        self.queue.join(node)
+        self._directory = SharedWorklistDirectory(
+            self._options.worklist,
+            self._index,
+            self._workers.run,
+            lambda: duties.holds(Duty.WORKLIST),
+        )
+        own = [each for each in self.worklist.sources if not isinstance(each, WorklistDirectory)]
+        self.worklist.sources = [*own, self._directory]
+
+    def work_for(
+        self,
+        worker: int,
+        delegate: Callable[[], object],
+        on_event: Callable[[str, int], object],
+    ) -> None:
+        """Be a part of a worker: the lead of the node performs the tasks of the queue.
+
+        Args:
+            worker: The number of the worker.
+            delegate: Tells the lead that a task has become due.
+            on_event: Tells the other workers of the event of a performed step.
+        """
+        self.queue.owner = owner_of(self.queue.owner, worker)
+        self._runner.delegate = delegate
+        self.steps.on_event = on_event
+
+    def wake(self) -> None:
+        """Perform what has become due."""
+        self._runner.wake()
+
+    def take_over(self, worker: int) -> Future[None]:
+        """Take the tasks of a worker that has ended."""
+        return self.queue.recover(owner_of(self.queue.owner, worker))
+
     def start(self, clock: IReactorTime) -> None:
         """Perform the tasks of the queue from now on."""
         self._commitment.resume()
         self._verifier.start(self._reactor)
         self._runner.start(clock)
+        if self._directory is not None:
+            self._directory.start(clock)
 
     def stop(self) -> defer.Deferred[None]:
         """Perform no more tasks; those that are not done stay in the queue. Fires when none is being performed."""
         self._commitment.stop()
+        if self._directory is not None:
+            self._directory.stop()
         return self._runner.stop()
 
     def close(self) -> None:

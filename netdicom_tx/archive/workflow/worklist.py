@@ -31,7 +31,7 @@ from zope.interface import Interface
 from ... import dsutils, statuses
 from ...encoding import Coding, coding_of
 from ...exceptions import StatusError
-from ...logs import Logger
+from ...logs import Logger, Trouble
 from ...negotiation import PContextDef
 from ...uids import EXPLICIT_VR_LITTLE_ENDIAN
 from ..encoded.elements import CANONICAL, Element, encode_element, encode_item, swapped
@@ -376,6 +376,7 @@ class Worklist:
     ) -> None:
         self.sources = list(sources)
         self._watches = watches or Watches()
+        self._trouble = Trouble(self._log)
         self._in_thread = in_thread
         self._states = states
 
@@ -386,7 +387,10 @@ class Worklist:
             MatchingError: The identifier cannot be answered.
             StatusError: 0xC000, a source has failed; 0xA700, the matching takes too long.
         """
-        with refusing(statuses.C_FIND_OUT_OF_RESOURCES), self._watches.watching() as watch:
+        with (
+            refusing(statuses.C_FIND_OUT_OF_RESOURCES, self._trouble),
+            self._watches.watching() as watch,
+        ):
             # A peer determines how long the keys are, and how long it takes to read them.
             query: WorklistQuery = await self._in_thread(WorklistQuery, identifier)
             found = await self._found(identifier)
@@ -394,6 +398,20 @@ class Worklist:
                 self._answers, query, found, context.supported_ts, watch
             )
             return await answering
+
+    async def steps(self) -> list[WorklistItem]:
+        """All steps with their current status, in the order of their start.
+
+        Raises:
+            StatusError: 0xC000, a source has failed.
+        """
+        found = await self._found(Dataset())
+
+        def sort() -> list[WorklistItem]:
+            return sorted(self._current(self._read(found)), key=lambda item: item.start)
+
+        sorting: Awaitable[list[WorklistItem]] = self._in_thread(sort)
+        return await sorting
 
     async def _found(self, identifier: Dataset) -> list[Dataset | WorklistItem]:
         found: list[Dataset | WorklistItem] = []

@@ -1,11 +1,12 @@
 """The sources of the worklist of an archive: a directory of files, and a table that steps are imported into.
 
-==========================  ========================================================================
-:class:`WorklistDirectory`  ``*.wl`` files as ``wlmscpfs`` has them, in the directory or one below it
-:class:`WorklistTable`      rows of the archive's database
-:func:`read_json`           data sets in the DICOM JSON model (PS3.18 Annex F), for the table
-:func:`read_csv`            a line for each step, columns named by keyword, for the table
-==========================  ========================================================================
+================================  ==================================================================
+:class:`WorklistDirectory`        ``*.wl`` files as ``wlmscpfs`` has them, in the directory or one below it
+:class:`SharedWorklistDirectory`  the same, read by one of several nodes for all of them
+:class:`WorklistTable`            rows of the archive's database
+:func:`read_json`                 data sets in the DICOM JSON model (PS3.18 Annex F), for the table
+:func:`read_csv`                  a line for each step, columns named by keyword, for the table
+================================  ==================================================================
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from ... import dsutils
 from ...exceptions import NetDICOMError
-from ...logs import Logger
+from ...logs import Logger, Trouble
 from ...uids import (
     DEFLATED_TRANSFER_SYNTAXES,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -45,17 +47,21 @@ from ..index.schema import big_integer, metadata
 from .worklist import IWorklistSource, StepKey, WorklistItem
 
 __all__ = [
+    "SharedWorklistDirectory",
     "WorklistDirectory",
     "WorklistImportError",
     "WorklistTable",
     "read_csv",
     "read_item",
     "read_json",
+    "worklist_file",
     "worklist_item",
 ]
 
 #: How many octets a file may have; a real one has about 2000.
 FILE_LIMIT: Final = 1 << 20
+#: Seconds between two looks into a directory that is read for other nodes, too.
+LOOK_EVERY: Final = 2.0
 
 InThread = Callable[..., defer.Deferred[Any]]
 
@@ -119,7 +125,7 @@ class WorklistDirectory:
         self._in_thread = in_thread
         self._reading = threading.Lock()
         # The result of stat and the steps of each file, by its path.
-        self._known: dict[Path, tuple[tuple[int, int, int], list[WorklistItem]]] = {}
+        self._known: dict[Path, tuple[str, list[WorklistItem]]] = {}
 
     def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
         """Return all steps, whatever the identifier is."""
@@ -135,8 +141,7 @@ class WorklistDirectory:
             known, self._known = self._known, {}
             for path in self._paths():
                 try:
-                    about = path.stat()
-                    stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+                    stamp = _stamp(path)
                     found = known.get(path)
                     if found is None or found[0] != stamp:
                         found = (stamp, self._read_one(path))
@@ -145,6 +150,20 @@ class WorklistDirectory:
                     # The file was removed after it was listed, or this process may not read it.
                     self._log.debug("{path}: {error}", path=path, error=error)
             return [item for _, items in self._known.values() for item in items]
+
+    def stamps(self) -> dict[Path, str]:
+        """What changes whenever a file does, for each file; blocks.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        found = {}
+        for path in self._paths():
+            try:
+                found[path] = _stamp(path)
+            except OSError as error:
+                self._log.debug("{path}: {error}", path=path, error=error)
+        return found
 
     def _paths(self) -> Iterator[Path]:
         folders = []
@@ -157,8 +176,10 @@ class WorklistDirectory:
             yield from sorted(folder.glob("*.wl"))
 
     def _read_one(self, path: Path) -> list[WorklistItem]:
-        with path.open("rb") as file:
-            data = file.read(FILE_LIMIT + 1)
+        return self.parsed(path, _octets(path))
+
+    def parsed(self, path: Path, data: bytes) -> list[WorklistItem]:
+        """The steps in the octets of a file; none, and a line in the log, when it is not a worklist item."""
         try:
             if len(data) > FILE_LIMIT:
                 raise InvalidDataSetError(f"more than {FILE_LIMIT} octets")
@@ -166,6 +187,164 @@ class WorklistDirectory:
         except (InvalidDataSetError, dsutils.DataSetError) as error:
             self._log.error("{path} is not a worklist item: {error}", path=path, error=error)
             return []
+
+
+def _stamp(path: Path) -> str:
+    """What changes whenever somebody writes to a file, or puts another one in its place."""
+    about = path.stat()
+    return f"{about.st_mtime_ns} {about.st_size} {about.st_ino}"
+
+
+def _octets(path: Path) -> bytes:
+    """The octets of a file, as far as it may be long."""
+    with path.open("rb") as file:
+        return file.read(FILE_LIMIT + 1)
+
+
+# -- files that one node reads for all ----------------------------------------------------------------
+
+worklist_file = sa.Table(
+    "worklist_file",
+    metadata,
+    # Below the directory.
+    sa.Column("path", sa.Text, primary_key=True),
+    # What the node that has read it knows it by: modification time, size and inode.
+    sa.Column("stamp", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+_F = worklist_file.c
+
+
+@implementer(IWorklistSource)
+class SharedWorklistDirectory:
+    """The ``*.wl`` files of a directory that one node reads for all nodes that share a database.
+
+    The node that has the duty looks into the directory every two seconds, and for each query that it is asked, and
+    keeps the files as rows. Every node answers from the rows. When the directory cannot be read, the rows stay.
+
+    Args:
+        path: The directory; None on a node that has none, which answers all the same.
+        database: The database of the archive.
+        in_thread: Runs a blocking call off the reactor thread.
+        holds: Whether this node is the one to look into the directory now.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        database: Database,
+        in_thread: InThread,
+        holds: Callable[[], bool],
+    ) -> None:
+        self._directory = None if path is None else WorklistDirectory(path, in_thread)
+        self._database = database
+        self._in_thread = in_thread
+        self._holds = holds
+        self._looking = threading.Lock()
+        self._reading = threading.Lock()
+        self._trouble = Trouble(self._log)
+        self._clock: IReactorTime | None = None  # while it is started
+        self._next: IDelayedCall | None = None
+        # The steps of each row, by its path, with its octets.
+        self._known: dict[str, tuple[bytes, list[WorklistItem]]] = {}
+
+    def start(self, clock: IReactorTime) -> None:
+        """Look into the directory from now on, whenever this node has the duty."""
+        if self._directory is not None:
+            self._clock = clock
+            self._again()
+
+    def stop(self) -> None:
+        """Look into the directory no more."""
+        self._clock = None
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+
+    def _again(self, _: object = None) -> None:
+        if self._clock is not None:
+            self._next = self._clock.callLater(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._in_thread(self.look).addBoth(self._again)
+
+    def items(self, identifier: Dataset) -> defer.Deferred[list[WorklistItem]]:
+        """Return all steps, whatever the identifier is."""
+        return self._in_thread(self.read)
+
+    def read(self) -> list[WorklistItem]:
+        """Return all steps; blocks."""
+        self.look()
+        statement = sa.select(_F.path, _F.data).order_by(_F.path)
+        with self._reading, self._database.reading() as connection:
+            known, self._known = self._known, {}
+            for path, data in connection.execute(statement):
+                found = known.get(path)
+                if found is None or found[0] != data:
+                    found = (data, _quietly_read(data))
+                self._known[path] = found
+            return [item for _, items in self._known.values() for item in items]
+
+    def look(self) -> None:
+        """Make the rows agree with the files if this node has the duty; blocks. What fails is logged."""
+        if self._directory is None or not self._holds():
+            return
+        with self._looking:
+            try:
+                self._agree(self._directory)
+            except Exception as error:  # of the directory or the database; the rows are answered
+                self._trouble.met(
+                    type(error),
+                    "the worklist directory {path} cannot be read for the other nodes: {error}; what is known of it "
+                    "is answered, and the node tries again every {seconds:g} s",
+                    path=self._directory.path,
+                    error=error,
+                    seconds=LOOK_EVERY,
+                )
+            else:
+                self._trouble.over("the worklist directory can be read for the other nodes again")
+
+    def _agree(self, directory: WorklistDirectory) -> None:
+        with self._database.reading() as connection:
+            found = connection.execute(sa.select(_F.path, _F.stamp))
+            rows = {row.path: row.stamp for row in found}
+        names: set[str] = set()
+        changed: dict[str, tuple[str, bytes]] = {}
+        for path, stamp in directory.stamps().items():
+            name = _name(path.relative_to(directory.path))
+            names.add(name)
+            if rows.get(name) != stamp:
+                try:
+                    data = _octets(path)
+                except OSError as error:
+                    self._log.debug("{path}: {error}", path=path, error=error)
+                    continue
+                # What is not a worklist item is kept as well, so that it is read and logged once.
+                data = data if directory.parsed(path, data) else b""
+                changed[name] = stamp, data
+        gone = rows.keys() - names
+        if not changed and not gone:
+            return
+
+        def call(connection: sa.Connection) -> None:
+            for path in sorted({*changed, *gone}):
+                connection.execute(worklist_file.delete().where(_F.path == path))
+            for path, (stamp, data) in sorted(changed.items()):
+                values = {"path": path, "stamp": stamp, "data": data}
+                connection.execute(worklist_file.insert(), values)
+
+        self._database.write(call).result()
+
+
+def _name(path: Path) -> str:
+    """A path as text that every database can keep."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _quietly_read(data: bytes) -> list[WorklistItem]:
+    """The steps of a file that another node has read; none when it was not a worklist item."""
+    return read_item(data) if data else []
 
 
 # -- the table ----------------------------------------------------------------------------------------
