@@ -6,7 +6,10 @@ without loading the library.
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
+import keyword
 import re
 import sys
 import warnings
@@ -17,7 +20,7 @@ import click
 
 from .common.failures import CommandError, ExitCode, Problem
 from .common.options import Group, examples
-from .common.output import Output
+from .common.output import Output, unwritten
 
 __all__ = ["cli", "main"]
 
@@ -31,11 +34,24 @@ COMMANDS = {
     "move": "Have a peer send to another AE, or here (C-MOVE).",
     "receive": "Receive instances into a directory (C-STORE).",
     "worklist": "Query a modality worklist (C-FIND).",
+    "serve": "Run a node in the foreground.",
+    "reload": "Make a running node read its configuration again.",
+    "status": "Show what a node is doing.",
+    "node": "List the nodes that share an archive, or adopt a store.",
+    "doctor": "Check all that a node needs, and say what to do.",
+    "import": "Take files into a node's archive without the network.",
+    "export": "Take instances out of a node's archive as files.",
+    "backup": "Back up a node's archive: index, list of files, files.",
     "reindex": "Make the index of a node's archive agree with its files.",
     "verify": "Check that every file of a node's archive is what was stored.",
     "versions": "List, adopt or drop what a node keeps aside under a UID it has.",
+    "delete": "Delete patients, studies, series or instances from a node's archive.",
+    "retention": "Show what the rules of a node delete, or apply them.",
+    "protect": "Keep studies from the rules of retention.",
     "queue": "Show what a node owes to peers; retry tasks or drop them.",
-    "config": "Check the configuration file of a node, or begin one.",
+    "config": "Check, show or begin the configuration file of a node.",
+    "conformance": "Print the conformance statement of a node (PS3.2).",
+    "service": "Write the systemd units of a node, or remove them.",
     "passwd": "Set the password of a user who calls a node.",
     "schedule": "Fill the worklist of a node from CSV and JSON.",
 }
@@ -50,7 +66,9 @@ class _Commands(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{cmd_name}", __name__)
+        # A module cannot be called import.
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f".{name}", __name__)
         command: click.Command = module.command
         return command
 
@@ -129,6 +147,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.problem.code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        # Click writes texts of help itself.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+            raise
+        problem = unwritten(error)
+        Output(is_json="--json" in asked).problem(problem, in_json=False)
+        return ExitCode.LOCAL_DISK
     return int(code or 0)
 
 
@@ -139,6 +164,11 @@ def _usage(error: click.ClickException) -> Problem:
     usage = context.get_usage().replace("Usage: ", "usage: ") if context is not None else ""
     message = error.format_message().rstrip(".")
     hint = f"{path} --help shows an example"
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        message = f"no such option {name}"
+        near = difflib.get_close_matches(name, error.possibilities or (), 1, 0.7)
+        hint = f"did you mean {near[0]}?" if near else hint
     extra = re.search(r"unexpected extra argument \((.*)\)", message)
     if extra is not None and path.endswith(" receive"):
         hint = f"to listen at a port: --listen {extra[1]}"

@@ -18,6 +18,9 @@ from .common.session import Session, run
 if TYPE_CHECKING:
     from ..asceprovider import Association
 
+# Seconds for the connection and for the association, if the options do not say: somebody waits to learn whether the
+# peer is there, and a port that says nothing is most likely not one of DICOM.
+_PATIENCE = 10.0
 _COLUMNS = ("peer", "status", "ms", "max PDU", "implementation")
 
 
@@ -102,6 +105,8 @@ def _interval(text: str) -> float:
 @common_options
 def command(common: Common, peers: tuple[str, ...], count: int, interval: float) -> int:
     """Ask whether peers are there and speak DICOM (C-ECHO)."""
+    common.connect_timeout = common.connect_timeout or _PATIENCE
+    common.associate_timeout = common.associate_timeout or _PATIENCE
     addresses = [common.peer(each) for each in peers]
     if len(addresses) == 1:
         common.address = addresses[0]

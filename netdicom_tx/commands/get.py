@@ -14,6 +14,7 @@ from .common.options import (
     Common,
     common_options,
     examples,
+    found_option,
     key_option,
     model_options,
     output_options,
@@ -24,6 +25,7 @@ from .common.session import Session, run
 if TYPE_CHECKING:
     from .common.directory import OutputDirectory
     from .common.query import Query
+    from .common.selecting import Selection
 
 _EXAMPLES = {
     "storage SOP class": "CTImageStorage",
@@ -36,12 +38,14 @@ _EXAMPLES = {
     epilog=examples(
         "netdicom get archive -k StudyInstanceUID=1.2.3 -o study/",
         "netdicom get archive -k SeriesInstanceUID=1.2.3.4 -x JPEG2000Lossless",
+        "netdicom get archive -k Modality=CT -k StudyDate=20260101-20260131 -o january/",
         "netdicom get archive -P -k PatientID=4711 --layout flat -o patient/",
     ),
 )
 @peer_argument
 @key_option
 @model_options("PSO")
+@found_option
 @output_options
 @click.option(
     "-x",
@@ -66,12 +70,16 @@ def command(
     keys: tuple[str, ...],
     root: str,
     level: str | None,
+    limit: int,
     directory: str,
     layout: str,
     syntaxes: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> int:
     """Retrieve on the same association (C-GET).
+
+    A study, series or instance is named by its UID, a patient by -P and the Patient ID. With other keys, such as a
+    date or a modality, the peer is asked first (C-FIND), and each study or series that it has found is retrieved.
 
     When stdout is not a terminal, the path of each file is written to it as soon as the file is safe on
     the disk. Without -x the peer is asked for uncompressed images.
@@ -81,17 +89,19 @@ def command(
     from pydicom.uid import AllTransferSyntaxes
 
     from .common.directory import OutputDirectory
-    from .common.query import retrieve_query
+    from .common.selecting import selection
 
-    query = retrieve_query(keys, root, level)
-    identifier = query.identifier()
+    wanted = selection(keys, root, level, limit)
+    query = wanted.query
+    wanted.identifier()  # a value that cannot be sent is told before the peer is called
     taken = tuple(_named(text, STORAGE_SOP_CLASSES, "storage SOP class") for text in classes)
-    wanted = tuple(_named(text, AllTransferSyntaxes, "transfer syntax") for text in syntaxes)
-    contexts = get_contexts(query, taken or STORAGE_SOP_CLASSES, wanted)
+    preferred = tuple(_named(text, AllTransferSyntaxes, "transfer syntax") for text in syntaxes)
+    before = (query.sop_class("C-FIND"),) if wanted.is_found_first else ()
+    contexts = get_contexts(query, taken or STORAGE_SOP_CLASSES, preferred, before)
     output = OutputDirectory(directory, layout)
 
     async def perform(session: Session) -> int:
-        return await _get(session, query, identifier, contexts, output)
+        return await _get(session, wanted, contexts, output)
 
     return run(common, perform)
 
@@ -120,51 +130,72 @@ def _named(text: str, uids: Any, what: str) -> str:
 
 
 def get_contexts(
-    query: Query, classes: tuple[str, ...], syntaxes: tuple[str, ...]
+    query: Query, classes: tuple[str, ...], syntaxes: tuple[str, ...], before: tuple[str, ...] = ()
 ) -> list[tuple[str, tuple[str, ...]]]:
     """The presentation contexts to propose: one for the C-GET, and those of the instances that it may bring.
 
     The transfer syntaxes that the user has asked for stand before the uncompressed ones.
+
+    Args:
+        before: The SOP classes of what is asked before.
     """
     wanted = tuple(dict.fromkeys((*syntaxes, *DEFAULT_TRANSFER_SYNTAXES)))
     brought = contexts_to_receive(
-        [(uid, wanted) for uid in classes], MAXIMUM_CONTEXTS - 1, alone=wanted
+        [(uid, wanted) for uid in classes], MAXIMUM_CONTEXTS - 1 - len(before), alone=wanted
     )
-    return [(query.sop_class("C-GET"), DEFAULT_TRANSFER_SYNTAXES), *brought]
+    asked = [(uid, DEFAULT_TRANSFER_SYNTAXES) for uid in (query.sop_class("C-GET"), *before)]
+    return [*asked, *brought]
 
 
 async def _get(
     session: Session,
-    query: Query,
-    identifier: Any,
+    wanted: Selection,
     contexts: list[tuple[str, tuple[str, ...]]],
     output: OutputDirectory,
 ) -> int:
-    from ..sopclass import qr_get_scu, storage_scp
+    from ..sopclass import qr_find_scu, qr_get_scu, storage_scp
     from .common.receiving import ReceivingAE
-    from .common.retrieving import Receipt, conclude, failed_instances, follow
+    from .common.retrieving import (
+        Receipt,
+        conclude,
+        conclude_all,
+        failed_instances,
+        follow,
+        retrieve_each,
+    )
 
     address = session.common.address
     assert address is not None
     receipt = Receipt(session.output)
+    query = wanted.query
     sop_class = query.sop_class("C-GET")
     ae = session.ae(ReceivingAE, address, output, receipt).add_scu(qr_get_scu, [sop_class])
-    brought: dict[str, None] = dict.fromkeys(uid for uid, _ in contexts[1:])
+    asked = 1
+    if wanted.is_found_first:
+        ae.add_scu(qr_find_scu, [query.sop_class("C-FIND")])
+        asked = 2
+    brought: dict[str, None] = dict.fromkeys(uid for uid, _ in contexts[asked:])
     ae.add_scp(
         storage_scp, brought, tuple(dict.fromkeys(ts for _, group in contexts for ts in group))
     )
     async with session.association(ae, address, contexts) as asce:
-        stream = asce.get_scu(sop_class)(identifier)
-        with (
-            session.on_interrupt(stream.cancel),
-            session.output.progress("get", unit="instances") as progress,
-        ):
-            seen = 0
-            async for context, _ in stream:
-                if context is not None:
-                    follow(progress, stream.progress, receipt.octets - seen, receipt.number)
-                    seen = receipt.octets
-        final = stream.final
-        assert final is not None
-        failures = failed_instances(final, asce, sop_class)
+        if wanted.is_found_first:
+            start = asce.get_scu(sop_class)
+            done = await retrieve_each(session, asce, wanted, sop_class, start, receipt)
+        else:
+            stream = asce.get_scu(sop_class)(wanted.identifier())
+            with (
+                session.on_interrupt(stream.cancel),
+                session.output.progress("get", unit="instances") as progress,
+            ):
+                seen = 0
+                async for context, _ in stream:
+                    if context is not None:
+                        follow(progress, stream.progress, receipt.octets - seen, receipt.number)
+                        seen = receipt.octets
+            final = stream.final
+            assert final is not None
+            failures = failed_instances(final, asce, sop_class)
+    if wanted.is_found_first:
+        return conclude_all(session, done, receipt, output.path)
     return conclude(session, final, receipt, failures, output.path)

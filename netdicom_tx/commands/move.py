@@ -15,6 +15,7 @@ from .common.options import (
     Common,
     common_options,
     examples,
+    found_option,
     key_option,
     model_options,
     output_options,
@@ -23,11 +24,9 @@ from .common.options import (
 from .common.session import Session, run
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from .common.directory import OutputDirectory
-    from .common.query import Query
     from .common.retrieving import Receipt
+    from .common.selecting import Selection
 
 _HERE = "here"  # --receive without a value
 _PORT = 11112
@@ -39,12 +38,14 @@ _GRACE = 2.0
     no_args_is_help=True,
     epilog=examples(
         "netdicom move archive -k StudyInstanceUID=1.2.3 --to WORKSTATION1",
+        "netdicom move archive -k PatientID=4711 -k StudyDate=20260101- --to WORKSTATION1",
         "netdicom move archive -k StudyInstanceUID=1.2.3 -aet WORKSTATION1 --receive=11112 -o study/",
     ),
 )
 @peer_argument
 @key_option
 @model_options("PSO")
+@found_option
 @click.option(
     "-aem",
     "--to",
@@ -68,12 +69,16 @@ def command(
     keys: tuple[str, ...],
     root: str,
     level: str | None,
+    limit: int,
     destination: str | None,
     endpoint: str | None,
     directory: str,
     layout: str,
 ) -> int:
     """Have a peer send instances to another AE, or here (C-MOVE).
+
+    A study, series or instance is named by its UID, a patient by -P and the Patient ID. With other keys, such as a
+    date or a modality, the peer is asked first (C-FIND), and each study or series that it has found is sent.
 
     The peer must know the AE title of the destination, with its address. With --receive a Storage
     SCP runs here for as long as the C-MOVE takes, under our own AE title (-aet) or that of --to. It
@@ -82,10 +87,10 @@ def command(
     Exits with 10 when the peer has nothing that matches, and with 11 when the local disk is full.
     """
     from .common.directory import OutputDirectory
-    from .common.query import retrieve_query
+    from .common.selecting import selection
 
-    query = retrieve_query(keys, root, level)
-    identifier = query.identifier()
+    wanted = selection(keys, root, level, limit)
+    wanted.identifier()  # a value that cannot be sent is told before the peer is called
     if destination is None and endpoint is None:
         raise bad_input(
             "the destination is missing",
@@ -101,7 +106,7 @@ def command(
         output = OutputDirectory(directory, layout)
 
     async def perform(session: Session) -> int:
-        return await _move(session, query, identifier, destination, endpoint, output)
+        return await _move(session, wanted, destination, endpoint, output)
 
     return run(common, perform)
 
@@ -115,40 +120,57 @@ def _listen_at(text: str, peer: Address) -> str:
 
 async def _move(
     session: Session,
-    query: Query,
-    identifier: Dataset,
+    wanted: Selection,
     destination: str | None,
     endpoint: str | None,
     output: OutputDirectory | None,
 ) -> int:
     from ..applicationentity import AE
-    from ..sopclass import qr_move_scu
-    from .common.retrieving import Receipt, conclude, failed_instances, follow
+    from ..sopclass import qr_find_scu, qr_move_scu
+    from .common.retrieving import (
+        Receipt,
+        conclude,
+        conclude_all,
+        failed_instances,
+        follow,
+        retrieve_each,
+    )
 
     address = session.common.address
     assert address is not None
+    query = wanted.query
     sop_class = query.sop_class("C-MOVE")
     ae = session.ae(AE, address).add_scu(qr_move_scu, [sop_class])
+    if wanted.is_found_first:
+        ae.add_scu(qr_find_scu, [query.sop_class("C-FIND")])
     title = destination or session.own_title(address)
     receipt = Receipt(session.output) if output is not None else None
     async with (
         _receiver(session, title, endpoint, output, receipt) as target,
         session.association(ae, address) as asce,
     ):
-        stream = asce.get_scu(sop_class)(identifier, target)
-        with (
-            session.on_interrupt(stream.cancel),
-            session.output.progress("move", unit="instances") as progress,
-        ):
-            seen = 0
-            async for _, response in stream:
-                kept, octets = (receipt.number, receipt.octets) if receipt else (0, 0)
-                follow(progress, response, octets - seen, kept)
-                seen = octets
-        final = stream.final
-        assert final is not None
-        failures = failed_instances(final, asce, sop_class)
+        if wanted.is_found_first:
+            move = asce.get_scu(sop_class)
+            done = await retrieve_each(
+                *(session, asce, wanted, sop_class), lambda asked: move(asked, target), receipt
+            )
+        else:
+            stream = asce.get_scu(sop_class)(wanted.identifier(), target)
+            with (
+                session.on_interrupt(stream.cancel),
+                session.output.progress("move", unit="instances") as progress,
+            ):
+                seen = 0
+                async for _, response in stream:
+                    kept, octets = (receipt.number, receipt.octets) if receipt else (0, 0)
+                    follow(progress, response, octets - seen, kept)
+                    seen = octets
+            final = stream.final
+            assert final is not None
+            failures = failed_instances(final, asce, sop_class)
     place = output.path if output is not None else title
+    if wanted.is_found_first:
+        return conclude_all(session, done, receipt, place)
     return conclude(session, final, receipt, failures, place)
 
 

@@ -36,11 +36,12 @@ def command(file: Path, user: str, from_stdin: bool, is_json: bool) -> int:
     hash of it. To remove a user, delete the line that begins with the name.
     """
     from ..exceptions import LocalProtocolError
-    from ..passwords import write_password
+    from ..passwords import check_user, write_password
 
     output = Output(is_json=is_json)
-    password = sys.stdin.readline().rstrip("\r\n") if from_stdin else _asked(user)
     try:
+        check_user(user)
+        password = sys.stdin.readline().rstrip("\r\n") if from_stdin else _asked(user)
         is_new = write_password(file, user, password)
     except LocalProtocolError as error:
         raise bad_input(f"the password of {user!r:.80} cannot be set", str(error)) from error
@@ -60,6 +61,12 @@ def command(file: Path, user: str, from_stdin: bool, is_json: bool) -> int:
 
 
 def _asked(user: str) -> str:
+    if not sys.stdin.isatty():
+        raise bad_input(
+            "nobody can be asked for the password, because the input is not a terminal",
+            "nothing was changed",
+            "pass --stdin to read it from the input",
+        )
     password: str = click.prompt(
         f"New password for {user}", hide_input=True, confirmation_prompt=True, err=True
     )

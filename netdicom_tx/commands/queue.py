@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common.failures import CommandError, ExitCode, Problem, bad_input
-from .common.options import Group, archive_options, examples, json_option
+from .common.options import Group, examples, json_option, place_options
 from .common.output import Output, counted
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _opened_queue(storage: Path, database: str | None) -> Iterator[Queue]:
         "netdicom queue list --state dead --json | jq .last_error",
     ),
 )
-@archive_options
+@place_options
 @click.option(
     "--state", type=click.Choice(_STATES), help="Show only tasks in this state (default: all)."
 )
@@ -116,7 +116,7 @@ def _document(task: Task) -> dict[str, Any]:
     epilog=examples("netdicom queue retry", "netdicom queue retry 17 --storage /var/lib/netdicom")
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
-@archive_options
+@place_options
 @json_option
 def retry(ids: tuple[int, ...], storage: Path, database: str | None, is_json: bool) -> int:
     """Try tasks again now: those with the given numbers, or all that are dead.
@@ -137,7 +137,7 @@ def retry(ids: tuple[int, ...], storage: Path, database: str | None, is_json: bo
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
 @click.option("--dead", "all_dead", is_flag=True, help="Drop all tasks that are dead.")
-@archive_options
+@place_options
 @json_option
 def drop(
     ids: tuple[int, ...], all_dead: bool, storage: Path, database: str | None, is_json: bool

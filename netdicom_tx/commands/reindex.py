@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .common.failures import ExitCode, Problem
-from .common.options import archive_options, examples, json_option
+from .common.failures import CommandError, ExitCode, Problem, bad_input
+from .common.options import examples, json_option, place_options
 from .common.output import Output, counted
 from .common.report import Report
+
+if TYPE_CHECKING:
+    from ..archive.store.sharedstore import SharedStore
 
 __all__ = ["command"]
 
@@ -21,9 +25,10 @@ _NAMED = 20
     epilog=examples(
         "netdicom reindex --storage /var/lib/netdicom",
         "netdicom reindex --storage /var/lib/netdicom --from-scratch",
+        "netdicom reindex --config node.toml",
     )
 )
-@archive_options
+@place_options
 @click.option(
     "--from-scratch", is_flag=True, help="Remove all rows first, and read every file again."
 )
@@ -33,12 +38,18 @@ def command(storage: Path, database: str | None, from_scratch: bool, is_json: bo
 
     A node does the same at its start, without --from-scratch. Files that cannot be indexed are named and
     left alone; the exit code is 1 when there are any.
+
+    With a store that nodes share, the nodes may run, and no row is removed: objects that have no row get one. Use it
+    when the database was lost, or restored from an older backup.
     """
     from ..archive.store.reconcile import reconcile
-    from .common.storage import misplaced, opened_index, opened_store
+    from .common.storage import misplaced, opened_archive, shared_store
 
     output = Output(is_json=is_json)
-    with opened_store(storage) as store, opened_index(storage, database) as index:
+    shared = shared_store(storage)
+    if shared is not None:
+        return _of_group(output, shared, database, from_scratch)
+    with opened_archive(storage, database) as (store, index):
         if from_scratch:
             rows = [index.remove(row.sop_instance_uid) for row in index.paths()]
             for row in rows:
@@ -72,6 +83,74 @@ def command(storage: Path, database: str | None, from_scratch: bool, is_json: bo
     ).show(output)
 
 
+def _of_group(output: Output, store: SharedStore, database: str | None, from_scratch: bool) -> int:
+    """Give rows to objects of a store that nodes share."""
+    from ..archive.store.inventory import Inventoried, compare
+    from .common.storage import opened_shared
+
+    place = store.objects.place
+    if from_scratch:
+        store.close()
+        raise bad_input(
+            f"--from-scratch cannot be used with a store that nodes share, {place}",
+            "other nodes would find nothing in the meantime",
+            "to begin with an empty database, name one under [database], run netdicom node adopt, and then netdicom "
+            "reindex",
+        )
+    unreadable: list[tuple[str, str]] = []
+
+    with opened_shared(store, database) as index, output.progress("reindex", unit="objects") as bar:
+
+        def step(done: Inventoried) -> None:
+            bar.set(done.compared, done.unreadable)
+
+        try:
+            done = compare(
+                store,
+                index,
+                age=0,
+                jobs=store.parallel,
+                keeps_all=True,
+                unreadable=lambda *each: unreadable.append(each),
+                step=step,
+            )
+        except OSError as error:
+            raise CommandError(
+                Problem(
+                    ExitCode.SOME_FAILED,
+                    "objects and rows could not be compared to the end",
+                    str(error),
+                    "when the store answers again, run it again; what has a row is passed over",
+                )
+            ) from error
+        instances = index.counts().instances
+    said = f"{counted(instances, 'instance')}: {counted(done.compared, 'object')} compared, {done.indexed} indexed"
+    if done.given_up:
+        said += f"; {done.given_up} with the SOP Instance UID of another one kept aside as versions"
+    if not output.is_json:
+        output.line(said)
+        for key, reason in unreadable[:_NAMED]:
+            output.note(f"not indexed: {key}: {reason}")
+    problem = None
+    if unreadable:
+        problem = Problem(
+            ExitCode.SOME_FAILED,
+            f"{counted(len(unreadable), 'object')} could not be indexed",
+            f"the first is {unreadable[0][0]}: {unreadable[0][1]}",
+            "restore such an object from a backup, or delete it",
+        )
+    return Report(
+        document={
+            "compared": done.compared,
+            "indexed": done.indexed,
+            "aside": done.given_up,
+            "unreadable": [{"path": key, "reason": reason} for key, reason in unreadable],
+            "instances": instances,
+        },
+        problem=problem,
+    ).show(output)
+
+
 def _problem(refused: list[tuple[Path, str]], has_misplaced: bool) -> Problem | None:
     if not refused:
         return None
@@ -80,7 +159,7 @@ def _problem(refused: list[tuple[Path, str]], has_misplaced: bool) -> Problem | 
         ExitCode.SOME_FAILED,
         f"{counted(len(refused), 'file')} could not be indexed",
         f"the first is {path}: {reason}",
-        "move misplaced files out, and send them to the running node: netdicom store"
+        "move misplaced files out, and import them: netdicom import"
         if has_misplaced
         else "restore such a file from a backup, or move it out",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common.failures import CommandError, ExitCode, bad_input
-from .common.options import Group, archive_options, examples, json_option
+from .common.options import Group, examples, json_option, place_options
 from .common.output import Output, counted
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _NEEDED = ("PatientID", "PatientName")
 _NEEDED_OF_STEP = ("ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "Modality")
 # One of these is needed; without them all orders of a patient would be one study.
 _ORDER = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
+#: How many mistakes of a file are told at once.
+_MOST_TOLD = 10
 _EXPECTED = {
     "AE": "at most 16 characters",
     "CS": "at most 16 of A-Z, 0-9, space and underscore",
@@ -90,7 +92,7 @@ def _opened_table(storage: Path, database: str | None) -> Iterator[WorklistTable
     required=True,
     type=click.Path(dir_okay=False, allow_dash=True),
 )
-@archive_options
+@place_options
 @json_option
 def add(files: tuple[str, ...], storage: Path, database: str | None, is_json: bool) -> int:
     """Add steps; a step replaces the one with the same study and step ID.
@@ -140,16 +142,19 @@ def _read(file: str) -> list[Dataset]:
         ) from error
     except UnicodeDecodeError as error:
         raise _wrong(file, f"octet {error.start} is not UTF-8") from error
+    if not text.strip():
+        raise _wrong(file, "the file is empty")
     # A line of keywords never begins with a bracket.
     is_json = text.lstrip()[:1] in ("[", "{")
     try:
         found = read_json(text) if is_json else read_csv(text)
     except WorklistImportError as error:
         raise _wrong(file, str(error)) from error
-    for place, ds in found:
-        fault = _missing(ds) or _invalid(ds)
-        if fault:
-            raise _wrong(file, f"{place}: {fault}")
+    faults = [f"{place}: {fault}" for place, ds in found if (fault := _missing(ds) or _invalid(ds))]
+    if faults:
+        more = len(faults) - _MOST_TOLD
+        told = faults[:_MOST_TOLD] + ([f"and {more} more"] if more > 0 else [])
+        raise _wrong(file, "; ".join(told))
     return [ds for _, ds in found]
 
 
@@ -223,7 +228,7 @@ def _wrong(file: str, evidence: str) -> CommandError:
         "netdicom schedule list --json | jq -s . > steps.json",
     ),
 )
-@archive_options
+@place_options
 @json_option
 def list_command(storage: Path, database: str | None, is_json: bool) -> int:
     """Show the steps that were added."""
@@ -256,7 +261,7 @@ def _cells(ds: Dataset) -> Sequence[object]:
 )
 @click.argument("study")
 @click.argument("step", required=False, default="")
-@archive_options
+@place_options
 @json_option
 def remove(study: str, step: str, storage: Path, database: str | None, is_json: bool) -> int:
     """Remove the step with this Study Instance UID and step ID.

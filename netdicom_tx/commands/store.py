@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from ..sopclass import StoreResult
     from .common.files import FoundFile, Journal, Sending
 
-# How many failures the JSON document names; all are counted.
+# How many failures the JSON document names, and how many reasons a person reads; all are counted.
 _NAMED = 1000
+_REASONS = 10
 
 
 @click.command(
@@ -86,7 +87,7 @@ def command(
         if resume is not None:
             journal = Journal(resume, str(common.address))
             stack.callback(journal.close)
-        tally = _Tally(common.output)
+        tally = _Tally(common.output, common.verbose > 0, dry_run)
         found = _Found(paths, journal, tally)
         if dry_run:
             return _rehearse(found, tally)
@@ -106,6 +107,7 @@ class _Tally:
         before: Files that the peer acknowledged in an earlier run.
         octets: The size of the stored instances.
         kinds: The numbers of instances and octets, by SOP class and outcome.
+        reasons: How many files failed for each reason, and the first one.
         codes: The exit codes of all failures.
         refusal: Why the first instance failed, when the peer or the association was the reason.
         lost: Why the last association ended under an instance; None once the peer has answered again.
@@ -113,6 +115,8 @@ class _Tally:
     """
 
     output: Output
+    is_verbose: bool = False
+    is_rehearsal: bool = False
     stored: int = 0
     failed: int = 0
     others: int = 0
@@ -120,6 +124,7 @@ class _Tally:
     octets: int = 0
     kinds: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    reasons: dict[str, tuple[int, str]] = field(default_factory=dict)
     codes: set[int] = field(default_factory=set)
     refusal: Problem | None = None
     lost: Problem | None = None
@@ -130,13 +135,31 @@ class _Tally:
         entry[0] += 1
         entry[1] += _file(instance).size
 
-    def fail(self, path: str, reason: str, code: int) -> None:
-        """Count a file that was not stored, and say so at once."""
+    def fail(self, path: str, reason: str, code: int, *, is_named: bool = True) -> None:
+        """Count a file that was not stored.
+
+        Args:
+            is_named: Whether it is named; one of those that nothing was tried for stands for the others.
+        """
         self.failed += 1
         self.codes.add(code)
-        if len(self.failures) < _NAMED:
+        if is_named and len(self.failures) < _NAMED:
             self.failures.append({"file": path, "reason": reason, "code": int(code)})
-        self.output.note(f"failed: {path}: {reason}")
+        number, first = self.reasons.get(reason, (0, path))
+        self.reasons[reason] = number + 1, first
+        if self.is_verbose and is_named:
+            self.output.note(f"failed: {path}: {reason}")
+
+    def tell_failures(self) -> None:
+        """Write a line for each reason why files were not stored."""
+        if self.is_verbose:
+            return  # each file has had its line
+        for reason, (number, first) in list(self.reasons.items())[:_REASONS]:
+            what = first if number == 1 else f"{counted(number, 'file')}, the first is {first}"
+            self.output.note(f"failed: {what}: {reason}")
+        if len(self.reasons) > _REASONS:
+            more = counted(len(self.reasons) - _REASONS, "more reason")
+            self.output.note(f"failed: {more}; -v shows each file")
 
     def problem(self) -> Problem | None:
         """Why the run failed; None when it succeeded."""
@@ -157,6 +180,14 @@ class _Tally:
         if self.refusal is not None and not self.stored and len(self.codes) == 1:
             return self.refusal
         first = self.failures[0]
+        if self.is_rehearsal:
+            others = sum(count for count, _ in self.kinds.values())
+            return Problem(
+                ExitCode.SOME_FAILED,
+                f"{self.failed} of {self.failed + others} files cannot be sent",
+                f"the first is {first['file']}: {first['reason']}",
+                "the others would be sent; nothing was sent now",
+            )
         return Problem(
             ExitCode.SOME_FAILED,
             f"{self.failed} of {self.failed + self.stored} files could not be stored",
@@ -228,6 +259,7 @@ def _rehearse(found: _Found, tally: _Tally) -> int:
             kind, syntax = name(instance.sop_class_uid), name(instance.transfer_syntax)
             tally.output.line(f"{_file(instance).path}\t{kind}\t{syntax}")
         tally.count(instance, "would be sent")
+    tally.tell_failures()
     return _report(tally, None, "-", has_table=False).show(tally.output)
 
 
@@ -251,6 +283,7 @@ async def _send(
             progress.expect(total - tally.others - tally.before)
             if tally.failed and fail_fast:
                 found.stop()
+    tally.tell_failures()
     return _report(tally, time.monotonic() - begin, str(address)).show(session.output)
 
 
@@ -280,7 +313,8 @@ def _take(
     elif isinstance(error, OSError | DataSetError):
         # A DataSetError comes from re-encoding here: the header has been read before.
         tally.count(instance, "cannot be read" if isinstance(error, OSError) else "cannot be sent")
-        tally.fail(file.path, str(error), ExitCode.SOME_FAILED)
+        reason = error.strerror if isinstance(error, OSError) else None
+        tally.fail(file.path, reason or str(error), ExitCode.SOME_FAILED)
     else:
         assert error is not None
         _take_failure(instance, session.explain(error), result, tally)
@@ -301,12 +335,11 @@ def _take_failure(instance: Sending, problem: Problem, result: StoreResult, tall
     if not result.is_given_up:
         tally.lost = problem
         tally.fail(file.path, f"{problem.what}: {problem.evidence}", problem.code)
-    elif tally.broken is None:
-        # The reason is what ended the last association; a refusal of the next one follows from that.
-        tally.broken = tally.lost or problem
-        tally.fail(file.path, f"not tried: {problem.what}", problem.code)
     else:
-        tally.failed += 1  # for the same reason
+        is_first = tally.broken is None
+        # The reason is what ended the last association; a refusal of the next one follows from that.
+        tally.broken = tally.broken or tally.lost or problem
+        tally.fail(file.path, f"not tried: {problem.what}", problem.code, is_named=is_first)
 
 
 def _report(tally: _Tally, seconds: float | None, peer: str, *, has_table: bool = True) -> Report:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .common.failures import ExitCode
-from .common.options import archive_options, examples, json_option
+from .common.options import examples, json_option, place_options
 from .common.output import Output, counted
 
 __all__ = ["command"]
@@ -18,7 +18,7 @@ __all__ = ["command"]
         "netdicom verify --storage /var/lib/netdicom", "netdicom verify --json | jq .path"
     )
 )
-@archive_options
+@place_options
 @json_option
 def command(storage: Path, database: str | None, is_json: bool) -> int:
     """Read every file to its end and compare it with its digest; the node may be running.
@@ -26,12 +26,15 @@ def command(storage: Path, database: str | None, is_json: bool) -> int:
     Each damaged file is one line, or with --json one document; the exit code is 1 when there are any.
     """
     from ..archive.store.reconcile import verify
+    from ..archive.store.sharedstore import SharedStore
     from .common.storage import opened_index
 
     output = Output(is_json=is_json)
     damaged = 0
     with opened_index(storage, database) as index:
-        for finding in verify(index):
+        # A disk reads one file after the other; an object store answers many requests at a time.
+        jobs = index.files.parallel if isinstance(index.files, SharedStore) else 1
+        for finding in verify(index, jobs=jobs):
             damaged += 1
             if is_json:
                 output.json(

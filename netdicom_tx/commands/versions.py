@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common.failures import CommandError, ExitCode, Problem, bad_input
-from .common.options import archive_options, examples, json_option
+from .common.options import examples, json_option, place_options
 from .common.output import Output, counted
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _COLUMNS = ("SOP Instance UID", "sender", "received", "octets", "file")
         "netdicom versions --adopt 3fa9…-1b07….dcm",
     )
 )
-@archive_options
+@place_options
 @click.option(
     "--adopt",
     multiple=True,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .failures import bad_input
 
 if TYPE_CHECKING:
+    from ...quirks import Quirks
     from ...tls import TLSOptions
 
 __all__ = [
@@ -42,9 +43,10 @@ class TLSFiles:
 
     certificate: str | None = None
     key: str | None = None
+    key_password: str | None = field(default=None, repr=False)
     trust: str | None = None
     server_name: str | None = None
-    fingerprint: str | None = None
+    fingerprint: str | tuple[str, ...] | None = None
 
     def options(self) -> TLSOptions:
         """These settings as the options of the library.
@@ -57,6 +59,7 @@ class TLSFiles:
         return TLSOptions(
             certificate=self.certificate,
             key=self.key,
+            key_password=self.key_password,
             trust=self.trust,
             server_name=self.server_name,
             fingerprint=self.fingerprint,
@@ -71,6 +74,7 @@ class Address:
         ae_title: The called AE title.
         calling: The calling AE title for this peer; None means the general one.
         tls: How to speak TLS with the peer; None means plain TCP.
+        quirks: What is agreed on with it, whatever would be negotiated; None for nothing.
     """
 
     ae_title: str
@@ -78,6 +82,7 @@ class Address:
     port: int
     calling: str | None = None
     tls: TLSFiles | None = None
+    quirks: Quirks | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -196,13 +201,18 @@ def find_peer(text: str, peers: Mapping[str, Address], sources: Iterable[object]
     """
     if text in peers:
         return peers[text]
+    alike = [name for name in peers if name.casefold() == text.casefold()]
+    if len(alike) == 1:
+        return peers[alike[0]]
     if "@" in text or ":" in text:
         return parse_address(text)
     near = difflib.get_close_matches(text, peers, n=3)
     if near:
         hint = f"did you mean {' or '.join(near)}? otherwise {_FORMS}"
+    elif "." in text:
+        hint = f"a host needs its port: {text}:104 or {text}:11112"
     else:
-        hint = f"{_FORMS}, or add it to [peers] of the configuration file"
+        hint = f"{_FORMS}, or add it to the configuration file"
     files = ", ".join(str(each) for each in sources)
     known = ", ".join(sorted(peers)) or "none"
     raise bad_input(

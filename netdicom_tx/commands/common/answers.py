@@ -34,8 +34,12 @@ class Answers(Protocol):
     async def show(self, found: Dataset) -> None:
         """Show one answer."""
 
-    def end(self) -> None:
-        """Called once, after the last answer, also when the query failed."""
+    def end(self, *, is_complete: bool) -> None:
+        """Called once, after the last answer.
+
+        Args:
+            is_complete: Whether the query has not failed.
+        """
 
 
 class _Rows:
@@ -52,8 +56,8 @@ class _Rows:
     async def show(self, found: Dataset) -> None:
         await self._table.stream(text_of(key.values(found)) for key in self._columns)
 
-    def end(self) -> None:
-        self._table.close()
+    def end(self, *, is_complete: bool) -> None:
+        self._table.close(is_complete=is_complete)
 
 
 class _CSV:
@@ -65,14 +69,19 @@ class _CSV:
 
     def begin(self, columns: Sequence[Key]) -> None:
         self._columns = columns
+
+    def _write_head(self) -> None:
         if self._has_head:
-            self._output.line(_csv_line(_heads(columns)))
+            self._has_head = False
+            self._output.line(_csv_line(_heads(self._columns)))
 
     async def show(self, found: Dataset) -> None:
+        self._write_head()
         await self._output.stream(_csv_line(text_of(key.values(found)) for key in self._columns))
 
-    def end(self) -> None:
-        """Every line is written already."""
+    def end(self, *, is_complete: bool) -> None:
+        if is_complete:
+            self._write_head()
 
 
 def _heads(columns: Sequence[Key]) -> list[str]:
@@ -101,7 +110,7 @@ class _JSON:
         document = found.to_json_dict(suppress_invalid_tags=True)
         await self._output.stream(json.dumps(document, ensure_ascii=False))
 
-    def end(self) -> None:
+    def end(self, *, is_complete: bool) -> None:
         """Every line is written already."""
 
 
@@ -126,10 +135,12 @@ def run_query(
 
     async def perform(session: Session) -> int:
         answers.begin(columns)
+        is_complete = False
         try:
             number, status = await _ask(session, query, identifier, limit, answers)
+            is_complete = not status.is_failure
         finally:
-            answers.end()
+            answers.end(is_complete=is_complete)
         if number or not status.is_failure:
             common.output.note(counted(number, "answer"))
         if status.is_failure:

@@ -12,8 +12,12 @@
     ae_title = "GATEWAY"                     # our own AE title for this peer
     tls = { trust = "ca.pem", certificate = "our.pem" }
 
+The configuration file of a node is such a file, too: ``[node] aet`` is our AE title, and each ``[[peer]]`` with a host
+is a peer, with the files of ``[tls]``. One file may have both.
+
 ``~/.config/netdicom/config.toml`` (below ``XDG_CONFIG_HOME``, if that is set) is read first, then
-``netdicom.toml`` in the current directory, which takes precedence; ``--config FILE`` is read instead of both.
+``netdicom.toml`` in the current directory, which takes precedence; ``--config FILE``, or the one that the variable
+``NETDICOM_CONFIG`` names, is read instead of both.
 """
 
 from __future__ import annotations
@@ -30,6 +34,14 @@ from .failures import CommandError, ExitCode, Problem
 __all__ = ["Config", "load_config"]
 
 _TOP = ("ae_title", "peers")
+_VARIABLE = "NETDICOM_CONFIG"
+# What only the node reads: others may not be allowed to, lack a driver, or be on another machine.
+_OF_THE_NODE = (
+    ("database", "url"),
+    ("database", "url_file"),
+    ("s3", "secret_key_file"),
+    ("worklist", "directory"),
+)
 _PEER = ("address", "ae_title", "tls")
 _TLS = tuple(each.name for each in fields(TLSFiles))
 _TLS_PATHS = ("certificate", "key", "trust")
@@ -59,15 +71,17 @@ def load_config(file: str | None = None) -> Config:
     """Read the configuration.
 
     Args:
-        file: The file to read instead of the default ones; it must exist.
+        file: The file to read instead of the default ones; it must exist. None reads the one that NETDICOM_CONFIG
+            names, if that is set.
 
     Raises:
         CommandError: A file cannot be used (exit code 78); the message lists every fault with its path.
     """
     config = Config()
+    file = file or os.environ.get(_VARIABLE) or None
     for path in default_files() if file is None else [Path(file)]:
         try:
-            text = path.read_bytes().decode("utf-8")
+            text = path.read_bytes().decode("utf-8-sig")
         except FileNotFoundError as error:
             if file is None:
                 continue
@@ -76,7 +90,12 @@ def load_config(file: str | None = None) -> Config:
             raise _unusable(path, [str(error.strerror)]) from error
         except UnicodeDecodeError as error:
             raise _unusable(path, ["it is not UTF-8"]) from error
-        faults = _Reader(path).read(_parsed(path, text), config)
+        content = _parsed(path, text)
+        faults = []
+        if any(isinstance(content[key], dict | list) for key in content.keys() - set(_TOP)):
+            faults = _read_tables(path, config)
+            content = {key: content[key] for key in content.keys() & set(_TOP)}
+        faults += _Reader(path).read(content, config)
         if faults:
             raise _unusable(path, faults)
         config.sources.append(path)
@@ -88,8 +107,45 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise _unusable(path, ["arrays or tables are nested too deeply"]) from error
+    except ValueError as error:  # of tomllib, or of a number with too many digits
         raise _unusable(path, [str(error)]) from error
+
+
+def _read_tables(path: Path, config: Config) -> list[str]:
+    """Add the AE title and the peers of a node's tables; returns what is wrong with them."""
+    from ...access import ANY_TITLE
+    from ...config import ConfigurationError, read_leniently
+
+    try:
+        source, mistakes = read_leniently(str(path), environment=os.environ, without=_TOP)
+    except ConfigurationError as error:
+        return [str(each) for each in error.mistakes]
+    faults = [str(each) for each in mistakes if each.key[:2] not in _OF_THE_NODE]
+    if faults:
+        return faults
+    found = source.config
+    if source.origin("node", "aet"):
+        config.ae_title = str(found.node.aet)
+    files = found.tls
+    tls = TLSFiles(
+        certificate=files.certificate,
+        key=files.key,
+        key_password=files.key_password,
+        trust=files.authorities,
+        fingerprint=tuple(files.fingerprints) or None,
+    )
+    for each in found.peer:
+        if each.host is not None and each.port is not None and each.title != ANY_TITLE:
+            config.peers[str(each.name or each.title)] = Address(
+                each.title,
+                each.host,
+                int(each.port),
+                tls=tls if each.tls else None,
+                quirks=each.quirks,
+            )
+    return []
 
 
 def _unusable(path: Path, faults: list[str]) -> CommandError:

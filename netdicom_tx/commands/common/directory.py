@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from ... import dsutils, statuses
 from ...archive.encoded.walk import InvalidDataSetError, Walked, walk
 from ...exceptions import StatusError
+from ...folders import entered
 from .failures import bad_input
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ __all__ = ["Arrived", "Incoming", "OutputDirectory", "is_safe_uid"]
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _BUFFER = 1 << 18
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_safe_uid(uid: object) -> bool:
@@ -251,7 +251,7 @@ class OutputDirectory:
                 folders = []  # objects without a patient have none
         os.fsync(file.fileno())
         name = f"{file.sop_instance_uid}.dcm"
-        folder = self._enter(folders)
+        folder = entered(self._root, folders)
         try:
             os.rename(file.temporary, name, src_dir_fd=self._root, dst_dir_fd=folder)
             file.is_kept = True
@@ -265,25 +265,6 @@ class OutputDirectory:
             os.path.join(self.path, *folders, name),
             os.fstat(file.fileno()).st_size,
         )
-
-    def _enter(self, folders: list[str]) -> int:
-        """The descriptor of a directory below this one, which is created if it does not exist."""
-        here = os.dup(self._root)
-        try:
-            for name in folders:
-                try:
-                    os.mkdir(name, dir_fd=here)
-                except FileExistsError:
-                    pass
-                else:
-                    os.fsync(here)
-                inner = os.open(name, _DIRECTORY, dir_fd=here)
-                os.close(here)
-                here = inner
-        except BaseException:
-            os.close(here)
-            raise
-        return here
 
 
 def _walked(file: Incoming) -> Walked:

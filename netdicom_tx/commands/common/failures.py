@@ -13,7 +13,7 @@ code  meaning
 7     timeout
 8     the peer answered with a failure status
 9     TLS failed
-10    there was nothing to send, or nothing to retrieve
+10    there was nothing to send, to import or to retrieve
 11    the local disk is full or cannot be written
 78    the configuration file, or the directory of a node, cannot be used
 130   interrupted
@@ -158,6 +158,13 @@ def explain(error: BaseException, peer: str, calling: str, called: str) -> Probl
             return _timed_out(error, peer)
         case exceptions.ConnectionLostError():
             return _no_connection(error, peer)
+        case exceptions.AssociationAbortedError(source=2, reason_diag=1, by_peer=False):
+            return Problem(
+                ExitCode.ABORTED,
+                f"{peer} does not speak DICOM",
+                str(error),
+                "check the port: another program listens there, or one that speaks TLS",
+            )
         case exceptions.AssociationAbortedError() | exceptions.AssociationReleasedError():
             return Problem(
                 ExitCode.ABORTED,
@@ -209,8 +216,8 @@ def _not_supported(error: ClassNotSupportedError, peer: str) -> Problem:
         ExitCode.NO_CONTEXT,
         f"{peer} accepted no presentation context for {name(printable(error.sop_class))}",
         answers or "it was not proposed",
-        "the peer does not offer this service, or not in these transfer syntaxes; see its "
-        "conformance statement",
+        "the peer does not offer this service or these transfer syntaxes, or not to our AE title (-aet): ask what it "
+        "allows, and see its conformance statement",
     )
 
 

@@ -99,18 +99,25 @@ def walk(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _below(directory: str) -> Iterator[str]:
-    try:
-        with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError:
-        yield directory
-        return
-    for name, is_directory in found:
-        path = os.path.join(directory, name)
-        if is_directory:
-            yield from _below(path)
-        elif os.path.isfile(path):
-            yield path
+    # A tree may be deeper than Python lets generators call each other.
+    left = [iter([(directory, True)])]
+    while left:
+        path, is_directory = next(left[-1], ("", False))
+        if not path:
+            left.pop()
+        elif not is_directory:
+            if os.path.isfile(path):
+                yield path
+        else:
+            try:
+                with os.scandir(path) as entries:
+                    found = sorted(
+                        (each.path, each.is_dir(follow_symlinks=False)) for each in entries
+                    )
+            except OSError:
+                yield path
+            else:
+                left.append(iter(found))
 
 
 def check_named(paths: Iterable[str], done: str = "sent") -> None:
@@ -127,6 +134,9 @@ def check_named(paths: Iterable[str], done: str = "sent") -> None:
             if os.path.isdir(path):
                 with os.scandir(path):
                     continue
+            # A pipe would block for ever, and its content cannot be read twice.
+            if not os.path.isfile(path) and os.path.exists(path):
+                raise DataSetError("it is not a regular file, but a pipe, a socket or a device")
             Instance.of(path)
         except OSError as error:
             raise bad_input(

@@ -29,13 +29,16 @@ __all__ = [
     "archive_options",
     "common_options",
     "examples",
+    "found_option",
     "json_option",
     "key_option",
     "model_options",
+    "node_option",
     "output_options",
     "parse_seconds",
     "peer_argument",
     "peers_argument",
+    "place_options",
     "storage_option",
     "whole_number",
 ]
@@ -160,14 +163,14 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         "--connect-timeout",
         type=parse_seconds,
         metavar="SECONDS",
-        help="How long to wait for a connection (default: 30).",
+        help="How long to wait for a connection (default: 30, for echo 10).",
     ),
     click.option(
         "-ta",
         "--associate-timeout",
         type=parse_seconds,
         metavar="SECONDS",
-        help="How long to wait for the answer to an association request (default: 30).",
+        help="How long to wait for the answer to an association request (default: 30, for echo 10).",
     ),
     click.option(
         "-td",
@@ -311,11 +314,11 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             commands = self.list_commands(ctx)
-            near = difflib.get_close_matches(args[0].lower(), commands, n=2, cutoff=0.5)
+            near = difflib.get_close_matches(args[0].lower(), commands, n=1, cutoff=0.5)
             raise bad_input(
                 f"{ctx.command_path} has no command {args[0]!r}",
                 f"the commands are {', '.join(commands)}",
-                f"did you mean {' or '.join(near)}?"
+                f"did you mean {near[0]}?"
                 if near
                 else f"{ctx.command_path} --help shows the commands",
             )
@@ -405,6 +408,19 @@ def answer_options(command: _F) -> _F:
     return decorated
 
 
+def found_option(command: _F) -> _F:
+    """``--limit``, for a retrieval by keys that are found first."""
+    option = click.option(
+        "--limit",
+        type=whole_number(1),
+        default=1000,
+        metavar="N",
+        help="When the peer is asked first: retrieve nothing if more than N studies or series match (default: 1000).",
+    )
+    decorated: _F = option(command)
+    return decorated
+
+
 def output_options(command: _F) -> _F:
     """``-o`` and ``--layout``: where instances are written."""
     options = [
@@ -457,6 +473,49 @@ def archive_options(command: _F) -> _F:
         ),
     ]
     decorated: _F = _decorated(command, options)
+    return decorated
+
+
+def audit_option(command: _F) -> _F:
+    """``--audit``, for a command that does by itself what an audit trail has to tell."""
+    option = click.option(
+        "--audit",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Append the audit messages to this file (default: what --config says).",
+    )
+    decorated: _F = option(command)
+    return decorated
+
+
+def node_option(command: _F) -> _F:
+    """``--config``, for a command that reads the configuration file of a node."""
+    option = click.option(
+        "--config",
+        "config_file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Take the storage directory and the database from the configuration file of the node.",
+    )
+    decorated: _F = option(command)
+    return decorated
+
+
+def place_options(command: _F) -> _F:
+    """``--storage`` and ``--database``, or ``--config`` or the variables of the node, which say both.
+
+    The command gets ``storage``, the storage directory of a node, and ``database``, the URL or None.
+    """
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> int:
+        from .storage import node_files
+
+        place = node_files(*(given.pop(each) for each in ("storage", "database", "config_file")))
+        code: int = command(storage=place.storage, database=place.database, **given)
+        return code
+
+    decorated: _F = _decorated(wrapper, [archive_options, node_option])
     return decorated
 
 

@@ -7,19 +7,21 @@ drawn on stderr, and only when that is a terminal. Control characters that a pee
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self, TextIO
 
-from .failures import Problem
+from .failures import CommandError, ExitCode, Problem
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn, Task, TaskID
 
-__all__ = ["Output", "Progress", "Table", "counted", "printable_line"]
+__all__ = ["Output", "Progress", "Table", "counted", "printable_line", "unwritten"]
 
 # How many characters a pipe with room takes at once: PIPE_BUF is 4096 octets, and a character has up to 4.
 _SURE_TO_FIT = 1000
@@ -59,7 +61,7 @@ class Output:
     @property
     def has_terminal(self) -> bool:
         """Whether the results go to a terminal."""
-        return sys.stdout.isatty()
+        return sys.stdout is not None and sys.stdout.isatty()
 
     def line(self, text: str) -> None:
         """Write a line of results at once."""
@@ -79,12 +81,14 @@ class Output:
 
     def json(self, value: object) -> None:
         """Write a JSON document on one line."""
-        self.line(json.dumps(value, ensure_ascii=False))
+        # Escapes are the same text for every reader, where the encoding of the output lacks characters.
+        encoding = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "")
+        self.line(json.dumps(value, ensure_ascii=encoding != "utf8"))
 
     def note(self, text: str) -> None:
-        """Write a line for a person, beside the results."""
+        """Write a line for a person, beside the results; it may have names of files in it, which are escaped."""
         if not self.is_quiet:
-            _write(sys.stderr, text)
+            _write(sys.stderr, printable_line(text))
 
     def problem(self, problem: Problem, *, in_json: bool = True) -> None:
         """Write why the command failed.
@@ -105,9 +109,42 @@ class Output:
         return Progress(self, what, unit, total)
 
 
-def _write(stream: TextIO, text: str) -> None:
-    stream.write(text + "\n")
-    stream.flush()
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write a line.
+
+    Raises:
+        BrokenPipeError: The reader of the results has gone.
+        CommandError: The results cannot be written, such as to a disk that is full.
+    """
+    if stream is None:
+        return  # whoever has started the program has closed it
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard(stream)
+        if stream is sys.stderr:
+            return
+        raise CommandError(unwritten(error)) from error
+
+
+def _discard(stream: TextIO) -> None:
+    """What is left in the buffer would fail once more when the program ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def unwritten(error: OSError) -> Problem:
+    """Why the results cannot be written."""
+    _discard(sys.stdout)
+    return Problem(
+        ExitCode.LOCAL_DISK,
+        "the results cannot be written",
+        str(error.strerror),
+        "make room on the disk, or write them to another place",
+    )
 
 
 def _would_block(stream: TextIO, text: str) -> bool:
@@ -132,13 +169,13 @@ class Table:
         self._columns = columns
         self._has_head = has_head
         self._rows: list[list[str]] | None = [] if output.has_terminal else None
-        if self._rows is None and has_head:
-            output.line("\t".join(columns))
+        self._is_head_due = self._rows is None and has_head
 
     def row(self, cells: Iterable[object]) -> None:
         """Add a row."""
         shown = [printable_line(cell) for cell in cells]
         if self._rows is None:
+            self._write_head()
             self._output.line("\t".join(shown))
         else:
             self._rows.append(shown)
@@ -146,12 +183,24 @@ class Table:
     async def stream(self, cells: Iterable[object]) -> None:
         """Add a row among many; see :meth:`Output.stream`."""
         if self._rows is None:
+            self._write_head()
             await self._output.stream("\t".join(map(printable_line, cells)))
         else:
             self.row(cells)
 
-    def close(self) -> None:
-        """Show the rows that were kept."""
+    def _write_head(self) -> None:
+        if self._is_head_due:
+            self._is_head_due = False
+            self._output.line("\t".join(self._columns))
+
+    def close(self, *, is_complete: bool = True) -> None:
+        """Show the rows that were kept.
+
+        Args:
+            is_complete: Whether these are all rows; a table without rows has a head only then.
+        """
+        if is_complete:
+            self._write_head()
         if not self._rows:
             return
         from rich.cells import cell_len
@@ -216,7 +265,7 @@ class Progress:
         self._octets = 0
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        if output.is_quiet or not sys.stderr.isatty():
+        if output.is_quiet or sys.stderr is None or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

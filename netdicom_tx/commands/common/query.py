@@ -17,10 +17,10 @@ from .failures import bad_input
 from .keys import Key, identifier, parse_keys
 from .options import LEVELS, ROOTS
 
-__all__ = ["Query", "retrieve_query"]
+__all__ = ["UNIQUE_KEYS", "Query"]
 
-# The unique key of each level (PS3.4 C.6.1.1, C.6.2.1).
-_UNIQUE_KEYS = {
+#: The unique key of each level (PS3.4 C.6.1.1, C.6.2.1).
+UNIQUE_KEYS = {
     "PATIENT": Tag(0x0010, 0x0020),
     "STUDY": Tag(0x0020, 0x000D),
     "SERIES": Tag(0x0020, 0x000E),
@@ -59,6 +59,8 @@ class Query:
                         "the levels are PATIENT, STUDY, SERIES and IMAGE (PS3.4 C.6)",
                         "write --level LEVEL",
                     )
+        #: Whether the level was said, and does not only follow from the keys.
+        self.is_level_given = level is not None
         self.keys: list[Key] = [key for key in keys if key.tag != _QUERY_LEVEL or key.path]
         self.level = None if self.root == "W" else (level or self._deepest())
         if (self.root, self.level) in (("S", "PATIENT"), ("O", "SERIES"), ("O", "IMAGE")):
@@ -70,7 +72,7 @@ class Query:
 
     def _deepest(self) -> str:
         tags = {key.tag for key in self.keys if not key.path}
-        for level, tag in reversed(_UNIQUE_KEYS.items()):
+        for level, tag in reversed(UNIQUE_KEYS.items()):
             if tag in tags and not (level == "PATIENT" and self.root == "S"):
                 return level
         return "STUDY"
@@ -89,24 +91,3 @@ class Query:
             CommandError: A value does not fit its attribute.
         """
         return identifier([*more, *self.keys], self.level)
-
-
-def retrieve_query(texts: Sequence[str], root: str, level: str | None) -> Query:
-    """The query of a retrieval: the unique key of its level has a value (PS3.4 C.4.2.1.4).
-
-    Raises:
-        CommandError: The unique key has no value, or the query is wrong.
-    """
-    query = Query(texts, root, level)
-    assert query.level is not None
-    unique = _UNIQUE_KEYS[query.level]
-    if not any(key.tag == unique and key.value and not key.path for key in query.keys):
-        name = {"PATIENT": "PatientID", "IMAGE": "SOPInstanceUID"}.get(
-            query.level, f"{query.level.capitalize()}InstanceUID"
-        )
-        raise bad_input(
-            f"nothing says what to retrieve: {name} has no value",
-            f"the level is {query.level}, and its unique key is {name}",
-            f"pass -k {name}=VALUE; netdicom find shows the values",
-        )
-    return query

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pydicom.datadict import keyword_for_tag
 
 from ... import dsutils
 from ...requests import status_of
 from .failures import ExitCode, Problem, StatusFailure
 from .output import Output, counted, printable_line
 from .report import Report
+from .selecting import Found, find_first, things
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
     from ...asceprovider import Association
     from ...dimsemessages import Response
     from ...negotiation import PContextDef
     from .directory import Arrived
+    from .selecting import Selection
     from .session import Session
 
-__all__ = ["Receipt", "conclude", "failed_instances", "follow"]
+__all__ = [
+    "Receipt",
+    "Retrieved",
+    "conclude",
+    "conclude_all",
+    "failed_instances",
+    "follow",
+    "retrieve_each",
+]
 
 
 class Receipt:
@@ -191,3 +207,154 @@ def _not_kept(receipt: Receipt, where: str) -> Problem:
         f"the first: {receipt.failure}; {receipt.number} written",
         "the peer's copies are damaged, or are not the instances that it announced",
     )
+
+
+# -- several retrievals, one for each study or series that was found --------------------------------
+
+
+@dataclass(slots=True)
+class Retrieved:
+    """How several retrievals have ended.
+
+    Attributes:
+        level: Their level.
+        found: What was found, and is to be retrieved.
+        ended: What was retrieved, with the final response and the SOP Instance UIDs that the peer could not send.
+    """
+
+    level: str
+    found: Sequence[Found]
+    ended: list[tuple[Found, Response, list[str]]] = field(default_factory=list)
+
+    def count(self, name: str) -> int:
+        """The sub-operations of all of them that ended in one way."""
+        return sum(
+            getattr(final, f"number_of_{name}_suboperations", None) or 0
+            for _, final, _ in self.ended
+        )
+
+
+async def retrieve_each(
+    session: Session,
+    asce: Association,
+    wanted: Selection,
+    sop_class: str,
+    start: Callable[[Dataset], Any],
+    receipt: Receipt | None,
+) -> Retrieved:
+    """Find what the keys of a selection say, and retrieve one after the other.
+
+    Args:
+        start: Starts a C-GET or C-MOVE with an identifier.
+        receipt: The instances that arrive here; None when they go to another AE.
+
+    Raises:
+        CommandError: More was found than the limit allows.
+        StatusFailure: A C-FIND has failed.
+    """
+    done = Retrieved(wanted.level, await find_first(session, asce, wanted))
+    with session.output.progress("retrieve", unit=wanted.thing, total=len(done.found)) as progress:
+        seen = 0
+        for found in done.found:
+            if session.is_interrupted:
+                break
+            stream = start(wanted.identifier(found))
+            with session.on_interrupt(stream.cancel):
+                async for _ in stream:
+                    octets = receipt.octets if receipt is not None else 0
+                    progress.set(len(done.ended), progress.failed, octets - seen)
+                    seen = octets
+            final = stream.final
+            assert final is not None
+            done.ended.append((found, final, failed_instances(final, asce, sop_class)))
+            progress.advance(failed=status_of(final).is_failure)
+    return done
+
+
+def conclude_all(session: Session, done: Retrieved, receipt: Receipt | None, where: str) -> int:
+    """Report how several retrievals have ended; returns the exit code.
+
+    Args:
+        receipt: The instances that arrived here; None when they went to another AE.
+        where: The directory or the AE title that the instances went to.
+    """
+    counts = {name: done.count(name) for name in ("completed", "failed", "warning")}
+    number = counts["completed"] + counts["warning"] if receipt is None else receipt.number
+    document: dict[str, Any] = {
+        "found": len(done.found),
+        **counts,
+        "failed_sop_instance_uids": [uid for _, _, failures in done.ended for uid in failures],
+        "retrievals": [
+            {
+                **{keyword_for_tag(tag): value for tag, value in found.items()},
+                "status": f"{int(status_of(final)):04X}",
+                "completed": getattr(final, "number_of_completed_suboperations", None) or 0,
+            }
+            for found, final, _ in done.ended
+        ],
+    }
+    if receipt is not None:
+        document |= {"kept": receipt.number, "octets": receipt.octets}
+    how = "sent to" if receipt is None else f"with {receipt.octets / 1e6:.1f} MB in"
+    of = f"{len(done.ended)} of {things(len(done.found), done.level)}"
+    return Report(
+        document=document,
+        summary=f"{of}: {counted(number, 'instance')} {how} {where}" if done.found else "",
+        problem=_problem_of_all(session, done, receipt, counts, where),
+    ).show(session.output)
+
+
+def _problem_of_all(
+    session: Session,
+    done: Retrieved,
+    receipt: Receipt | None,
+    counts: dict[str, int],
+    where: str,
+) -> Problem | None:
+    if session.is_interrupted:
+        return None
+    if not done.found:
+        return Problem(
+            ExitCode.NOTHING,
+            "the peer has nothing that matches",
+            f"C-FIND found no {things(2, done.level).removeprefix('2 ')} with these keys",
+            "check the keys; netdicom find shows what the peer has",
+        )
+    if receipt is not None and receipt.failure is not None:
+        return _not_kept(receipt, where)
+    refused = [
+        (final, status_of(final)) for _, final, _ in done.ended if status_of(final).is_failure
+    ]
+    if refused:
+        final, status = refused[0]
+        if len(refused) == len(done.found):
+            return session.explain(StatusFailure(final.OPERATION, status))
+        return Problem(
+            ExitCode.SOME_FAILED,
+            f"{len(refused)} of {things(len(done.found), done.level)} could not be retrieved",
+            f"{final.OPERATION} ended with {status}",
+            "look in the peer's log; with --json each retrieval is listed with its status",
+        )
+    if counts["failed"]:
+        return Problem(
+            ExitCode.SOME_FAILED,
+            f"{counted(counts['failed'], 'instance')} could not be sent",
+            f"{len(done.ended)} of {things(len(done.found), done.level)} were retrieved",
+            "look in the logs of the peer and of the destination; --json names the instances",
+        )
+    arrived = counts["completed"] + counts["warning"] if receipt is None else receipt.number
+    if receipt is not None and counts["completed"] > receipt.number:
+        return Problem(
+            ExitCode.SOME_FAILED,
+            f"the peer sent {counted(counts['completed'], 'instance')}, but {receipt.number} arrived here",
+            f"{things(len(done.ended), done.level)} retrieved",
+            "does the peer have another address for our AE title?",
+        )
+    if not arrived:
+        return Problem(
+            ExitCode.NOTHING,
+            "the peer has sent nothing",
+            f"C-FIND found {things(len(done.found), done.level)}, but no instance was sent",
+            "does the peer have the instances, or only their names? look in its log",
+        )
+    return None

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .addresses import Address
@@ -102,7 +103,8 @@ class Session:
         from ...exceptions import LocalProtocolError
 
         try:
-            return RemoteAE(address.ae_title, address.endpoint(self.reactor))
+            remote = RemoteAE(address.ae_title, address.endpoint(self.reactor))
+            return remote if address.quirks is None else replace(remote, quirks=address.quirks)
         except LocalProtocolError as error:
             raise bad_input(
                 f"TLS with {address} cannot be set up", str(error), "check the --tls options"
