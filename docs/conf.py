@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "_generated", "explanation/figures"]
 html_theme = "furo"
 html_title = "netdicom_tx"
+# sphinx-build -b man docs build/man
+man_pages = [
+    ("reference/netdicom", "netdicom", "DICOM from the command line", [author], 1),
+    ("reference/twistd-dicom", "twistd-dicom", "the DICOM archive node", [author], 1),
+    ("reference/configuration", "netdicom.toml", "the configuration of a node", [author], 5),
+]
 myst_heading_anchors = 3
 # Document attributes as fields of the class; as objects, they would duplicate the members.
 napoleon_use_ivar = True
@@ -54,6 +61,31 @@ def options() -> str:
     ).stdout
     # The first line contains the path of the interpreter.
     return f"```text\nUsage: twist dicom [options]\n{output.partition(chr(10))[2].rstrip()}\n```\n"
+
+
+def unit() -> str:
+    """Return the systemd unit of a node with the default configuration."""
+    from dataclasses import replace
+
+    from netdicom_tx.commands import service
+
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory, "node.toml")
+        config.touch()
+        plan = service.plan("netdicom", config=config)
+    paths = {
+        "config": Path("/etc/netdicom/node.toml"),
+        "program": Path("/opt/netdicom/bin/netdicom"),
+    }
+    units = replace(plan, **paths).units()
+    return f"```ini\n{units['netdicom.service']}```\n"
+
+
+def statement() -> str:
+    """Return the conformance statement of a node with the default configuration."""
+    from netdicom_tx.commands.conformance import markdown, stated
+
+    return markdown(stated(None))
 
 
 def state_table() -> str:
@@ -224,6 +256,8 @@ def limits() -> str:
         dulprovider,
         fragments,
         pdu,
+        proxied,
+        proxyheader,
         reencoding,
         refusals,
         requests,
@@ -307,6 +341,11 @@ def limits() -> str:
                 "connections without an A-ASSOCIATE-RQ",
                 f"{admission.HALF_OPEN_LIMIT} for more than {admission.GIVE_WAY:g} s, {admission.BURST_LIMIT} in all",
                 "the oldest one of the host with most of them is closed",
+            ),
+            (
+                "headers of the PROXY protocol",
+                f"{proxyheader.LIMIT} octets, {proxied.HEADER_TIMEOUT:g} s, {proxied.WAITING_LIMIT} waited for",
+                "the connection is closed, the oldest one first",
             ),
             (
                 "incomplete requests for associations, all together",
@@ -393,6 +432,8 @@ def generate(_: Sphinx) -> None:
     directory.mkdir(exist_ok=True)
     for page in (
         options,
+        unit,
+        statement,
         state_table,
         closing_states,
         closing_table,
