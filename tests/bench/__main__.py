@@ -6,6 +6,9 @@ measurements that follow each other, and the median of these is printed.
 
     python -m tests.bench [--rounds N] [--scenarios small,ct,...] [--peers node,orthanc,...] [--output DIRECTORY]
 
+With ``--database postgresql``, the node and Orthanc keep their index on a PostgreSQL server that is started for them,
+Orthanc by its plugin, which then keeps the files there, too. What the server needs is counted as the peer's.
+
 With ``--output``, ``performance.md`` and ``performance.svg`` are written there; the documentation includes them.
 """
 
@@ -26,14 +29,23 @@ from statistics import median
 
 from tests.bench.archives import dcmqrscp, orthanc, sink
 from tests.bench.data import make_set
-from tests.bench.peers import Peer, node, storescp, storescu
+from tests.bench.databases import Server
+from tests.bench.peers import Peer, cpu_seconds, node, storescp, storescu
 from tests.bench.raw_echo import RawEcho
 from tests.bench.raw_query import FIND, GET, MOVE, RawSCU, identifier
 from tests.bench.raw_sender import RawSender
 from tests.bench.tables import chosen, names
 
 _MEGA = 1_000_000
-_PEERS = {"node": "twistd", "orthanc": "Orthanc", "dcmqrscp": "dcmqrscp", "storescp": "storescp"}
+_PEERS = {
+    "node": "twistd",
+    "alone": "twistd",
+    "orthanc": "Orthanc",
+    "dcmqrscp": "dcmqrscp",
+    "storescp": "storescp",
+}
+# A node with one process is the peer of one with several.
+_OURS = ("node", "alone")
 _ECHOES, _ASSOCIATIONS, _MATCHES, _STUDY = 3000, 500, 10_000, 200
 
 
@@ -58,6 +70,9 @@ _STORING = ("node", "orthanc", "dcmqrscp", "storescp")
 _SCENARIOS = {
     "small": Scenario(title="C-STORE small, one association", peers=_STORING),
     "small8": Scenario(title="C-STORE small, eight associations", peers=("node", "orthanc")),
+    "workers8": Scenario(
+        title="the same with two workers", against="alone", peers=("node", "alone")
+    ),
     "ct": Scenario(title="C-STORE CT, one association", peers=_STORING),
     "big": Scenario(title="C-STORE big", against="storescp", peers=_STORING),
     "shipped": Scenario(
@@ -69,7 +84,7 @@ _SCENARIOS = {
     "get": Scenario(title="C-GET of a CT study"),
     "move": Scenario(title="C-MOVE of a CT study"),
 }
-_COUNTS = {"small": 1000, "small8": 4000, "ct": 300, "big": 2, "shipped": 50}
+_COUNTS = {"small": 1000, "small8": 4000, "workers8": 4000, "ct": 300, "big": 2, "shipped": 50}
 
 
 @dataclass(slots=True)
@@ -84,10 +99,13 @@ class Figures:
 class Bench:
     """Starts the peers, and measures."""
 
-    def __init__(self, folder: Path, cache: Path, receiver: Peer) -> None:
+    def __init__(
+        self, folder: Path, cache: Path, receiver: Peer, server: Server | None = None
+    ) -> None:
         self._folder = folder
         self._cache = cache
         self._receiver = receiver
+        self._server = server
         self._number = 0
         self._senders: dict[tuple[str, int, int], list[RawSender]] = {}
         self._loaded: dict[tuple[str, str], Peer] = {}
@@ -97,13 +115,19 @@ class Bench:
         """End the peers."""
         self._stack.close()
 
-    def _start(self, name: str) -> AbstractContextManager[Peer]:
+    def _start(self, name: str, workers: int = 1) -> AbstractContextManager[Peer]:
         self._number += 1
         storage = self._folder / f"{name}-{self._number}"
-        if name == "node":
-            return node(storage, "node", [f"--peer=SINK@127.0.0.1:{self._receiver.port}"])
+        server = self._server
+        if name in _OURS:
+            options = [f"--peer=SINK@127.0.0.1:{self._receiver.port}"]
+            if server is not None:
+                url = server.uri(server.make()).replace("postgresql:", "postgresql+psycopg:", 1)
+                options += ["--database", url]
+            return node(storage, name, options, workers if name == "node" else 1)
         if name == "orthanc":
-            return orthanc(storage, self._receiver)
+            database = None if server is None else server.uri(server.make())
+            return orthanc(storage, self._receiver, postgresql=database, with_files=True)
         if name == "dcmqrscp":
             return dcmqrscp(storage, self._receiver)
         return storescp(storage, tuned=True)
@@ -150,7 +174,7 @@ class Bench:
             with storescp(self._folder / f"{name}-{self._number}", tuned=False) as peer:
                 yield peer
             return
-        with self._start(name) as peer:
+        with self._start(name, 2 if scenario == "workers8" else 1) as peer:
             yield peer
             for path in peer.storage.rglob("*"):
                 # Truncate instead of delete: the file system frees the blocks outside of the next measurement.
@@ -162,7 +186,8 @@ class Bench:
         if scenario == "shipped":
             storescu(peer, make_set(self._cache, "small", count), tuned=False)
             return
-        senders = self._sending(scenario.rstrip("8"), count, 8 if scenario.endswith("8") else 1)
+        kind = "small" if scenario == "workers8" else scenario.rstrip("8")
+        senders = self._sending(kind, count, 8 if scenario.endswith("8") else 1)
         if len(senders) == 1:
             senders[0].send(peer)
             return
@@ -190,14 +215,18 @@ class Bench:
                 peer, figures, count, lambda: _checked(scu, operation, asked, destination, count)
             )
 
-    @staticmethod
-    def _timed(peer: Peer, figures: Figures, count: int, run: Callable[[], object]) -> None:
+    def _timed(self, peer: Peer, figures: Figures, count: int, run: Callable[[], object]) -> None:
         os.sync()
+        # A database server ends processes meanwhile, whose time it keeps.
+        of_server = 0.0 if self._server is None else cpu_seconds(self._server.pid)
         cpu, began = peer.cpu_seconds(), time.perf_counter()
         run()
         seconds = time.perf_counter() - began
         figures.rates.append(count / seconds)
-        figures.cpu.append((peer.cpu_seconds() - cpu) / count * 1000)
+        used = peer.cpu_seconds() - cpu
+        if self._server is not None:
+            used += cpu_seconds(self._server.pid) - of_server
+        figures.cpu.append(used / count * 1000)
         figures.peak = max(figures.peak, peer.peak_octets())
 
 
@@ -284,11 +313,12 @@ def plot(found: Found) -> str:
 
 def main() -> None:
     """Measure, and print the table."""
-    installed = [name for name, program in _PEERS.items() if name == "node" or which(program)]
+    installed = [name for name, program in _PEERS.items() if name in _OURS or which(program)]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scenarios", type=names, default=list(_SCENARIOS))
     parser.add_argument("--peers", type=names, default=installed)
+    parser.add_argument("--database", choices=("own", "postgresql"), default="own")
     parser.add_argument("--cache", type=Path, help="where the instances are kept for the next run")
     parser.add_argument("--output", type=Path, help="where the table and the plot are written")
     arguments = parser.parse_args()
@@ -297,6 +327,7 @@ def main() -> None:
         chosen(arguments.peers, installed),
         arguments.rounds,
         arguments.cache,
+        is_postgresql=arguments.database == "postgresql",
     )
     table = markdown(found, arguments.rounds)
     print(table)
@@ -306,14 +337,20 @@ def main() -> None:
 
 
 def measured(
-    scenarios: Sequence[str], peers: Sequence[str], rounds: int, cache: Path | None
+    scenarios: Sequence[str],
+    peers: Sequence[str],
+    rounds: int,
+    cache: Path | None,
+    *,
+    is_postgresql: bool = False,
 ) -> dict[str, dict[str, Figures]]:
     """Measure each scenario with each peer that can do it, as often as there are rounds."""
     found: dict[str, dict[str, Figures]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         receiver = stack.enter_context(sink(folder / "sink"))
-        bench = Bench(folder, cache or folder / "sets", receiver)
+        server = stack.enter_context(Server()) if is_postgresql else None
+        bench = Bench(folder, cache or folder / "sets", receiver, server)
         stack.callback(bench.close)
         for key in scenarios:
             wanted = [name for name in peers if name in _SCENARIOS[key].peers]

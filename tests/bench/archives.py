@@ -25,19 +25,37 @@ from tests.bench.peers import (
 #: The AE titles that call the archives, all from this machine.
 CALLERS = ("RAW", "BENCH", "PYNETDICOM", "STORESCU", "FINDSCU")
 
+_PLUGINS = "/usr/share/orthanc/plugins"
+
 
 @contextmanager
-def orthanc(storage: Path, sink: Peer | None = None) -> Iterator[Peer]:
+def orthanc(
+    storage: Path,
+    sink: Peer | None = None,
+    *,
+    postgresql: str | None = None,
+    with_files: bool = False,
+) -> Iterator[Peer]:
     """Run Orthanc with its defaults: SQLite, and every file flushed to disk (``SyncStorageArea``).
 
     Args:
         sink: The destination of C-MOVE.
+        postgresql: The URI of the database that has the index instead; needs Debian's ``orthanc-postgresql``.
+        with_files: Whether that database has the files, too.
     """
     storage.mkdir(parents=True)
     dicom, http = free_port(), free_port()
     modalities = {title: [title, "127.0.0.1", 104] for title in CALLERS}
     if sink is not None:
         modalities["sink"] = [sink.ae_title, "127.0.0.1", sink.port]
+    plugin = {}
+    if postgresql is not None:
+        parts = ("Index", "Storage") if with_files else ("Index",)
+        of_plugins = {"ConnectionUri": postgresql, "Lock": False}
+        plugin = {
+            "Plugins": [f"{_PLUGINS}/libOrthancPostgreSQL{part}.so" for part in parts],
+            "PostgreSQL": of_plugins | {f"Enable{part}": True for part in parts},
+        }
     configuration = storage.with_suffix(".json")
     configuration.write_text(
         json.dumps(
@@ -54,6 +72,7 @@ def orthanc(storage: Path, sink: Peer | None = None) -> Iterator[Peer]:
                 "MaximumPduLength": LARGEST_PDU,
                 "DicomCheckModalityHost": True,
                 "DicomModalities": modalities,
+                **plugin,
             }
         ),
         "utf-8",

@@ -40,7 +40,7 @@ class Peer:
 
     def cpu_seconds(self) -> float:
         """The user and system CPU seconds used so far, including all children."""
-        return sum(_cpu_seconds(pid) for pid in _family(self.pid))
+        return cpu_seconds(self.pid)
 
     def peak_octets(self) -> int:
         """The peak resident memory so far (``VmHWM``), summed over the processes."""
@@ -48,14 +48,19 @@ class Peer:
 
 
 @contextmanager
-def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iterator[Peer]:
+def node(
+    storage: Path, name: str = "node", options: Sequence[str] = (), workers: int = 1
+) -> Iterator[Peer]:
     """Run ``twistd dicom`` on a port that the system chooses.
 
     Args:
         storage: Folder of the received files.
         name: The name of the peer in the figures.
         options: Further options of ``twistd dicom``.
+        workers: How many processes serve; all of them serve when this returns.
     """
+    if workers > 1:
+        options = [*options, "--workers", str(workers)]
     command = [
         str(Path(sys.executable).with_name("twistd")),
         *("--pidfile=", "-n", "dicom"),
@@ -71,7 +76,12 @@ def node(storage: Path, name: str = "node", options: Sequence[str] = ()) -> Iter
             found = re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text("utf-8", "replace"))
             return int(found[1]) if found else None
 
+        def complete() -> bool | None:
+            serving = log.read_text("utf-8", "replace").count(" serves")
+            return workers == 1 or serving >= workers or None
+
         port = until(announced, "the node's line with its port", process, log)
+        until(complete, "the lines of its workers", process, log)
         yield Peer(name=name, ae_title="NETDICOM", pid=process.pid, port=port, storage=storage)
 
 
@@ -157,9 +167,18 @@ def _family(pid: int) -> Iterator[int]:
             yield from _family(int(child))
 
 
+def cpu_seconds(pid: int) -> float:
+    """The user and system CPU seconds that a process has used so far, with all of its children."""
+    return sum(_cpu_seconds(each) for each in _family(pid))
+
+
 def _cpu_seconds(pid: int) -> float:
     # proc(5): fields 14 to 17 are utime, stime, cutime and cstime; the name may contain spaces.
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except FileNotFoundError:  # it has ended since it was listed, and its parent has its time
+        return 0.0
+    fields = text.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS
 
 

@@ -57,6 +57,8 @@ SCHEMA = {
         {"RoleIDCode": "*", "MediaIdentifier": "?"},
     ),
     "RoleIDCode": Rule(_CODE, {}),
+    "MediaIdentifier": Rule({}, {"MediaType": "1"}),
+    "MediaType": Rule(_CODE, {}),
     "AuditSourceIdentification": Rule(
         {"AuditSourceID": ".+", "AuditEnterpriseSiteID?": ".+"}, {"AuditSourceTypeCode": "*"}
     ),

@@ -125,10 +125,11 @@ def cut(directory: Path, storage: Path) -> tuple[int, int]:
 
 def main() -> None:
     """Run twistd with the faults."""
-    from netdicom_tx.archive.store import filestore, journal
+    from netdicom_tx.archive.store import disk, filestore, journal, spool
 
     faulty: Any = FaultyOS(Path(os.environ[FAULTS]))
-    vars(filestore)["os"] = vars(journal)["os"] = faulty
+    for module in (disk, filestore, journal, spool):
+        vars(module)["os"] = faulty
     real: Any = journal._SYNCFS
     if real is not None:
         vars(journal)["_SYNCFS"] = faulty.syncing(real)

@@ -3,9 +3,15 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
 from netdicom_tx.archive.store.journal import Journal
 from netdicom_tx.dsutils import read_file_meta
@@ -118,6 +124,35 @@ class Node:
         return settled(self.storage)
 
 
+class NodeTestCase(TestCase):
+    """Starts nodes as processes, on one storage directory, and kills those that a test leaves.
+
+    Attributes:
+        directory: A directory of the test's own.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _nodes(self, tmp_path: Path) -> Iterator[None]:
+        self.directory = tmp_path
+        self._started: list[Node] = []
+        yield
+        for node in self._started:
+            node.kill()
+
+    def start_node(self, config: str, *options: str) -> Node:
+        """Start a node with a configuration file."""
+        path = self.directory / "node.toml"
+        path.write_text(config)
+        node = Node(self.directory, "--config", str(path), *options)
+        self._started.append(node)
+        node.start()
+        return node
+
+    def logged(self, node: Node, pattern: str) -> Deferred[re.Match[str]]:
+        """Wait for a line of its log."""
+        return deferToThread(eventually, lambda: re.search(pattern, node.log), pattern)
+
+
 def files(storage: Path) -> dict[str, Path]:
     """The stored files in a storage directory, by SOP Instance UID."""
     return by_instance(storage, "instances/**/*.dcm")
@@ -127,7 +162,8 @@ def settled(storage: Path) -> dict[str, Path]:
     """The stored files of a running node, when they are all that it has acknowledged before the call."""
     promised = {
         read_file_meta(BytesIO(octets)).sop_instance_uid
-        for octets, _ in Journal(storage / "journal").recover()
+        for folder in (storage / "journal", *(storage / "journal").glob("*/"))
+        for octets, _ in Journal(folder).recover()
     }
 
     def all_files() -> dict[str, Path] | None:

@@ -1,19 +1,20 @@
 """Programs beside the tests: how one is found, started, known to be ready, and ended.
 
-Everything listens on 127.0.0.1, at a port that the kernel has chosen. A process is ended by its own
+Everything listens on 127.0.0.1, at a port that is free. A process is ended by its own
 process ID, never by a name.
 """
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import pytest
 
@@ -85,9 +86,15 @@ def eventually(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listened on a moment ago.
+
+    It is below those that the system gives to clients, one of which could have it before the program that is to listen.
+    """
+    while True:
+        # Hypothesis seeds the other generator, so that several processes of tests would get the same ports.
+        port = 10_000 + secrets.randbelow(20_000)
+        with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
+            return port
 
 
 @contextmanager
@@ -136,6 +143,24 @@ class Process:
     """A program that runs beside the test, its output in a file, its directory that of the file."""
 
     def __init__(self, log: Path, *command: str | Path, **environment: str) -> None:
+        self._start(log, command, environment)
+
+    @classmethod
+    def inheriting(
+        cls, descriptors: Sequence[int], log: Path, *command: str | Path, **environment: str
+    ) -> Self:
+        """One that inherits file descriptors besides the standard ones."""
+        process = cls.__new__(cls)
+        process._start(log, command, environment, descriptors)
+        return process
+
+    def _start(
+        self,
+        log: Path,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.log = log
         self._name = Path(command[0]).name
         with log.open("ab") as output:
@@ -147,6 +172,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
                 env={**os.environ, **environment},
+                pass_fds=descriptors,
             )
         self.pid = self._process.pid
 
@@ -158,7 +184,7 @@ class Process:
         """Whether it has ended by itself."""
         return self._process.poll() is not None
 
-    def ready(self, condition: Callable[[], T | None], what: str) -> T:
+    def ready(self, condition: Callable[[], T | None], what: str, *, within: float = PATIENCE) -> T:
         """Wait for a condition of its readiness; fail at once when it ends instead."""
 
         def check() -> T | None:
@@ -168,7 +194,7 @@ class Process:
             return value
 
         try:
-            return eventually(check, what)
+            return eventually(check, what, within=within)
         except BaseException:
             self.kill()
             raise

@@ -10,6 +10,7 @@ from netdicom_tx.dimsemessages import CStoreRQ
 from netdicom_tx.dsutils import read_file_meta
 from netdicom_tx.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
 from support import doubles
+from support.archive.databases import database_url
 from support.doubles import RawPeer
 
 from .data_sets import CT_IMAGE_STORAGE, EXPLICIT, Encoding
@@ -26,7 +27,7 @@ def archive(
 ) -> ArchiveAE:
     """An archive, which does not sync by default, because most tests are not about that."""
     store = FileStore(directory, fsync=fsync, duplicates=duplicates)
-    index = Index(f"sqlite:///{directory / 'index.db'}", root=directory)
+    index = Index(database_url(directory / "index.db"), root=directory)
     return ArchiveAE("NODE", store, index, **options)
 
 
@@ -43,14 +44,16 @@ class Archive(doubles.Node):
     ae: ArchiveAE
 
     def __init__(self, directory: Path, **options: Any) -> None:
-        super().__init__(archive(directory, threads=0, **options))
+        super().__init__(self.make(directory, **options))
         assert self.ae.index is not None
         self.store, self.index = self.ae.store, self.ae.index
         self.open()
 
+    def make(self, directory: Path, **options: Any) -> ArchiveAE:
+        return archive(directory, threads=0, **options)
+
     def open(self) -> None:
-        self.store.open()
-        self.index.open()
+        self.store.open(self.index.open)
 
     def close(self) -> None:
         self.ae.stop()

@@ -12,11 +12,13 @@ from twisted.internet.error import ConnectionRefusedError
 from netdicom_tx import AE, RemoteAE
 from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.store.filestore import FileStore
-from netdicom_tx.archive.workflow.outbound import Queue, QueueRunner
+from netdicom_tx.archive.workflow.outbound import Queue
+from netdicom_tx.archive.workflow.runner import QueueRunner
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.sopclass import storage_scp
 from netdicom_tx.testing import Pair, join, success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from support.archive.databases import database_url
 
 from .data_sets import CT_IMAGE_STORAGE
 
@@ -51,12 +53,24 @@ class Node:
     Attributes:
         ae: The node.
         peer: Calls it, and is called by it over ``line``.
+        is_dead: Whether it does nothing any more, and nobody has told it to stop.
     """
 
-    def __init__(self, directory: Path, peer: AE) -> None:
+    def __init__(
+        self, directory: Path, peer: AE, *, url: str | None = None, root: Path | None = None
+    ) -> None:
+        """
+        Args:
+            url: The URL of a database that several nodes share.
+            root: The place of all files that the database names.
+        """
         self.peer = peer
+        self.owner = str(directory)
+        self.is_dead = False
         self.store = FileStore(directory / "store", fsync=False)
-        self.index = Index(f"sqlite:///{directory / 'index.db'}", root=self.store.root)
+        self.index = Index(
+            url or database_url(directory / "index.db"), root=root or self.store.root
+        )
         self._past = 0.0
         self._open()
 
@@ -67,8 +81,19 @@ class Node:
         self.peers = {self.peer.ae_title: RemoteAE(self.peer.ae_title, self.line)}  # type: ignore[arg-type]
         self.store.open()
         self.index.open()
-        self.queue = Queue(self.index, "NODE", now=self.now, jitter=lambda: 0.5)
-        self.runner = QueueRunner(self.queue, at_once)
+        self.queue = Queue(self.index, self.owner, now=self.now, jitter=lambda: 0.5)
+        self.runner = QueueRunner(self.queue, self.in_thread)
+
+    def in_thread(self, call: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+        """In the place of a thread, as long as it lives."""
+        return defer.Deferred() if self.is_dead else at_once(call, *arguments)
+
+    def die(self) -> None:
+        """Do nothing any more, while others on the same network go on."""
+        self.is_dead = True
+        for asce in list(self.ae.associations):
+            asce.drop()
+        self.pair.wire.run()
 
     def make_ae(self) -> AE:
         return AE("NODE")
@@ -87,7 +112,7 @@ class Node:
         for asce in self.ae.associations | self.peer.associations:
             asce.drop()
         self.pair.wire.run()
-        for call in self.pair.clock.getDelayedCalls():
+        for call in list(self.pair.clock.getDelayedCalls()):
             call.cancel()
         self._past += self.pair.clock.seconds()
         self.index.close()

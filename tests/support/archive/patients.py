@@ -22,6 +22,7 @@ from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.query.search import Search
 from netdicom_tx.dsutils import decode, encode
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from support.archive.databases import database_url
 
 #: Patient ID: (name, Specific Character Set, birth date, sex).
 PATIENTS: Mapping[str, tuple[str, str | list[str], str, str]] = {
@@ -224,7 +225,7 @@ def add(index: Index, data_sets: Iterable[Dataset], transfer_syntax: str) -> Non
 @contextmanager
 def archive(directory: Path, **arguments: Any) -> Iterator[Index]:
     """An open index with all patients; every other instance came in implicit VR."""
-    with Index(f"sqlite:///{directory / 'index.db'}", **arguments) as index:
+    with Index(database_url(directory / "index.db"), **arguments) as index:
         made = [each for _, each in instances()]
         add(index, made[::2], EXPLICIT_VR_LITTLE_ENDIAN)
         add(index, made[1::2], IMPLICIT_VR_LITTLE_ENDIAN)

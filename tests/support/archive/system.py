@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from netdicom_tx.archive.store import filestore
+from netdicom_tx.archive.store import disk, filestore, spool
 
 #: The calls that change a disk, or promise that it has changed.
 WATCHED = ("open", "writev", "fsync", "rename", "close")
@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
 
 class WatchedOS:
-    """The ``os`` module for :mod:`netdicom_tx.archive.store.filestore`.
+    """The ``os`` module for :mod:`netdicom_tx.archive.store.filestore` and its spools.
 
     Args:
         fail_at: Which of the watched calls fails, from 1; None lets all succeed.
@@ -81,7 +81,8 @@ class WatchedOS:
 def watch(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> WatchedOS:
     """Let the file store see a :class:`WatchedOS` from now on."""
     watched = WatchedOS(*arguments, **options)
-    monkeypatch.setattr(filestore, "os", watched)
+    for module in (disk, filestore, spool):
+        monkeypatch.setattr(module, "os", watched)
     return watched
 
 
@@ -95,9 +96,11 @@ def descriptors() -> set[str]:
 
 
 def files(root: Path) -> set[str]:
-    """All files below a storage directory, except the lock."""
+    """All files below a storage directory, except the lock and the identity."""
     return {
         str(path.relative_to(root))
         for path in root.rglob("*")
-        if path.name != "lock" and (path.is_symlink() or not path.is_dir())
+        if path.name not in ("lock", "identity.json")
+        and path.parent.name not in ("locks", "leases")
+        and (path.is_symlink() or not path.is_dir())
     }

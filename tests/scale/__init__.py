@@ -1,0 +1,1 @@
+"""Several nodes that share PostgreSQL, an object store and HAProxy, all as processes on this machine."""
