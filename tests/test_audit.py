@@ -29,7 +29,7 @@ from twisted.trial.unittest import TestCase
 
 import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx import TLSOptions, audit, audit_trails
-from netdicom_tx.audit import Action, Outcome, Participant, Patient, Source, Study
+from netdicom_tx.audit import Action, AuditSource, Outcome, Participant, Patient, Study
 from netdicom_tx.audit_trails import FileTrail, SyslogTrail, frame, syslog_trail
 from netdicom_tx.endpoints import server_endpoint
 from netdicom_tx.exceptions import LocalProtocolError
@@ -38,7 +38,7 @@ from support.audit_schema import checked
 from support.doubles import logged_lines as logged_lines
 from support.processes import eventually
 
-SOURCE = Source("NODE", "pacs", 7)
+SOURCE = AuditSource("NODE", "pacs", 7)
 NODE, SCU, DEST = (
     Participant("NODE", "pacs"),
     Participant("SCU", "192.0.2.1", "ann"),
@@ -46,6 +46,7 @@ NODE, SCU, DEST = (
 )
 STUDY = Study("1.2.3", Patient("P1", "Doe^John"), "A1", {"1.2.840.10008.5.1.4.1.1.2": 12})
 
+PERSON = Participant("ann", is_person=True)
 MESSAGES: dict[str, Callable[[], bytes]] = {
     "start": lambda: audit.application_activity(SOURCE, is_start=True),
     "stop": lambda: audit.application_activity(SOURCE, is_start=False),
@@ -61,11 +62,17 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "begun": lambda: audit.begin_transferring(SOURCE, NODE, DEST, STUDY, requestor=SCU),
     "accessed": lambda: audit.instances_accessed(SOURCE, SCU, STUDY, Action.UPDATE),
     "deleted": lambda: audit.study_deleted(SOURCE, SCU, STUDY),
+    "exported": lambda: audit.data_exported(SOURCE, PERSON, "file:///mnt/out", STUDY),
+    "imported": lambda: audit.data_imported(SOURCE, PERSON, "file:///mnt/in", STUDY),
     "queried": lambda: audit.query(
         SOURCE, SCU, NODE, "1.2.4", b"\x08\0\x52\0", "1.2.840.10008.1.2"
     ),
     "alert": lambda: audit.security_alert(SOURCE, SCU, "an unknown calling AE title"),
     "login": lambda: audit.user_authentication(SOURCE, SCU, is_accepted=True),
+    "logout": lambda: audit.user_authentication(
+        SOURCE, Participant("", "192.0.2.7", "anna"), is_accepted=True, is_logout=True
+    ),
+    "button": lambda: audit.restricted_function(SOURCE, PERSON, "task 5 is dropped"),
     "no login": lambda: audit.user_authentication(SOURCE, Participant("SCU"), is_accepted=False),
 }
 
@@ -125,10 +132,14 @@ def test_codes_are_those_of_the_dictionary(name: str) -> None:
         ("begun", "110102", "0"),
         ("accessed", "110103", "0"),
         ("deleted", "110105", "0"),
+        ("exported", "110106", "0"),
+        ("imported", "110107", "0"),
         ("queried", "110112", "0"),
         ("alert", "110113", "4"),
         ("login", "110114", "0"),
         ("no login", "110114", "4"),
+        ("logout", "110114", "0"),
+        ("button", "110113", "0"),
     ],
 )
 def test_events(name: str, code: str, outcome: str) -> None:
@@ -146,6 +157,22 @@ def test_the_participants_of_a_transfer() -> None:
         ("NODE", "110153", False),
         ("DEST", "110152", False),
         ("SCU", "", True),
+    ]
+
+
+def test_the_participants_of_an_export_and_an_import() -> None:
+    """The person, the process and the medium (PS3.15 A.5.3.4 and A.5.3.5)."""
+    exported = checked(MESSAGES["exported"]())
+    assert participants(exported) == [
+        ("ann", "110153", True),
+        ("NODE", "110153", False),
+        ("file:///mnt/out", "110154", False),
+    ]
+    assert [each.attrib["csd-code"] for each in exported.iter("MediaType")] == ["110037"]
+    assert participants(checked(MESSAGES["imported"]())) == [
+        ("ann", "110152", True),
+        ("NODE", "110152", False),
+        ("file:///mnt/in", "110155", False),
     ]
 
 
@@ -257,8 +284,8 @@ def test_a_line_that_a_full_disk_has_cut_is_ended(
         return real(descriptor, octets[:place])
 
     monkeypatch.setattr(os, "write", write)
-    trail._append([b"<one/>", b"<two/>", b"<three/>"])
-    trail._append([b"<four/>"])
+    trail.append([b"<one/>", b"<two/>", b"<three/>"])
+    trail.append([b"<four/>"])
     assert path.read_bytes() == b"<one/>\n<\n<four/>\n"
     assert any("2 messages were lost" in each for each in lines)
 
@@ -270,7 +297,7 @@ def test_a_stop_does_not_wait_for_a_disk_for_ever(
     monkeypatch.setattr(audit_trails, "_LAST", 0.01)
     trail = FileTrail(str(tmp_path / "audit.log"))
     answers = threading.Event()
-    monkeypatch.setattr(trail, "_append", lambda _: answers.wait(60))
+    monkeypatch.setattr(trail, "append", lambda _: answers.wait(60))
     trail.start()
     trail.write(b"<lost/>")
     trail.stop()

@@ -237,3 +237,34 @@ barrier.wait()
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert int(grown.stdout) < 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is another one")
+@pytest.mark.parametrize("threads", [False, True])
+def test_memory_of_an_image_is_used_again(threads: bool) -> None:
+    """Else the kernel would clear 129 pages for each CT image, which costs as much as to hash it."""
+    program = f"""
+import resource, threading
+from netdicom_tx.budget import give_back_large_blocks
+
+def work():
+    held = [bytearray(1 << 19) for _ in range(8)]
+    del held
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        bytearray(1 << 19)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+give_back_large_blocks()
+if {threads}:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+else:
+    work()
+"""
+    faults = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    # 12,800 when each block is cleared.
+    assert int(faults.stdout) < 2_000

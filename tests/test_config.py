@@ -3,15 +3,27 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.python import usage
 
 from netdicom_tx.access import EVERYTHING, Permission, Profile, network
+from netdicom_tx.amounts import Amount
 from netdicom_tx.archive import Duplicates
-from netdicom_tx.config import TABLES, Config, ConfigurationError, Peer, lines_of, read
+from netdicom_tx.config import (
+    TABLES,
+    Config,
+    ConfigurationError,
+    Peer,
+    lines_of,
+    read,
+    read_leniently,
+)
 from netdicom_tx.passwords import write_password
 from netdicom_tx.tap import Options
 from netdicom_tx.userdataitems import UserIdentity
@@ -54,9 +66,9 @@ def test_five_mistakes_are_five_sentences_with_line_and_hint(tmp_path: Path) -> 
     assert told(tmp_path, FIVE_MISTAKES) == [
         "line 2: [node] listn: is not a known key; did you mean listen?",
         "line 5: [storage] duplicates: expected keep, replace or keep-both, not 'repalce'; did you mean replace?",
-        "line 6: [storage] fsync: expected true or false, got 1",
+        "line 6: [storage] fsync: expected true or false, got 1; write it without quotes",
         "line 10: [[peer]] 1 networks entry 1: '10.0.0.1/8' is not a network; expected an address, or a network such "
-        "as 192.0.2.0/24 without bits behind the prefix",
+        "as 192.0.2.0/24 without bits behind the prefix; netdicom config init shows what each key means",
         "line 11: [[peer]] 1 allow entry 1: expected echo, store, find, get, move, worklist, mpps, commit, delete or "
         "other, not 'stor'; did you mean store?",
     ]
@@ -146,7 +158,7 @@ def test_the_default_profile_is_a_word_or_a_list(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[node\n", "line 1: Expected ']'"),
+        ("[node\n", "line 1: Expected ']' at the end of a table declaration, at column 6; see"),
         ("[peers]", "line 1: peers: is not a known key; did you mean peer?"),
         (
             "max-assocations = 7",
@@ -193,17 +205,203 @@ def test_a_mistake_says_what_to_write(tmp_path: Path, text: str, says: str) -> N
     assert says in found
 
 
+MANY_MISTAKES = """\
+[nodes]
+[node]
+aet = "ARCHIVE-OF-THE-HOSPITAL"
+listen = ["tcp:104", "tcp:104"]
+tls_listen = ["tcp:2762"]
+workers = 4
+max_associations = 2
+drain = 99999999
+[http]
+listen = "tcp:8042"
+hosts = ["https://pacs.example/"]
+[database]
+url_file = "empty"
+[s3]
+secret_key_file = "/dev/zero"
+[access]
+require_identity = true
+password_file = "nobody"
+jwt_key_file = "no-key"
+[worklist]
+forward_mpps = ["B"]
+[retention]
+quota = "9999999999 PB"
+[[peer]]
+title = "A"
+host = "a"
+unknown = 1
+networks = []
+[[peer]]
+title = "A"
+name = "C"
+move_to = ["NOBODY"]
+[[peer]]
+title = "C"
+port = 104
+"""
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that only the node finds, and those of values that do not go together; each with line and hint."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    options = Options()
+    with pytest.raises(ConfigurationError) as caught:
+        options.parse(["--config", write(tmp_path, MANY_MISTAKES)])
+    found = caught.value.mistakes
+    assert [each.line for each in found] == [
+        *(1, 3, 4, 5, 7, 8, 10, 11, 13, 15),
+        *(18, 19, 23, 26, 27, 28, 30, 31, 32, 35),
+    ]
+    assert all(each.hint for each in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ('[tls]\nkey = "key.pem"', 2, "there is no certificate for this key"),
+        ('[tls]\nclients = "required"', 2, "nothing says which are trusted"),
+        ('[tls]\nprofile="bcp195"\nauthorities = "no.pem"', 3, "No such file"),
+        ('[tls]\nfingerprints = ["zz"]', 2, "is not a fingerprint"),
+        ('[http]\nlisten = "tcp:8042"', 2, "could be reached from the network by everybody"),
+        ('[http]\nlisten = "tcp:80:interface=0.0.0.0"', 2, "could be reached"),
+        ('[http]\nlisten = "tcp:80:0.0.0.0"', 2, "could be reached"),
+        ('[node]\nlisten = ["tcp:104", "tcp:104:interface=127.0.0.1"]', 2, "port 104"),
+        ('[storage]\ndirectory = "users"', 2, "users is not a directory"),
+        ('[database]\nurl = "nonsense"', 2, "the database URL cannot be read"),
+        ("[node]\nworkers = 65", 2, "[node] workers: expected at most 64, not 65"),
+        ('[access]\njwt_key_file = "users"', 2, "users is empty"),
+        ('[tls]\nprofile = "bcp195"\nauthorities = "users"', 3, "users holds no certificate"),
+        ('[audit]\nfile = "."', 2, ". is a directory"),
+        ('[s3]\nauthorities = "none.pem"', 2, "none.pem: No such file"),
+        ("[[peer]]\ntitle = 'A'\nhost = 'a:104'\nport = 104", 3, "'a:104' is not the name or"),
+        ("[[peer]]\ntitle = 'A'\nhost = ''\nport = 104", 3, "'' is not the name or"),
+    ],
+)
+def test_what_would_keep_a_node_from_starting_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "users").write_text("")
+    (tmp_path / "key.pem").write_text("")
+    with pytest.raises(ConfigurationError) as caught:
+        Options().parse(["--config", write(tmp_path, text)])
+    (found,) = caught.value.mistakes
+    assert says in str(found)
+    assert found.line == line
+    assert found.hint
+
+
+def test_a_port_may_be_served_in_both_families_of_addresses(tmp_path: Path) -> None:
+    options = Options()
+    path = write(tmp_path, '[node]\nlisten = ["tcp:104", "tcp6:104", "tcp:0", "tcp:0"]')
+    options.parse(["--config", path])
+    assert len(options["listen"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("secret", "says"),
+    [
+        (b"", "is empty"),
+        (b"one\ntwo\n", "has more than one line"),
+        (b"p\xe4ss", "is not UTF-8"),
+    ],
+)
+def test_the_file_of_a_secret_holds_one_line(tmp_path: Path, secret: bytes, says: str) -> None:
+    (tmp_path / "secret").write_bytes(secret)
+    (found,) = told(tmp_path, f'[s3]\nsecret_key_file = "{tmp_path}/secret"')
+    assert says in found
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf word \r\n")
+    path = write(tmp_path, f'[s3]\nsecret_key_file = "{tmp_path}/secret"')
+    assert read(path).config.s3.secret_key == "word"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[node]\nAET = 'A'", "line 2: [node] AET: is not a known key; did you mean aet?"),
+        (
+            '[node]\n"a\\u001b[31m" = 1',
+            '[node] "a\\u001b[31m": is not a known key; expected one of',
+        ),
+        ("a.b.c = 1", "line 1: a: is not a known key; expected one of node, storage"),
+        ("[node]\naet = ARCHIVE", "line 2: Invalid value, at column 7; write text in quotes"),
+        ("[node]\naet = 2026-01-01", "got the date or time 2026-01-01; write it in quotes"),
+        (
+            "[node]\naet = 'A'\naet = 'B'",
+            "line 3: Cannot overwrite a value (at end of document); this key",
+        ),
+        ("[node]\n[node]", "line 2: Cannot declare ('node',) twice, at column 6; this table"),
+        ("aet = 'x", 'line 1: Expected "\'" (at end of document); see'),
+        ("[peer]\ntitle = 'A'", "line 1: peer: expected a list"),
+        (
+            "[s3]\nsecret_key = 12345",
+            "secret_key: expected a string without NUL; write it in quotes",
+        ),
+        ("peer = ['A@h:1', {title = 'B'}]", "expected a table; write [[peer]] on a line"),
+    ],
+)
+def test_the_form_of_a_mistake_is_one_that_people_know(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (found,) = told(tmp_path, text)
+    assert says in found
+
+
 def test_a_file_that_cannot_be_read_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.toml: No such file"):
         read(str(tmp_path / "none.toml"))
     (tmp_path / "latin.toml").write_bytes(b'aet = "\xe4"')
-    with pytest.raises(ConfigurationError, match="utf-8"):
+    with pytest.raises(
+        ConfigurationError, match="line 1: octet 0xe4 is not UTF-8; save the file as"
+    ):
         read(str(tmp_path / "latin.toml"))
 
 
 def test_a_file_may_begin_with_the_mark_of_an_editor(tmp_path: Path) -> None:
     """Editors of Windows write a byte order mark."""
     assert configured(tmp_path, "\ufeff[node]\naet = 'A'").node.aet == "A"
+
+
+def test_the_proxy_protocol_needs_proxies(tmp_path: Path) -> None:
+    """Whoever may send a header says who calls, and the access rules believe it."""
+    assert told(tmp_path, "[node]\nproxy_protocol = true\n") == [
+        "line 2: [node] proxy_protocol: needs proxies, because whoever may send a header may call itself as it likes; "
+        'add the addresses of the proxies: proxies = ["192.0.2.10"]'
+    ]
+    text = '[node]\nproxy_protocol = true\nproxies = ["192.0.2.10", "2001:db8::/32"]\n'
+    node = configured(tmp_path, text).node
+    assert node.proxies == (network("192.0.2.10"), network("2001:db8::/32"))
+
+
+def test_a_header_comes_before_tls(tmp_path: Path) -> None:
+    """At an endpoint of Twisted that speaks TLS itself, it would come within."""
+    path = write(tmp_path, '[node]\nproxy_protocol = true\nproxies = ["192.0.2.10"]\n')
+    certificate = tmp_path / "node.pem"
+    authority = trustme.CA()
+    authority.issue_cert("pacs.example").private_key_and_cert_chain_pem.write_to_path(
+        str(certificate)
+    )
+    with pytest.raises(usage.UsageError, match=r"proxy_protocol needs an endpoint of tcp, tcp6"):
+        Options().parse(["--config", path, "--listen", f"ssl:2762:privateKey={certificate}"])
+
+
+def test_amounts_have_units(tmp_path: Path) -> None:
+    text = "[storage]\nreserve = '5 %'\n[retention]\nquota = '500 GB'\n"
+    config = configured(tmp_path, text)
+    assert (config.storage.reserve, config.retention.quota) == (
+        Amount(share=0.05),
+        Amount(octets=500 * 10**9),
+    )
+    assert told(tmp_path, "[retention]\nquota = '500'\nmax_age = 0\n") == [
+        'line 2: [retention] quota: expected an amount such as "500 GB", "1 GiB" or "80 %", not \'500\'; '
+        "netdicom config init shows what each key means",
+        "line 3: [retention] max_age: expected a whole number from 1 to 36500, not '0'; "
+        "netdicom config init shows what each key means",
+    ]
 
 
 def test_every_option_of_the_node_has_a_field() -> None:
@@ -222,7 +420,9 @@ def test_the_defaults_of_the_file_are_those_of_the_options() -> None:
             assert (list(value) if isinstance(value, tuple) else value) == options[name], name
 
 
-@pytest.mark.parametrize("page", ["howto/access.md", "howto/run.md"])
+@pytest.mark.parametrize(
+    "page", ["howto/access.md", "howto/run.md", "howto/delete-and-retention.md"]
+)
 def test_the_examples_of_the_documentation_are_right(tmp_path: Path, page: str) -> None:
     text = (Path(__file__).parent.parent / "docs" / page).read_text("utf-8")
     examples = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -275,6 +475,7 @@ def test_tables_of_an_array_are_counted() -> None:
         ("peer", 0): 1,
         ("peer", 0, "title"): 2,
         ("peer", 0, "tls"): 3,
+        ("peer", 0, "tls", "x"): 4,
         ("peer", 0, "tls", "x", "y"): 4,
         ("peer", 1): 5,
         ("peer", 1, "title"): 6,
@@ -331,8 +532,14 @@ def test_users_are_checked_as_the_file_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("password_file = '/none'", "line 1: access: /none: No such file or directory"),
-        ("jwt_key_file = '/none'", "line 1: access: /none: No such file or directory"),
+        (
+            "password_file = '/none'",
+            "line 2: [access] password_file: /none: No such file or directory",
+        ),
+        (
+            "jwt_key_file = '/none'",
+            "line 2: [access] jwt_key_file: /none: No such file or directory",
+        ),
         ("require_identity = true", "require_identity would let nobody in, because no user is kno"),
     ],
 )
@@ -355,3 +562,60 @@ def test_a_former_key_beside_a_table_that_is_none_is_told_once(tmp_path: Path) -
     assert told(tmp_path, "aet = 'A'\nnode = 7") == [
         "line 2: node: expected a table; write [node] on a line of its own"
     ]
+
+
+def test_what_is_wrong_can_be_left_out(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+max-associations = 0
+[node]
+listen = ["tcp:104", 7, "tcp:105", 8]
+unknown = 1
+[storage]
+directory = "a"
+fsync = "no"
+[[peer]]
+title = "A"
+networks = [1, "10.0.0.0/8", 2]
+host = 7
+[[peer]]
+host = "127.0.0.1"
+port = 104
+[[peer]]
+title = "B"
+""",
+    )
+    source, mistakes = read_leniently(path)
+    # Within a table, cattrs has them in the order of its own.
+    assert sorted(each.line for each in mistakes) == [2, 4, 4, 5, 8, 11, 11, 12, 13]
+    (first,) = (each for each in mistakes if each.line == 2)
+    assert first.key == ("node", "max_associations")
+    config = source.config
+    assert (config.node.max_associations, config.node.listen) == (100, ("tcp:104", "tcp:105"))
+    assert (config.storage.directory, config.storage.fsync) == ("a", True)
+    assert [each.title for each in config.peer] == ["B"]
+
+
+_KEYS = sorted({each.name for kind in TABLES.values() for each in attrs.fields(kind)} | {"x"})
+_VALUES: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["title", "host", "listen", "x"]), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@given(
+    tables=st.dictionaries(
+        st.sampled_from([*TABLES, "peer", "other", "max-associations"]),
+        _VALUES | st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=3),
+        max_size=4,
+    )
+)
+def test_anything_wrong_can_be_left_out(tables: dict[str, Any]) -> None:
+    """The rest of a document is one without a mistake, whatever was in it."""
+    with patch("netdicom_tx.config.reading._document", lambda *_: tables):
+        read_leniently("node.toml", text="")

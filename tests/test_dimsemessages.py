@@ -451,6 +451,66 @@ def test_a_response_keeps_what_its_maker_says():
     assert action.action_type_id == 3
 
 
+@pytest.mark.parametrize("wrong", [0.0, "0", 0x10000, -1])
+def test_a_response_that_recurs_is_checked_each_time(wrong):
+    """What was written before does not stand for a value that only looks like it."""
+    response = CEchoRQ(message_id=7, affected_sop_class_uid="1.2").response(0)
+    assert encode_command(response) == encode_command(response)
+    for field in ("status", "message_id_being_responded_to"):
+        with pytest.raises(LocalProtocolError):
+            encode_command(replace(response, **{field: wrong}))
+    with pytest.raises(LocalProtocolError, match="AffectedSOPClassUID"):
+        encode_command(replace(response, affected_sop_class_uid=["1.2"]))  # type: ignore[arg-type]
+
+
+@given(st.lists(messages, min_size=1, max_size=3), st.data())
+def test_command_sets_are_read_one_after_the_other_as_each_by_itself(several, data):
+    """Whatever came before, also where a command set differs from it in a few octets."""
+    for message in several:
+        encoded = bytearray(encode_command(message))
+        for _ in range(4):
+            sent = bytes(encoded)
+            try:
+                expected = dimse._decode_command(sent)
+            except DIMSEProcessingError:
+                with pytest.raises(DIMSEProcessingError):
+                    decode_command(sent)
+            else:
+                read = decode_command(sent)
+                assert read == expected
+                assert read[0].deviations == expected[0].deviations
+            at = data.draw(st.integers(0, len(encoded) - 1))
+            encoded[at] = data.draw(st.integers(0, 255))
+
+
+def test_a_command_set_that_differs_in_its_message_id_is_read_by_that(monkeypatch):
+    """A peer that sends the same request again and again costs little."""
+    decode_command(encode_command(CEchoRQ(message_id=1, affected_sop_class_uid="1.2")))
+    monkeypatch.setattr(dimse, "_decode_command", None)
+    again = CEchoRQ(message_id=3, affected_sop_class_uid="1.2")
+    first, second = (decode_command(encode_command(again)) for _ in range(2))
+    assert first == second == (again, False)
+    assert first[0] is not second[0]
+
+
+def test_a_message_id_that_comes_twice_is_looked_at_each_time():
+    """The same element twice is one, as long as both say the same."""
+    twice = command(x0002=b"1.2\0", x0100=us(0x0030), x0110=us(5), x0800=us(0x0101))
+    doubled = twice[12:] + struct.pack("<HHIH", 0, 0x0110, 2, 5)
+    for _ in range(2):
+        assert decode_command(doubled)[0].message_id == 5
+    with pytest.raises(DIMSEProcessingError, match="twice"):
+        decode_command(doubled.replace(us(5), us(6), 1))
+
+
+def test_long_and_odd_command_sets_are_not_kept():
+    """What peers send fills no memory."""
+    before = dict(dimse._kept)
+    decode_command(encode_command(CEchoRQ(message_id=1, affected_sop_class_uid="1" * 2000)))
+    decode_command(command(x0002=b"", x0100=us(0x0030), x0110=us(5), x0800=us(0x0101)))
+    assert dimse._kept == before
+
+
 @given(uids)
 def test_an_unknown_request_can_be_answered(uid):
     """PS3.7 C.5.23: 0x0211 unrecognized operation; the association lives on."""

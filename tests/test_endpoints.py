@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import trustme
+from twisted.internet import defer
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
-from netdicom_tx.endpoints import server_endpoint
+from netdicom_tx.endpoints import failed_at_once, server_endpoint
 from netdicom_tx.exceptions import LocalProtocolError
 
 
@@ -114,3 +115,16 @@ def test_packages_that_are_missing_are_named_with_their_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     said = refusal(f"ssl:0:privateKey={files.keys[0]}")
     assert "pip install 'netdicom-tx[tls]'" in said
+
+
+def test_a_port_that_fails_at_once_is_raised_and_a_later_one_is_told() -> None:
+    later: list[str] = []
+    slow: defer.Deferred[None] = defer.Deferred()
+    cancelled: defer.Deferred[None] = defer.Deferred()
+    openings = [defer.succeed(None), slow, cancelled, defer.fail(ValueError("in use"))]
+    with pytest.raises(ValueError, match="in use"):
+        failed_at_once(openings, lambda failure: later.append(failure.getErrorMessage()))
+    cancelled.cancel()
+    slow.errback(ValueError("too late"))
+    assert later == ["too late"]
+    failed_at_once([defer.succeed(None)], lambda _: None)

@@ -28,6 +28,7 @@ from netdicom_tx.fragments import (
     EMPTY_PDV_LIMIT,
     LARGEST_PDU,
     MessageReader,
+    cut_up,
     fragment,
     fragment_again,
     fragment_command,
@@ -184,6 +185,52 @@ def test_a_command_set_is_not_cut_where_there_is_no_room(limit):
     """PS3.8 D.1: as for the whole message."""
     with pytest.raises(LocalProtocolError, match="8 are needed"):
         fragment_command(ECHO, context_id=1, limit=limit)
+
+
+def as_the_tables_say(message: CStoreRQ, data_set: bytes, limit: int) -> bytes:
+    """PS3.8 Tables 9-22 and 9-23, written down a second time, without a thought of what it costs."""
+    size = min(limit or LARGEST_PDU, LARGEST_PDU) - 6 & ~1
+    stream = b""
+    padded = data_set + bytes(len(data_set) % 2)
+    for part, kind in ((encode_command(message), 1), (padded, 0)):
+        for start in range(0, max(len(part), 1), size):
+            value = part[start : start + size]
+            last = 2 if start + size >= len(part) else 0
+            stream += struct.pack(">BxIIBB", 4, len(value) + 6, len(value) + 2, 1, kind | last)
+            stream += value
+    return stream
+
+
+@pytest.mark.slow
+@given(
+    st.integers(0, 20_000) | st.integers(2 * LARGEST_PDU - 20, 2 * LARGEST_PDU + 20),
+    st.sampled_from([0, 0xFFFFFFFF]) | st.integers(1000, 2 * LARGEST_PDU),
+    st.sampled_from([bytes, memoryview, bytearray, BytesIO]),
+)
+def test_the_octets_are_the_same_wherever_the_data_set_is(length, limit, make):
+    """In memory it is not copied, and from a file it is read behind the head of its PDU."""
+    data_set = (b"0123456789abcdef" * (length // 16 + 1))[:length]
+    expected = as_the_tables_say(store(data_set), data_set, limit)
+    pieces: list[Any] = []
+    for pdu in cut_up(store(make(data_set)), context_id=1, limit=limit):
+        pieces += pdu if isinstance(pdu, tuple) else [pdu]
+    assert b"".join(pieces) == expected
+    assert b"".join(fragment(store(make(data_set)), context_id=1, limit=limit)) == expected
+
+
+def test_a_data_set_in_memory_is_not_copied():
+    """An image has half a mebibyte, and a study a thousand of them; each copy costs as much as reading the file."""
+    data_set = bytes(4 * (LARGEST_PDU - 6))
+    tracemalloc.start()
+    try:
+        pdus = list(cut_up(store(data_set), context_id=1, limit=0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    views = [pdu[1] for pdu in pdus if isinstance(pdu, tuple)]
+    assert sum(map(len, views)) == len(data_set)
+    assert all(view.obj is data_set for view in views)
+    assert peak < 10_000
 
 
 class Trickle(RawIOBase):

@@ -225,6 +225,16 @@ def test_a_request_that_waits_can_be_withdrawn():
     assert [each.message_id for each in caller.peer.messages()] == [1]
 
 
+def test_an_error_says_whether_the_request_had_been_sent():
+    """The peer may have performed what was sent; what only waited can be sent again without a second thought."""
+    caller, asce = calling()
+    sent, waiting = echo(asce), echo(asce)
+    caller.peer.transport.abortConnection()
+    caller.advance(0)
+    assert [failure_of(each).is_unsent for each in (sent, waiting)] == [False, True]
+    assert failure_of(echo(asce)).is_unsent
+
+
 def test_a_response_has_its_data_set():
     caller, asce = calling({FIND: [IMPLICIT]})
     answer = asce.request(find_rq(), context(asce, FIND))

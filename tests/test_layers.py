@@ -23,6 +23,7 @@ ROWS = {
         "_lazy",
         "arguments",
         "exceptions",
+        "amounts",
         "_registry",
         "uids",
         "statuses",
@@ -36,17 +37,22 @@ ROWS = {
         "fragments",
         "negotiation",
         "access",
+        "proxyheader",
+        "quirks",
         "fsm",
         "upperlayer",
         "audit",
     ],
     "shell": [
         "logs",
+        "log_output",
         "refusals",
         "monotonic",
         "turns",
         "collector",
+        "terminal",
         "signals",
+        "systemd",
         "dulprovider",
         "channel",
         "streams",
@@ -69,8 +75,10 @@ ROWS = {
         "hooks",
         "service",
         "admission",
+        "proxied",
         "budget",
         "descriptors",
+        "folders",
         "applicationentity",
         "pool",
         "memory",
@@ -80,18 +88,43 @@ ROWS = {
     "verbs": ["results", "verbs", "oneshot"],
     "public names": ["netdicom_tx"],
     "archive": [
+        "archive.shared",
         "archive.encoded",
         "archive.index",
         "archive.workers",
+        "archive.group",
         "archive.store",
         "archive.query",
+        "archive.exporting",
+        "archive.backup",
         "archive.workflow",
         "archive.auditing",
+        "archive.outcomes",
+        "archive.retention",
+        "archive.snapshots",
+        "archive.observations",
+        "archive.control",
+        "archive.starting",
+        "archive.storing",
         "archive.node",
         "archive.former",
         "archive",
     ],
-    "on top": ["config", "tap", "fixtures", "commands.common", "commands", "__main__"],
+    "web": ["web"],
+    "on top": [
+        "environment",
+        "config",
+        "options",
+        "workforce",
+        "reloading",
+        "tap",
+        "conformance",
+        "worker",
+        "fixtures",
+        "commands.common",
+        "commands",
+        "__main__",
+    ],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 
@@ -112,7 +145,9 @@ NOT_IN_THE_CORE = {
     "twisted",
 }
 #: A program that embeds an SCU loads none of these.
-ONLY_ON_TOP = {"cattrs", "click", "rich", "sqlalchemy"}
+ONLY_ON_TOP = {"alembic", "cattrs", "click", "rich", "sqlalchemy"}
+#: What belongs to the extra ``web``; only a node with a status page loads it.
+ONLY_IN_THE_WEB = {"jinja2", "klein", "prometheus_client", "werkzeug"}
 
 
 class Import(NamedTuple):
@@ -185,7 +220,7 @@ def row(entry: str) -> str:
     return next(name for name, modules in ROWS.items() if entry in modules)
 
 
-def faults(source: str, module: str) -> list[str]:
+def faults(source: str, module: str) -> list[str]:  # noqa: C901 - one branch for each rule
     """What is wrong with a module's imports, in words."""
     here = place(module)
     if here is None:
@@ -203,9 +238,11 @@ def faults(source: str, module: str) -> list[str]:
         elif top in NOT_IN_THE_CORE and row(here) == "core":
             found.append(f"{where}, which the core does without")
         elif top in ONLY_ON_TOP and (
-            row(here) not in ("archive", "on top") or here == "archive.encoded"
+            row(here) not in ("archive", "web", "on top") or here == "archive.encoded"
         ):
             found.append(f"{where}, which only archive, commands and tap may load")
+        elif top in ONLY_IN_THE_WEB and row(here) != "web":
+            found.append(f"{where}, which only the status page may load")
         elif (
             imported.module.startswith("twisted.internet.reactor")
             and imported.at_module_level
@@ -270,6 +307,8 @@ def test_a_module_imports_only_what_stands_before_it(module: str) -> None:
         pytest.param("archive.workflow.worklist", "from ..node import ArchiveAE", id="the node"),
         pytest.param("dulprovider", "import sqlalchemy.orm", id="a database in the shell"),
         pytest.param("testing", "from rich import print", id="a console in the shell"),
+        pytest.param("tap", "def f():\n    import klein", id="a web framework on top"),
+        pytest.param("archive.node", "from ..web import server", id="the page in the node"),
         pytest.param("tap", "from twisted.internet import reactor", id="a reactor"),
         pytest.param("tap", "if True:\n    import twisted.internet.reactor as r", id="its module"),
         pytest.param("nowhere", "", id="a module without a place"),
@@ -357,3 +396,17 @@ def test_a_command_imports_no_other_command(module: str) -> None:
         for each in sorted(ours)
         if each.startswith("commands") and not each.startswith("commands.common")
     ] == []
+
+
+@pytest.mark.slow
+def test_a_node_without_a_status_page_does_not_load_its_packages() -> None:
+    """Nor does a command."""
+    program = "import sys, netdicom_tx.tap, netdicom_tx.commands; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert not {"netdicom_tx.web", "twisted.web", *ONLY_IN_THE_WEB}.intersection(loaded)

@@ -10,9 +10,10 @@ from twisted.logger import LogEvent, LogLevel, eventAsText, formatEvent
 from twisted.python.failure import Failure
 
 from netdicom_tx.exceptions import LocalProtocolError, StatusError
-from netdicom_tx.logs import Logger, LogUIDs, digest_of_uid, show_uids
+from netdicom_tx.logs import Logger, LogUIDs, Trouble, digest_of_uid, show_uids
 from netdicom_tx.statuses import Status
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
+from support.doubles import logged_lines as noted_lines  # noqa: F401 - a fixture
 
 UID = "1.2.826.0.1.3680043.10.5"
 
@@ -129,3 +130,19 @@ def test_a_number_is_formatted_as_a_number(
 ) -> None:
     log.emit(LogLevel.info, "{seconds:.1f}", seconds=1.26)
     assert formatEvent(events[0]) == "1.3"
+
+
+def test_a_trouble_is_told_when_it_begins_and_when_it_is_over(lines: list[str]) -> None:
+    trouble = Trouble(Logger())
+    trouble.over("it works again")
+    for kind in ("full", "full", "broken", "broken"):
+        trouble.met(kind, "the disk is {kind}", kind=kind)
+    trouble.over("the disk works again; {count} instances were refused")
+    trouble.over("the disk works again; {count} instances were refused")
+    trouble.met("full", "the disk is {kind}", kind="full", level=LogLevel.warn)
+    assert lines == [
+        "the disk is full",
+        "the disk is broken",
+        "the disk works again; 4 instances were refused",
+        "the disk is full",
+    ]

@@ -53,7 +53,7 @@ from netdicom_tx.sopclass import (
 )
 from netdicom_tx.testing import Network
 
-EXAMPLES = int(os.environ.get("NETDICOM_TX_MACHINE_EXAMPLES", "2000"))
+EXAMPLES = int(os.environ.get("NETDICOM_TX_MACHINE_EXAMPLES", "1000"))
 TIMEOUTS = Timeouts(
     connect=2, artim=3, associate=4, response=10, total=40, send=8, release=3, idle=20
 )

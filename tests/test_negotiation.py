@@ -605,6 +605,63 @@ def test_both_sides_agree_on_the_same():
     assert requestor.answer is acceptor.answer
 
 
+def arrived(proposal: AAssociateRQ) -> AAssociateRQ:
+    """A request as it comes from the peer."""
+    return AAssociateRQ.decode(proposal.encode()[6:])
+
+
+def test_the_same_proposal_gets_the_same_answer():
+    """It is decided on once, but each answer repeats the titles of its request (PS3.8 9.3.3)."""
+    proposals = [
+        arrived(request((CT, (EXPLICIT, IMPLICIT)), (MR, (IMPLICIT,)), calling_ae_title=title))
+        for title in ("ONE", "OTHER")
+    ]
+    first, second = map(accepting, proposals)
+    assert first.answer.presentation_contexts is second.answer.presentation_contexts
+    assert first.contexts == second.contexts
+    for proposal, agreed in zip(proposals, (first, second), strict=True):
+        assert agreed.answer.reserved == proposal.reserved
+        for _ in range(2):
+            assert [each[1] for each in results(agreed.answer)] == [0, 3]
+            assert agreed.answer.encode()[10:74] == proposal.reserved
+
+
+def results(sent: AAssociateAC) -> list[tuple[int, int]]:
+    """The results as they come to the peer."""
+    read = AAssociateAC.decode(sent.encode()[6:])
+    return [(each.context_id, each.result) for each in read.presentation_contexts]
+
+
+def test_a_proposal_is_decided_on_anew_when_something_has_changed():
+    """A service may have been added, or a rule have been changed, since the peer has asked before."""
+    proposal = arrived(request((CT, (EXPLICIT, IMPLICIT)), items=(MaximumLength(4096),)))
+
+    def answered(offer: Offer | None, window: Window = NO_WINDOW, limit: int = 4096) -> str:
+        agreed = negotiation.answer(
+            proposal,
+            offers=lambda uid: offer,
+            window=window,
+            receive_limit=limit,
+            extended=lambda item: None,
+        )
+        (context,) = agreed.answer.presentation_contexts
+        assert results(agreed.answer) == [(1, context.result)]
+        return f"{context.result} {context.transfer_syntax} {agreed.answer.maximum_length}"
+
+    assert answered(Offer([IMPLICIT])) == f"0 {IMPLICIT} 4096"
+    assert answered(Offer([EXPLICIT])) == f"0 {EXPLICIT} 4096"
+    assert answered(None) == f"3 {EXPLICIT} 4096"
+    assert answered(Offer([], is_refused=True, as_scp=False)) == f"1 {EXPLICIT} 4096"
+    assert answered(Offer([EXPLICIT]), limit=100) == f"0 {EXPLICIT} 100"
+
+
+def test_what_was_decided_on_is_not_kept_without_end():
+    """Peers that propose something else each time fill no memory."""
+    for number in range(200):
+        accepting(arrived(request((f"1.2.{number}", (IMPLICIT,))))).answer.encode()
+    assert len(negotiation._decisions) <= 64
+
+
 def test_nothing_is_agreed_on_that_was_not_asked_for():
     proposal = request((CT, (IMPLICIT,)))
     acceptor = accepting(proposal, Window(8, 8))

@@ -1,8 +1,9 @@
 """A machine that uses the archive node at random, and a model of what it holds.
 
 Peers store, store again, find, retrieve and move; they abort and lose their connections anywhere, also in the middle
-of a C-STORE; and the node is stopped and started again on its directory. Nothing that was acknowledged is ever lost,
-and every answer is what the model says. All is in memory, but for store and index, which are on the disk.
+of a C-STORE; an operator deletes, also while somebody retrieves; and the node is stopped and started again on its
+directory. Nothing that was acknowledged is ever lost, nothing that was deleted comes back, and every answer is what the
+model says. All is in memory, but for store and index, which are on the disk.
 
 ``NETDICOM_TX_NODE_MACHINE_EXAMPLES`` is the number of runs, and ``--hypothesis-seed`` makes them the same again.
 """
@@ -36,6 +37,8 @@ from zope.interface import implementer
 import support.strategies  # noqa: F401 - its Hypothesis profile
 from netdicom_tx import AE, RemoteAE, StatusError, applicationentity, uids, verification_scu
 from netdicom_tx.archive import ArchiveAE
+from netdicom_tx.archive.index.schema import Level
+from netdicom_tx.archive.store.sharing import Lease
 from netdicom_tx.dsutils import encode
 from netdicom_tx.memory import Wire, join
 from netdicom_tx.sopclass import qr_find_scu, qr_get_scu, qr_move_scu, storage_scp, storage_scu
@@ -136,6 +139,8 @@ class NodeMachine(RuleBasedStateMachine):
     Attributes:
         kept: What was acknowledged, by number.
         maybe: What was sent whole, but not acknowledged before the connection was lost.
+        deleted: What was deleted, and may still have a file.
+        leases: Of retrieves that are under way.
     """
 
     def __init__(self) -> None:
@@ -143,6 +148,8 @@ class NodeMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.kept: dict[int, bytes] = {}
         self.maybe: dict[int, bytes] = {}
+        self.deleted: set[int] = set()
+        self.leases: list[Lease] = []
         self.peers: list[Any] = []
         self.raw: list[RawPeer] = []
 
@@ -172,6 +179,8 @@ class NodeMachine(RuleBasedStateMachine):
             asce.drop()
         self.wire.run()
         success_of(self.ae.pause())
+        while self.leases:
+            self.leases.pop().release()
         self.ae.stop()
         for call in self.clock.getDelayedCalls():
             call.cancel()
@@ -260,6 +269,39 @@ class NodeMachine(RuleBasedStateMachine):
             finished(everything(stream))
         assert caught.value.status == 0xA801
 
+    # -- what an operator does ---------------------------------------------------------------------
+
+    @rule(
+        number=st.sampled_from(NUMBERS),
+        level=st.sampled_from([Level.STUDY, Level.SERIES, Level.IMAGE]),
+        is_sent=st.booleans(),
+    )
+    def delete(self, number: int, level: Level, is_sent: bool) -> None:
+        """With ``is_sent``, somebody retrieves it at the moment, so its files stay for a while."""
+        self._settle_all()
+        key = {
+            Level.STUDY: study_of(number),
+            Level.SERIES: f"{study_of(number)}.1",
+            Level.IMAGE: uid_of(number),
+        }[level]
+        gone = {number} if level is Level.IMAGE else self._of_study(number)
+        if is_sent:
+            self.leases.append(self.ae.store.leases.take())
+        done = self.ae.deleter.delete_named(level, key)
+        assert set(done.uids) == {uid_of(each) for each in gone & self.kept.keys()}
+        assert done.waiting == (done.instances if self.leases else 0)
+        self.deleted.update(gone & self.kept.keys() if self.leases else ())
+        for each in gone:
+            self.kept.pop(each, None)
+
+    @rule()
+    def finish_deletions(self) -> None:
+        """The retrieves have ended."""
+        while self.leases:
+            self.leases.pop().release()
+        self.ae.deleter.finish()
+        self.deleted.clear()
+
     # -- how they end ------------------------------------------------------------------------------
 
     @precondition(lambda self: self.peers)
@@ -288,6 +330,8 @@ class NodeMachine(RuleBasedStateMachine):
         data = octets_of(number, text)
         whole = message(store_rq(1, data, uid_of(number)))
         sent = whole[: round(share * len(whole))]
+        if end == "A-ABORT" and len(whole) - len(sent) <= 10:
+            sent = whole  # otherwise the octets of the A-ABORT would be the rest of the data set
         self._settle_all()
         peer.send(sent)
         if sent == whole:
@@ -303,7 +347,11 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(has_index=st.booleans())
     def restart(self, has_index: bool) -> None:
         """The node ends, whatever is open, and begins again on its directory, perhaps without its index."""
+        if not has_index:
+            # What is being deleted is known to the index alone.
+            self.finish_deletions()
         self._end()
+        self.deleted.clear()
         if not has_index:
             for path in self.folder.glob("index.db*"):
                 path.unlink()
@@ -319,7 +367,10 @@ class NodeMachine(RuleBasedStateMachine):
     def _settle(self, number: int) -> bytes | None:
         """What was kept of a number before; one that nobody has heard of counts if it is there."""
         if number in self.maybe:
-            found = self._on_disk(number) if number not in self.kept else None
+            assert self.ae.index is not None
+            # The file of one that was deleted may still be there.
+            is_there = number not in self.kept and self.ae.index.get(uid_of(number)) is not None
+            found = self._on_disk(number) if is_there else None
             maybe = self.maybe.pop(number)
             if found is not None:
                 assert found in (maybe, octets_of(number), octets_of(number, "another"))
@@ -354,7 +405,8 @@ class NodeMachine(RuleBasedStateMachine):
             assert self._on_disk(number) == data
             assert row.size == row.path.stat().st_size
             there.discard(row.path.name)
-        assert there <= {self.ae.store.path(uid_of(number)).name for number in self.maybe}
+        left = self.maybe.keys() | self.deleted
+        assert there <= {self.ae.store.path(uid_of(number)).name for number in left}
 
 
 @pytest.mark.slow

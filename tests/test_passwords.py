@@ -1,5 +1,6 @@
 """Password files: hashes that scrypt makes, one line for each user."""
 
+import os
 import stat
 from base64 import b64encode
 from pathlib import Path
@@ -127,3 +128,12 @@ def test_a_file_that_cannot_be_replaced_stays(
         write_password(path, "alice", "two")
     assert path.read_text() == before
     assert [each.name for each in tmp_path.iterdir()] == ["users"]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """A rename puts a file in its place, which root is allowed to do in /dev."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(LocalProtocolError, match="is not a file"):
+        write_password(pipe, "anna", "secret")
+    assert pipe.is_fifo()

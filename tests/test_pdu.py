@@ -37,6 +37,7 @@ from netdicom_tx.userdataitems import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
     ImplementationVersionName,
+    MalformedItem,
     MaximumLength,
     RoleSelection,
     SOPClassExtendedNegotiation,
@@ -513,6 +514,73 @@ def test_items_may_come_in_any_order():
     assert request.unknown_items == (UnknownItem(0x77, b"?"),)
 
 
+def _associate(*items: object, title: str = "A") -> AAssociateRQ:
+    contexts = (PresentationContextRQ(1, "1.2.3", ("1.2.840.10008.1.2",)),)
+    request = AAssociateRQ(
+        called_ae_title="B",
+        calling_ae_title=title,
+        presentation_contexts=contexts,
+        user_information=items,  # type: ignore[arg-type]
+    )
+    return AAssociateRQ.decode(request.encode()[6:])
+
+
+def test_the_same_proposal_is_read_once():
+    """A peer opens one association after the other, and proposes the same each time; its titles are its own."""
+    first, second = _associate(MaximumLength(7)), _associate(MaximumLength(7), title="C")
+    assert first.presentation_contexts is second.presentation_contexts
+    assert (first.calling_ae_title, second.calling_ae_title) == ("A", "C")
+    assert first.reserved != second.reserved
+    assert _associate(MaximumLength(8)).maximum_length == 8
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        UserIdentity(2, b"user", b"secret-of-proposal"),
+        UserIdentityResponse(b"secret-of-proposal"),
+        UnknownItem(0x60, b"secret-of-proposal"),
+        MalformedItem(0x58, b"secret-of-proposal"),
+    ],
+)
+def test_a_proposal_that_may_hold_a_credential_is_not_kept(item):
+    """What a user has proved itself with does not stay in memory."""
+    _associate(item)
+    assert not any(b"secret-of-proposal" in kept for kept in ours._proposals)
+
+
+def test_an_answer_with_a_ticket_is_not_kept():
+    """The response to a user identity may be a ticket (PS3.7 D.3.3.7.2)."""
+    before = len(ours._answers)
+    contexts = (PresentationContextAC(1, 0, "1.2.840.10008.1.2"),)
+    items = (UserIdentityResponse(b"secret-of-answer"),)
+    AAssociateAC(presentation_contexts=contexts, user_information=items).encode()
+    assert not any(b"secret-of-answer" in kept.behind for kept in ours._answers.values())
+    plain = AAssociateAC(presentation_contexts=contexts)
+    assert plain.encode() == plain.encode()
+    # The same contexts may be answered with something else.
+    for other in (
+        AAssociateAC(presentation_contexts=contexts, user_information=(MaximumLength(7),)),
+        AAssociateAC(presentation_contexts=contexts, protocol_version=3),
+        AAssociateAC(presentation_contexts=contexts, application_context="1.2"),
+        AAssociateAC(presentation_contexts=contexts, unknown_items=(UnknownItem(0x60, b"x"),)),
+    ):
+        assert AAssociateAC.decode(other.encode()[6:]) == other
+    assert len(ours._answers) <= before + 1
+
+
+def test_few_and_short_proposals_are_kept():
+    """Peers that send other octets each time fill no memory."""
+    for number in range(200):
+        _associate(MaximumLength(number), ImplementationClassUID("1." * 40 + str(number)))
+    assert len(ours._proposals) <= 64
+    for number in range(50):
+        _associate(ImplementationVersionName(f"{number:16000}"))
+    assert sum(map(len, ours._proposals)) <= 1 << 18
+    _associate(ImplementationVersionName("x" * 20000))
+    assert max(map(len, ours._proposals)) < 16500
+
+
 def test_absent_user_information_is_accepted():
     """PS3.8 9.3.2.3 demands it; without it there is no limit and nothing to negotiate."""
     body = REQUEST.encode()[6:74] + b"\x10\0\0\x03" + b"1.2"
@@ -548,6 +616,9 @@ WRONG = {
     "unknown type": (b"\x08\0\0\0\0\4abcd", 1, "type 08H; expected 01H to 07H$"),
     "type 0": (b"\0\0\0\0\0\4abcd", 1, "type 00H"),
     "HTTP": (b"GET / HTTP/1.1\r\n", 1, "looks like HTTP"),
+    "HTTP server": (b"HTTP/1.1 400 Bad Request\r\n", 1, r"\(this looks like HTTP\)"),
+    "SSH server": (b"SSH-2.0-OpenSSH_9.2\r\n", 1, r"\(this looks like SSH\)"),
+    "TLS alert": (b"\x15\x03\x03\0\x02\x02\x46", 1, r"\(this looks like a port with TLS\)"),
     "TLS": (b"\x16\x03\x01\x02\0\x01\0\x01", 1, "TLS on a port without TLS"),
     "huge associate": (b"\1\0\0\x10\0\1", 6, "1048577 octets; expected 68 to 262144"),
     "huge abort": (b"\7\0\xff\xff\xff\xff", 6, "4294967295 octets"),

@@ -15,8 +15,11 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, AssociationRejectedError, RemoteAE, verification_scu
 from netdicom_tx.access import Access, Caller, Denied, Permission, Profile
+from netdicom_tx.amounts import Amount
+from netdicom_tx.archive.retention import Rules
 from netdicom_tx.config import ConfigurationError
 from netdicom_tx.exceptions import LocalProtocolError
+from netdicom_tx.reloading import Reloaded
 from netdicom_tx.tap import NodeService, Options, makeService
 from netdicom_tx.uids import VERIFICATION_SOP_CLASS
 from support.doubles import logged_lines as logged_lines
@@ -80,12 +83,73 @@ def test_strict_peers_take_effect_at_once(path: Path) -> None:
 
 def test_what_needs_a_restart_is_told(path: Path, lines: list[str]) -> None:
     node = service(path, OPEN)
-    path.write_text(OPEN + '[node]\nmax_associations = 7\n[storage]\nduplicates = "replace"\n')
-    node.reload()
+    path.write_text(OPEN + '[node]\naet = "OTHER"\n[storage]\nduplicates = "replace"\n')
+    found = node.reloaded()
     assert lines == [
-        f"{path} has other values for duplicates, max-associations, which take effect when the node is restarted"
+        f"{path} has other values for [node] aet, [storage] duplicates, which take effect when the node is restarted"
     ]
-    assert node.ae.max_associations == 100
+    assert found == Reloaded((str(path),), (), ("[node] aet", "[storage] duplicates"))
+    assert node.ae.ae_title == "NETDICOM"
+    assert node.reloaded() == found
+
+
+def test_a_key_without_an_option_needs_a_restart_too(path: Path) -> None:
+    """And is told until the node has been restarted."""
+    node = service(path, OPEN)
+    path.write_text(
+        f"{OPEN}[database]\nlock_timeout = 30\n[storage]\nparallel = 4\n[node]\ndrain = 1\n"
+    )
+    found = node.reloaded()
+    assert found.applied == ("[node] drain",)
+    assert found.waiting == ("[storage] parallel", "[database] lock_timeout")
+    assert node.reloaded().waiting == found.waiting
+
+
+def test_limits_routes_and_the_log_take_effect_at_once(path: Path, lines: list[str]) -> None:
+    """And are told once."""
+    ris = '[[peer]]\ntitle = "RIS"\nhost = "ris"\nport = 104\n'
+    node = service(path, ris)
+    node._set_up_logging()
+    path.write_text(
+        "[node]\nmax_associations = 7\nmax_associations_per_host = 6\nmax_associations_per_title = 5\n"
+        'log_level = "warn"\n[limits]\nmove_associations = 3\n[worklist]\nforward_mpps = ["RIS"]\n'
+        + ris
+    )
+    keys = (
+        "[node] log_level",
+        "[node] max_associations",
+        "[node] max_associations_per_host",
+        "[node] max_associations_per_title",
+        "[limits] move_associations",
+    )
+    assert set(node.reloaded().applied) == {*keys, "[worklist] forward_mpps"}
+    assert node.reloaded().applied == ()
+    ae = node.ae
+    assert (ae.max_associations, ae.max_associations_per_host) == (7, 6)
+    assert (ae.max_associations_per_title, ae.move_associations) == (5, 3)
+    assert ae.workflow.steps._forward_to == ("RIS",)
+    lines.clear()
+    node._log.info("not any more")
+    assert lines == []
+    path.write_text(CLOSED + 'host = "ct1"\nport = 104\n')
+    assert node.reloaded().applied[0] == "[access] and [[peer]]"
+
+
+def test_retention_takes_effect_at_once(path: Path) -> None:
+    """Also when the table goes."""
+    node = service(path, "[retention]\nmax_age = 30\nquota = '80 %'\n")
+    assert node.ae.keeper.rules == Rules(max_age=30, quota=Amount(share=0.8))
+    text = "[retention]\nmax_study_age = 3650\nprotect_calling = ['RESEARCH']\n"
+    path.write_text(f"[storage]\nreserve = '10 GiB'\n{text}protect_called = ['TEACHING']\n")
+    assert node.reloaded().applied == ("[retention]", "[storage] reserve")
+    assert node.ae.keeper.rules == Rules(
+        max_study_age=3650, protect_calling=("RESEARCH",), protect_called=("TEACHING",)
+    )
+    assert node.ae.store.reserve == Amount(octets=10 << 30)
+    assert node.reloaded().applied == ()
+    path.write_text("")
+    node.reload()
+    assert not node.ae.keeper.rules.deletes
 
 
 def test_a_wrong_file_changes_nothing(path: Path) -> None:
@@ -113,7 +177,7 @@ def test_an_option_that_has_become_wrong_changes_nothing(path: Path, tmp_path: P
 def test_the_command_line_still_wins(path: Path, lines: list[str]) -> None:
     node = service(path, OPEN, "--max-associations", "5")
     path.write_text(OPEN + "[node]\nmax_associations = 7\n")
-    node.reload()
+    assert node.reloaded() == Reloaded((str(path),))
     assert lines == []
 
 
@@ -234,7 +298,9 @@ class ProcessTests(TestCase):
         stranger = AE("OTHER").add_scu(verification_scu)
         with pytest.raises(AssociationRejectedError, match="calling AE title"):
             await stranger.request_association(remote)
-        await self.reload("[node", "all stays as it is: .*node.toml: Expected")
+        await self.reload(
+            "[node", "the former options stay in effect: .*node.toml: line 1: Expected"
+        )
         with pytest.raises(AssociationRejectedError, match="calling AE title"):
             await stranger.request_association(remote)
         for each in senders:

@@ -7,8 +7,15 @@ from twisted.python import usage
 
 from netdicom_tx import RemoteAE
 from netdicom_tx.archive import Duplicates
-from netdicom_tx.logs import LogUIDs
-from netdicom_tx.tap import Options, is_public, makeService
+from netdicom_tx.archive.index.engine import Settings
+from netdicom_tx.archive.store.s3 import S3Options
+from netdicom_tx.archive.store.sharedstore import Durability, SharedStore
+from netdicom_tx.config import ConfigurationError
+from netdicom_tx.endpoints import is_public
+from netdicom_tx.log_output import LogFormat
+from netdicom_tx.logs import Level, LogUIDs
+from netdicom_tx.passwords import write_password
+from netdicom_tx.tap import Options, makeService
 from twisted.plugins import netdicom_tx_plugin
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -27,6 +34,9 @@ def test_no_option_is_a_working_node() -> None:
         "listen": ["tcp:11112:interface=127.0.0.1"],
         "storage": "netdicom-archive",
         "database": None,
+        "storage-url": None,
+        "durability": None,
+        "cache": None,
         "worklist": None,
         "forward-mpps": [],
         "notify-mpps": [],
@@ -45,16 +55,25 @@ def test_no_option_is_a_working_node() -> None:
         "tls": None,
         "audit": None,
         "audit-syslog": [],
+        "workers": 1,
         "move-associations": 1,
         "scrub": 1,
         "duplicates": Duplicates.KEEP,
         "log-uids": LogUIDs.PLAIN,
+        "log-level": Level.INFO,
+        "log-format": LogFormat.TEXT,
         "peer": [],
         "peers": {},
         "unknown-sop-classes": 0,
         "match-unknown": 0,
         "no-fsync": 0,
         "strict-peers": 0,
+        "http": None,
+        "http-users": None,
+        "http-anonymous": 0,
+        "http-host": [],
+        "http-operator": [],
+        "http-title": None,
     }
 
 
@@ -113,11 +132,20 @@ def test_each_option_is_taken(arguments: list[str], name: str, value: object) ->
         ),
         (["--move-associations", "0"], "--move-associations: expected a whole number of 1"),
         (["--tls-listen", "tcp:2762"], "--tls-listen needs --tls-certificate"),
-        (["--tls-certificate", "/none.pem"], "--tls-…: /none.pem: No such file or directory"),
+        (
+            ["--tls-certificate", "/none.pem"],
+            "--tls-certificate: /none.pem: No such file or directory",
+        ),
         (["--tls-clients", "maybe"], "--tls-…: clients is 'maybe'; expected 'required'"),
         (["--tls-profile", "old"], "--tls-…: profile is 'old'; expected bcp195, bcp195-modified"),
-        (["--tls-fingerprint", "00"], "--tls-…: '00' is not a fingerprint; expected 64 digits"),
-        (["--tls-clients", "required"], "--tls-…: client certificates are required, but no auth"),
+        (
+            ["--tls-fingerprint", "00"],
+            "--tls-fingerprint: '00' is not a fingerprint; expected 64 digits",
+        ),
+        (
+            ["--tls-clients", "required"],
+            "--tls-clients: client certificates are required, but nothing says which",
+        ),
         (["--strict-peers"], "--strict-peers would serve nobody, because there is no --peer"),
         (["--peer", "PACS"], "--peer: expected AET@host:port, not 'PACS'"),
         (["--peer", "PACS@host"], "--peer: expected AET@host:port, not 'PACS@host'"),
@@ -207,7 +235,10 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         max-associations-per-title = 4
         move-associations = 3
         scrub = 5
+        workers = 2
         log-uids = "digest"
+        log-level = "warn"
+        log-format = "json"
         audit = "/srv/audit.xml"
         audit-syslog = ["tls://logs.example.org:6514"]
         duplicates = "replace"
@@ -219,13 +250,26 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         forward-mpps = ["A"]
         notify-mpps = ["A", "B"]
         notify-availability = ["B"]
+        http = "tcp:8042"
+        http-anonymous = true
+        http-host = ["pacs.example.org"]
+        http-title = "The PACS"
         """,
     )
     assert dict(parse("--config", path)) == {
         "config": path,
+        "http": "tcp:8042",
+        "http-users": None,
+        "http-anonymous": True,
+        "http-host": ["pacs.example.org"],
+        "http-operator": [],
+        "http-title": "The PACS",
         "aet": "PACS",
         "storage": "/srv/dicom",
         "database": "postgresql://db/pacs",
+        "storage-url": None,
+        "durability": None,
+        "cache": None,
         "listen": ["tcp:104", "tcp:11112"],
         "peer": ["A@a:104", "B@b:104"],
         "peers": {"A": RemoteAE("A", "tcp:a:104"), "B": RemoteAE("B", "tcp:b:104")},
@@ -243,10 +287,13 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "tls": None,
         "audit": "/srv/audit.xml",
         "audit-syslog": ["tls://logs.example.org:6514"],
+        "workers": 2,
         "move-associations": 3,
         "scrub": 5,
         "duplicates": Duplicates.REPLACE,
         "log-uids": LogUIDs.DIGEST,
+        "log-level": Level.WARN,
+        "log-format": LogFormat.JSON,
         "unknown-sop-classes": True,
         "match-unknown": True,
         "no-fsync": True,
@@ -256,6 +303,107 @@ def test_options_can_come_from_a_file(tmp_path: Path) -> None:
         "notify-mpps": ["A", "B"],
         "notify-availability": ["B"],
     }
+
+
+# -- a store that nodes share --------------------------------------------------------------------------
+
+SHARED = """
+[storage]
+directory = "{directory}"
+url = "{url}"
+{more}
+[database]
+url = "{database}"
+"""
+
+
+def shared(tmp_path: Path, **more: str) -> str:
+    """A file of a node that shares its store, with what is different."""
+    words = {
+        "directory": str(tmp_path / "node"),
+        "url": "file:///mnt/shared",
+        "database": "postgresql://user@host/name",
+        "more": "",
+    }
+    return config(tmp_path, SHARED.format(**(words | more)))
+
+
+def test_a_store_can_be_shared(tmp_path: Path) -> None:
+    plan = parse(
+        *("-c", shared(tmp_path, more='durability = "node"\ncache = "20 GB"\nparallel = 3'))
+    ).store_plan()
+    assert plan.url == "file:///mnt/shared"
+    assert (plan.durability, plan.cache, plan.parallel) == (Durability.NODE, 20_000_000_000, 3)
+    store = plan.store()
+    assert isinstance(store, SharedStore)
+    assert store.objects.place == "/mnt/shared"
+
+
+def test_options_can_share_a_store() -> None:
+    plan = parse(
+        *("--storage-url", "file:///mnt/shared", "--database", "postgresql://host/name"),
+        *("--durability", "node", "--cache", "1 GiB"),
+    ).store_plan()
+    assert (plan.url, plan.durability, plan.cache) == (
+        "file:///mnt/shared",
+        Durability.NODE,
+        1 << 30,
+    )
+
+
+def test_a_bucket_is_described_by_a_table(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hidden\n")
+    table = f"""
+        [s3]
+        endpoint = "http://127.0.0.1:9000"
+        region = "eu-west-1"
+        access_key = "key"
+        secret_key_file = "{secret}"
+        addressing = "virtual"
+        encryption = "AES256"
+        checksum = "none"
+        timeout = 5
+    """
+    path = shared(tmp_path, url="s3://bucket/a", more=table)
+    options = parse("-c", path)
+    plan = options.store_plan()
+    assert plan.s3 == S3Options(
+        endpoint="http://127.0.0.1:9000",
+        region="eu-west-1",
+        access_key="key",
+        secret_key="hidden",
+        is_virtual=True,
+        encryption="AES256",
+        checksum="",
+        timeout=5.0,
+    )
+    assert "hidden" not in repr(plan) + repr(options.configured)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"database": "sqlite:///index.db"}, "nodes cannot share an SQLite database"),
+        ({"url": "http://host"}, "is not the URL of a shared store"),
+        ({"more": "[node]\nworkers = 2"}, "start more nodes instead"),
+        ({"more": '[retention]\nquota = "80 %"'}, "a shared store is not a disk"),
+        ({"more": 'cache = "80 %"'}, 'expected an amount such as "20 GB"'),
+        ({"more": '[s3]\nendpoint = "host:9000"'}, "is not the URL of a server"),
+        ({"more": '[s3]\naddressing = "host"'}, "expected path or virtual"),
+    ],
+)
+def test_what_does_not_fit_a_shared_store_is_told(
+    tmp_path: Path, more: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Options().parse(["-c", shared(tmp_path, **more)])
+
+
+@pytest.mark.parametrize("option", ["--durability=node", "--cache=1GB"])
+def test_what_is_for_a_shared_store_needs_one(option: str) -> None:
+    with pytest.raises(usage.UsageError, match="needs --storage-url"):
+        parse(option)
 
 
 @pytest.mark.parametrize("name", ["forward-mpps", "notify-mpps", "notify-availability"])
@@ -290,11 +438,11 @@ def test_an_option_with_the_value_of_its_default_wins_over_the_file(tmp_path: Pa
         ("aet = 7", "aet: expected a string, got 7"),
         ('listen = "tcp:104"', "listen: expected a list of strings, got 'tcp:104'"),
         ('max-associations = "7"', "max-associations: expected a whole number, got '7'"),
-        ("max-associations = true", "max-associations: expected a whole number, got True"),
+        ("max-associations = true", "max-associations: expected a whole number, got true"),
         ("no-fsync = 1", "no-fsync: expected true or false, got 1"),
         (
             "aet = 7\nx = 1",
-            "line 1: aet: expected a string, got 7\n  line 2: x: is not a known key",
+            "line 1: aet: expected a string, got 7; write it in quotes\n  line 2: x: is not a known key",
         ),
         ("max-associations = 0", "max-associations: expected a whole number of 1 or more"),
         ('listen = ["x"]', "'x' is not"),
@@ -355,6 +503,47 @@ def test_a_password_of_the_database_is_not_told() -> None:
     assert ae.about() == ", storage /x, index postgresql://me:***@db/pacs"
 
 
+def test_a_password_in_the_command_line_is_noticed(tmp_path: Path) -> None:
+    """Every user of the machine sees the command line, and the owner alone sees the file."""
+    url = "postgresql://me:secret@db/pacs"
+    assert parse("--database", url).shows_password
+    assert not parse("--database", "postgresql://me@db/pacs").shows_password
+    path = config(tmp_path, f"[database]\nurl = '{url}'\n")
+    assert not parse("--config", str(path)).shows_password
+
+
+def test_the_database_is_told_the_timeouts_and_the_name_of_the_node(tmp_path: Path) -> None:
+    path = config(
+        tmp_path,
+        """
+        [node]
+        aet = "PACS"
+        [database]
+        url = "postgresql://db/pacs"
+        statement_timeout = 7
+        lock_timeout = 0
+        """,
+    )
+    index = makeService(parse("--config", str(path))).ae.index
+    assert index is not None
+    assert index.settings == Settings(
+        statement_timeout=7.0, lock_timeout=0.0, idle_timeout=300.0, application="netdicom PACS"
+    )
+
+
+def test_the_database_is_told_the_name_that_no_other_node_has(tmp_path: Path) -> None:
+    text = """
+        [node]
+        aet = "PACS"
+        name = "archive-1"
+        [database]
+        url = "postgresql://db/pacs"
+        """
+    index = makeService(parse("--config", str(config(tmp_path, text)))).ae.index
+    assert index is not None
+    assert index.settings.application == "netdicom archive-1"
+
+
 def test_the_plugin_names_what_there_is() -> None:
     """``twistd`` imports the module by this name, and takes these two from it."""
     maker = netdicom_tx_plugin.dicom
@@ -363,9 +552,27 @@ def test_the_plugin_names_what_there_is() -> None:
     assert maker.makeService is makeService
 
 
-@pytest.mark.parametrize(("rate", "services"), [("0", 1), ("3", 2)])
+@pytest.mark.parametrize(
+    ("rate", "services"), [("0", ["retention"]), ("3", ["scrub", "retention"])]
+)
 def test_a_scrub_runs_with_the_node_unless_it_is_off(
-    tmp_path: Path, rate: str, services: int
+    tmp_path: Path, rate: str, services: list[str]
 ) -> None:
     node = makeService(parse("--storage", str(tmp_path), "--listen", LOOPBACK, "--scrub", rate))
-    assert len(node.services) == services
+    assert [each.name for each in node.services if each.name] == services
+
+
+def test_a_mistyped_option_is_told_with_what_was_meant() -> None:
+    with pytest.raises(usage.UsageError, match="not recognized; did you mean --max-associations"):
+        parse("--max-asociations", "7")
+    with pytest.raises(usage.UsageError, match=r"option --zzz not recognized$"):
+        parse("--zzz")
+
+
+def test_operators_of_the_status_page_are_users(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    write_password(users, "anna", "secret")
+    arguments = ("--http", "tcp:0:interface=127.0.0.1", "--http-operator", "anna")
+    assert parse(*arguments, "--http-users", str(users))["http-operator"] == ["anna"]
+    with pytest.raises(usage.UsageError, match="--http-operator needs --http-users"):
+        parse(*arguments)

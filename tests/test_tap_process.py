@@ -1,5 +1,6 @@
 """The node as a process: twistd dicom and twist dicom."""
 
+import contextlib
 import os
 import re
 import resource
@@ -116,7 +117,7 @@ class ProcessTests(TestCase):
         content = Interrupting(header + data, self.running.pid)
         assert await asce.get_scu(CT_IMAGE_STORAGE)(content) == 0x0000
         assert isinstance(await closed, AssociationReleasedError)
-        await deferToThread(self.running.stop)
+        await deferToThread(self.running.ended_with, 0)
         assert "Received SIGTERM" in self.running.log
         (kept,) = self.running.instances().values()
         assert kept.read_bytes().endswith(data)
@@ -211,24 +212,85 @@ def test_a_node_that_cannot_listen_refuses_to_start(tmp_path: Path, runner: str)
     refused(done, f"NETDICOM cannot listen: Couldn't listen on 127.0.0.1:{port}: ")
 
 
+#: What keeps a node in the background from starting: options, the exit status, and the sentence on the terminal.
+FAULTS = {
+    "port": (
+        ("--listen", "tcp:{port}:interface=127.0.0.1"),
+        1,
+        "NETDICOM cannot listen: Couldn't listen on 127.0.0.1:{port}: [Errno 98] Address already in use. "
+        "End the other program that listens there (ss -ltnp shows it), or name another port.",
+    ),
+    "storage": (
+        ("--storage", "{file}"),
+        1,
+        "twistd dicom: the storage directory {file} cannot be used: File exists",
+    ),
+    "database": (
+        ("--database", "sqlite:///{file}/index.db"),
+        1,
+        "twistd dicom: the index sqlite:///{file}/index.db cannot be opened: unable to open database file",
+    ),
+    "configuration": (
+        ("--config", "{wrong}"),
+        78,
+        "{wrong}: line 2: [node] listn: is not a known key; did you mean listen?",
+    ),
+    "no configuration": (
+        ("--config", "{file}.toml"),
+        78,
+        "{file}.toml: No such file or directory; check the path, or write a new file: netdicom config init {file}.toml",
+    ),
+}
+
+
+def running_with(word: str) -> list[str]:
+    """The processes with a word in their command line."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [str(each)] if word.encode() in each.read_bytes() else []
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["port", "storage"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_node_in_the_background_reports_that_it_cannot_start(tmp_path: Path, fault: str) -> None:
-    """twistd tells the shell, and no pid file is left for the init system to trust."""
-    storage, pid_file = tmp_path / "archive", tmp_path / "twistd.pid"
-    if fault == "storage":
-        storage.write_bytes(b"")
+    """In a whole sentence; no pid file is left for the init system to trust, and no process."""
+    options, status, sentence = FAULTS[fault]
+    pid_file, file, wrong = tmp_path / "twistd.pid", tmp_path / "file", tmp_path / "wrong.toml"
+    file.write_bytes(b"")
+    wrong.write_text('[node]\nlistn = ["tcp:104"]\n')
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1] if fault == "port" else 0
+        known = {"port": taken.getsockname()[1], "file": file, "wrong": wrong}
         done = run(
             *(sys.executable, Path(sys.executable).with_name("twistd")),
             *("--pidfile", pid_file, "--logfile", tmp_path / "twistd.log", "dicom"),
-            *("--storage", storage, "--listen", f"tcp:{port}:interface=127.0.0.1"),
+            *("--storage", tmp_path / "archive", "--listen", LOOPBACK),
+            *(each.format(**known) for each in options),
             PYTHONPATH=PYTHONPATH,
         )
-    assert done.returncode == 1
-    assert "NETDICOM cannot listen" in done.stdout if fault == "port" else "storage" in done.stdout
+    assert done.returncode == status, done.stdout
+    assert sentence.format(**known) in done.stdout
     # twistd reports first and tidies up afterwards: the shell can be back before the file is gone.
+    eventually(lambda: not pid_file.exists(), "end of the pid file")
+    eventually(lambda: not running_with(str(tmp_path)), "end of the processes")
+
+
+@pytest.mark.slow
+def test_a_node_in_the_background_gives_up_the_terminal(tmp_path: Path) -> None:
+    """Once it has started: a shell that waits for the end of the output would wait for the end of the node."""
+    pid_file, log = tmp_path / "twistd.pid", tmp_path / "twistd.log"
+    done = run(
+        *(sys.executable, Path(sys.executable).with_name("twistd")),
+        *("--pidfile", pid_file, "--logfile", log, "dicom"),
+        *("--storage", tmp_path / "archive", "--listen", LOOPBACK),
+        PYTHONPATH=PYTHONPATH,
+    )
+    try:
+        assert done.returncode == 0, done.stdout
+        eventually(lambda: "listening on 127.0.0.1" in log.read_text(), "line")
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
     eventually(lambda: not pid_file.exists(), "end of the pid file")
 
 

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, tap, verification_scu
 from netdicom_tx.archive import FileStore, IndexUnusableError
-from netdicom_tx.archive.store import filestore, reconcile
+from netdicom_tx.archive.store import reconcile
 from netdicom_tx.archive.store.journal import Entry, Segment
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dsutils import part10_header
@@ -209,7 +209,7 @@ class ServiceTests(TestCase):
     async def test_who_does_not_come_to_an_end_is_aborted_when_the_grace_is_over(self) -> None:
         """An instance that stops arriving does not keep the node from stopping, and leaves nothing."""
         self.monkeypatch.setattr(tap, "GRACE", 0.05)
-        self.monkeypatch.setattr(filestore, "SPOOL_MEMORY", 64)
+        self.monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", 64)
         node = self.started()
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.ports(node)[0]}")
         peer = await connectProtocol(endpoint, doubles.RawPeer())

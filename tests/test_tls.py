@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("OpenSSL")
 trustme = pytest.importorskip("trustme")
 
+from cryptography.hazmat.primitives import serialization  # noqa: E402
 from OpenSSL import SSL  # noqa: E402
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.endpoints import HostnameEndpoint  # noqa: E402
@@ -122,6 +123,30 @@ class TLSTests(TestCase):
         await self.refused(port, TLSOptions(fingerprint="0" * 64), self.fingerprint)
         several = TLSOptions(fingerprint=["0" * 64, self.fingerprint])
         assert await self.echo(port, several) == 0
+
+    async def test_a_private_key_may_have_a_password(self) -> None:
+        """OpenSSL would ask the terminal for it, and a node in the background has none."""
+        self.encrypt("server.pem", "geheim")
+        with pytest.raises(
+            LocalProtocolError, match=r"server\.pem is encrypted; give its password"
+        ):
+            await self.serve()
+        with pytest.raises(LocalProtocolError, match=r"cannot be decrypted with the password"):
+            await self.serve(key_password="wrong")
+        port = await self.serve(key_password="geheim")
+        assert await self.echo(port, TLSOptions(trust=self.path("ca.pem"))) == 0
+        assert "geheim" not in repr(TLSOptions(key_password="geheim"))
+
+    def encrypt(self, name: str, password: str) -> None:
+        """Give the private key in a file a password."""
+        path = Path(self.path(name))
+        pem = path.read_bytes()
+        key = serialization.load_pem_private_key(pem, None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+        path.write_bytes(key + pem[pem.index(b"-----BEGIN CERT") :])
 
     async def test_a_server_may_demand_a_certificate(self) -> None:
         """PS3.15 B.12: mutual authentication."""

@@ -64,6 +64,7 @@ class TurnsTests(TestCase):
         await self.held_up(turns, lambda: len(turns._seen[1]) >= 3)
         assert turns.count > before
         assert turns.longest > 0.02
+        assert turns.busy > 0.02
         (line,) = [each for each in self.lines if "eventually" in each]
         assert line.startswith("the reactor was held up for 0.")
         assert "support.processes.eventually (line " in line
@@ -187,3 +188,47 @@ def test_a_turn_costs_next_to_nothing() -> None:
 
     without = seconds(measured=False)
     assert seconds(measured=True) - without < 20e-6
+
+
+def test_what_is_recent_is_of_this_minute_and_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    clock = _Loop()
+    turns = Turns(clock)
+    turns.startService()
+
+    def turn(seconds: float) -> None:
+        nonlocal now
+        clock.runUntilCurrent()
+        now += seconds
+        clock.doIteration(0)
+
+    turn(0.1)
+    assert turns.recent() == pytest.approx(0.1)
+    turn(0.03)
+    now += 60
+    assert turns.recent() == pytest.approx(0.1)
+    turn(0.05)
+    now += 60
+    assert turns.recent() == pytest.approx(0.05)
+    assert turns.longest == pytest.approx(0.1)
+    assert turns.busy == pytest.approx(0.18)
+    turns.stopService()
+
+
+class _Loop:
+    """The hooks of a reactor that are measured."""
+
+    def doIteration(self, delay: float) -> None:
+        """Wait."""
+
+    def _doReadOrWrite(self, selectable: object) -> None:
+        """Serve."""
+
+    def runUntilCurrent(self) -> None:
+        """Call what is due."""
+
+    def callWhenRunning(self, call: Callable[[], object]) -> None:
+        """Never run."""

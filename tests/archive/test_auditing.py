@@ -14,6 +14,8 @@ from twisted.trial.unittest import TestCase
 from netdicom_tx import AE, RemoteAE, storage_scp, storage_scu, verification_scu
 from netdicom_tx.archive import ArchiveAE
 from netdicom_tx.archive.auditing import Auditor, this_process
+from netdicom_tx.archive.index import withdrawal
+from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.audit_trails import FileTrail
 from netdicom_tx.dsutils import decode
 from netdicom_tx.exceptions import AssociationError, AssociationRejectedError
@@ -26,13 +28,16 @@ from netdicom_tx.uids import (
 )
 from netdicom_tx.userdataitems import UserIdentity
 from support.archive.archives import archive, shut_down
+from support.archive.data_sets import CT_IMAGE_STORAGE
 from support.archive.patients import data_set, instances
 from support.audit_schema import checked
 
 NAMES = {
     "110100": "activity",
     "110102": "begun",
+    "110103": "accessed",
     "110104": "transferred",
+    "110105": "deleted",
     "110112": "query",
     "110113": "alert",
     "110114": "login",
@@ -102,6 +107,41 @@ class AuditTests(TestCase):
         self.stop = stop
         self.addCleanup(stop)
         return ae
+
+    async def test_deletions_are_audited_by_study(self) -> None:
+        """PS3.15 A.5.3.6 for a part of a study, A.5.3.8 for the whole."""
+        ae = await self.start()
+        assert ae.index is not None
+        scu = AE("CT1").add_scu(storage_scu, [CT_IMAGE_STORAGE])
+        async with await scu.request_association(self.remote) as asce:
+            for uid in ("1.2.1", "1.2.2", "1.3.1"):
+                ds = data_set(
+                    SOPClassUID=CT_IMAGE_STORAGE,
+                    SOPInstanceUID=uid,
+                    PatientID="P1",
+                    StudyInstanceUID=uid[:3],
+                    SeriesInstanceUID=f"{uid[:3]}.0",
+                )
+                assert await asce.get_scu(CT_IMAGE_STORAGE)(ds) == 0x0000
+        index = ae.index
+
+        def delete() -> None:
+            for level, key, user in (
+                (Level.IMAGE, "1.2.1", "anna"),
+                (Level.STUDY, "1.2", ""),
+                (Level.STUDY, "1.3", ""),
+            ):
+                with index.reading() as reading:
+                    chosen = withdrawal.choose(reading, level, key)
+                ae.deleter.delete(chosen, user=user)
+
+        await deferToThread(delete)
+        found = [each for each in await self.messages() if kind(each) in ("accessed", "deleted")]
+        assert [(kind(each), roles(each), objects(each), count(each)) for each in found] == [
+            ("accessed", ["anna"], ["1.2", "P1"], 1),
+            ("deleted", ["NODE"], ["1.2", "P1"], 1),
+            ("deleted", ["NODE"], ["1.3", "P1"], 1),
+        ]
 
     async def messages(self) -> list[Element]:
         """All messages, when the node has stopped; each conforms to the schema."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pydicom
@@ -20,6 +21,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu, verification_scu
+from netdicom_tx.amounts import Amount
 from netdicom_tx.archive import (
     ArchiveAE,
     Duplicates,
@@ -30,9 +32,10 @@ from netdicom_tx.archive import (
 )
 from netdicom_tx.archive.encoded import walk as walking
 from netdicom_tx.archive.index import record
+from netdicom_tx.archive.index.commits import Committer
 from netdicom_tx.archive.index.index import IndexUnavailableError
-from netdicom_tx.archive.store import filestore
 from netdicom_tx.archive.store import reconcile as reconcile_module
+from netdicom_tx.archive.store import spool
 from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING
 from netdicom_tx.dsutils import part10_header, read_file_meta
@@ -58,6 +61,7 @@ from support.archive.data_sets import (
     data_sets,
     deflated,
 )
+from support.archive.databases import database_url
 from support.archive.system import watch
 from support.doubles import LoggedFailures
 from support.doubles import logged_failures as logged_failures
@@ -147,7 +151,7 @@ def test_an_unknown_sop_class_is_kept_by_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1 << 20, 64], ids=["in memory", "in a file"])
 def test_success_means_kept(node: Archive, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """File and row, and nothing else on the disk."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", limit)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", limit)
     assert stored(node.sender(), ct("1.2.3")) == 0x0000
     assert node.kept("1.2.3") == ct("1.2.3")
     path = node.store.path("1.2.3")
@@ -169,7 +173,7 @@ def test_a_data_set_is_walked_and_inflated_once(
 
         return counting
 
-    for module, name in ((filestore, "walk"), (record, "walk"), (walking, "inflate_part")):
+    for module, name in ((spool, "walk"), (record, "walk"), (walking, "inflate_part")):
         monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     data = deflated(ct("1.2.3")) if syntax == DEFLATED else ct("1.2.3")
     assert stored(node.sender(EXPLICIT._replace(transfer_syntax=syntax)), data) == 0x0000
@@ -389,17 +393,54 @@ def test_what_no_program_could_read_is_refused(
 
 
 def test_a_disk_that_is_full_to_its_reserve_refuses_before_anything_is_written(
-    node: Archive, monkeypatch: pytest.MonkeyPatch
+    node: Archive, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    """0xA700; the data set is read and dropped. When there is room again, instances are kept again."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", 64)
+    """0xA700; the data set is read and dropped. When there is room again, instances are kept again.
+
+    The log has a line when that begins, and one when it ends.
+    """
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", 64)
     peer = node.sender()
     with monkeypatch.context() as patch:
         patch.setattr(node.store, "has_room", lambda: False)
         watched = watch(patch)
         assert stored(peer, ct("1.2.3")) == 0xA700
         assert watched.calls == []
+        assert stored(peer, ct("1.2.3")) == 0xA700
     assert stored(peer, ct("1.2.3")) == 0x0000
+    assert len([each for each in lines if each.startswith("instances are refused with ")]) == 1
+    assert [each for each in lines if "again" in each] == [
+        "instances are kept again; 2 were refused"
+    ]
+
+
+def test_the_log_says_when_the_reserve_of_the_disk_is_reached_and_when_there_is_room(
+    node: Archive, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """One line each, however many instances are refused."""
+    peer = node.sender()
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store, "reserve", Amount(share=1.0))
+        for _ in range(3):
+            assert stored(peer, ct("1.2.3")) == 0xA700
+    assert stored(peer, ct("1.2.3")) == 0x0000
+    (begins, ends) = [each for each in lines if "instances are" in each]
+    assert "instances are refused with 0xA700" in begins
+    assert "[retention]" in begins
+    assert ends == "instances are kept again; 3 were refused"
+
+
+@pytest.mark.parametrize(
+    ("reserve", "octets"),
+    [(None, 1 << 30), (Amount(octets=5), 5), (Amount(share=0.1), 10 << 30)],
+)
+def test_the_reserve_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: Amount | None, octets: int
+) -> None:
+    """5 % of the disk, at most 1 GiB, or what is configured."""
+    disk = SimpleNamespace(f_blocks=100 << 20, f_frsize=1 << 10, f_bavail=50 << 20)
+    monkeypatch.setattr("netdicom_tx.archive.store.filestore.os.statvfs", lambda _: disk)
+    assert FileStore(tmp_path, reserve=reserve).room() == (100 << 30, 50 << 30, octets)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
@@ -417,7 +458,7 @@ def test_a_disk_that_refuses_is_out_of_resources(
     error: int,
 ) -> None:
     """0xA700, logged; nothing stays, and when the disk is well again instances are kept again."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", limit)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", limit)
     peer = node.sender()
     with monkeypatch.context() as patch:
         watched = watch(patch, 1, error, only=call)
@@ -520,7 +561,7 @@ def test_a_row_that_does_not_commit_is_out_of_resources(
 
     peer = node.sender()
     with monkeypatch.context() as patch:
-        patch.setattr(node.index, "_transaction", refuse)
+        patch.setattr(Committer, "_transaction", refuse)
         assert stored(peer, ct("1.2.3")) == 0xA700
     assert len(failures.texts()) == 1
     assert stored(peer, ct("1.2.3")) == 0x0000
@@ -542,6 +583,7 @@ def test_an_error_of_ours_is_logged(
 # -- starting and stopping ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_an_archive_that_cannot_open_its_index_gives_the_store_back(tmp_path: Path) -> None:
     """The next try finds it free."""
     (tmp_path / "index.db").mkdir()
@@ -594,7 +636,7 @@ def test_nodes_of_one_title_and_database_do_not_take_each_others_tasks(
 
     def node(host: str, storage: str) -> ArchiveAE:
         monkeypatch.setattr("socket.gethostname", lambda: host)
-        index = Index(f"sqlite:///{tmp_path / 'index.db'}", root=tmp_path / storage)
+        index = Index(database_url(tmp_path / "index.db"), root=tmp_path / storage)
         index.open()
         return ArchiveAE("NODE", FileStore(tmp_path / storage), index)
 
@@ -698,7 +740,7 @@ class StartedTests(TestCase):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reconcile_module, "_listing", listing)
-            patch.setattr("netdicom_tx.archive.node.monotonic", lambda: clock[0])
+            patch.setattr("netdicom_tx.archive.starting.monotonic", lambda: clock[0])
             started = ae.start_soon()
             port = await ae.listen("tcp:0:interface=127.0.0.1")
             self.addCleanup(port.stopListening)
@@ -725,7 +767,7 @@ class StartedTests(TestCase):
                 looked_at.append(number)
                 if number == 10:
                     in_the_middle.set()
-                    assert ae._is_given_up.wait(30)
+                    assert ae._preparation.is_given_up.wait(30)
                 yield f"instances/{number:06}", f"/none/such/{number}", 1
 
         with pytest.MonkeyPatch.context() as patch:
@@ -770,6 +812,7 @@ class StartedTests(TestCase):
         ae.start()
         await shut_down(ae)
 
+    @pytest.mark.sqlite
     async def test_files_and_rows_are_there_when_the_association_has_been_released(self) -> None:
         """A script that has stored may look at the directory, and another process at the index."""
         ae = archive(self.directory)
@@ -782,6 +825,7 @@ class StartedTests(TestCase):
             assert rows.execute("SELECT count(*) FROM instance").fetchone() == (len(sent),)
         rows.close()
 
+    @pytest.mark.sqlite
     async def test_a_release_does_not_wait_for_a_disk_that_stalls(self) -> None:
         """Neither that of the sender for long, nor that of another peer at all; both would run into a timeout."""
         ae = archive(self.directory)
@@ -801,9 +845,9 @@ class StartedTests(TestCase):
             ctx = asce.contexts_for(CT_IMAGE_STORAGE)[0]
             response = await asce.request(store_rq(ct("1.2.3"), "1.2.3", message_id=None), ctx)
             assert response.status == 0x0000
-            patch.setattr("netdicom_tx.archive.node._RELEASE_WAITS", 1000)
+            patch.setattr("netdicom_tx.archive.storing._RELEASE_WAITS", 1000)
             assert await self.send(remote, {}) == []
-            patch.setattr("netdicom_tx.archive.node._RELEASE_WAITS", 0.1)
+            patch.setattr("netdicom_tx.archive.storing._RELEASE_WAITS", 0.1)
             await asce.release()
             assert not ae.store.path("1.2.3").exists()
             may_go_on.set()

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from netdicom_tx import AE, RemoteAE, storage_scu
 from netdicom_tx.archive import ArchiveAE, Duplicates, FileStore, StorageError
-from netdicom_tx.archive.store import filestore, intake
+from netdicom_tx.archive.store import filestore, intake, spool
 from netdicom_tx.archive.store.filestore import Outcome
 from netdicom_tx.archive.store.reconcile import verify
 from netdicom_tx.asceprovider import Association
@@ -97,7 +97,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
 @pytest.fixture(params=[1 << 20, 64], ids=["in memory", "in a file"])
 def spooled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small instances arrive in memory, or in a file as big ones do."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", request.param)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", request.param)
 
 
 # -- 53 to 59: what the data set says -----------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_case_63_what_does_not_go_on_is_ended_and_removed(
     node: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A peer that says nothing any more is cut off when the idle timeout is over."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", 64)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", 64)
     peer = node.sender()
     peer.send(doubles.message(store_rq(ct("1.2.3", pixels=10_000)))[:-100])
     assert len(node.files()) == 1
@@ -446,7 +446,7 @@ class StartedTests(TestCase):
         """The connection is lost behind the last PDV, while a thread is keeping the instance."""
         ae = await self.start()
         assert ae.index is not None
-        waiting, may_go_on = self.hold(filestore, "walk")
+        waiting, may_go_on = self.hold(spool, "walk")
         in_committer, committer_may_go_on = self.hold(intake, "walk")
         sent = {f"1.2.{n}": ct(f"1.2.{n}", pixels=pixels) for n, pixels in ((1, 512), (2, 3 << 20))}
         for number, (uid, data) in enumerate(sent.items()):
@@ -564,7 +564,7 @@ def test_case_65_a_disk_that_becomes_full_refuses_and_recovers(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, failures: LoggedFailures
 ) -> None:
     """0xA700 in mid-write and at the reserve, on an association that goes on; without a restart."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", 1 << 16)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", 1 << 16)
     node = Archive(small_disk / "archive")
     peer = node.sender()
     assert stored(peer, ct("1.2.1"), "1.2.1") == 0x0000

@@ -1,13 +1,16 @@
 """Threads for work that blocks."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from netdicom_tx.archive.workers import Workers
+from netdicom_tx.archive.workers import Rounds, Workers
 
 Done = Future[None]
 
@@ -93,3 +96,64 @@ class Started(TestCase):
             await self.workers.run(max, 1, 2)
         self.workers.start(reactor)  # type: ignore[arg-type]
         assert await self.workers.run(max, 1, 2) == 2
+
+
+class Counted(Rounds):
+    """Counts its rounds, and takes two steps in each."""
+
+    name = "counted"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, first=10, retry=3, holds=lambda: self.is_ours, threads=0)
+        self.is_ours = True
+        self.steps: list[str] = []
+        self.failures: list[str] = []
+        self.between: Callable[[], object] = lambda: None
+
+    def _do(self) -> float:
+        self.steps.append("first")
+        self.between()
+        self._go_on()
+        self.steps.append("second")
+        return 60
+
+    def _failed(self, failure: Failure) -> None:
+        self.failures.append(failure.getErrorMessage())
+
+
+class RoundsTests(SynchronousTestCase):
+    """What is done again and again ends between two steps, and goes on by itself."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.rounds = Counted(self.clock)
+        self.rounds.startService()
+
+    def test_a_round_follows_the_other(self) -> None:
+        self.clock.advance(10)
+        self.clock.advance(59)
+        assert self.rounds.steps == ["first", "second"]
+        self.clock.advance(1)
+        assert self.rounds.steps == ["first", "second"] * 2
+
+    def test_a_round_that_has_failed_is_tried_again_earlier(self) -> None:
+        self.rounds.between = lambda: int("no number")
+        self.clock.advance(10)
+        assert self.rounds.failures == ["invalid literal for int() with base 10: 'no number'"]
+        self.rounds.between = lambda: None
+        self.clock.advance(3)
+        assert self.rounds.steps == ["first", "first", "second"]
+
+    def test_a_round_that_another_node_does_ends_and_is_no_failure(self) -> None:
+        self.rounds.is_ours = False
+        self.clock.advance(10)
+        assert (self.rounds.steps, self.rounds.failures) == (["first"], [])
+        self.rounds.is_ours = True
+        self.clock.advance(3)
+        assert self.rounds.steps == ["first", "first", "second"]
+
+    def test_a_round_of_a_service_that_stops_ends_and_is_the_last(self) -> None:
+        self.rounds.between = self.rounds.stopService
+        self.clock.advance(10)
+        assert (self.rounds.steps, self.rounds.failures) == (["first"], [])
+        assert self.clock.getDelayedCalls() == []

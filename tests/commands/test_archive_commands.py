@@ -84,7 +84,7 @@ def test_files_in_another_layout_are_named_and_are_not_a_success(
     for path in (study / "a.dcm", study / "b.dcm", store.instances / "c.dcm"):
         assert f"not indexed: {path}: the file is not where a node keeps files" in err
     assert "error: 3 files could not be indexed" in err
-    assert "netdicom store" in err
+    assert "netdicom import" in err
     assert run(["reindex", "--storage", str(store.root), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert len(document["misplaced"]) == 3
@@ -315,3 +315,47 @@ def test_without_versions_none_are_listed(
     assert run(["versions", "--storage", str(store.root), "--json"]) == 0
     assert capsys.readouterr().out == ""
     assert run(["versions", "--storage", str(store.root / "absent")]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["file", "variable of the file", "variable"])
+def test_the_configuration_of_the_node_names_its_directory(
+    store: FileStore,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    source: str,
+) -> None:
+    """In a container, its variables do."""
+    path = tmp_path / "node.toml"
+    path.write_text(f'[storage]\ndirectory = "{store.root}"\n')
+    arguments = ["--config", str(path)] if source == "file" else []
+    if source == "variable of the file":
+        monkeypatch.setenv("NETDICOM_CONFIG", str(path))
+    elif source == "variable":
+        monkeypatch.setenv("NETDICOM_STORAGE_DIRECTORY", str(store.root))
+    assert run(["reindex", *arguments]) == 0
+    assert "3 indexed" in capsys.readouterr().out
+    for command in (["verify"], ["versions"], ["queue", "list"], ["schedule", "list"]):
+        assert run([*command, *arguments]) == 0
+
+
+def test_a_directory_has_one_source(
+    store: FileStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option wins over a variable, and excludes the file."""
+    monkeypatch.setenv("NETDICOM_STORAGE_DIRECTORY", "/none")
+    assert run(["versions", "--storage", str(store.root)]) == 0
+    assert run(["versions", "--storage", str(store.root), "--config", "node.toml"]) == 2
+    assert "--config cannot be combined with --storage" in capsys.readouterr().err
+
+
+def test_a_password_in_the_command_line_is_told(
+    store: FileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is used all the same, and not shown."""
+    url = "nodb://me:geheim@host/archive"
+    assert run(["reindex", "--storage", str(store.root), "--database", url]) != 0
+    said = capsys.readouterr().err
+    assert "warning: the password of the database stands in the command line" in said
+    assert "geheim" not in said

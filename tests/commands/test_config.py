@@ -71,7 +71,7 @@ def test_a_file_that_is_not_there(capsys: Captured) -> None:
 def test_a_begun_file_changes_nothing(capsys: Captured) -> None:
     """Every key is in it, as a comment; with its mark taken away, each default is read again."""
     assert run(["config", "init", "node.toml"]) == ExitCode.OK
-    assert "twistd dicom --config node.toml" in capsys.readouterr().err
+    assert "netdicom serve --config node.toml" in capsys.readouterr().err
     text = Path("node.toml").read_text("utf-8")
     assert read("node.toml").config == Config()
     assert run(["config", "init"]) == ExitCode.OK
@@ -93,3 +93,101 @@ def test_a_file_that_exists_is_not_changed(capsys: Captured) -> None:
     assert run(["config", "init", "node.toml"]) == ExitCode.LOCAL_DISK
     assert Path("node.toml").read_text() == "# mine\n"
     assert "File exists" in capsys.readouterr().err
+
+
+SHOWN = """
+[node]
+aet = "ARCHIVE"
+[database]
+url_file = "url"
+[access]
+default = ["echo"]
+[[peer]]
+title = "CT1"
+networks = ["192.0.2.0/24"]
+allow = ["store"]
+"""
+
+
+def test_each_value_is_shown_with_its_origin(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option, a variable, a line of the file, or the default."""
+    Path("node.toml").write_text(SHOWN)
+    Path("url").write_text("postgresql://dicom:geheim@db/dicom")
+    monkeypatch.setenv("NETDICOM_STORAGE_FSYNC", "false")
+    arguments = ["config", "show", "node.toml", "--move-associations", "3"]
+    assert run(arguments) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "geheim" not in said
+    read_again = tomllib.loads(said)
+    assert read_again["storage"]["fsync"] is False
+    assert read_again["peer"] == [
+        {"title": "CT1", "networks": ["192.0.2.0/24"], "allow": ["store"]}
+    ]
+    lines = {line.partition(" = ")[0]: " ".join(line.split()) for line in said.splitlines()}
+    assert lines["aet"] == 'aet = "ARCHIVE" # node.toml:3'
+    assert lines["fsync"] == "fsync = false # NETDICOM_STORAGE_FSYNC"
+    assert lines["move_associations"] == "move_associations = 3 # --move-associations"
+    assert lines["max_associations"] == "max_associations = 100 # default"
+    assert lines["url"] == 'url = "postgresql://dicom:***@db/dicom" # node.toml:5'
+    assert lines["default"] == 'default = ["echo"] # node.toml:7'
+    assert "# url_file = " not in said
+    assert "[[peer]] # node.toml:8" in said
+    assert run([*arguments, "--json"]) == ExitCode.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["node"]["aet"] == {"value": "ARCHIVE", "from": "node.toml:3"}
+    assert shown["peer"][0]["from"] == "node.toml:8"
+
+
+def test_a_url_that_cannot_be_read_is_not_shown(capsys: Captured) -> None:
+    assert run(["config", "show", "--database", "geheim"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "geheim" not in said
+    assert '"all"' in said
+    assert run(["config", "show", "--peer", "CT1@ct1:104"]) == ExitCode.OK
+    assert tomllib.loads(capsys.readouterr().out)["peer"] == ["CT1@ct1:104"]
+
+
+def test_a_wrong_configuration_is_not_shown(capsys: Captured) -> None:
+    assert run(["config", "show", "none.toml"]) == ExitCode.CONFIGURATION
+    assert run(["config", "show", "--max-associations", "many"]) == ExitCode.USAGE
+    assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_secrets_are_not_shown(capsys: Captured) -> None:
+    """Neither those of the file nor those that it names."""
+    Path("key").write_text("hush-hush\n")
+    Path("node.toml").write_text(
+        '[s3]\naccess_key = "known"\nsecret_key_file = "key"\n[tls]\nkey_password = "hush-hush"\n'
+        '[database]\nurl = "postgresql://node:hush-hush@host/index"\n'
+    )
+    for form in ([], ["--json"]):
+        assert run(["config", "show", "node.toml", *form]) == ExitCode.OK
+        shown = capsys.readouterr().out
+        assert "known" in shown
+        assert "hush" not in shown
+
+
+def test_a_directory_is_not_a_configuration(capsys: Captured) -> None:
+    Path("node.toml").mkdir()
+    assert run(["config", "check", "node.toml"]) == ExitCode.CONFIGURATION
+    assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["conformance"],
+        ["export", "--all", "-o", "out"],
+        ["status"],
+        ["retention"],
+        ["queue", "list"],
+    ],
+    ids=lambda each: each[0],
+)
+def test_every_command_says_so(arguments: list[str], capsys: Captured) -> None:
+    """That a directory is not a configuration: exit code 78, as for every other mistake."""
+    Path("node.toml").mkdir()
+    assert run([*arguments, "--config", "node.toml"]) == ExitCode.CONFIGURATION
+    assert "node.toml: Is a directory" in capsys.readouterr().err

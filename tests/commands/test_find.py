@@ -90,6 +90,16 @@ def test_a_failure_status_has_its_code(netdicom: Netdicom, peer: Peer, form: lis
         assert json.loads(done.stdout)["error"]["code"] == 8
 
 
+@pytest.mark.parametrize("form", [(), ("--csv",)])
+def test_a_query_that_fails_before_its_first_answer_shows_no_head(
+    netdicom: Netdicom, peer: Peer, form: tuple[str, ...]
+) -> None:
+    done = netdicom("find", peer.address(), "-k", "PatientID=refused", *form)
+    assert done.stdout == ""
+    done = netdicom("find", peer.address("STRICT"), "-k", "PatientID=1", *form)
+    assert (done.returncode, done.stdout) == (4, "")
+
+
 def test_a_refused_context_has_its_code(netdicom: Netdicom, peer: Peer, instances: Path) -> None:
     done = netdicom("store", peer.address("NOSTORE"), instances)
     assert done.returncode == 5

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -33,12 +34,24 @@ def test_a_password_is_asked_for_and_not_shown(
         return "a secret"
 
     monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr("sys.stdin", Mock(isatty=lambda: True))
     assert run(["passwd", "users", "alice"]) == 0
     assert asked == [("New password for alice", True, True)]
     out, err = capsys.readouterr()
     assert "added alice in users" in err
     assert "a secret" not in out + err
     assert is_right(b"a secret", read_passwords(tmp_path / "users")["alice"])
+
+
+@pytest.mark.parametrize(
+    ("user", "says"), [("alice", "nobody can be asked"), ("a:b", "is not the name of a user")]
+)
+def test_nobody_is_asked_in_vain(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, user: str, says: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["passwd", "users", user]) == ExitCode.USAGE
+    assert says in capsys.readouterr().err
 
 
 def test_a_password_comes_from_standard_input(

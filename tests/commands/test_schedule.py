@@ -149,6 +149,31 @@ def test_a_file_with_a_fault_adds_nothing(
     assert len(capsys.readouterr().out.splitlines()) == 1  # the head
 
 
+def test_all_mistakes_of_a_file_are_told_at_once(
+    schedule: Run, tmp_path: Path, capsys: Captured
+) -> None:
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(KEYWORDS + "\n4711,DOE^JOHN,1.2.3,S1,CT,tomorrow" * 12, "utf-8")
+    assert schedule("add", wrong) == 2
+    said = capsys.readouterr().err
+    assert said.count("tomorrow") == 10
+    assert "line 2: " in said
+    assert "and 2 more" in said
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_a_line_of_keywords_is_a_mistake(
+    schedule: Run, tmp_path: Path, capsys: Captured, text: str
+) -> None:
+    """An export that failed leaves such files; one without steps has its keywords."""
+    path = tmp_path / "empty.csv"
+    path.write_text(text, "utf-8")
+    assert schedule("add", path) == 2
+    assert "is empty" in capsys.readouterr().err
+    path.write_text(KEYWORDS + "\n", "utf-8")
+    assert schedule("add", path) == 0
+
+
 def test_json_is_added(schedule: Run, tmp_path: Path, capsys: Captured) -> None:
     """A list, with several values and values that are no text."""
     more = {

@@ -127,6 +127,59 @@ def test_files_of_a_directory_that_cannot_be_sent_are_failures(
     assert "1 stored, 2 failed" in done.stderr
 
 
+def test_a_reason_is_told_once_with_its_count(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    """Each file has a line with -v."""
+    done = netdicom("store", peer.address("FULL"), instances)
+    told = [each for each in done.stderr.splitlines() if each.startswith("failed: ")]
+    assert len(told) == 1
+    assert told[0].startswith("failed: 8 files, the first is ")
+    assert "0xA700" in told[0]
+    done = netdicom("store", peer.address("FULL"), instances, "-v")
+    told = [each for each in done.stderr.splitlines() if each.startswith("failed: ")]
+    assert len(told) == 8
+    done = netdicom("store", peer.address("NOSTORE"), instances)
+    told = [each for each in done.stderr.splitlines() if each.startswith("failed: ")]
+    assert len(told) < 8
+    assert len(told) == len(set(told))
+
+
+def test_a_pipe_is_refused_at_once(netdicom: Netdicom, peer: Peer) -> None:
+    os.mkfifo(netdicom.directory / "pipe")
+    done = netdicom("store", peer.address(), "pipe", within=30)
+    assert done.returncode == 2
+    assert "pipe cannot be sent" in done.stderr
+    assert "it is not a regular file" in done.stderr
+
+
+def test_a_rehearsal_tells_what_cannot_be_sent(
+    netdicom: Netdicom, peer: Peer, instances: Path
+) -> None:
+    directory = netdicom.directory / "images"
+    directory.mkdir()
+    (directory / "1.dcm").write_bytes((instances / "MR_small.dcm").read_bytes())
+    (directory / "2.dcm").write_bytes((instances / "MR_small.dcm").read_bytes()[:180])
+    done = netdicom("store", peer.address(), "images", "--dry-run")
+    assert done.returncode == 1
+    assert "1 of 2 files cannot be sent" in done.stderr
+    assert "the others would be sent; nothing was sent now" in done.stderr
+
+
+def test_many_reasons_are_cut_short(netdicom: Netdicom, peer: Peer, tmp_path: Path) -> None:
+    """A broken disk may have one for each file."""
+    directory = netdicom.directory / "images"
+    directory.mkdir()
+    head = bytes(128) + b"DICM"
+    for number in range(12):
+        (directory / f"{number:02}.dcm").write_bytes(
+            head + b"\x02\x00\x00\x00UL\x04\x00" + bytes([number]) * number
+        )
+    done = netdicom("store", peer.address(), "images", "--dry-run")
+    told = [each for each in done.stderr.splitlines() if each.startswith("failed: ")]
+    assert 1 <= len(told) <= 11
+
+
 def test_bad_input_sends_nothing(netdicom: Netdicom, peer: Peer, instances: Path) -> None:
     """Not even the association is opened."""
     before = peer.log

@@ -67,6 +67,13 @@ def test_every_option_is_in_the_reference(command: str, capsys: Captured) -> Non
     assert {option for option in options - {"-h", "--help"} if option not in page} == set()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_reference(command: str) -> None:
+    """Which is also the man page."""
+    page = (ROOT / "docs/reference/netdicom.md").read_text()
+    assert re.search(rf"`(netdicom )?{command}[ `]", page)
+
+
 def test_the_exit_codes_are_in_the_reference() -> None:
     page = (ROOT / "docs/reference/netdicom.md").read_text()
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == list(ExitCode)
@@ -112,7 +119,8 @@ BAD = {
     "no level": ["find", NOBODY, "--level", "FRAME"],
     "no root": ["find", NOBODY, "--root", "X"],
     "nothing to get": ["get", NOBODY],
-    "nothing to move": ["move", NOBODY, "--to", "X", "-k", "PatientID=1"],
+    "nothing to move": ["move", NOBODY, "--to", "X", "-k", "PatientID"],
+    "a bad date to get": ["get", NOBODY, "-k", "StudyDate=2025*"],
     "no destination": ["move", NOBODY, "-k", "StudyInstanceUID=1"],
     "a bad destination": ["move", NOBODY, "-k", "StudyInstanceUID=1", "--to", "x" * 17],
     "a bad endpoint": ["move", NOBODY, "-k", "StudyInstanceUID=1", "--receive=x:y"],
@@ -166,15 +174,21 @@ def test_bad_input_that_is_seen_late_is_told_as_well(name: str, netdicom: Netdic
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["stoer"], "did you mean store?"),
+        (["stoer"], "hint:  did you mean store?"),
         (["ehco", NOBODY], "did you mean echo?"),
+        (["store", NOBODY, CT, "--josb", "2"], "did you mean --jobs?"),
+        (["find", NOBODY, "--pateint", "DOE"], "hint:  netdicom find --help shows an example"),
         (["work-list"], "did you mean worklist?"),
         (["queue", "lst"], "did you mean list?"),
+        (["find", NOBODY, "--jsn"], "did you mean --json?"),
+        (["find", NOBODY, "--xyzzy"], "netdicom find --help shows an example"),
+        (["serve", "--strict-pers"], "did you mean --strict-peers?"),
         (["schedule", "ad"], "did you mean add?"),
         (["xyzzy"], "netdicom --help shows the commands"),
         (["store", NOBODY, CT, "--jobs", "many"], "'many' is not a whole number of 1 to 64"),
         (["echo", NOBODY, "-n", "0"], "'0' is not a whole number of 1 or more"),
         (["find", "archive"], "no peer is called 'archive'"),
+        (["find", "192.0.2.1"], "hint:  a host needs its port: 192.0.2.1:104 or"),
         (["receive", "11112"], "--listen 11112"),
     ],
 )
@@ -241,7 +255,7 @@ def test_peers_are_completed_in_the_shell(tmp_path: Path) -> None:
 
 
 #: What takes longer to load than a person waits for a help text.
-HEAVY = {"OpenSSL", "cryptography", "pydicom", "rich", "sqlalchemy", "twisted", "zope"}
+HEAVY = {"OpenSSL", "alembic", "cryptography", "pydicom", "rich", "sqlalchemy", "twisted", "zope"}
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -284,7 +298,7 @@ def test_a_help_text_or_a_usage_error_loads_nothing_heavy(arguments: tuple[str, 
 
 
 #: What a command does not load when it looks into no data set: pydicom, numpy, a database, a console.
-NOT_FOR_OCTETS = {"PIL", "numpy", "pydicom", "requests", "rich", "sqlalchemy"}
+NOT_FOR_OCTETS = {"PIL", "alembic", "numpy", "pydicom", "requests", "rich", "sqlalchemy"}
 
 
 @pytest.mark.slow

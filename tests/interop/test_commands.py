@@ -254,6 +254,31 @@ def test_move_brings_what_movescu_brings(
     assert contents(netdicom.directory / "out") == expected
 
 
+def test_get_and_move_find_first_what_a_retrieval_does_not_carry(
+    netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...]
+) -> None:
+    """The CT instances of some years, whichever study and series they belong to (PS3.4 C.4.2.1.4)."""
+    headers = [dcmread(sample.path, stop_before_pixels=True) for sample in held]
+    expected = {
+        str(each.SOPInstanceUID)
+        for each in headers
+        if each.get("Modality") == "CT" and "19900101" <= each.get("StudyDate", "") <= "20301231"
+    }
+    assert 10 <= len(expected) < len(held)
+    keys = ("-aet", OUR_SCU, "-k", "Modality=CT", "-k", "StudyDate=19900101-20301231")
+    done = netdicom("get", archive.peer, *keys, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert set(by_instance(netdicom.directory / "out")) == expected
+    moved = netdicom(
+        *("move", archive.peer, *keys, "--to", HERE),
+        *(f"--receive=127.0.0.1:{archive.receiving}", "-o", "moved"),
+    )
+    assert moved.returncode == 0, moved.stderr
+    assert set(by_instance(netdicom.directory / "moved")) == expected
+    nothing = netdicom("get", archive.peer, "-aet", OUR_SCU, "-k", "StudyDate=18990101")
+    assert nothing.returncode == 10, nothing.stderr
+
+
 def test_move_to_a_destination_that_the_archive_does_not_know(
     netdicom: Netdicom, archive: Archive, held: tuple[Sample, ...]
 ) -> None:

@@ -69,8 +69,11 @@ class FaultTests(TestCase):
         assert caught.value.by_peer
 
     async def test_the_peer_dies_before_it_answers(self) -> None:
-        """A connection that closes without release or abort has its own error."""
-        scp = self.start_storescp()
+        """A connection that closes without release or abort has its own error.
+
+        The peer waits with its answer, so that it cannot come before the signal does.
+        """
+        scp = self.start_storescp("--sleep-during", "60")
         ae = AE(OUR_SCU).add_scu(storage_scu, [self.sample.sop_class])
         asce = await ae.request_association(RemoteAE(scp.ae_title, scp.address.endpoint))
         outstanding = asce.get_scu(self.sample.sop_class)(self.sample.path)

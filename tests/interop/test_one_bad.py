@@ -86,7 +86,8 @@ def test_store_brings_all_others(
     """PS3.8 9.3.8: the abort ends the association, and the others go on a new one."""
     files = written(tmp_path / "files", order, BAD[damage])
     scp = start_storescp()
-    done = netdicom("store", f"{scp.ae_title}@127.0.0.1:{scp.address.port}", files, "--jobs", jobs)
+    peer = f"{scp.ae_title}@127.0.0.1:{scp.address.port}"
+    done = netdicom("store", peer, files, "--jobs", jobs, "-v")
     assert set(scp.instances()) == good(order), done.stderr
     assert done.returncode == 1, done.stderr
     failed = set(re.findall(r"failed: .*/(\d+)\.dcm: (?!not tried).*abort", done.stderr))

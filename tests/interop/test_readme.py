@@ -1,16 +1,21 @@
 """The table of README.md: the same jobs with ``netdicom`` and with DCMTK's tools, run in order."""
 
+import re
+import shlex
 import subprocess
-from collections.abc import Callable
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from support.node import Node
+from support.node import Node, settled
 from support.part10 import by_instance
-from support.processes import program
+from support.processes import Process, free_port, program
 from support.shell import ROOT, environment, put_commands
 from support.strict import assert_clean
 
@@ -33,20 +38,62 @@ def table() -> list[dict[str, str]]:
     return [dict(zip(("job", "netdicom", "DCMTK"), row, strict=True)) for row in rows]
 
 
-class Shell:
-    """A user's shell beside the node."""
+def of_set_up() -> list[str]:
+    """The options that the set-up command gives the node."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    found = re.search(r"^python3 -m venv .*twistd -n dicom (.*)$", text, re.MULTILINE)
+    assert found is not None
+    return shlex.split(found[1])
 
-    def __init__(self, directory: Path, port: int) -> None:
+
+def second() -> list[str]:
+    """The command of the second node."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    found = re.search(r"`(netdicom serve --aet SECOND .*?)`", text)
+    assert found is not None
+    return shlex.split(found[1])
+
+
+class Nodes:
+    """The two nodes of the README, at free ports."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.ports = {port: str(free_port()) for port in ("8042", "11113")}
+        self.first = Node(directory, *map(self.here, of_set_up()))
+        stack.callback(self.first.stop)
+        self.first.start()
+        self.ports["11112"] = self.first.address.arguments[1]
+        _, *words = map(self.here, second())
+        log = directory / "second.log"
+        process = Process(log, sys.executable, "-m", "netdicom_tx", *words, PYTHONPATH=str(ROOT))
+        stack.callback(process.stop)
+        process.ready(lambda: "listening on" in process.text(), "second node")
+        self.of_second = directory / "second"
+
+    def here(self, text: str) -> str:
+        """The text with our ports."""
+        return re.sub(r"\b(8042|11112|11113)\b", lambda found: self.ports[found[0]], text)
+
+    def page(self) -> str:
+        """The studies on the status page."""
+        with urllib.request.urlopen(self.here("http://127.0.0.1:8042/studies"), timeout=60) as page:
+            return str(page.read().decode())
+
+
+class Shell:
+    """A user's shell beside the nodes."""
+
+    def __init__(self, directory: Path, nodes: Nodes) -> None:
         self._directory = directory
-        self._port = str(port)
+        self._nodes = nodes
         (commands := directory / "bin").mkdir()
         put_commands(commands)
         self._environment = environment(commands, directory)
 
     def type(self, command: str) -> str:
-        """Run a command of the README at the node of the test; what it says, after a good end."""
+        """Run a command of the README at the nodes of the test; what it says, after a good end."""
         done = subprocess.run(
-            ["sh", "-c", command.replace("11112", self._port)],
+            ["sh", "-c", self._nodes.here(command)],
             cwd=self._directory,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -62,7 +109,14 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, node: Node) -> Shell:
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    (directory := tmp_path / "nodes").mkdir()
+    with ExitStack() as stack:
+        yield Nodes(directory, stack)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, nodes: Nodes) -> Shell:
     """A shell in a directory with ``images/``: two images of the study and the patient."""
     (here := tmp_path / "here").mkdir()
     (here / "images").mkdir()
@@ -70,40 +124,45 @@ def shell(tmp_path: Path, node: Node) -> Shell:
         image = dcmread(str(get_testdata_file(name)))
         image.StudyInstanceUID, image.PatientName, image.PatientID = STUDY, PATIENT, "4711"
         image.save_as(here / "images" / name)
-    return Shell(here, node.address.port)
+    return Shell(here, nodes)
 
 
-def test_the_table_has_the_four_jobs() -> None:
+def test_the_table_has_the_five_jobs() -> None:
     """Each with the command of that program; the tests below find them by their place."""
     assert [row["netdicom"].split()[:2] for row in table()] == [
-        ["netdicom", each] for each in ("echo", "store", "find", "get")
+        ["netdicom", each] for each in ("echo", "store", "find", "get", "move")
     ]
     assert [row["DCMTK"].split()[0] for row in table()] == [
         "echoscu",
         "storescu",
         "findscu",
         "getscu",
+        "movescu",
     ]
 
 
 @pytest.mark.parametrize(
-    "columns", [("netdicom",), ("DCMTK",), ("DCMTK", "netdicom")], ids="-".join
+    "columns",
+    [("netdicom",), ("DCMTK",), ("DCMTK", "netdicom"), ("netdicom", "DCMTK")],
+    ids="-".join,
 )
 def test_the_table_runs_in_order(
-    columns: tuple[str, ...], tmp_path: Path, node: Node, shell: Shell
+    columns: tuple[str, ...], tmp_path: Path, nodes: Nodes, shell: Shell
 ) -> None:
-    """On a fresh archive: the two images are there, are found, and come back."""
+    """On a fresh archive: the two images are there, are seen and found, come back, and reach a second node."""
     if "DCMTK" in columns:
         program("storescu")
     here = tmp_path / "here"
     sent = by_instance(here / "images").keys()
     checks: list[Callable[[str, str], bool]] = [
         lambda column, said: column == "DCMTK" or "Success" in said,  # echoscu is silent
-        lambda column, said: node.instances().keys() == sent,
+        lambda column, said: nodes.first.instances().keys() == sent,
         lambda column, said: PATIENT in said,
         lambda column, said: by_instance(here, RETRIEVED[column]).keys() == sent,
+        lambda column, said: settled(nodes.of_second).keys() == sent,
     ]
     for row, holds in zip(table(), checks, strict=True):
         for column in columns:
             said = shell.type(row[column])
             assert holds(column, said), f"$ {row[column]}\n{said}"
+    assert "DOE" in nodes.page()

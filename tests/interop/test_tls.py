@@ -201,7 +201,7 @@ def test_a_signal_has_the_certificate_read_again(node: SecureNode, authority: Au
     second = serial()
     node.certificate.write_text("nothing")
     os.kill(node.pid, signal.SIGHUP)
-    eventually(lambda: "all stays as it is" in node.log_text(), "line that says so")
+    eventually(lambda: "the former options stay in effect" in node.log_text(), "line that says so")
     assert serial() == second
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -13,6 +14,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from twisted.internet import defer
+from twisted.internet.error import ConnectionRefusedError
 
 from netdicom_tx import (
     AE,
@@ -27,6 +29,7 @@ from netdicom_tx.dimsemessages import Response
 from netdicom_tx.dsutils import decode, part10_header
 from netdicom_tx.negotiation import NO_WINDOW
 from netdicom_tx.sopclass import (
+    Instance,
     QueryRetrieveGet,
     qr_get_scp,
     qr_get_scu,
@@ -211,6 +214,35 @@ def test_a_destination_that_does_not_agree_to_a_release_holds_up_no_final_respon
         assert len(keeper.received) == 1
 
 
+class Late(Near):
+    """The same, but nothing listens there at first."""
+
+    refusals = 2
+
+    def connect(self, factory: Any) -> defer.Deferred[Any]:
+        if self.refusals:
+            self.refusals -= 1
+            return defer.fail(ConnectionRefusedError())
+        return super().connect(factory)
+
+
+@pytest.mark.parametrize("refusals", [2, 100])
+def test_a_destination_that_does_not_listen_yet_is_called_again(refusals: int) -> None:
+    """As gdcmscu 3.0.21, which sends the C-MOVE-RQ first; whether it was quicker than the node was a matter of luck."""
+    archive, keeper = Archive(), Keeper("KEEPER")
+    with connected(AE("SCU").add_scu(qr_move_scu), archive) as pair:
+        retrieve = Retrieve("move", pair, archive, keeper)
+        late = Late(pair, keeper)
+        late.refusals = refusals
+        retrieve.archive.remote = RemoteAE("KEEPER", late)  # type: ignore[arg-type]
+        stream = retrieve.start([FILES[0]])
+        for _ in range(12):
+            pair.advance(0.1)
+        assert final(stream) == (0x0000 if refusals == 2 else 0xA702)
+        assert len(keeper.received) == (refusals == 2)
+        assert late.refusals in (0, 96)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 def test_a_hook_is_not_read_further_than_the_peer_can_follow(retrieve: Retrieve, kind: str) -> None:
@@ -241,6 +273,88 @@ def test_a_hook_is_not_read_further_than_the_peer_can_follow(retrieve: Retrieve,
     retrieve.pair.advance(0)
     assert final(stream) == 0x0000
     assert len(retrieve.keeper.received) == MANY
+
+
+def told(stream: Any) -> list[int]:
+    """The completed sub-operations of each Pending response, when all has been read."""
+    completed: list[int] = []
+
+    async def to_its_end() -> None:
+        async for _, response in stream:
+            if response.status == 0xFF00:
+                completed.append(response.number_of_completed_suboperations)
+
+    success_of(defer.Deferred.fromCoroutine(to_its_end()))
+    return completed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "step"), [(3, 1), (100, 1), (199, 1), (200, 2), (1000, 10)], ids=str
+)
+def test_a_pending_response_tells_of_each_hundredth_part(number: int, step: int) -> None:
+    """A study of a thousand images does not need a thousand of them; one for each percent is enough for progress."""
+    with retrieving("move") as retrieve:
+        retrieve.archive.number = number
+        completed = told(retrieve.start([FILES[0]] * number))
+    assert completed[0] == 1
+    assert {later - earlier for earlier, later in pairwise(completed)} == {step}
+    assert number - step <= completed[-1] < number
+
+
+def test_a_pending_response_goes_out_each_second() -> None:
+    """Of a large study over a slow line, whatever part of it has been performed."""
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    with retrieving("move") as retrieve:
+        retrieve.keeper.answer = later
+        retrieve.archive.number = 1000
+        stream = retrieve.start([FILES[0]] * 1000)
+        for _ in range(9):
+            retrieve.pair.advance(0.25)
+            answers[-1].callback(0)
+            retrieve.pair.advance(0)
+        completed = [response.number_of_completed_suboperations for _, response in read(stream)]
+        assert completed == [1, 5, 9]
+        retrieve.keeper.answer = lambda: 0
+        answers[-1].callback(0)
+        retrieve.pair.advance(0)
+        assert final(stream) == 0x0000
+
+
+def test_the_next_instance_is_ready_when_an_answer_comes(
+    retrieve: Retrieve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is read while the peer keeps the one before; no further one is."""
+    encoded: list[str] = []
+    real = Instance.encoded
+
+    def counted(self: Instance, transfer_syntax: str) -> Any:
+        encoded.append(self.sop_instance_uid)
+        return real(self, transfer_syntax)
+
+    monkeypatch.setattr(Instance, "encoded", counted)
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    retrieve.keeper.answer = later
+    retrieve.archive.number = 9
+    stream = retrieve.start([FILES[0]] * 9)
+    for number in range(1, 9):
+        retrieve.pair.advance(0)
+        assert (len(answers), len(encoded)) == (number, number + 1)
+        answers[-1].callback(0)
+    retrieve.pair.advance(0)
+    answers[-1].callback(0)
+    retrieve.pair.advance(0)
+    assert final(stream) == 0x0000
 
 
 def test_a_generator_that_blocks_is_sent_from_its_first_item_on(retrieve: Retrieve) -> None:
@@ -478,6 +592,18 @@ def test_a_status_that_c_store_does_not_have_is_a_failure(retrieve: Retrieve, st
     assert counts(stream.final) == (1, 1, 0, None)
     failed = decode(stream.final.data_set, LITTLE)
     assert failed.FailedSOPInstanceUIDList == dcmread(FILES[0]).SOPInstanceUID
+
+
+def test_the_first_failures_are_told_one_by_one_and_the_others_counted(
+    retrieve: Retrieve, lines: list[str]
+) -> None:
+    """A destination that refuses fills no log."""
+    retrieve.keeper.answer = lambda: 0xA700
+    final(retrieve.start(FILES * 4))
+    about = [line for line in lines if " failed" in line and line.startswith("C-")]
+    assert len(about) == 6
+    assert all("failed: " in line for line in about[:5])
+    assert about[5].endswith(": 3 more failed")
 
 
 @pytest.mark.parametrize(

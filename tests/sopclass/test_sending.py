@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from twisted.internet import defer
 
 from netdicom_tx import AE, Timeouts, Window, storage_scp
+from netdicom_tx.dsutils import encode, part10_header
 from netdicom_tx.exceptions import (
     AssociationRejectedError,
     AssociationReleasedError,
@@ -166,6 +167,157 @@ def test_an_association_that_ends_is_opened_anew() -> None:
     )
 
 
+@pytest.mark.parametrize(("kind", "ahead"), [("file", 1), ("data set", 0)])
+def test_the_next_file_is_ready_when_an_answer_comes(
+    kind: str, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set of pydicom is not encoded before its turn: it would be in memory twice, whatever its size."""
+    encoded: list[Instance] = []
+    real = Instance.encoded
+
+    def counted(self: Instance, transfer_syntax: str) -> Any:
+        encoded.append(self)
+        return real(self, transfer_syntax)
+
+    monkeypatch.setattr(Instance, "encoded", counted)
+    sink = Sink()
+    pair = Pair(AE("SCU"), sink)
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    sink.then = later
+    sources = [FILES[0] if kind == "file" else dcmread(FILES[0])] * 4
+
+    async def collect() -> list[StoreResult]:
+        return [each async for each in store_all(pair.scu, pair.remote(), sources)]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    for number in range(1, 5):
+        pair.advance(0)
+        assert (len(answers), len(encoded)) == (number, min(number + ahead, 4))
+        answers[-1].callback(0)
+    pair.advance(0)
+    assert all(each.is_stored for each in success_of(done))
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_an_instance_that_only_waited_is_not_lost_with_the_association(
+    window: int, tmp_path: Path
+) -> None:
+    """It was ready behind the window, and the peer never heard of it: it is not tried by itself, nor failed."""
+    sink = Sink(window=Window(1, window))
+    pair = Pair(AE("SCU", window=Window(window, 1)), sink)
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    sink.then = later
+    sources = []
+    for number in range(window + 1):
+        sources.append(tmp_path / f"{number}.dcm")
+        ds = made(STORAGE_SOP_CLASSES[0], number)
+        sources[-1].write_bytes(
+            part10_header(ds.SOPClassUID, ds.SOPInstanceUID, IMPLICIT_VR_LITTLE_ENDIAN)
+            + encode(ds, IMPLICIT_VR_LITTLE_ENDIAN)
+        )
+
+    async def collect() -> list[StoreResult]:
+        return [each async for each in store_all(pair.scu, pair.remote(), sources)]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    assert len(answers) == window
+    for asce in pair.scu.associations:
+        asce.abort()
+    sink.then = lambda: 0
+    pair.advance(0)
+    for each in answers:  # the handlers have the files
+        each.callback(0)
+    results = success_of(done)
+    assert len(results) == window + 1
+    assert [each.instance and each.instance.sop_instance_uid for each in results if each.error] == (
+        ["1.2.3.0"] if window == 1 else []
+    )
+    assert [uid for *_, uid in sink.received].count(f"1.2.3.{window}") == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "abort", "none"])
+def test_one_other_form_is_in_memory_at_a_time(end: str) -> None:
+    """A decompressed data set may be many times larger than its file; the next one is made when it has been sent."""
+    sink = Sink([IMPLICIT_VR_LITTLE_ENDIAN])
+    pair = Pair(AE("SCU"), sink)
+    plain = made(STORAGE_SOP_CLASSES[0], 1)
+    compressed = Instance(STORAGE_SOP_CLASSES[0], "1.2.3.1", JPEG2000, plain)
+    form = Instance(STORAGE_SOP_CLASSES[0], "1.2.3.1", IMPLICIT_VR_LITTLE_ENDIAN, plain)
+    forms: list[defer.Deferred[Instance]] = []
+    answers: list[defer.Deferred[int]] = []
+    stop = Stop()
+
+    def transcode(*_: object) -> defer.Deferred[Instance]:
+        forms.append(defer.Deferred())
+        return forms[-1]
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    async def collect() -> list[StoreResult]:
+        results = store_all(
+            pair.scu, pair.remote(), [compressed] * 3, stop=stop, transcode=transcode
+        )
+        return [each async for each in results]
+
+    sink.then = later
+    done = defer.Deferred.fromCoroutine(collect())
+    pair.advance(0)
+    for number in range(1, 4):
+        assert len(forms) == number
+        forms[-1].callback(form)
+        pair.advance(0)
+        assert (len(forms), len(answers)) == (number, number)
+        if end == "stop":
+            stop.set()
+        elif end == "abort" and number == 1:
+            for asce in pair.scu.associations:
+                asce.abort()
+            pair.advance(0)
+        answers[-1].callback(0)
+        pair.advance(0)
+        if done.called:
+            break
+    stored = [each.is_stored for each in success_of(done)]
+    assert stored == {"stop": [True], "abort": [False, True, True], "none": [True] * 3}[end]
+
+
+def test_a_stop_takes_back_what_only_waits() -> None:
+    """What has been sent is answered; what is ready behind the window is not sent."""
+    sink = Sink()
+    pair = Pair(AE("SCU"), sink)
+    stop = Stop()
+    answers: list[defer.Deferred[int]] = []
+
+    def later() -> defer.Deferred[int]:
+        answers.append(defer.Deferred())
+        return answers[-1]
+
+    sink.then = later
+
+    async def collect() -> list[StoreResult]:
+        return [each async for each in store_all(pair.scu, pair.remote(), FILES, stop=stop)]
+
+    done = defer.Deferred.fromCoroutine(collect())
+    stop.set()
+    assert not done.called
+    answers[0].callback(0)
+    pair.advance(0)
+    assert [each.is_stored for each in success_of(done)] == [True]
+    assert len(sink.received) == 1
+
+
 @pytest.mark.parametrize("associations", [1, 3])
 def test_as_many_associations_as_allowed_are_used(associations: int) -> None:
     sink = Sink()
@@ -225,7 +377,7 @@ def test_closing_the_generator_ends_the_associations() -> None:
         results = store_all(pair.scu, pair.remote(), FILES)
         async for _ in results:
             break
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
 
     success_of(defer.Deferred.fromCoroutine(first()))
     pair.advance(0)
@@ -285,7 +437,7 @@ def test_closing_the_generator_sends_no_more_and_releases_when_it_can() -> None:
         results = store_all(pair.scu, pair.remote(), FILES)
         async for _ in results:
             break
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
 
     success_of(defer.Deferred.fromCoroutine(first()))
     assert not ends

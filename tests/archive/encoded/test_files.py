@@ -77,6 +77,15 @@ def test_files_and_octets_are_walked_alike(path: Path, made: Made, cut: int, mor
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: each.transfer_syntax)
+@pytest.mark.parametrize("zeros", range(20))
+def test_a_file_without_pixels_may_end_in_zeros(path: Path, encoding: Encoding, zeros: int) -> None:
+    octets = b"".join(encoding.element(0x00100010, "PN", b"A^B" * 2) for _ in range(4))
+    assert same(path, octets + bytes(zeros), encoding.transfer_syntax)
+    assert same(path, bytes(2) + octets + bytes(zeros), encoding.transfer_syntax)
+    assert same(path, bytes(20 + zeros), encoding.transfer_syntax)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: each.transfer_syntax)
 @pytest.mark.parametrize(
     "behind",
     [

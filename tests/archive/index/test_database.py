@@ -10,13 +10,14 @@ import sqlalchemy as sa
 
 from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.workflow.worklist_sources import worklist_item
+from support.archive.databases import database_url
 
 ROW = {"study_instance_uid": "1.2.3", "step_id": "S1", "data": b"x"}
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[EngineDatabase]:
-    database = EngineDatabase(f"sqlite:///{tmp_path / 'index.db'}")
+    database = EngineDatabase(database_url(tmp_path / "index.db"))
     yield database
     database.close()
 
@@ -26,6 +27,7 @@ def count(database: EngineDatabase) -> int:
         return connection.scalar(sa.select(sa.func.count()).select_from(worklist_item)) or 0
 
 
+@pytest.mark.sqlite
 def test_what_a_call_writes_is_committed_before_its_future_is_done(
     database: EngineDatabase,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The engine of the index's database, and the versions of its tables."""
+"""The engine of the index's database."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine.default import DefaultDialect
 
-from netdicom_tx.archive.index import engine as module
-from netdicom_tx.archive.index import schema
-from netdicom_tx.archive.index.engine import IndexUnusableError, migrate, open_engine
+from netdicom_tx.archive.index.engine import (
+    IndexUnusableError,
+    is_on_network,
+    open_engine,
+)
+from netdicom_tx.archive.index.index import Index
+from netdicom_tx.archive.shared import Shared
 
 
 @pytest.fixture
@@ -22,81 +26,11 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'index.db'}"
 
 
-def test_a_new_database_is_made_at_the_newest_version(url: str) -> None:
-    engine = open_engine(url)
-    assert migrate(engine) == 0
-    assert migrate(engine) == module.VERSION
-    assert set(sa.inspect(engine).get_table_names()) == {
-        *schema.metadata.tables,
-        "schema_version",
-    }
-    engine.dispose()
-
-
-def test_steps_are_taken_one_after_the_other_and_once(url: str) -> None:
-    engine = open_engine(url)
-    migrate(engine)
-    taken = []
-    steps = {
-        module.VERSION + 1: lambda connection: taken.append(1),
-        module.VERSION + 2: lambda connection: taken.append(2),
-    }
-    assert migrate(engine, steps, module.VERSION + 2) == module.VERSION
-    assert migrate(engine, steps, module.VERSION + 2) == module.VERSION + 2
-    assert taken == [1, 2]
-    engine.dispose()
-
-
-def test_a_step_that_fails_is_taken_again(url: str) -> None:
-    engine = open_engine(url)
-    migrate(engine)
-    number = module.VERSION + 1
-
-    def fail(connection: sa.Connection) -> None:
-        connection.execute(schema.patient.insert().values(identity="half"))
-        raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        migrate(engine, {number: fail}, number)
-    with engine.connect() as connection:
-        assert connection.scalar(sa.select(sa.func.count()).select_from(schema.patient)) == 0
-    assert migrate(engine, {number: lambda connection: None}, number) == module.VERSION
-    engine.dispose()
-
-
-def test_making_the_tables_goes_on_after_an_interruption(url: str) -> None:
-    engine = open_engine(url)
-    with engine.begin() as connection:
-        schema.patient.create(connection)
-    assert migrate(engine) == 0
-    assert sa.inspect(engine).has_table("instance")
-    engine.dispose()
-
-
-def test_a_table_that_is_missing_is_made(url: str) -> None:
-    """A new table needs no step: parts of an archive have theirs beside those of the index."""
-    engine = open_engine(url)
-    migrate(engine)
-    with engine.begin() as connection:
-        schema.kept_header.drop(connection)
-    assert migrate(engine) == module.VERSION
-    assert sa.inspect(engine).has_table("header")
-    engine.dispose()
-
-
-def test_another_database_than_sqlite_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_of_another_kind_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but opening it differs."""
     other = SimpleNamespace(dialect=SimpleNamespace(is_async=False))
     monkeypatch.setattr(sa, "create_engine", lambda url, **options: other)
-    assert open_engine("postgresql://host/archive") is other
-
-
-def test_a_newer_database_is_refused_with_a_sentence(url: str) -> None:
-    engine = open_engine(url)
-    migrate(engine, {module.VERSION + 1: lambda connection: None}, module.VERSION + 1)
-    with pytest.raises(IndexUnusableError, match=r"schema version 3.*up to 2.*newer"):
-        migrate(engine)
-    engine.dispose()
+    assert open_engine("mysql://host/archive") is other
 
 
 @pytest.mark.parametrize(
@@ -207,3 +141,39 @@ def test_a_useless_url_is_refused_with_a_sentence(
     with pytest.raises(IndexUnusableError) as caught:
         open_engine(wrong)
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ext4", False),
+        ("overlay", False),
+        ("fuse.ntfs", False),
+        ("nfs4", True),
+        ("cifs", True),
+        ("fuse.sshfs", True),
+    ],
+)
+def test_a_network_file_system_is_known(tmp_path: Path, kind: str, expected: bool) -> None:
+    """The longest mount point counts, and blanks in it are octal numbers."""
+    place = tmp_path / "the archive"
+    mounts = tmp_path / "mounts"
+    quoted = str(place).replace(" ", r"\040")
+    mounts.write_text(f"root / ext4 rw 0 0\nhost:/a {quoted} {kind} rw 0 0\n")
+    assert is_on_network(str(place / "deep" / "index.db"), str(mounts)) is expected
+    assert not is_on_network(str(tmp_path / "index.db"), str(mounts))
+
+
+def test_without_a_list_of_mounts_nothing_is_refused(tmp_path: Path) -> None:
+    assert not is_on_network("/data/index.db", str(tmp_path / "nothing"))
+
+
+def test_several_processes_refuse_sqlite_on_a_network_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's log needs memory that all processes map."""
+    monkeypatch.setattr("netdicom_tx.archive.index.index.is_on_network", lambda path: True)
+    index = Index(f"sqlite:///{tmp_path / 'index.db'}")
+    index.shared = Shared.create()
+    with pytest.raises(IndexUnusableError, match="network file system"):
+        index.open()

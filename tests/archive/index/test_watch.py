@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from netdicom_tx.archive.index.index import Index
 from netdicom_tx.archive.index.watch import SearchEndedError, Watch, Watches
+from support.archive.databases import database_url
 
 #: Counts for hours.
 ENDLESS = sa.text(
@@ -21,7 +22,7 @@ ENDLESS = sa.text(
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as opened:
+    with Index(database_url(tmp_path / "index.db")) as opened:
         yield opened
 
 

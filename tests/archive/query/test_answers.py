@@ -22,6 +22,7 @@ from netdicom_tx.uids import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from support.archive.data_sets import EXPLICIT
+from support.archive.databases import database_url
 from support.archive.patients import (
     PATIENTS,
     add,
@@ -210,7 +211,7 @@ def test_what_is_counted_below_is_answered_at_its_level_only(index: Index) -> No
 def test_a_study_without_modality_has_none(index: Index, tmp_path: Path) -> None:
     made = [each for label, each in instances() if label == "A1.1.1"]
     made[0].Modality = ""
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as empty:
+    with Index(database_url(tmp_path / "index.db")) as empty:
         add(empty, made, EXPLICIT_VR_LITTLE_ENDIAN)
         assert one(empty, "A1", ModalitiesInStudy="")["ModalitiesInStudy"].is_empty
         key = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID="", ModalitiesInStudy="XA")
@@ -284,7 +285,7 @@ NESTED = {
 def test_sequences_are_matched_within_sequences(tmp_path: Path) -> None:
     made = [each for label, each in instances() if label == "A1.1.1"]
     made[0].update(data_set(**NESTED))
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+    with Index(database_url(tmp_path / "index.db")) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
         key = {"CodeValue": "", "EquivalentCodeSequence": {"CodeValue": "B"}}
         (item,) = one(index, "A1", ProcedureCodeSequence=key).ProcedureCodeSequence
@@ -316,7 +317,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
                 ContentSequence=[{"CodeMeaning": "one"}, {"CodeMeaning": "two", "CodeValue": "2"}],
             )
         )
-    with Index(f"sqlite:///{tmp_path_factory.mktemp('rich') / 'index.db'}") as index:
+    with Index(database_url(tmp_path_factory.mktemp("rich") / "index.db")) as index:
         add(index, made[:1], EXPLICIT_VR_BIG_ENDIAN)
         add(index, made[1:], EXPLICIT_VR_LITTLE_ENDIAN)
         yield index
@@ -385,7 +386,7 @@ def test_a_damaged_sequence_of_the_header_is_of_zero_length(tmp_path: Path) -> N
     made = [each for label, each in instances() if label == "A1.1.1"]
     del made[0][0x00280010]
     made[0].add_new(0x00409096, "OB", b"no items")
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+    with Index(database_url(tmp_path / "index.db")) as index:
         octets = encode(made[0], EXPLICIT_VR_LITTLE_ENDIAN)
         octets = octets.replace(b"\x40\x00\x96\x90OB", b"\x40\x00\x96\x90SQ")
         index.add(record_of(octets, EXPLICIT_VR_LITTLE_ENDIAN)).result(timeout=30)
@@ -473,7 +474,7 @@ def test_text_in_items_makes_the_answer_utf8(tmp_path: Path) -> None:
     """Items are kept in UTF-8; one set holds for all of an answer."""
     made = [each for label, each in instances() if label == "M1.1.1"]
     made[0].update(data_set(ProcedureCodeSequence={"CodeValue": "1", "CodeMeaning": "Schädel"}))
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+    with Index(database_url(tmp_path / "index.db")) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
         for charset in ("ISO_IR 100", "ISO_IR 192"):
             found = one(

@@ -10,6 +10,7 @@ import pytest
 
 from netdicom_tx.archive.index.index import Index
 from netdicom_tx.archive.query.matching import InformationModel
+from support.archive.databases import database_url
 from support.archive.patients import data_set, find
 from support.archive.records import add, record
 
@@ -18,7 +19,7 @@ PATIENT_ROOT = InformationModel.PATIENT_ROOT
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[Index]:
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as opened:
+    with Index(database_url(tmp_path / "index.db")) as opened:
         yield opened
 
 

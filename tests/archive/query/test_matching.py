@@ -52,6 +52,7 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from support.archive.databases import database_url
 from support.archive.patients import (
     PATIENTS,
     SOP_CLASSES,
@@ -441,7 +442,7 @@ def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
             del each.ProcedureCodeSequence
             del each.OtherStudyNumbers
             del each.NameOfPhysiciansReadingStudy
-    with Index(f"sqlite:///{directory / 'index.db'}") as opened:
+    with Index(database_url(directory / "index.db")) as opened:
         add(opened, made, EXPLICIT_VR_LITTLE_ENDIAN)
     return directory / "index.db"
 
@@ -464,7 +465,7 @@ def test_an_attribute_without_value_passes_any_key(
 ) -> None:
     """PS3.4 C.2.2.1.2: matching against a zero length required key is successful; can be left out."""
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID="", **keys)
-    with Index(f"sqlite:///{unknown}") as index:
+    with Index(database_url(unknown)) as index:
         found = labels(find(index, identifier, match_unknown=match_unknown), "STUDY")
     assert found == known.split() + (["A2"] if match_unknown else [])
 
@@ -476,7 +477,7 @@ def test_an_attribute_without_value_passes_any_key(
 def test_empty_value_matching_finds_what_has_none(unknown: Path, keyword: str) -> None:
     """PS3.4 C.2.2.2.7, by negotiation: two quotation marks."""
     identifier = data_set(**{"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "", keyword: '""'})
-    with Index(f"sqlite:///{unknown}") as index:
+    with Index(database_url(unknown)) as index:
         assert labels(find(index, identifier, "e"), "STUDY") == ["A2"]
 
 
@@ -490,7 +491,7 @@ def test_combined_ranges_take_what_has_no_time(tmp_path: Path) -> None:
         StudyDate="20200101-20200102",
         StudyTime="1200-1300",
     )
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+    with Index(database_url(tmp_path / "index.db")) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
         assert labels(find(index, identifier, "c", match_unknown=True), "STUDY") == ["A1"]
         assert labels(find(index, identifier, "c"), "STUDY") == []
@@ -521,7 +522,7 @@ def test_what_is_unknown_may_be_left_out_everywhere(
     made = [each for label, each in instances() if label == "A1.1.1"]
     made[0].update(data_set(**unknown))
     identifier = data_set(QueryRetrieveLevel="STUDY", StudyInstanceUID="", **keys)
-    url = f"sqlite:///{tmp_path / 'index.db'}"
+    url = database_url(tmp_path / "index.db")
     with Index(url) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
         found = labels(find(index, identifier, flags, match_unknown=match_unknown), "STUDY")
@@ -533,7 +534,7 @@ def test_a_patient_without_id_is_nobody_else(tmp_path: Path) -> None:
     made = [each for label, each in instances() if label in ("A1.1.1", "A2.1.1")]
     for each in made:
         each.PatientID = ""
-    with Index(f"sqlite:///{tmp_path / 'index.db'}") as index:
+    with Index(database_url(tmp_path / "index.db")) as index:
         add(index, made, EXPLICIT_VR_LITTLE_ENDIAN)
         assert index.counts().patients == 2
 
@@ -968,7 +969,7 @@ TEXTS = st.text(alphabet="ab*?%_!é'", min_size=1, max_size=12)
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Connection]:
-    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('clauses') / 'index.db'}")
+    engine = open_engine(database_url(tmp_path_factory.mktemp("clauses") / "index.db"))
     with engine.connect() as opened:
         yield opened
     engine.dispose()

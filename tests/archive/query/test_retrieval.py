@@ -13,8 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from twisted.internet import defer
 
-from netdicom_tx import AE, RequestContext, StatusError, storage_scp, uids
+from netdicom_tx import AE, RequestContext, StatusError, statuses, storage_scp, uids
+from netdicom_tx.archive.index.index import IndexUnavailableError
+from netdicom_tx.archive.query.retrieval import refusing
 from netdicom_tx.dsutils import part10_header
+from netdicom_tx.logs import Logger, Trouble
 from netdicom_tx.sopclass import qr_move_scu
 from netdicom_tx.testing import Pair, success_of
 from netdicom_tx.userdataitems import RoleSelection, SOPClassExtendedNegotiation
@@ -31,6 +34,8 @@ from support.archive.data_sets import (
     deflated,
     padded,
 )
+from support.decoders import need_decoders
+from support.doubles import logged_lines as noted_lines  # noqa: F401 - a fixture
 
 COMPRESSED = str(get_testdata_file("JPEG2000.dcm"))
 GET = uids.StudyRootQueryRetrieveInformationModelGet
@@ -40,8 +45,8 @@ WITHOUT_BULK_DATA = uids.WITHOUT_BULK_DATA_GET_SOP_CLASS
 class Net:
     """An archive, and an SCU that asks it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.node = Archive(directory)
+    def __init__(self, node: Archive) -> None:
+        self.node = node
         self.scu = AE("SCU")
         self.pair = Pair(self.scu, self.node.ae)
 
@@ -82,7 +87,7 @@ class Net:
 
 @pytest.fixture
 def net(tmp_path: Path) -> Iterator[Net]:
-    made = Net(tmp_path / "archive")
+    made = Net(Archive(tmp_path / "archive"))
     yield made
     made.pair.close()
     made.node.close()
@@ -110,6 +115,30 @@ def test_a_compressed_instance_is_decompressed_for_a_peer_that_takes_it_only_so(
     net.keep(COMPRESSED)
     ((syntax, ds),), status = net.get_study()
     assert (syntax, ds.PixelData, status) == (uids.ExplicitVRLittleEndian, b"decoded!", 0x0000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("JPEG2000.dcm", "MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm"),
+        *("SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_rle_2frame.dcm"),
+    ],
+)
+def test_the_pixels_of_a_decompressed_instance_are_those_of_the_compressed_one(
+    net: Net, name: str
+) -> None:
+    """With the decoders of the extra: JPEG 2000, RLE, JPEG-LS and JPEG."""
+    need_decoders()
+    file = str(get_testdata_file(name))
+    net.keep(file)
+    sent = dcmread(file)
+    ((syntax, ds),), status = net.get(net.associate(), StudyInstanceUID=sent.StudyInstanceUID)
+    assert (syntax, status) == (uids.ExplicitVRLittleEndian, 0x0000)
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    assert (ds.Rows, ds.Columns) == (sent.Rows, sent.Columns)
+    # A decompressed image is RGB, and so is the array of a compressed one, whatever its colour space.
+    assert ds.pixel_array.shape == sent.pixel_array.shape
+    assert (ds.pixel_array == sent.pixel_array).all()
 
 
 def test_an_instance_that_cannot_be_decompressed_fails_alone(
@@ -288,3 +317,22 @@ def test_extended_negotiation_of_another_service_is_not_answered(net: Net) -> No
     item = SOPClassExtendedNegotiation(uids.Verification, b"\1")
     asce = net.associate(uids.Verification, user_items=[item])
     assert asce.extended == {}
+
+
+def test_an_index_that_is_gone_for_long_is_two_lines(lines: list[str]) -> None:
+    """However many queries are refused."""
+    trouble = Trouble(Logger())
+    for _ in range(3):
+        with (
+            pytest.raises(StatusError) as caught,
+            refusing(statuses.C_FIND_OUT_OF_RESOURCES, trouble),
+        ):
+            raise IndexUnavailableError("the server has closed the connection")
+        assert caught.value.status == 0xA700
+    for _ in range(2):
+        with refusing(statuses.C_FIND_OUT_OF_RESOURCES, trouble):
+            pass
+    assert lines == [
+        "the index does not answer: the server has closed the connection",
+        "the index answers again; 3 requests were refused",
+    ]

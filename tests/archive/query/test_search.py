@@ -14,13 +14,14 @@ from netdicom_tx.archive.index.index import Index
 from netdicom_tx.archive.query.matching import InformationModel, QueryOptions
 from netdicom_tx.archive.query.search import Search
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from support.archive.databases import database_url
 from support.archive.patients import data_set, find
 from support.archive.records import add, record
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'index.db'}"
+    return database_url(tmp_path / "index.db")
 
 
 @pytest.fixture
@@ -69,7 +70,8 @@ def test_nothing_is_held_between_pages(many: Index) -> None:
     pages = _pages(many)
     next(pages)
     assert many._engine is not None
-    assert many._engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # the writer's
+    # The writer keeps its connection.
+    assert many._engine.pool.checkedout() == 1  # type: ignore[attr-defined]
     many.remove("1.15").result(timeout=30)
     add(many, record("1.99"))
     assert [len(page) for page in pages] == [9, 5]

@@ -17,7 +17,8 @@ import pytest
 from netdicom_tx.archive import Duplicates, FileStore, StorageError
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError, Walked
 from netdicom_tx.archive.store import filestore
-from netdicom_tx.archive.store.filestore import Kept, MismatchError, Outcome, Spool
+from netdicom_tx.archive.store.filestore import Kept, MismatchError, Outcome
+from netdicom_tx.archive.store.spool import SPOOL_MEMORY, Spool
 from netdicom_tx.dsutils import read_file_meta
 from support.archive.data_sets import (
     BIG_ENDIAN,
@@ -47,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[FileStore]:
 @pytest.fixture(params=[IN_MEMORY, IN_FILE], ids=["in memory", "in a file"])
 def spooled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small instances arrive in memory, or in a file as big ones do."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", request.param)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", request.param)
 
 
 def spool(
@@ -123,7 +124,7 @@ def test_memory_and_file_give_the_same_file(
     """How an instance arrives leaves no trace."""
     found = []
     for limit in (IN_MEMORY, IN_FILE, 1):
-        monkeypatch.setattr(filestore, "SPOOL_MEMORY", limit)
+        monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", limit)
         for piece in (1, 7, 4096):
             kept = keep(store, ct("1.2.3"), piece=piece)
             found.append((kept.walked, kept.path.read_bytes()))
@@ -167,7 +168,7 @@ def test_a_big_instance_does_not_stay_in_memory(store: FileStore) -> None:
     again.close()
     assert (kept.outcome, same.outcome) == (Outcome.STORED, Outcome.SAME)
     assert kept.path.stat().st_size > 64 << 20
-    assert peak < 4 * filestore.SPOOL_MEMORY
+    assert peak < 4 * SPOOL_MEMORY
 
 
 @pytest.mark.parametrize(
@@ -855,7 +856,7 @@ def test_a_symbolic_link_among_what_arrives_is_not_followed(
     store: FileStore, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """O_EXCL: a temporary file is new, or none."""
-    monkeypatch.setattr(filestore, "SPOOL_MEMORY", IN_FILE)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", IN_FILE)
     arriving = store.spool(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax, "")
     arriving.path.symlink_to(outside)
     with pytest.raises(FileExistsError):

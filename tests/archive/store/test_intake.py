@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -27,30 +26,13 @@ from netdicom_tx.archive.store.journal import (
     Segment,
 )
 from netdicom_tx.archive.store.reconcile import reconcile, verify
+from netdicom_tx.dsutils import part10_header
 from netdicom_tx.encoding import DataSetError
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.archive.databases import database_url
+from support.archive.intakes import Calls
 from support.doubles import logged_lines as logged_lines
 from support.processes import PATIENCE, eventually
-
-
-class Calls:
-    """The part of a reactor that the intake needs: calls that wait until the test performs them."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self.hops = 0
-
-    def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:
-        self._calls.put(lambda: call(*arguments))
-
-    def until(self, waiting: Deferred[Any]) -> Any:
-        """Perform calls until a Deferred has fired, and return its result."""
-        results: list[Any] = []
-        waiting.addBoth(results.append)
-        while not results:
-            self._calls.get(timeout=PATIENCE)()
-            self.hops += 1
-        return results[0]
 
 
 class Running:
@@ -59,7 +41,7 @@ class Running:
     def __init__(self, directory: Path, duplicates: Duplicates = Duplicates.KEEP) -> None:
         self.directory = directory
         self.store = FileStore(directory, duplicates=duplicates)
-        self.index = Index(f"sqlite:///{directory / 'index.db'}", root=directory)
+        self.index = Index(database_url(directory / "index.db"), root=directory)
         self.intake = Intake(self.store, self.index)
         self.calls = Calls()
         self.is_running = False
@@ -298,6 +280,52 @@ def test_a_claim_waits_for_the_file(running: Running, monkeypatch: pytest.Monkey
     assert seen == [True]
 
 
+def test_what_another_program_has_made_meanwhile_stays(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import and a peer bring the same instance with other contents; both are kept."""
+    go_on = hold(monkeypatch, running.index, "add_many")
+    running.keep("1.2.1")  # the finisher is at work on this one
+    waiting = running.submit("1.2.3", ct("1.2.3"))
+    assert running.calls.until(waiting) is not None
+    other = ct("1.2.3", pixels=2048)
+    header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+    running.store.place(running.store.path_text("1.2.3"), header + other)
+    go_on()
+    running.intake.settle()
+    assert running.octets("1.2.3") == other
+    (version,) = running.store.versions()
+    assert version.path.read_bytes().endswith(ct("1.2.3"))
+    assert running.index.get("1.2.3") is None, "the import writes its own row"
+
+
+def test_what_is_kept_aside_is_told_once_and_synced(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """Also when the database refuses, so that the group is finished again."""
+    add_many, refusals = running.index.add_many, [IndexUnavailableError("not now")]
+
+    def refusing(records: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return add_many(records)
+
+    monkeypatch.setattr(intakes, "_AGAIN", 0.01)
+    monkeypatch.setattr(running.index, "add_many", refusing)
+    go_on = hold(monkeypatch, running.store, "place_beside")
+    running.keep("1.2.3")
+    header = part10_header(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT.transfer_syntax)
+    other = header + ct("1.2.3", pixels=2048)
+    running.store.place(running.store.path_text("1.2.3"), other)
+    go_on()
+    eventually(lambda: not running.intake.figures().instances, "the second attempt")
+    running.intake.settle()
+    assert sum("is kept aside" in each for each in lines) == 1
+    (segment,) = [running.store.journal._active]
+    (version,) = running.store.versions()
+    assert segment.paths == [str(version.path)]
+
+
 def test_a_replaced_instance_does_not_come_back(tmp_path: Path) -> None:
     """The journal forgets the first one before the other takes its place."""
     running = Running(tmp_path / "archive", Duplicates.REPLACE)
@@ -350,6 +378,24 @@ def test_the_reactor_does_not_wait_for_a_disk_that_refuses(
         with pytest.raises(IndexUnavailableError):
             running.intake.settle()
         assert running.intake.when_settled() is None
+
+
+def test_how_far_files_and_rows_are_behind_is_told(
+    running: Running, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    monkeypatch.setattr(intakes, "_AGAIN", 0.01)
+    assert running.intake.figures() == (0, 0, 0, 0.0, "")
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "place", _never)
+        running.keep("1.2.3")
+        with pytest.raises(IndexUnavailableError):
+            running.intake.settle()
+        told = running.intake.figures()
+        assert (told.arriving, told.instances) == (0, 1)
+        assert told.octets > len(ct("1.2.3"))
+        assert told.lag > 0
+        assert "Input/output error" in told.trouble
+    eventually(lambda: running.intake.figures() == (0, 0, 0, 0.0, ""), "file and row")
 
 
 def test_a_disk_that_refuses_a_file_is_tried_again(
@@ -446,7 +492,7 @@ def test_large_instances_do_not_go_through_the_journal(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are in a file already."""
-    monkeypatch.setattr("netdicom_tx.archive.store.filestore.SPOOL_MEMORY", 4096)
+    monkeypatch.setattr("netdicom_tx.archive.store.spool.SPOOL_MEMORY", 4096)
     assert running.keep("1.2.3", ct("1.2.3", pixels=10_000)) is None
 
 

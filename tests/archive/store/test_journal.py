@@ -1,6 +1,7 @@
 """The journal: what was appended comes back, whatever is left of the files."""
 
 import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
@@ -187,10 +188,78 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(descriptor, [b"".join(buffers)[:70]], position)
 
     monkeypatch.setattr(os, "pwritev", short)
+    monkeypatch.setattr(journals, "_bypass_cache", lambda _: False)
     journal = Journal(tmp_path)
     journal.append([entry(b"a" * 9000), entry(b"b" * 10)])
     journal.close()
     assert left(tmp_path) == [b"a" * 9000, b"b" * 10]
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_records_go_past_the_page_cache(tmp_path: Path, fsync: bool) -> None:
+    """To copy them into it would cost more; without a sync, it is all they need."""
+    journal = Journal(tmp_path, fsync=fsync)
+    (segment,) = journal.append([entry(b"a" * 9000)])
+    flags = fcntl.fcntl(segment.descriptor, fcntl.F_GETFL)
+    assert bool(flags & os.O_DIRECT) is segment.is_direct
+    assert fsync or not segment.is_direct
+    journal.close()
+    assert left(tmp_path) == [b"a" * 9000]
+
+
+def test_a_short_write_past_the_page_cache_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends at a block, and so does the rest."""
+    real = os.pwritev
+
+    def short(descriptor: int, buffers: list[memoryview], position: int) -> int:
+        return real(descriptor, [buffers[0][:PAGE]], position)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    journal = Journal(tmp_path)
+    journal.append([entry(b"a" * 9000), entry(b"b" * 10)])
+    journal.close()
+    assert left(tmp_path) == [b"a" * 9000, b"b" * 10]
+
+
+def test_records_that_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More records than go past the page cache at a time."""
+    monkeypatch.setattr(journals, "_DIRECT", 2 * PAGE)
+    journal = Journal(tmp_path)
+    contents = [bytes([n]) * size for n, size in enumerate((PAGE, 10, 3 * PAGE - 64), 1)]
+    journal.append([entry(each) for each in contents])
+    journal.close()
+    assert left(tmp_path) == contents
+
+
+@pytest.mark.parametrize("call", ["fcntl", "write"])
+def test_a_file_system_that_has_only_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It refuses the flag, or the write: then the journal goes through the cache."""
+
+    asked: list[int] = []
+
+    def set_flags(_: int, kind: int, value: int = 0) -> int:
+        if kind == fcntl.F_GETFL:
+            return os.O_RDWR
+        asked.append(value)
+        if call == "fcntl" and value != os.O_RDWR:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return 0
+
+    def write(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(fcntl, "fcntl", set_flags)
+    monkeypatch.setattr(os, "pwrite", write)
+    journal = Journal(tmp_path)
+    (segment,) = journal.append([entry(b"a" * 9000)])
+    assert not segment.is_direct
+    assert asked[-1] == os.O_RDWR
+    journal.close()
+    assert left(tmp_path) == [b"a" * 9000]
 
 
 @pytest.mark.parametrize("has_syncfs", [True, False])
@@ -319,4 +388,94 @@ def test_a_descriptor_that_cannot_be_closed_does_not_keep_the_others_open(
     for each in segments:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(each.descriptor)
+    journal.close()
+
+
+def test_the_next_segment_is_made_while_one_is_filled(tmp_path: Path) -> None:
+    """It is asked for once, when half of a segment is used, and is full of zeros, which are synced."""
+    journal = Journal(tmp_path)
+    asked = []
+    for number in range(8):
+        journal.append([entry(bytes([number]) * 100)])
+        asked.append(journal.wants_segment())
+    assert asked == [False] * 4 + [True] + [False] * 3
+    journal.prepare()
+    journal.prepare()
+    _, second = sorted(tmp_path.glob("*.segment"))
+    assert second.read_bytes() == bytes(SIZE)
+    (segment,) = journal.append([entry(b"the ninth")])
+    assert (segment.path, segment.written) == (second, SIZE)
+    journal.close()
+    assert left(tmp_path)[-1] == b"the ninth"
+
+
+def test_no_segment_is_made_ahead_when_there_may_be_no_more(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number in range(8 * (journals.SEGMENTS - 1) + 5):
+        journal.append([entry(bytes([number]) * 100)])
+    before = set(tmp_path.iterdir())
+    assert journal.wants_segment()
+    journal.prepare()
+    assert set(tmp_path.iterdir()) == before
+    journal.close()
+
+
+def test_no_segment_is_made_ahead_without_room(tmp_path: Path) -> None:
+    room = [True]
+    journal = Journal(tmp_path, has_room=lambda _: room[0])
+    for number in range(5):
+        journal.append([entry(bytes([number]) * 100)])
+    before = set(tmp_path.iterdir())
+    room[0] = False
+    journal.prepare()
+    assert set(tmp_path.iterdir()) == before
+    journal.close()
+
+
+def test_no_segment_is_asked_for_where_nothing_is_synced(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, fsync=False)
+    for number in range(8):
+        journal.append([entry(bytes([number]) * 100)])
+    assert not journal.wants_segment()
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_made_ahead_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    for number in range(5):
+        journal.append([entry(bytes([number]) * 100)])
+    before = set(tmp_path.iterdir())
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "_fill", refuse)
+        with pytest.raises(OSError, match="the disk is full"):
+            journal.prepare()
+    assert set(tmp_path.iterdir()) == before
+    journal.append([entry(b"goes on")])
+    journal.close()
+
+
+def test_large_records_are_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros are written first only where small records will stand."""
+    monkeypatch.setattr(journals, "_LARGE", 2 * PAGE)
+    written: list[int] = []
+    write = os.pwritev
+
+    def pwritev(descriptor: int, buffers: Sequence[bytes], position: int) -> int:
+        written.append(sum(map(len, buffers)))
+        return write(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    journal = Journal(tmp_path)
+    journal.append([entry(bytes(2 * PAGE))])
+    assert written == [3 * PAGE]
+    journal.append([entry(b"small")])
+    assert written[1:] == [SIZE - 3 * PAGE, PAGE]
     journal.close()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from netdicom_tx.archive.index.entries import Entry
 from netdicom_tx.archive.index.index import Index, record_of
 from netdicom_tx.archive.store import reconcile as module
 from netdicom_tx.archive.store.filestore import FileStore
-from netdicom_tx.archive.store.reconcile import Fault, reconcile, verify
+from netdicom_tx.archive.store.reconcile import Fault, Finding, reconcile, verify
 from netdicom_tx.dsutils import part10_header
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from support.archive.data_sets import CT_IMAGE_STORAGE, ct
+from support.archive.databases import database_url
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def index(tmp_path: Path, store: FileStore) -> Iterator[Index]:
-    with Index(f"sqlite:///{tmp_path / 'index.db'}", root=store.root) as opened:
+    with Index(database_url(tmp_path / "index.db"), root=store.root) as opened:
         yield opened
 
 
@@ -102,7 +104,7 @@ def test_an_index_that_was_lost_is_made_again(store: FileStore, tmp_path: Path) 
     made = [f"1.2.{number}" for number in range(600)]
     for uid in made:
         keep(store, uid, pixels=2)
-    with Index(f"sqlite:///{tmp_path / 'new.db'}", root=store.root) as index:
+    with Index(database_url(tmp_path / "new.db"), root=store.root) as index:
         assert len(reconcile(index, store).indexed) == 600
         assert uids(index) == sorted(made)
 
@@ -211,3 +213,19 @@ def test_an_archive_larger_than_a_page_is_verified(
     reconcile(index, store)
     store.path("1.2.1099").unlink()
     assert [each.sop_instance_uid for each in verify(index)] == ["1.2.1099"]
+
+
+def test_what_is_deleted_while_its_file_is_read_is_no_finding(
+    store: FileStore, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that runs may delete at any time."""
+    index.add(record_of(keep(store, "1.2.3"))).result(timeout=30)
+    real = module.examine
+
+    def examine(entry: Entry) -> Finding | str | None:
+        store.path("1.2.3").unlink()
+        index.remove("1.2.3").result(timeout=30)
+        return real(entry)
+
+    monkeypatch.setattr(module, "examine", examine)
+    assert list(verify(index)) == []

@@ -21,7 +21,7 @@ from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from netdicom_tx.uids import STORAGE_COMMITMENT_PUSH_MODEL_SOP_CLASS as COMMITMENT
 from support.archive.data_sets import CT_IMAGE_STORAGE as CT
 from support.archive.data_sets import ct
-from support.archive.nodes import Node, at_once
+from support.archive.nodes import Node
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 HERE = [(CT, f"1.2.{number}") for number in range(3)]
@@ -64,7 +64,9 @@ class Archive(Node):
 
     def _open(self) -> None:
         super()._open()
-        self.service = ArchiveCommitment(self.ae, self.index, self.runner, at_once, self.peers)
+        self.service = ArchiveCommitment(
+            self.ae, self.index, self.runner, self.in_thread, self.peers
+        )
         self.ae.add_scp(self.service)
         self.runner.start(self.pair.clock)
 

@@ -36,7 +36,7 @@ from netdicom_tx.testing import failure_of, success_of
 from netdicom_tx.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from support.archive.data_sets import CT_IMAGE_STORAGE as CT
 from support.archive.data_sets import EXPLICIT, padded
-from support.archive.nodes import Node, at_once
+from support.archive.nodes import Node
 
 T = TypeVar("T")
 UID = "1.2.826.0.1.3680043.10.1"
@@ -143,7 +143,7 @@ class Archive(Node):
     def _open(self) -> None:
         super()._open()
         self.steps = ProcedureSteps(
-            self.ae, self.index, self.runner, at_once, self.peers, **self.options
+            self.ae, self.index, self.runner, self.in_thread, self.peers, **self.options
         )
         self.ae.add_scp(ModalityPerformedProcedureStep())
         for hook, method in {

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from twisted.internet import defer
+from twisted.internet.task import Clock
 
 from netdicom_tx import dsutils
 from netdicom_tx.archive.encoded.walk import InvalidDataSetError
@@ -22,6 +24,8 @@ from netdicom_tx.archive.index.database import EngineDatabase
 from netdicom_tx.archive.workflow.worklist import IWorklistSource, WorklistItem
 from netdicom_tx.archive.workflow.worklist_sources import (
     FILE_LIMIT,
+    LOOK_EVERY,
+    SharedWorklistDirectory,
     WorklistDirectory,
     WorklistImportError,
     WorklistTable,
@@ -36,7 +40,9 @@ from netdicom_tx.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from support.archive.databases import database_url
 from support.archive.worklists import data_set, encoded, scheduled
+from support.doubles import logged_lines as logged_lines
 
 SYNTAXES = [
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -203,9 +209,117 @@ def test_a_directory_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[EngineDatabase]:
-    database = EngineDatabase(f"sqlite:///{tmp_path / 'index.db'}")
+    database = EngineDatabase(database_url(tmp_path / "index.db"))
     yield database
     database.close()
+
+
+class Members:
+    """Two nodes that share a database; the first has the duty until it is given to the other."""
+
+    def __init__(self, path: Path, database: EngineDatabase) -> None:
+        self.holder = 0
+        self.clock = Clock()
+        self.nodes = [
+            SharedWorklistDirectory(path, database, at_once, partial(self.is_holder, each))
+            for each in range(2)
+        ]
+
+    def is_holder(self, node: int) -> bool:
+        return self.holder == node
+
+    def answers(self, node: int) -> list[str]:
+        return names(success_of(self.nodes[node].items(Dataset())))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    path = tmp_path / "worklist"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def members(files: Path, database: EngineDatabase) -> Members:
+    return Members(files, database)
+
+
+def test_files_that_one_node_reads_are_answered_by_all(files: Path, members: Members) -> None:
+    put(files / "a.wl", ScheduledProcedureStepID="S1", at=1000)
+    put(files / "CT" / "b.wl", ScheduledProcedureStepID="S2")
+    assert IWorklistSource.providedBy(members.nodes[0])
+    assert members.answers(1) == []
+    assert members.answers(0) == members.answers(1) == ["S1", "S2"]
+    put(files / "a.wl", ScheduledProcedureStepID="S3", at=1001)
+    (files / "CT" / "b.wl").unlink()
+    assert members.answers(0) == members.answers(1) == ["S3"]
+
+
+def test_the_node_with_the_duty_looks_into_the_directory_by_itself(
+    files: Path, members: Members
+) -> None:
+    for each in members.nodes:
+        each.start(members.clock)
+    put(files / "a.wl", ScheduledProcedureStepID="S1")
+    assert members.answers(1) == []
+    members.clock.advance(LOOK_EVERY)
+    assert members.answers(1) == ["S1"]
+    for each in members.nodes:
+        each.stop()
+    assert members.clock.getDelayedCalls() == []
+
+
+def test_another_node_goes_on_when_it_has_the_duty(files: Path, members: Members) -> None:
+    put(files / "a.wl", ScheduledProcedureStepID="S1")
+    assert members.answers(0) == ["S1"]
+    members.holder = 1
+    (files / "a.wl").unlink()
+    put(files / "b.wl", ScheduledProcedureStepID="S2")
+    assert members.answers(0) == ["S1"]
+    assert members.answers(1) == members.answers(0) == ["S2"]
+
+
+def test_a_node_without_the_directory_answers_what_others_have_read(
+    files: Path, members: Members, database: EngineDatabase
+) -> None:
+    put(files / "a.wl", ScheduledProcedureStepID="S1")
+    assert members.answers(0) == ["S1"]
+    without = SharedWorklistDirectory(None, database, at_once, lambda: True)
+    without.start(members.clock)
+    assert names(without.read()) == ["S1"]
+    assert members.clock.getDelayedCalls() == []
+
+
+def test_a_shared_file_that_is_no_item_is_read_and_logged_once(
+    files: Path, members: Members, lines: list[str]
+) -> None:
+    put(files / "a.wl", ScheduledProcedureStepID="S1")
+    (files / "b.wl").write_bytes(b"no item")
+    for _ in range(3):
+        assert members.answers(0) == members.answers(1) == ["S1"]
+    assert sum("is not a worklist item" in each for each in lines) == 1
+    put(files / "b.wl", ScheduledProcedureStepID="S2")
+    assert members.answers(0) == members.answers(1) == ["S1", "S2"]
+
+
+def test_a_shared_directory_that_is_away_leaves_its_items(
+    files: Path, members: Members, lines: list[str]
+) -> None:
+    put(files / "a.wl", ScheduledProcedureStepID="S1")
+    assert members.answers(0) == ["S1"]
+    files.rename(files.with_name("away"))
+    for _ in range(3):
+        assert members.answers(0) == members.answers(1) == ["S1"]
+    files.with_name("away").rename(files)
+    assert members.answers(0) == ["S1"]
+    assert sum("cannot be read for the other nodes" in each for each in lines) == 1
+    assert sum("can be read for the other nodes again" in each for each in lines) == 1
+
+
+def test_a_shared_file_may_have_any_name(files: Path, members: Members) -> None:
+    """Linux has names in any encoding, and databases have text."""
+    put(files / os.fsdecode(b"M\xfcller.wl"), ScheduledProcedureStepID="S1")
+    assert members.answers(0) == members.answers(1) == ["S1"]
 
 
 @pytest.fixture

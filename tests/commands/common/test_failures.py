@@ -57,6 +57,7 @@ class SSLError(Exception):
         ),
         (AssociationAbortedError(0, 0), 6, "ended the association"),
         (AssociationAbortedError(2, 2, by_peer=False), 6, "had to be aborted"),
+        (AssociationAbortedError(2, 1, by_peer=False), 6, "does not speak DICOM"),
         (AssociationReleasedError(), 6, "ended the association"),
         (PDUProcessingError("PDU type 0x47"), 6, "broke the protocol"),
         (DCMTimeoutError("connect", 30), 7, "did not answer in time"),
@@ -108,6 +109,16 @@ def test_a_role_that_was_not_negotiated_is_not_called_a_refused_context() -> Non
     assert problem.what.startswith("PACS accepted Study Root Query/Retrieve")
     assert problem.what.endswith(", but not the SCU role of this side")
     assert problem.code == ExitCode.NO_CONTEXT
+
+
+def test_a_refused_service_may_be_refused_to_the_title_alone() -> None:
+    """A node rejects contexts of services that it does not allow to a peer."""
+    error = ClassNotSupportedError(
+        STUDY_ROOT_FIND_SOP_CLASS, {EXPLICIT_VR_LITTLE_ENDIAN: "rejected by the user"}
+    )
+    problem = explain(error, "PACS", "u", "c")
+    assert problem.code == ExitCode.NO_CONTEXT
+    assert "or not to our AE title (-aet)" in problem.hint
 
 
 @pytest.mark.parametrize("timer", ["connect", "associate", "response"])

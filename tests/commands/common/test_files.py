@@ -202,3 +202,22 @@ def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(CommandError) as caught:
         Journal(str(tmp_path / "absent" / "journal"), PEER)
     assert caught.value.problem.code == ExitCode.USAGE
+
+
+def test_a_tree_may_be_deeper_than_calls_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depth = 1500
+    monkeypatch.chdir(tmp_path)
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("image.dcm").touch()
+    monkeypatch.chdir(tmp_path)
+    found = list(walk(["d"]))
+    monkeypatch.chdir("/".join("d" * depth))
+    Path("image.dcm").unlink()
+    for _ in range(depth):
+        os.chdir("..")
+        os.rmdir("d")
+    assert found == ["/".join("d" * depth) + "/image.dcm"]

@@ -1,17 +1,20 @@
 """Results on stdout, the rest on stderr."""
 
+import io
 import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from twisted.internet import defer
 
-from netdicom_tx.commands.common.failures import Problem
+from netdicom_tx.commands import run
+from netdicom_tx.commands.common.failures import ExitCode, Problem
 from netdicom_tx.commands.common.output import Output, counted, printable_line
 from netdicom_tx.testing import success_of
 
@@ -25,6 +28,14 @@ def test_elsewhere_than_on_a_terminal_a_table_is_lines_with_tabs(capsys: Capture
     table.row((2, ""))
     table.close()
     assert capsys.readouterr().out == "2\t\n"
+
+
+def test_a_table_without_rows_has_a_head_when_it_is_complete(capsys: Captured) -> None:
+    """The head of what has failed would look like a result."""
+    Output().table(("one", "two")).close()
+    assert capsys.readouterr().out == "one\ttwo\n"
+    Output().table(("one", "two")).close(is_complete=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_table_can_be_without_its_head(capsys: Captured) -> None:
@@ -90,6 +101,12 @@ def test_an_empty_table_on_a_terminal_says_nothing(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     Output().table(("one",)).close()
     assert capsys.readouterr().out == ""
+
+
+def test_a_note_is_one_line_without_control_characters(capsys: Captured) -> None:
+    """The names of files on a medium are those of strangers."""
+    Output().note("failed: a\x1b[31m\n\udcff.dcm")
+    assert capsys.readouterr().err == "failed: a\\x1b[31m\\n\\udcff.dcm\n"
 
 
 def test_notes_are_for_people(capsys: Captured) -> None:
@@ -189,3 +206,35 @@ def test_a_line_for_a_reader_who_is_behind_is_written_by_a_thread(
         # Longer than a pipe is sure to take.
         success_of(defer.Deferred.fromCoroutine(output.stream("y" * 5000)))
         assert in_thread == ["one", "y" * 5000]
+
+
+@pytest.mark.parametrize("arguments", [["config", "init"], ["--help"], ["conformance"]])
+def test_results_that_cannot_be_written_are_told(
+    arguments: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, for example."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(arguments) == ExitCode.LOCAL_DISK
+    assert "cannot be written\n       No space left" in capsys.readouterr().err
+
+
+def test_streams_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell closes them by ``>&-`` and ``2>&-``; Python has None then."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    output = Output(is_json=True)
+    output.table(["one"]).row(["1"])
+    with output.progress("store", unit="files") as progress:
+        progress.advance()
+    output.note("a note")
+    output.problem(Problem(ExitCode.USAGE, "wrong"))
+    assert not output.has_terminal
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    octets = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(octets, encoding))
+    Output(is_json=True).json({"name": "Müller^日本😀"})
+    assert json.loads(octets.getvalue().decode(encoding)) == {"name": "Müller^日本😀"}

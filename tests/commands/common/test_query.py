@@ -3,7 +3,7 @@
 import pytest
 
 from netdicom_tx.commands.common.failures import CommandError
-from netdicom_tx.commands.common.query import Query, retrieve_query
+from netdicom_tx.commands.common.query import Query
 from netdicom_tx.uids import (
     MODALITY_WORK_LIST_INFORMATION_FIND_SOP_CLASS,
     PATIENT_ROOT_GET_SOP_CLASS,
@@ -69,29 +69,3 @@ def test_a_level_that_the_model_lacks_is_told(
     with pytest.raises(CommandError) as caught:
         Query(keys, root, level)
     assert caught.value.problem.code == 2
-
-
-@pytest.mark.parametrize(
-    ("keys", "root", "level", "missing"),
-    [
-        ([], "S", None, "StudyInstanceUID"),
-        (["PatientID=1"], "S", None, "StudyInstanceUID"),
-        (["StudyInstanceUID"], "S", None, "StudyInstanceUID"),
-        (["StudyInstanceUID=1"], "S", "SERIES", "SeriesInstanceUID"),
-        (["StudyInstanceUID=1"], "S", "IMAGE", "SOPInstanceUID"),
-        (["PatientName=A"], "P", "PATIENT", "PatientID"),
-        (["StudyInstanceUID=1"], "P", "PATIENT", "PatientID"),
-    ],
-)
-def test_a_retrieval_needs_the_unique_key_of_its_level(
-    keys: list[str], root: str, level: str | None, missing: str
-) -> None:
-    """PS3.4 C.4.2.1.4.1; some archives send everything when it is empty."""
-    with pytest.raises(CommandError) as caught:
-        retrieve_query(keys, root, level)
-    assert f"-k {missing}=VALUE" in caught.value.problem.hint
-
-
-def test_a_retrieval_with_its_unique_key_is_let_through() -> None:
-    query = retrieve_query(["SeriesInstanceUID=1.2\\1.3", "StudyInstanceUID=1"], "S", None)
-    assert query.identifier().SeriesInstanceUID == ["1.2", "1.3"]

@@ -1,0 +1,231 @@
+"""Journals of several workers: what each has acknowledged is made files, by the next start or while others run."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from netdicom_tx.archive import ArchiveAE, FileStore, Index
+from netdicom_tx.archive.index.index import IndexUnavailableError
+from netdicom_tx.archive.index.record import record_of
+from netdicom_tx.archive.shared import Shared
+from netdicom_tx.archive.store.filestore import StorageError
+from netdicom_tx.archive.store.journal import Entry
+from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING, owner_of
+from netdicom_tx.dsutils import part10_header
+from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+
+UID = "1.2.3.4"
+
+
+def file_of(uid: str, fill: int = 7) -> bytes:
+    return part10_header(CT_IMAGE_STORAGE, uid, EXPLICIT.transfer_syntax) + ct(uid, fill=fill)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    """The store of the lead."""
+    store = FileStore(tmp_path / "archive", fsync=False)
+    store.share(Shared.create())
+    store.open()
+    yield store
+    store.close()
+
+
+def journalled(store: FileStore, worker: int, *files: bytes) -> None:
+    """A worker has acknowledged some instances, and has died."""
+    (store.root / "journal" / str(worker)).mkdir(exist_ok=True)
+    journal = store.journal_of(worker)
+    journal.append([Entry(each, sha256(each).digest()) for each in files])
+    journal.close()
+
+
+@contextmanager
+def claimed(uid: str) -> Iterator[None]:
+    yield
+
+
+def replayed(store: FileStore) -> list[Path]:
+    """The files of the first worker."""
+    found = list(store.replay(1, claimed))
+    for path, uid, digest in found:
+        assert path == store.path(uid)
+        assert digest == f"sha256:{sha256(path.read_bytes()).hexdigest()}"
+    return [each.path for each in found]
+
+
+def versions(store: FileStore) -> list[bytes]:
+    return [each.path.read_bytes() for each in store.versions()]
+
+
+def test_the_start_makes_the_files_of_all_journals(store: FileStore) -> None:
+    """Whatever the number of workers is now."""
+    journalled(store, 1, file_of("1.1"))
+    journalled(store, 7, file_of("1.7"), file_of("1.8"))
+    store.close()
+    alone = FileStore(store.root, fsync=False)
+    alone.open()
+    assert alone.recovered == 3
+    assert alone.path("1.1").read_bytes() == file_of("1.1")
+    assert alone.path("1.8").read_bytes() == file_of("1.8")
+    assert alone.conflicts == []
+    alone.close()
+    alone.open()
+    assert alone.recovered == 0
+    alone.close()
+
+
+def test_two_data_sets_of_one_uid_are_both_kept_by_a_start(store: FileStore) -> None:
+    """Both were acknowledged: the second worker did not know of the first, which had just died."""
+    journalled(store, 1, file_of(UID, fill=1))
+    journalled(store, 2, file_of(UID, fill=2))
+    store.close()
+    store.open()
+    assert store.path(UID).read_bytes() == file_of(UID, fill=2)
+    assert versions(store) == [file_of(UID, fill=1)]
+    assert store.conflicts == [store.path(UID)]
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[FileStore]:
+    """The store of a node without workers."""
+    store = FileStore(tmp_path / "archive", fsync=False)
+    store.open()
+    yield store
+    store.close()
+
+
+def acknowledged(store: FileStore, *files: bytes) -> None:
+    """A node without workers has acknowledged some instances, and was killed."""
+    store.journal.append([Entry(each, sha256(each).digest()) for each in files])
+    store.journal.close()
+    store.close()
+
+
+def test_what_was_imported_meanwhile_is_kept_by_a_start_without_workers(alone: FileStore) -> None:
+    """The import did not know of what was in the journal only."""
+    alone.path(UID).write_bytes(file_of(UID, fill=2))
+    acknowledged(alone, file_of("1.1"), file_of(UID, fill=1))
+    alone.open()
+    assert alone.path(UID).read_bytes() == file_of(UID, fill=1)
+    assert versions(alone) == [file_of(UID, fill=2)]
+    assert alone.conflicts == [alone.path(UID)]
+
+
+def test_what_a_node_has_replaced_itself_is_not_kept(alone: FileStore) -> None:
+    alone.path(UID).write_bytes(file_of(UID, fill=1))
+    acknowledged(alone, file_of(UID, fill=1), file_of(UID, fill=2))
+    alone.open()
+    assert alone.path(UID).read_bytes() == file_of(UID, fill=2)
+    assert versions(alone) == []
+    assert alone.conflicts == []
+
+
+def test_a_torn_file_is_made_again(store: FileStore) -> None:
+    """It is not another data set."""
+    store.path(UID).write_bytes(file_of(UID)[:-9])
+    journalled(store, 1, file_of(UID))
+    store.close()
+    store.open()
+    assert store.path(UID).read_bytes() == file_of(UID)
+    assert versions(store) == []
+
+
+def test_the_lead_makes_the_files_of_a_dead_worker(store: FileStore) -> None:
+    """Those that are there already are made again, because their last sync may have failed."""
+    store.path("1.1").write_bytes(file_of("1.1"))
+    journalled(store, 1, file_of("1.1"), file_of("1.2"))
+    assert replayed(store) == [store.path("1.1"), store.path("1.2")]
+    assert store.path("1.2").read_bytes() == file_of("1.2")
+    assert replayed(store) == [store.path("1.1"), store.path("1.2")]
+    store.drop_journal(1)
+    assert replayed(store) == []
+
+
+def test_what_has_come_since_then_stays(store: FileStore) -> None:
+    """The data set of the dead worker is kept aside."""
+    store.path(UID).write_bytes(file_of(UID, fill=2))
+    journalled(store, 1, file_of(UID, fill=1))
+    assert replayed(store) == []
+    assert store.path(UID).read_bytes() == file_of(UID, fill=2)
+    assert versions(store) == [file_of(UID, fill=1)]
+
+
+def test_a_journal_that_no_node_has_written_is_refused(store: FileStore) -> None:
+    journalled(store, 1, b"something else")
+    with pytest.raises(StorageError, match="not a DICOM file"):
+        list(store.replay(1, claimed))
+
+
+def test_what_a_dead_process_has_left_is_deleted(store: FileStore) -> None:
+    """And nothing of another process, whose number begins alike."""
+    for name in ("77-1", "77-2", "771-1"):
+        (store.incoming / name).write_bytes(b"")
+    store.remove_leftovers(77)
+    assert [each.name for each in store.incoming.iterdir()] == ["771-1"]
+
+
+@pytest.fixture
+def archive(store: FileStore) -> Iterator[ArchiveAE]:
+    """The archive of the lead, which serves nobody."""
+    store.close()
+    index = Index(f"sqlite:///{store.root / 'index.db'}", root=store.root)
+    archive = ArchiveAE("LEAD", store, index)
+    archive.share(Shared.create())
+    store.open()
+    with index:
+        yield archive
+
+
+def index_of(archive: ArchiveAE) -> Index:
+    assert archive.index is not None
+    return archive.index
+
+
+def test_the_lead_writes_the_rows_that_are_missing(archive: ArchiveAE) -> None:
+    """The worker may have written some of them."""
+    store, index = archive.store, index_of(archive)
+    store.path("1.1").write_bytes(file_of("1.1"))
+    index.add(record_of(store.path("1.1"))).result()
+    journalled(store, 1, file_of("1.1"), file_of("1.2"))
+    assert archive.take_over(1, 77) == 1
+    assert index.counts().instances == 2
+    assert index.get("1.2") is not None
+    assert archive.take_over(1, 77) == 0
+
+
+def test_the_journal_stays_when_the_index_refuses(
+    archive: ArchiveAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journalled(archive.store, 1, file_of("1.1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "add_many", lambda *_: failed_future())
+        with pytest.raises(IndexUnavailableError):
+            archive.take_over(1, 77)
+    assert archive.take_over(1, 77) == 1
+    assert index_of(archive).get("1.1") is not None
+
+
+def failed_future() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_exception(IndexUnavailableError("the index refuses"))
+    return future
+
+
+def test_the_lead_takes_the_tasks_of_a_dead_worker(archive: ArchiveAE) -> None:
+    """And not those of the other workers."""
+    queue = archive.workflow.queue
+    own = queue.owner
+    for worker in (1, 2):
+        queue.owner = owner_of(own, worker)
+        index_of(archive).write(
+            lambda connection: queue.put(connection, "kind", "PEER", {}, claimed=True)
+        ).result()
+    queue.owner = own
+    archive.take_over(1, 77)
+    assert [each.state for each in queue.list()] == [WAITING, RUNNING]
+    queue.recover().result()
+    assert [each.state for each in queue.list()] == [WAITING, WAITING]
