@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -53,10 +54,9 @@ class DisturbedError(Exception):
 # -- SQLite -------------------------------------------------------------------------------------------
 
 _SQLITE = (
-    "PRAGMA journal_mode = WAL",
+    "PRAGMA busy_timeout = 10000",
     # Commits survive a power cut, not only a crash of the process.
     "PRAGMA synchronous = FULL",
-    "PRAGMA busy_timeout = 10000",
     "PRAGMA foreign_keys = ON",
     # The log grows to 2000 pages of 4 KiB before it is written back, which saves syncs of the database file.
     "PRAGMA wal_autocheckpoint = 2000",
@@ -64,6 +64,9 @@ _SQLITE = (
     "PRAGMA case_sensitive_like = ON",
     "PRAGMA cache_size = -16384",
 )
+# For how many seconds a new database may be busy while another process gives it its log, and how often that is tried.
+_NEW: Final = 10.0
+_TRY: Final = 0.01
 
 
 # -- PostgreSQL ---------------------------------------------------------------------------------------
@@ -182,7 +185,25 @@ def _configure(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     for pragma in _SQLITE:
         cursor.execute(pragma)
+    _write_ahead(cursor)
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Give a database its log; it has one for good then.
+
+    SQLite does not wait here, whatever its timeout, when another process is giving the same database its log.
+    """
+    until = time.monotonic() + _NEW
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_TRY)
+        else:
+            return
 
 
 def file_of(engine: sa.Engine) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,43 @@ def test_sqlite_is_set_to_keep_what_it_commits(url: str, setting: str, value: ob
     engine = open_engine(url)
     with engine.connect() as connection:
         assert connection.exec_driver_sql(f"PRAGMA {setting}").scalar() == value
+    engine.dispose()
+
+
+class Busy(sqlite3.Connection):
+    """A connection to a database that another process is giving its log, which SQLite does not wait for."""
+
+    busy = 3
+
+    def cursor(self, *_: Any) -> Any:
+        return BusyCursor(self)
+
+
+class BusyCursor(sqlite3.Cursor):
+    """Its cursor."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if "journal_mode" in sql and Busy.busy:
+            Busy.busy -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *arguments)
+
+
+def test_processes_that_make_a_database_at_once_wait_for_each_other(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Busy, "busy", 3)
+    engine = open_engine(url)
+
+    def connect(_: object, __: object, arguments: list[str], options: dict[str, Any]) -> Busy:
+        return sqlite3.connect(*arguments, **options, factory=Busy)
+
+    sa.event.listen(engine, "do_connect", connect)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    assert Busy.busy == 0
     engine.dispose()
 
 
