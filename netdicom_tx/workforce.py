@@ -457,7 +457,7 @@ class Workforce(Service):
                 each.callback(None)
             if made:
                 self._log.info(
-                    "worker {worker}: {made} instances of its journal are in the index now",
+                    "worker {worker}: {made} instances that it had received are in the index now",
                     worker=worker.number,
                     made=made,
                 )

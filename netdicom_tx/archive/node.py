@@ -61,7 +61,7 @@ from .shared import LEAD, Shared
 from .starting import Preparation, make_agree, open_both
 from .store.deletion import Deleter
 from .store.filestore import FileStore, Kept, Outcome, StorageError
-from .store.indexing import index_journal
+from .store.indexing import index_journal, index_noted
 from .store.intake import Intake
 from .store.place import node_uuid
 from .store.sharedstore import SharedStore
@@ -368,14 +368,14 @@ class ArchiveAE(AE):
             self._intake.forget()
 
     def take_over(self, worker: int, process: int) -> int:
-        """Make files and rows of what a worker had acknowledged that has ended, and take its tasks; blocks.
+        """Make files and rows of what a worker had acknowledged or begun that has ended, and take its tasks; blocks.
 
         Args:
             worker: The number of the worker.
             process: The number of its process.
 
         Returns:
-            How many instances of its journal had no row.
+            How many instances had no row.
 
         Raises:
             NetDICOMError, OSError: This is not possible at the moment, and must be tried again.
@@ -383,6 +383,8 @@ class ArchiveAE(AE):
         assert self._intake is not None
         assert self.index is not None
         made = index_journal(self.store, self.index, worker, self._intake.claim)
+        noted = self.index.shared.noted(worker)
+        made += index_noted(self.store, self.index, noted, self._intake.claim)
         self.store.remove_leftovers(process)
         self.workflow.take_over(worker).result()
         return made

@@ -6,7 +6,7 @@ them writes to the index at a time. :class:`Shared` is how they agree: a few wor
 locks on byte ranges of that memory's file, which the system releases when a process dies. No message passes between
 processes for an instance. :class:`Alone` has the same methods for a node of one process, and does nothing.
 
-The words are 64 bits wide and written by one process each, apart from the last two rows::
+The words are 64 bits wide and written by one process each, apart from the generation and the folders::
 
     row                  words
     the slot of each     acknowledged   how many instances this process has acknowledged through its journal
@@ -14,6 +14,8 @@ The words are 64 bits wide and written by one process each, apart from the last 
                          wanted         up to which number another process waits for them
     generation           one            changes when rows that others may remember were changed or deleted
     unsafe               512 octets     one for each folder of the store whose sync has failed
+    the notes of each    64 digests     of the SOP Instance UIDs whose files it is naming, and whose rows are not there
+    process                             yet; all zeros when free
 
 This module knows neither Twisted nor the store.
 """
@@ -26,6 +28,7 @@ import hashlib
 import mmap
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +46,11 @@ _ACKNOWLEDGED, _FINISHED, _WANTED = range(3)
 _GENERATION: Final = (MOST_WORKERS + 1) * _WORDS
 _UNSAFE: Final = (_GENERATION + _WORDS) * 8
 _FOLDERS: Final = 512
-_SIZE: Final = _UNSAFE + _FOLDERS
+_NOTED: Final = _UNSAFE + _FOLDERS
+_NOTES: Final = 64  # of each process
+_DIGEST: Final = 32
+_FREE: Final = bytes(_DIGEST)
+_SIZE: Final = _NOTED + (MOST_WORKERS + 1) * _NOTES * _DIGEST
 # The first octet is locked by the process that writes to the index; those behind it stand for SOP Instance UIDs.
 _INDEX_LOCK: Final = 0
 _CLAIMS: Final = 1 << 62
@@ -101,6 +108,24 @@ class Alone:
     def changed(self) -> None:
         """Let the others forget the rows that they remember; called while :meth:`writing`."""
 
+    def note(self, sop_instance_uid: str) -> int:
+        """Note that the file of an instance is about to get its name, and that its row follows.
+
+        A process that dies in between leaves a file without a row, and the lead looks for it. When there are very many
+        notes, this waits until one is dropped.
+
+        Returns:
+            The number of the note, for :meth:`drop`.
+        """
+        return 0
+
+    def drop(self, note: int) -> None:
+        """Forget a note, because the row is there, or there is no file."""
+
+    def noted(self, slot: int) -> list[bytes]:
+        """The SHA-256 of each SOP Instance UID that a process had noted which has ended."""
+        return []
+
     def fail(self, folder: int) -> None:
         """The sync of a folder has failed; its number is below 512."""
 
@@ -124,7 +149,9 @@ class Shared(Alone):
         self.slot = slot
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._words = memoryview(self._memory)[:_UNSAFE].cast("Q")
-        self._unsafe = memoryview(self._memory)[_UNSAFE:]
+        self._unsafe = memoryview(self._memory)[_UNSAFE:_NOTED]
+        self._free_notes = list(range(_NOTES))
+        self._note_dropped = threading.Condition()
         self._own = slot * _WORDS
         self._generation = self._words[_GENERATION]
 
@@ -195,9 +222,11 @@ class Shared(Alone):
         return True
 
     def complete(self, slot: int) -> None:
-        """All that a process which has ended had acknowledged are files and rows."""
+        """All that a process which has ended had acknowledged or noted are files and rows."""
         start = slot * _WORDS
         self._words[start + _FINISHED] = self._words[start + _ACKNOWLEDGED]
+        notes = _note(slot, 0)
+        self._memory[notes.start : notes.start + _NOTES * _DIGEST] = bytes(_NOTES * _DIGEST)
 
     # -- the index -------------------------------------------------------------------------------------
 
@@ -214,6 +243,25 @@ class Shared(Alone):
         self._words[_GENERATION] += 1
         self._generation = self._words[_GENERATION]
 
+    # -- files without a row ---------------------------------------------------------------------------
+
+    def note(self, sop_instance_uid: str) -> int:
+        with self._note_dropped:
+            self._note_dropped.wait_for(lambda: self._free_notes)
+            note = self._free_notes.pop()
+        self._memory[_note(self.slot, note)] = _digest(sop_instance_uid)
+        return note
+
+    def drop(self, note: int) -> None:
+        self._memory[_note(self.slot, note)] = _FREE
+        with self._note_dropped:
+            self._free_notes.append(note)
+            self._note_dropped.notify()
+
+    def noted(self, slot: int) -> list[bytes]:
+        digests = (self._memory[_note(slot, note)] for note in range(_NOTES))
+        return [each for each in digests if each != _FREE]
+
     # -- folders ---------------------------------------------------------------------------------------
 
     def fail(self, folder: int) -> None:
@@ -223,7 +271,16 @@ class Shared(Alone):
         return bool(self._unsafe[folder])
 
 
+def _note(slot: int, note: int) -> slice:
+    """Where a note of a process stands in the memory."""
+    start = _NOTED + (slot * _NOTES + note) * _DIGEST
+    return slice(start, start + _DIGEST)
+
+
 def _place(sop_instance_uid: str) -> int:
     """The octet that stands for a SOP Instance UID; two of them have the same one once in 2^62."""
-    digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).digest()
-    return 1 + int.from_bytes(digest[:8]) % _CLAIMS
+    return 1 + int.from_bytes(_digest(sop_instance_uid)[:8]) % _CLAIMS
+
+
+def _digest(sop_instance_uid: str) -> bytes:
+    return hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).digest()

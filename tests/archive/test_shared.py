@@ -4,6 +4,8 @@ import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,34 @@ def test_a_folder_that_is_not_safe_is_so_for_all(
     assert not lead.has_failed(0)
 
 
+def test_the_lead_reads_what_a_dead_worker_had_noted(
+    lead: Shared, worker: Callable[[int], Other]
+) -> None:
+    """Neither what it had dropped nor what another one has noted."""
+    first, second = worker(1), worker(2)
+    dropped = first.does("shared.note('1.1')")
+    first.does("shared.note('1.2')")
+    first.does(f"shared.drop({dropped})")
+    second.does("shared.note('1.3')")
+    first.kill()
+    assert lead.noted(1) == [sha256(b"1.2").digest()]
+    lead.complete(1)
+    assert lead.noted(1) == []
+    assert lead.noted(2) == [sha256(b"1.3").digest()]
+
+
+def test_a_note_waits_for_room(lead: Shared) -> None:
+    """Sixty-four at a time are many: there are a few threads that make them."""
+    notes = [lead.note(f"1.{number}") for number in range(64)]
+    assert len(lead.noted(LEAD)) == 64
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lead.note, "2.1")
+        lead.drop(notes[7])
+        waiting.result(30)
+    assert sha256(b"2.1").digest() in lead.noted(LEAD)
+    assert sha256(b"1.7").digest() not in lead.noted(LEAD)
+
+
 def test_one_process_agrees_with_itself() -> None:
     alone = Alone()
     assert not alone.is_shared
@@ -161,6 +191,8 @@ def test_one_process_agrees_with_itself() -> None:
     assert not alone.has_failed(1)
     alone.fail(1)
     alone.release("1.2")
+    alone.drop(alone.note("1.2"))
+    assert alone.noted(LEAD) == []
     alone.acknowledged(1)
     alone.finished(1)
     with alone.writing() as is_stale:

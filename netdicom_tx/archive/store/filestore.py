@@ -559,7 +559,14 @@ class FileStore:
     def path_text(self, sop_instance_uid: str) -> str:
         """The same as text, which costs less."""
         digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._text_of(digest)
+
+    def _text_of(self, digest: str) -> str:
         return f"{self.instances}{os.sep}{digest[:2]}{os.sep}{digest}.dcm"
+
+    def path_of_digest(self, digest: bytes) -> Path:
+        """The path of an instance whose SOP Instance UID has this SHA-256."""
+        return Path(self._text_of(digest.hex()))
 
     def name_of(self, sop_instance_uid: str, digest: str) -> str:
         """The path of an instance whose octets have this SHA-256, which does not matter here."""

@@ -10,11 +10,12 @@ from typing import Final
 
 from ...encoding import DataSetError
 from ...logs import Logger
+from ...part10 import read_file_meta
 from ..index.index import Index
 from ..index.record import InstanceRecord, record_of
 from .filestore import FileStore
 
-__all__ = ["index_files", "index_journal"]
+__all__ = ["index_files", "index_journal", "index_noted"]
 
 _log = Logger()
 
@@ -65,4 +66,40 @@ def index_journal(
         index_files(index, [each.path for each in missing])
         made += len(missing)
     store.drop_journal(worker)
+    return made
+
+
+def index_noted(
+    store: FileStore,
+    index: Index,
+    digests: Iterable[bytes],
+    claim: Callable[[str], AbstractContextManager[None]],
+) -> int:
+    """Write the rows of files that a worker has named which has ended before their rows were there; blocks.
+
+    Nobody was told that these instances are kept, but they are whole. One of them may be the data set that was to be
+    replaced, whose row had been taken back.
+
+    Args:
+        digests: The SHA-256 of their SOP Instance UIDs.
+        claim: As for :meth:`FileStore.replay`.
+
+    Returns:
+        How many had no row.
+
+    Raises:
+        NetDICOMError, OSError: This is not possible at the moment, and must be tried again.
+    """
+    made = 0
+    for path in map(store.path_of_digest, digests):
+        try:
+            with path.open("rb") as file:
+                uid = read_file_meta(file).sop_instance_uid
+        except (FileNotFoundError, DataSetError):
+            continue  # the file has not got its name, or is that of another program
+        with claim(uid):
+            # Neither a row nor on the list of what is being deleted.
+            if uid not in index.standing([uid]):
+                index_files(index, [path])
+                made += 1
     return made

@@ -26,7 +26,8 @@ def keep_with_row(
     """Keep the file of an instance, then add its row.
 
     When the row cannot be written, the file stays. The scan of the next start or the sender's next attempt adds the
-    row. So an instance that was not acknowledged may be there, but never a part of one.
+    row. So an instance that was not acknowledged may be there, but never a part of one. When this process is a worker
+    that dies between the two, the lead adds the row.
 
     Args:
         forget: Called before a file is replaced, so that no journal brings it back.
@@ -80,13 +81,20 @@ def keep_with_row(
         if index.get(uid) is None:
             index.add(record_of(store.path(uid))).result()
 
-    kept = store.keep(
-        spool,
-        wanted=WANTED,
-        when_walked=read,
-        before_replacing=replaced,
-        when_named=named,
-        is_there=is_there,
-        when_same=same,
-    )
+    note = index.shared.note(uid)
+    try:
+        kept = store.keep(
+            spool,
+            wanted=WANTED,
+            when_walked=read,
+            before_replacing=replaced,
+            when_named=named,
+            is_there=is_there,
+            when_same=same,
+        )
+    finally:
+        if rows:
+            rows[0].add_done_callback(lambda _: index.shared.drop(note))
+        else:
+            index.shared.drop(note)
     return kept, rows[0] if rows else None

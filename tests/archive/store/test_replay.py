@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from netdicom_tx.archive import ArchiveAE, FileStore, Index
+from netdicom_tx.archive.index import withdrawal
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.index.record import record_of
+from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.archive.shared import Shared
 from netdicom_tx.archive.store.filestore import StorageError
 from netdicom_tx.archive.store.journal import Entry
+from netdicom_tx.archive.store.keeping import keep_with_row
 from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING, owner_of
 from netdicom_tx.dsutils import part10_header
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
@@ -213,6 +216,106 @@ def failed_future() -> Future[None]:
     future: Future[None] = Future()
     future.set_exception(IndexUnavailableError("the index refuses"))
     return future
+
+
+class DeadWorker:
+    """A worker that dies while it keeps instances by itself: what it asks of the index is not done any more."""
+
+    def __init__(self, archive: ArchiveAE, monkeypatch: pytest.MonkeyPatch) -> None:
+        lead = index_of(archive).shared
+        assert isinstance(lead, Shared)
+        self.shared = Shared(lead.descriptor, 1)
+        self._archive = archive
+        self._monkeypatch = monkeypatch
+
+    def keeps(self, uid: str, *, has_row: bool) -> None:
+        """Keep an instance; without a row, it dies before that is written."""
+        archive, index = self._archive, index_of(self._archive)
+        with self._monkeypatch.context() as patch:
+            patch.setattr(index, "shared", self.shared)
+            if not has_row:
+                patch.setattr(index, "add", lambda _: Future())
+            spool = archive.store.spool(CT_IMAGE_STORAGE, uid, EXPLICIT.transfer_syntax, "SENDER")
+            with spool:
+                spool.write(ct(uid))
+                _, row = keep_with_row(archive.store, index, spool, lambda: None)
+                assert row is not None
+                if has_row:
+                    row.result()
+
+
+@pytest.fixture
+def dead_worker(archive: ArchiveAE, monkeypatch: pytest.MonkeyPatch) -> DeadWorker:
+    return DeadWorker(archive, monkeypatch)
+
+
+def stored(archive: ArchiveAE, uid: str) -> None:
+    """An instance with its row."""
+    path = archive.store.path(uid)
+    path.write_bytes(file_of(uid))
+    index_of(archive).add(record_of(path)).result()
+
+
+def test_a_file_that_a_dead_worker_has_named_gets_its_row(
+    archive: ArchiveAE, dead_worker: DeadWorker
+) -> None:
+    index = index_of(archive)
+    dead_worker.keeps("1.1", has_row=True)
+    dead_worker.keeps("1.2", has_row=False)
+    assert index.get("1.2") is None
+    assert archive.take_over(1, 77) == 1
+    assert index.get("1.2") is not None
+    assert index.counts().instances == 2
+    assert archive.take_over(1, 77) == 0
+
+
+def test_the_lead_does_not_wait_for_the_dead(
+    archive: ArchiveAE, dead_worker: DeadWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers wait for what the worker had acknowledged, until all of it has its rows."""
+    dead_worker.keeps("1.1", has_row=False)
+    journalled(archive.store, 1, file_of("1.2"))
+
+    def settle() -> None:
+        pytest.fail("the lead waits for what it has to do itself")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_of(archive), "settle", settle)
+        assert archive.take_over(1, 77) == 2
+
+
+def test_what_a_dead_worker_was_to_replace_stays(
+    archive: ArchiveAE, dead_worker: DeadWorker
+) -> None:
+    """It had taken the row back, and had not named the new file."""
+    stored(archive, UID)
+    dead_worker.shared.note(UID)
+    index_of(archive).remove(UID).result()
+    assert archive.take_over(1, 77) == 1
+    assert index_of(archive).get(UID) is not None
+
+
+def test_what_was_deleted_stays_so_when_a_worker_dies(
+    archive: ArchiveAE, dead_worker: DeadWorker
+) -> None:
+    """The row is gone, and the file follows."""
+    index = index_of(archive)
+    stored(archive, UID)
+    dead_worker.shared.note(UID)
+    with index.reading() as reading:
+        chosen = withdrawal.choose(reading, Level.IMAGE, UID)
+    assert len(index.withdraw(chosen).result()) == 1
+    assert archive.take_over(1, 77) == 0
+    assert index.get(UID) is None
+
+
+def test_a_note_without_a_file_is_no_instance(archive: ArchiveAE, dead_worker: DeadWorker) -> None:
+    """The worker died before it had named the file; or something else has that name."""
+    dead_worker.shared.note("1.1")
+    dead_worker.shared.note("1.2")
+    archive.store.path("1.2").write_bytes(b"something else")
+    assert archive.take_over(1, 77) == 0
+    assert index_of(archive).counts().instances == 0
 
 
 def test_the_lead_takes_the_tasks_of_a_dead_worker(archive: ArchiveAE) -> None:

@@ -37,5 +37,6 @@ def survivors(storage: Path) -> set[str]:
         found.add(meta.sop_instance_uid)
     with closing(sqlite3.connect(f"file:{storage}/index.db?mode=ro", uri=True)) as index:
         rows = index.execute("SELECT sop_instance_uid FROM instance").fetchall()
-    assert {uid for (uid,) in rows} == found
+    indexed = {uid for (uid,) in rows}
+    assert indexed == found, f"no row: {found - indexed}, no file: {indexed - found}"
     return found
