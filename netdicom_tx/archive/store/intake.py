@@ -622,6 +622,12 @@ class Intake:
         segments = [each.segment for each in group if each.segment is not None]
         for each, segment in zip(group, segments, strict=True):
             segment.paths.append(each.path)
+        if self._store.is_shared:
+            # Another node may delete or replace them from now on.
+            try:
+                journal.mark(segments)
+            except OSError as error:
+                self._could_not_journal(error)
         journal.finish(segments)
         with self._state:
             if self._failure is not None:

@@ -30,6 +30,19 @@ To sync blocks that were never written costs three times as much as to sync othe
 A segment that is full is *retired* when all its instances are files that are on the disk, with their rows. Its first
 record is overwritten, and the segment is used again: its blocks are allocated already, so a sync has less to write.
 
+A page behind the records, the *mark*, says how many of them need no start any more, although the segment is not retired
+yet::
+
+    offset  octets  of the mark
+    0       8       the magic octets
+    8       8       the number of the first record in the segment, so that the mark of an earlier use says nothing
+    16      8       how many records from the first one on are done with
+    24      4       the CRC-32 of the 24 octets above
+
+It is written when nodes share the store: what one of them has put there, another one may delete or replace, and a start
+of the first one must not bring it back. It is not synced by itself, because that would cost as much as a record. It
+outlives the process at once, and a power cut when the next record is synced.
+
 All functions block. This module knows neither Twisted nor the index.
 """
 
@@ -47,6 +60,7 @@ import struct
 import sys
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +78,9 @@ PAGE: Final = 4096
 _MAGIC: Final = b"netdicom"
 _FACTS: Final = struct.Struct(">8sQQ32s")
 _CHECK: Final = struct.Struct(">II")
+_MARK_MAGIC: Final = b"finished"
+_MARK: Final = struct.Struct(">8sQQ")
+_MARK_CHECK: Final = struct.Struct(">I")
 _HEAD: Final = _FACTS.size + _CHECK.size
 _PADDING: Final = bytes(PAGE)
 # How many octets of a new segment are filled with zeros at a time.
@@ -91,15 +108,19 @@ class Segment:
         is_direct: Whether it is written past the page cache.
         is_bad: Whether the disk has refused to write or to sync it.
         is_doubtful: Whether records may be in it that :meth:`Journal.append` has not confirmed.
+        first: The number of its first record.
         unfinished: How many of its records are not yet files and rows.
+        marked: How many of its records are marked as done with.
         paths: The files that were made from its records.
     """
 
     __slots__ = (
         "descriptor",
+        "first",
         "is_bad",
         "is_direct",
         "is_doubtful",
+        "marked",
         "path",
         "paths",
         "position",
@@ -115,7 +136,9 @@ class Segment:
         self.is_doubtful = False
         self.position = 0
         self.written = 0
+        self.first = 0
         self.unfinished = 0
+        self.marked = 0
         self.paths: list[str] = []
 
 
@@ -158,6 +181,8 @@ class Journal:
 
     def recover(self) -> Iterator[tuple[bytes, str]]:
         """The records that an earlier process has left, in the order of their numbers, with their digests.
+
+        Those that are marked are left out.
 
         Raises:
             OSError: A segment cannot be read.
@@ -335,6 +360,8 @@ class Journal:
         else:
             segment = self._make_segment()
         segment.position = 0
+        segment.first = self._number + 1
+        segment.marked = 0
         self._active = segment
         return segment
 
@@ -346,9 +373,9 @@ class Journal:
         segment = Segment(path, descriptor)
         try:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, SEGMENT_SIZE)
+                os.posix_fallocate(descriptor, 0, SEGMENT_SIZE + PAGE)
             else:
-                os.ftruncate(descriptor, SEGMENT_SIZE)
+                os.ftruncate(descriptor, SEGMENT_SIZE + PAGE)
             if self._fsync:
                 os.fsync(descriptor)
                 self._sync_folder()
@@ -372,6 +399,24 @@ class Journal:
         with self._guard:
             for each in segments:
                 each.unfinished -= 1
+
+    def mark(self, segments: Iterable[Segment]) -> None:
+        """Mark records that no start needs, the first ones of each segment; call this before :meth:`finish`.
+
+        Args:
+            segments: As for :meth:`finish`.
+
+        Raises:
+            OSError: The disk has failed. A start brings back what is not marked.
+        """
+        with self._guard:
+            for segment, count in Counter(segments).items():
+                segment.marked += count
+                mark = _MARK.pack(_MARK_MAGIC, segment.first, segment.marked)
+                page = _in_pages(PAGE)
+                octets = mark + _MARK_CHECK.pack(zlib.crc32(mark))
+                page[: len(octets)] = octets
+                _write_all(segment.descriptor, [page], SEGMENT_SIZE)
 
     @property
     def finished(self) -> list[Segment]:
@@ -490,6 +535,17 @@ def _read_head(head: bytes) -> tuple[int, int, bytes] | None:
     return (number, length, digest) if magic == _MAGIC else None
 
 
+def _read_mark(octets: bytes) -> tuple[int, int]:
+    """The number of the first record of a segment, and how many of its records are marked; zeros without a mark."""
+    if len(octets) < _MARK.size + _MARK_CHECK.size:
+        return 0, 0
+    magic, first, count = _MARK.unpack_from(octets)
+    (check,) = _MARK_CHECK.unpack_from(octets, _MARK.size)
+    if magic != _MARK_MAGIC or check != zlib.crc32(octets[: _MARK.size]):
+        return 0, 0
+    return first, count
+
+
 def _opened(path: Path) -> BinaryIO:
     """Open a segment; only a regular file is one.
 
@@ -508,6 +564,8 @@ def _records(path: Path) -> Iterator[tuple[bytes, str]]:
     expected: int | None = None
     position = 0
     with _opened(path) as file:
+        file.seek(SEGMENT_SIZE)
+        first, marked = _read_mark(file.read(_MARK.size + _MARK_CHECK.size))
         while True:
             file.seek(position)
             head = _read_head(file.read(_HEAD))
@@ -516,9 +574,10 @@ def _records(path: Path) -> Iterator[tuple[bytes, str]]:
             number, length, digest = head
             if position + _HEAD + length > SEGMENT_SIZE:
                 return
-            octets = file.read(length)
-            if hashlib.sha256(octets).digest() == digest:
-                yield octets, digest.hex()
+            if not first <= number < first + marked:
+                octets = file.read(length)
+                if hashlib.sha256(octets).digest() == digest:
+                    yield octets, digest.hex()
             # Otherwise those behind it may be whole: a disk has lost octets, or has written in its own order.
             expected = number + 1
             position += _HEAD + length

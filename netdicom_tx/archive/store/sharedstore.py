@@ -520,7 +520,8 @@ class SharedStore(Fetching):
         file = io.BytesIO(each.octets)
         start = read_file_meta(file).offset
         is_same = False
-        with suppress(ObjectMissingError, DataSetError):
+        # What is damaged cannot be compared, and must not hold up what was acknowledged.
+        with suppress(ObjectMissingError, ObjectDamagedError, DataSetError):
             there = self.octets(Path(other.path), other.size)
             meta = read_file_meta(io.BytesIO(there))
             is_same = (

@@ -126,6 +126,52 @@ def test_an_unfinished_segment_is_not_retired(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_marked_records_do_not_come_back(tmp_path: Path) -> None:
+    """Those that are not marked do, in each segment."""
+    journal = Journal(tmp_path)
+    sent = [bytes([n]) * 5000 for n in range(10)]
+    segments = journal.append([entry(each) for each in sent])
+    assert len({each.path for each in segments}) == 3
+    for start, end, expected in ((0, 3, sent[3:]), (3, 6, sent[6:]), (6, 10, [])):
+        journal.mark(segments[start:end])
+        journal.finish(segments[start:end])
+        assert left(tmp_path) == expected
+    journal.append([entry(b"later")])
+    assert left(tmp_path) == [b"later"]
+    journal.close()
+
+
+def test_the_mark_of_an_earlier_use_says_nothing(tmp_path: Path) -> None:
+    """A segment is used again, and all of its new records are needed."""
+    journal = Journal(tmp_path)
+    old = journal.append([entry(bytes([n]) * 5000) for n in range(4)])
+    journal.mark(old)
+    journal.finish(old)
+    journal.seal()
+    journal.retire(journal.finished)
+    new = [b"new" * 100, b"newer" * 100]
+    segments = journal.append([entry(each) for each in new])
+    assert segments[0].path == old[0].path
+    assert left(tmp_path) == new
+    journal.mark(segments[:1])
+    assert left(tmp_path) == new[1:]
+    journal.close()
+
+
+@pytest.mark.parametrize("at", [0, 15, 23, 27])
+def test_a_damaged_mark_brings_all_back(tmp_path: Path, at: int) -> None:
+    """What is put twice does less harm than what is lost."""
+    journal = Journal(tmp_path)
+    segments = journal.append([entry(b"a" * 100), entry(b"b" * 100)])
+    journal.mark(segments)
+    assert left(tmp_path) == []
+    journal.close()
+    octets = bytearray(segments[0].path.read_bytes())
+    octets[SIZE + at] ^= 0x10
+    segments[0].path.write_bytes(octets)
+    assert left(tmp_path) == [b"a" * 100, b"b" * 100]
+
+
 def test_it_says_when_all_segments_are_full(tmp_path: Path) -> None:
     """Nothing is overwritten that is still needed."""
     journal = Journal(tmp_path)
@@ -402,7 +448,7 @@ def test_the_next_segment_is_made_while_one_is_filled(tmp_path: Path) -> None:
     journal.prepare()
     journal.prepare()
     _, second = sorted(tmp_path.glob("*.segment"))
-    assert second.read_bytes() == bytes(SIZE)
+    assert second.read_bytes() == bytes(SIZE + PAGE)  # with the place of its mark
     (segment,) = journal.append([entry(b"the ninth")])
     assert (segment.path, segment.written) == (second, SIZE)
     journal.close()

@@ -1,5 +1,6 @@
 """Instances that a node acknowledges when they are in its journal, and puts into the shared store afterwards."""
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from netdicom_tx.archive import Index
+from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.archive.store import intake as intakes
-from netdicom_tx.archive.store.filestore import Kept, Outcome
+from netdicom_tx.archive.store.deletion import Deleter
+from netdicom_tx.archive.store.filestore import Duplicates, Kept, Outcome
 from netdicom_tx.archive.store.intake import Intake
 from netdicom_tx.archive.store.objects import DirectoryObjects, ObjectStoreError
 from netdicom_tx.archive.store.sharedstore import Durability, SharedStore
@@ -211,6 +214,80 @@ def test_the_same_content_from_two_nodes_is_there_once(
     one.index.settle()
     assert len(one.keys()) == 1
     assert list(one.store.versions()) == []
+
+
+def crashed(tmp_path: Path, node: Running) -> None:
+    """Keep the directory of a node as a crash would leave it: all is in the store, and the journal was not emptied."""
+    node.index.settle()
+    eventually(lambda: not node.intake.figures().instances, "all is in the store")
+    shutil.copytree(tmp_path / "one", tmp_path / "after", ignore=shutil.ignore_patterns("*.sock"))
+
+
+def test_what_another_node_has_deleted_does_not_come_back_after_a_crash(
+    tmp_path: Path, make: Callable[..., Running]
+) -> None:
+    """A deleted instance is gone, although the journal of the node that had received it has it still."""
+    one, two = make("one"), make("two")
+    for uid in UIDS:
+        assert one.keep(uid) is not None
+    crashed(tmp_path, one)
+    deleted = Deleter(two.store, two.index, two.intake.forget).delete_named(Level.IMAGE, "1.1")
+    assert deleted.uids == ("1.1",)
+    again = make("after")
+    assert again.store.recovered == 0
+    assert again.index.get("1.1") is None
+    assert set(again.index.standing(UIDS[1:])) == set(UIDS[1:])
+
+
+def test_what_another_node_has_replaced_is_no_version_after_a_crash(
+    tmp_path: Path, make: Callable[..., Running]
+) -> None:
+    one, two = make("one"), make("two")
+    assert one.keep("1.1", ct("1.1", fill=1)) is not None
+    crashed(tmp_path, one)
+    two.store.duplicates = Duplicates.REPLACE
+    spool = two.store.spool(CT_IMAGE_STORAGE, "1.1", EXPLICIT.transfer_syntax, "SENDER")
+    spool.write(ct("1.1", fill=2))
+    assert two.store.keep_with_row(spool, two.intake.forget).outcome is Outcome.REPLACED
+    again = make("after")
+    assert list(again.store.versions()) == []
+    ref = again.index.get("1.1")
+    assert ref is not None
+    assert again.store.octets(ref.path, ref.size).endswith(ct("1.1", fill=2))
+
+
+def test_a_mark_that_the_disk_refuses_loses_nothing(
+    tmp_path: Path, make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    node = make()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "the test says so")
+
+    monkeypatch.setattr(node.store.journal, "mark", refuse)
+    assert node.keep("1.1") is not None
+    crashed(tmp_path, node)
+    assert [each for each in lines if "the disk refuses the journal" in each]
+    assert make("after").has("1.1")
+
+
+def test_a_damaged_object_does_not_hold_up_other_content(
+    make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    """What is there cannot be compared, so what was acknowledged is kept aside."""
+    one, two = make("one"), make("two")
+    gate = Gate(one, monkeypatch)
+    assert one.keep("1.1", ct("1.1", fill=1)) is not None
+    assert two.keep("1.1", ct("1.1", fill=2)) is not None
+    two.index.settle()
+    path = one.objects.root / two.keys()[0]
+    octets = bytearray(path.read_bytes())
+    octets[-1] ^= 1
+    path.write_bytes(octets)
+    gate.open()
+    one.index.settle()
+    assert not one.intake.figures().trouble
+    assert len(list(one.store.versions())) == 1
 
 
 def test_a_row_that_the_index_refuses_does_not_hold_up_the_others(
