@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from random import random
 from typing import Final, TypeVar
 
@@ -16,7 +17,8 @@ import sqlalchemy as sa
 
 from ...exceptions import NetDICOMError
 from ...logs import Logger, Trouble
-from .engine import has_committed, is_conflict, is_loss, reason, transaction_id
+from .endings import Note, note, was_committed
+from .engine import is_conflict, is_loss, reason
 from .urls import shown
 
 __all__ = ["Connections", "IndexUnavailableError", "attempts", "translated"]
@@ -125,7 +127,7 @@ class Connections:
         """Perform a transaction.
 
         When the connection is lost during the commit, it is not known whether the server has committed. Then the server
-        is asked for the outcome, unless the transaction may be repeated.
+        is asked for the note that the transaction has left, unless the transaction may be repeated.
 
         Args:
             may_repeat: Whether the transaction can be performed twice with the same effect.
@@ -133,32 +135,27 @@ class Connections:
         Raises:
             IndexUnavailableError: The outcome is not known, because the server does not come back.
         """
-        number = None
+        left = None
         is_whole = False
         try:
             with connection.begin():
                 result = call(connection)
                 if not may_repeat:
-                    number = transaction_id(connection)
+                    left = note(connection)
                 is_whole = True
         except sa.exc.DBAPIError as error:
-            if not (is_whole and is_loss(error) and number is not None):
+            if not (is_whole and is_loss(error) and left is not None):
                 raise
             connection.close()
-            if not self._has_committed(number):
+            if not self._was_committed(left):
                 raise
         return result
 
-    def _has_committed(self, number: str) -> bool:
+    def _was_committed(self, left: Note) -> bool:
         until = time.monotonic() + _OUTCOME
         while True:
-            try:
-                with self.connect() as connection:
-                    outcome = has_committed(connection, number)
-            except (IndexUnavailableError, sa.exc.DBAPIError):
-                outcome = None
-            if outcome is not None:
-                return outcome
+            with suppress(IndexUnavailableError, sa.exc.DBAPIError), self.connect() as connection:
+                return was_committed(connection, left)
             if time.monotonic() >= until:
                 raise IndexUnavailableError(
                     "the connection to the database was lost during a commit, and the database does not come back to "

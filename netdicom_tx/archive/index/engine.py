@@ -29,7 +29,6 @@ __all__ = [
     "begin_to_write",
     "check_database",
     "file_of",
-    "has_committed",
     "insert_new",
     "is_conflict",
     "is_loss",
@@ -38,7 +37,6 @@ __all__ = [
     "open_engine",
     "reason",
     "take_time",
-    "transaction_id",
     "watched",
 ]
 
@@ -136,24 +134,6 @@ def take_time(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
             connection.exec_driver_sql(f"SET LOCAL {name} = 0")
-
-
-def transaction_id(connection: sa.Connection) -> str | None:
-    """The number by which the outcome of this transaction can be asked for; None when it has changed nothing.
-
-    Only PostgreSQL has one: no connection to a file is lost during a commit.
-    """
-    if connection.dialect.name != "postgresql":
-        return None
-    found = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
-    return None if found is None else str(found)
-
-
-def has_committed(connection: sa.Connection, number: str) -> bool | None:
-    """Whether a transaction was committed; None while the server is still at it."""
-    statement = sa.text("SELECT pg_xact_status(CAST(:number AS xid8))")
-    outcome = connection.scalar(statement, {"number": number})
-    return None if outcome == "in progress" else outcome == "committed"
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> int | None:

@@ -10,6 +10,8 @@ deletion    one row for each instance whose row was deleted, while it may still 
 protection  one row for each study that no rule of retention may delete
 ==========  ==========================================================================
 
+The queue, the members of a group and others have tables of their own in the same metadata.
+
 Each attribute has a column with the text that is answered. Where matching needs another form, it has further columns,
 see :data:`KEY_FORMS`. Everything here is SQLAlchemy Core; SQL of a single database is in
 :mod:`netdicom_tx.archive.index.engine`.
