@@ -8,12 +8,14 @@ does. Each limit that the operator has set for all associations is divided among
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 from twisted.internet import defer
@@ -45,6 +47,7 @@ __all__ = ["main"]
 
 # Seconds that the other processes have to empty their journals.
 _FORGETTING: Final = 15.0
+_LEAD_GONE: Final = "the lead of the node is gone"
 
 
 @implementer(IListeningPort)
@@ -209,7 +212,9 @@ class Worker:
         self._connections: socket.socket | None = None
         self._endpoints: list[HandedEndpoint] = []
         self._families: list[int] = []
-        self._forgetting: dict[int, Callable[[str], None]] = {}
+        # What waits until the other processes have emptied their journals, and fires with the reason if one cannot.
+        self._forgetting: dict[int, Future[str]] = {}
+        self._questions = itertools.count()
         self._is_stopping = False
         #: The status with which the process ends.
         self.status = 0
@@ -226,8 +231,10 @@ class Worker:
 
     def _lost(self) -> None:
         """End in order, because the lead is gone: nobody hands over connections or would replay the journal."""
+        self._speech.is_heard = False
+        for number in list(self._forgetting):
+            self._forgetting.pop(number).set_result(_LEAD_GONE)
         if not self._is_stopping:
-            self._speech.is_heard = False
             self._log.error("the lead of this node is gone: this worker ends in order")
             self._stop()
 
@@ -248,8 +255,7 @@ class Worker:
         elif kind == "stop":
             self._stop()
         elif kind == "forgotten":
-            answer = self._forgetting.pop(said["number"])
-            answer(said["error"])
+            self._forgetting.pop(said["number"]).set_result(said["error"])
         elif node is None:
             return
         elif kind == "abort":
@@ -399,22 +405,20 @@ class Worker:
         Raises:
             WorkforceError: One of them cannot at the moment.
         """
-        answers: list[str] = []
-        answered = threading.Event()
-
-        def answer(error: str) -> None:
-            answers.append(error)
-            answered.set()
-
-        number = id(answered)
-        self._reactor.callFromThread(self._forgetting.__setitem__, number, answer)
-        self.say("forget", number=number)
-        if not answered.wait(_FORGETTING):
-            raise WorkforceError("the other processes of the node do not empty their journals")
-        if answers[0]:
+        answered: Future[str] = Future()
+        number = next(self._questions)
+        # Before the question, because the answer may come at once.
+        self._forgetting[number] = answered
+        if not self.say("forget", number=number):
+            raise WorkforceError(_LEAD_GONE)
+        try:
+            error = answered.result(_FORGETTING)
+        except TimeoutError as late:
             raise WorkforceError(
-                f"another process of the node cannot empty its journal: {answers[0]}"
-            )
+                "the other processes of the node do not empty their journals"
+            ) from late
+        if error:
+            raise WorkforceError(f"another process of the node cannot empty its journal: {error}")
 
 
 def _nothing() -> None:

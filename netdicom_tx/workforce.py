@@ -232,6 +232,7 @@ class Workforce(Service):
         self._replaying: set[defer.Deferred[None]] = set()
         self._pauses: set[defer.Deferred[None]] = set()  # until a journal is tried again
         self._is_reloaded = False
+        self._has_left_journal = False  # a worker that was killed while the node stopped
         self._former: Snapshot | None = None  # what workers have counted that have ended
         ae.observations.others = self.snapshots
         # The workers serve the associations, and apply the limits.
@@ -422,11 +423,14 @@ class Workforce(Service):
         if not self.running:
             worker.ended.callback(None)
             if reason.check(ProcessDone) is None and not worker.is_dismissed:
+                self._has_left_journal = True
                 self._log.warn(
                     "worker {worker} has not ended in order: {reason}",
                     worker=number,
                     reason=reason.getErrorMessage(),
                 )
+            # One that has ended in order has emptied its journal.
+            self._forgot(worker, self._left_journal())
             return
         served = self.clock.seconds() - worker.since
         self._failures[number] = 0 if served > _STEADY else self._failures.get(number, 0) + 1
@@ -453,8 +457,7 @@ class Workforce(Service):
 
         def replayed(made: int) -> None:
             self._shared.complete(worker.number)
-            for each in worker.forgetting:
-                each.callback(None)
+            self._forgot(worker, None)
             if made:
                 self._log.info(
                     "worker {worker}: {made} instances that it had received are in the index now",
@@ -473,6 +476,8 @@ class Workforce(Service):
                     seconds=_AGAIN,
                 )
             if not self.running:
+                self._has_left_journal = True
+                self._forgot(worker, self._left_journal())
                 return failure  # a deletion that waits for an empty journal must not begin
             pause: defer.Deferred[None] = deferLater(self.clock, _AGAIN)
             self._pauses.add(pause)
@@ -480,7 +485,11 @@ class Workforce(Service):
             def over(_: object) -> defer.Deferred[None] | Failure:
                 self._pauses.discard(pause)
                 # The stop waits for this, and ends the pause.
-                return self._replay(worker, is_first=False) if self.running else failure
+                if self.running:
+                    return self._replay(worker, is_first=False)
+                self._has_left_journal = True
+                self._forgot(worker, self._left_journal())
+                return failure
 
             return pause.addBoth(over)
 
@@ -643,7 +652,8 @@ class Workforce(Service):
 
     def _forget(self, asking: _Worker | None) -> defer.Deferred[Any]:
         """Let all other processes empty their journals."""
-        waiting: list[defer.Deferred[Any]] = []
+        left = self._left_journal()
+        waiting: list[defer.Deferred[Any]] = [] if left is None else [defer.fail(left)]
         for worker in self._workers.values():
             # One that does not serve yet has acknowledged nothing, and would answer when it has started.
             if worker is not asking and worker.is_ready:
@@ -659,6 +669,21 @@ class Workforce(Service):
         if asking is not None:
             waiting.append(self._ae.in_thread(self._ae.forget))
         return defer.gatherResults(waiting, consumeErrors=True)
+
+    @staticmethod
+    def _forgot(worker: _Worker, result: Failure | None) -> None:
+        """Tell those who wait for the journal of a worker that has ended."""
+        forgetting, worker.forgetting = worker.forgetting, []
+        for each in forgetting:
+            each.callback(result)
+
+    def _left_journal(self) -> Failure | None:
+        """Why not all journals can be emptied any more; None when they can."""
+        if self._has_left_journal:
+            return Failure(
+                WorkforceError("the node stops, and a worker has not emptied its journal")
+            )
+        return None
 
     @staticmethod
     def _forgot_for(result: object, worker: _Worker, number: int) -> None:

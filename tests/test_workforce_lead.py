@@ -428,6 +428,42 @@ def test_the_journal_of_a_dead_worker_counts_as_emptied_when_it_was_taken_over(l
     assert first.told[-1] == {"is": "forgotten", "number": 7, "error": ""}
 
 
+def test_a_worker_that_has_stopped_in_order_has_emptied_its_journal(lead: Lead) -> None:
+    """Another one may still be replacing an instance, and its peer waits for that."""
+    first, second = lead.start()
+    lead.workforce.stopService()
+    first.says("forget", number=7)
+    second.ends(0)
+    assert first.told[-1] == {"is": "forgotten", "number": 7, "error": ""}
+    first.says("forget", number=8)
+    assert first.told[-1] == {"is": "forgotten", "number": 8, "error": ""}
+
+
+def test_nothing_is_replaced_when_a_worker_has_died_while_the_node_stops(lead: Lead) -> None:
+    """The next start would bring back what is in its journal."""
+    first, second = lead.start()
+    lead.workforce.stopService()
+    first.says("forget", number=7)
+    second.ends()
+    first.says("forget", number=8)
+    answers = [each for each in first.told if each["is"] == "forgotten"]
+    assert [each["number"] for each in answers] == [7, 8]
+    assert all("has not emptied its journal" in each["error"] for each in answers)
+
+
+def test_nothing_is_replaced_when_a_journal_was_left_while_the_node_stops(lead: Lead) -> None:
+    """Those who have asked before and afterwards get an answer at once."""
+    first, second = lead.start()
+    first.says("forget", number=7)
+    lead.refusal = OSError(28, "No space left on device")
+    second.ends()
+    lead.workforce.stopService()
+    first.says("forget", number=8)
+    answers = [each for each in first.told if each["is"] == "forgotten"]
+    assert [each["number"] for each in answers] == [7, 8]
+    assert all(each["error"] for each in answers)
+
+
 def test_the_lead_looks_at_the_queue_when_a_worker_says_so(lead: Lead) -> None:
     first, _ = lead.start()
     first.says("wake")
