@@ -285,12 +285,21 @@ def test_a_store_that_another_database_uses(tmp_path: Path) -> None:
 
 def test_the_clock_of_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = PostgreSQL.running().url(str(tmp_path))
-    *_, clock = about("database", "--database", url)
+    _, clock, *_ = about("database", "--database", url)
     assert clock.verdict is Verdict.OK
     monkeypatch.setattr(members, "database_time", lambda _: time.time() - 600)
-    *_, clock = about("database", "--database", url)
+    _, clock, *_ = about("database", "--database", url)
     assert clock.verdict is Verdict.FAIL
     assert re.match(r"its clock differs by (599\.\d|600\.\d) s from that of this", clock.text)
+
+
+def test_a_database_that_a_power_cut_may_damage(tmp_path: Path) -> None:
+    """The server of the tests runs so, and syncs nothing."""
+    _, _, *disk = about("database", "--database", PostgreSQL.running().url(str(tmp_path)))
+    (found,) = disk
+    assert found.verdict is Verdict.WARN
+    assert found.text.startswith("its server runs with fsync = off")
+    assert found.hint.startswith("set fsync = on in postgresql.conf")
 
 
 def test_a_damaged_database(tmp_path: Path) -> None:

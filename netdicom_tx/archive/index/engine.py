@@ -107,6 +107,14 @@ _LIBPQ: Final = {
 }
 
 
+# A commit is on the disk when it is answered, also where the server, the database or the user has another default. Any
+# value but this one waits for the disk.
+_DURABLE: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
+
+
 def _postgresql_url(url: sa.URL, settings: Settings) -> sa.URL:
     if url.get_driver_name() in ("psycopg", "psycopg2"):
         # PGAPPNAME counts more than this one.
@@ -118,14 +126,17 @@ def _postgresql_url(url: sa.URL, settings: Settings) -> sa.URL:
 def _set_on_connect(engine: sa.Engine, settings: Settings) -> None:
     given = str(engine.url.query.get("options", ""))
     wanted = {name: each for name, each in settings.parameters().items() if name not in given}
-    statement = "; ".join(f"SET {name} = {each}" for name, each in wanted.items())
+    statements = [f"SET {name} = {each}" for name, each in wanted.items()]
+    if "synchronous_commit" not in given:
+        statements.append(_DURABLE)
+    statement = "; ".join(statements)
 
     def configure(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(statement)
         connection.commit()
 
-    if wanted:
+    if statements:
         event.listen(engine, "connect", configure)
 
 

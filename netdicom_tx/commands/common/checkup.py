@@ -431,6 +431,7 @@ def _database(options: Options) -> Iterator[Finding]:
                 yield _integrity(connection, about)
             else:
                 yield _database_clock(connection, about)
+                yield from _database_disk(connection, about)
             yield from _belonging(connection, options, shown(url))
     except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -467,6 +468,20 @@ def _database_clock(connection: Any, about: str) -> Finding:
     if abs(skew) > SKEW_LIMIT:
         return Finding(Verdict.FAIL, about, text, hint)
     return Finding(Verdict.WARN if abs(skew) > SKEW_TOLD else Verdict.OK, about, text, hint)
+
+
+def _database_disk(connection: Any, about: str) -> Iterator[Finding]:
+    """Whether what the server commits survives a power cut."""
+    if connection.dialect.name != "postgresql":
+        return
+    for setting in ("fsync", "full_page_writes"):
+        if connection.exec_driver_sql(f"SHOW {setting}").scalar() == "off":
+            yield Finding(
+                Verdict.WARN,
+                about,
+                f"its server runs with {setting} = off, so a power cut may damage the whole database",
+                f"set {setting} = on in postgresql.conf, unless its file system makes that unnecessary",
+            )
 
 
 def _belonging(connection: Any, options: Options, url: str) -> Iterator[Finding]:

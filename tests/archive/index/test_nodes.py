@@ -487,6 +487,28 @@ def test_an_option_in_the_url_counts_more(server: PostgreSQL, tmp_path: Path) ->
     assert found == ["3s", "mine"]
 
 
+@pytest.mark.parametrize(
+    ("default", "found"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")]
+)
+def test_a_commit_waits_for_the_disk_whatever_the_default(
+    url: str, server: PostgreSQL, tmp_path: Path, default: str, found: str
+) -> None:
+    """The default is that of the role here; a stricter one stays."""
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE careless SUPERUSER LOGIN")
+        connection.exec_driver_sql(f"ALTER ROLE careless SET synchronous_commit = {default}")
+    try:
+        theirs = url.replace("://tests@", "://careless@")
+        assert shown(theirs, Settings(), "synchronous_commit") == [found]
+        asked = server.url(str(tmp_path), options="-c synchronous_commit=off")
+        assert shown(asked, Settings(), "synchronous_commit") == ["off"]
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP ROLE careless")
+        engine.dispose()
+
+
 def test_a_statement_that_takes_too_long_is_ended(url: str) -> None:
     with Index(url, settings=Settings(statement_timeout=2.0)) as index:
         with (
