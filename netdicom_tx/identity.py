@@ -49,6 +49,7 @@ __all__ = [
     "NotAuthenticatedError",
     "PasswordFile",
     "Token",
+    "UnfitKeyError",
     "User",
     "UserNames",
     "UserRealm",
@@ -337,6 +338,22 @@ class PasswordFile:
         return user
 
 
+class UnfitKeyError(LocalProtocolError):
+    """No accepted algorithm can check a JSON Web Token with this key: it is damaged, private, or of another kind."""
+
+
+def _fits(key: str | bytes, algorithm: Any) -> bool:
+    """Whether an algorithm of PyJWT can check a signature with a key."""
+    import jwt
+
+    try:
+        # A wrong signature is False; a key that cannot be used raises, the private key of RSA only in verify().
+        algorithm.verify(b"", algorithm.prepare_key(key), b"")
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
 @implementer(ICredentialsChecker)
 class JSONWebTokens:
     """Accepts JSON Web Tokens that have been signed with a key and have not expired; the user is their ``sub``.
@@ -348,7 +365,8 @@ class JSONWebTokens:
         issuer: What ``iss`` has to be; None accepts every issuer.
 
     Raises:
-        LocalProtocolError: The package PyJWT is missing, or the key does not fit an algorithm.
+        UnfitKeyError: No algorithm of these can check a signature with the key.
+        LocalProtocolError: The package PyJWT is missing, or an algorithm is not one.
     """
 
     credentialInterfaces = (IJSONWebToken,)
@@ -371,6 +389,12 @@ class JSONWebTokens:
         for each in algorithms:
             if each == "none" or each not in known:
                 raise LocalProtocolError(f"{each!r} is not an algorithm for tokens, such as RS256")
+        # A public key is of one kind, so it fits some of the algorithms only.
+        if not any(_fits(key, known[each]) for each in algorithms):
+            raise UnfitKeyError(
+                f"the key fits none of {', '.join(algorithms)}; expected a public key in PEM form, "
+                "or a secret for HS256"
+            )
         self._key = key
         self._algorithms = list(algorithms)
         self._audience = audience

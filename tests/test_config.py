@@ -274,6 +274,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         ('[database]\nurl = "nonsense"', 2, "the database URL cannot be read"),
         ("[node]\nworkers = 65", 2, "[node] workers: expected at most 64, not 65"),
         ('[access]\njwt_key_file = "users"', 2, "users is empty"),
+        ('[access]\njwt_key_file = "note.txt"', 2, "note.txt: the key fits none of RS256, ES256"),
         ('[tls]\nprofile = "bcp195"\nauthorities = "users"', 3, "users holds no certificate"),
         ('[audit]\nfile = "."', 2, ". is a directory"),
         ('[s3]\nauthorities = "none.pem"', 2, "none.pem: No such file"),
@@ -287,6 +288,7 @@ def test_what_would_keep_a_node_from_starting_is_a_mistake(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "users").write_text("")
     (tmp_path / "key.pem").write_text("")
+    (tmp_path / "note.txt").write_text("not a key")
     with pytest.raises(ConfigurationError) as caught:
         Options().parse(["--config", write(tmp_path, text)])
     (found,) = caught.value.mistakes

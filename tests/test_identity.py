@@ -14,6 +14,7 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import crypto
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
@@ -32,6 +33,7 @@ from netdicom_tx.identity import (
     IUser,
     JSONWebTokens,
     PasswordFile,
+    UnfitKeyError,
     User,
     UserNames,
     peer_certificate,
@@ -313,6 +315,53 @@ def test_peers_that_come_and_go_take_no_more_threads(tmp_path: Path) -> None:
 def test_an_algorithm_has_to_be_known(algorithms: list[str]) -> None:
     with pytest.raises(LocalProtocolError, match="is not an algorithm"):
         JSONWebTokens(KEY, algorithms)
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithms", "is_usable"),
+    [
+        ("public RSA", ["RS256", "ES256"], True),
+        ("public EC", ["RS256", "ES256"], True),
+        ("public EC", ["RS256"], False),
+        ("private RSA", ["RS256", "ES256"], False),
+        ("encrypted RSA", ["RS256", "ES256"], False),
+        ("public RSA", ["HS256"], False),  # a secret that everybody knows
+        ("octets", ["RS256", "ES256"], False),
+        ("octets", ["HS256"], True),
+    ],
+)
+def test_a_key_that_can_check_no_token_is_refused_at_once(
+    kind: str, algorithms: list[str], is_usable: bool
+) -> None:
+    """And not only when the first token comes; a public key fits the algorithms of its kind."""
+    key = _key(kind)
+    if is_usable:
+        JSONWebTokens(key, algorithms)
+    else:
+        with pytest.raises(UnfitKeyError, match=f"the key fits none of {', '.join(algorithms)}; e"):
+            JSONWebTokens(key, algorithms)
+
+
+def _key(kind: str) -> bytes:
+    if kind == "octets":
+        return bytes(range(1, 128, 2))
+    what, _, algorithm = kind.partition(" ")
+    private = (
+        rsa.generate_private_key(65537, 2048)
+        if algorithm == "RSA"
+        else ec.generate_private_key(ec.SECP256R1())
+    )
+    if what == "public":
+        return private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    return private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret")
+        if what == "encrypted"
+        else serialization.NoEncryption(),
+    )
 
 
 def test_tokens_are_checked_for_audience_and_issuer() -> None:

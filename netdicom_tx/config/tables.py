@@ -24,7 +24,7 @@ from ..archive.store.fetching import PARALLEL
 from ..archive.store.s3 import S3Options
 from ..archive.store.sharedstore import Durability
 from ..exceptions import LocalProtocolError
-from ..identity import Identities, JSONWebTokens, PasswordFile, UserNames
+from ..identity import Identities, JSONWebTokens, PasswordFile, UnfitKeyError, UserNames
 from ..log_output import LogFormat
 from ..logs import Level, LogUIDs
 from ..quirks import Quirks
@@ -373,16 +373,19 @@ class AccessTable:
                 key = Path(self.jwt_key_file).read_bytes().strip()
                 if not key:
                     wrong("jwt_key_file", f"{self.jwt_key_file} is empty")
-                checkers.append(
-                    JSONWebTokens(
-                        key,
-                        self.jwt_algorithms,
-                        audience=self.jwt_audience,
-                        issuer=self.jwt_issuer,
+                else:
+                    checkers.append(
+                        JSONWebTokens(
+                            key,
+                            self.jwt_algorithms,
+                            audience=self.jwt_audience,
+                            issuer=self.jwt_issuer,
+                        )
                     )
-                )
             except OSError as error:
                 wrong("jwt_key_file", f"{self.jwt_key_file}: {error.strerror}")
+            except UnfitKeyError as error:
+                wrong("jwt_key_file", f"{self.jwt_key_file}: {error}")
             except LocalProtocolError as error:
                 wrong("jwt_algorithms", str(error))
         return Identities(checkers) if checkers else None
