@@ -49,7 +49,9 @@ def command(storage: Path, database: str | None, from_scratch: bool, is_json: bo
     shared = shared_store(storage)
     if shared is not None:
         return _of_group(output, shared, database, from_scratch)
-    with opened_archive(storage, database) as (store, index):
+    with opened_archive(
+        storage, database, instead="stop the node; it does the same when it starts again"
+    ) as (store, index):
         if from_scratch:
             rows = [index.remove(row.sop_instance_uid) for row in index.paths()]
             for row in rows:

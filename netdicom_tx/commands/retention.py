@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _COLUMNS = ("Study Instance UID", "received", "study date", "instances", "octets", "why")
+_INSTEAD = "a running node applies the rules itself; to see what they delete now, add --dry-run to the command"
 
 
 @click.command(
@@ -41,9 +42,9 @@ _COLUMNS = ("Study Instance UID", "received", "study date", "instances", "octets
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would go, and why; delete nothing.")
 @json_option
 def command(config_file: str, dry_run: bool, is_json: bool) -> int:
-    """Show what the rules of [retention] delete now, with --dry-run; or apply them to an archive without a node.
+    """Apply the rules of [retention] to an archive without a running node, or show what they delete, by --dry-run.
 
-    A running node applies them regularly; --dry-run works while it runs. Studies that are protected, or for which an
+    A running node applies its rules itself, so it needs only --dry-run. Studies that are protected, or for which an
     instance has just come, are not shown, because they stay.
     """
     from ..amounts import in_units
@@ -118,7 +119,7 @@ def _apply(
     from .common.storage import opened_archive
 
     with (
-        opened_archive(storage, database) as (store, index),
+        opened_archive(storage, database, instead=_INSTEAD) as (store, index),
         deletions_audited(None, config_file) as on_deleted,
     ):
         store.reserve = reserve

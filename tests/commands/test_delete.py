@@ -382,6 +382,22 @@ def test_what_would_go_is_shown_with_the_reason(kept: Kept, capsys: Captured) ->
     assert kept.uids() == ALL
 
 
+def test_beside_a_running_node_the_rules_are_only_shown(kept: Kept, capsys: Captured) -> None:
+    """The node applies them."""
+    config = config_of(kept, "max_age = 365\n")
+    store = FileStore(kept.root)
+    store.open()
+    try:
+        assert run(["retention", "--config", config]) == 78
+        said = capsys.readouterr().err
+        assert run(["retention", "--config", config, "--dry-run"]) == 0
+    finally:
+        store.close()
+    assert "is in use by another node, or by another command" in said
+    assert "add --dry-run" in said
+    assert kept.uids() == ALL
+
+
 def test_the_rules_are_applied_to_an_archive_without_a_node(kept: Kept, capsys: Captured) -> None:
     config = config_of(kept, "max_age = 365\n")
     assert run(["retention", "--config", config]) == 0

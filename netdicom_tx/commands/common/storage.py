@@ -248,14 +248,33 @@ def _content(directory: Path) -> str:
 
 
 @contextmanager
-def opened_archive(storage: Path, database: str | None) -> Iterator[tuple[FileStore, Index]]:
-    """The storage directory, locked, and its index; it is refused while a node runs on it."""
+def opened_archive(
+    storage: Path,
+    database: str | None,
+    *,
+    instead: str = "stop the node, and run the command again",
+) -> Iterator[tuple[FileStore, Index]]:
+    """The storage directory, locked, and its index; it is refused while a node runs on it.
+
+    Args:
+        instead: The hint for a user whose node is running.
+    """
     from ...archive.store.deletion import open_archive
+    from ...archive.store.filestore import InUseError
 
     store = must_be_storage(storage)
     index = _bound(index_of(store.root, database), store)
     try:
         open_archive(store, index)
+    except InUseError as error:
+        raise CommandError(
+            Problem(
+                ExitCode.CONFIGURATION,
+                f"the storage directory {store.root} is in use by another node, or by another command",
+                "the command changes the archive by itself, so nothing else may use it meanwhile",
+                instead,
+            )
+        ) from error
     except (StorageError, IndexUnusableError, IndexUnavailableError) as error:
         raise CommandError(Problem(ExitCode.CONFIGURATION, str(error))) from error
     try:
