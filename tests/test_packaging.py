@@ -231,7 +231,7 @@ def test_the_wheel_has_the_command_and_is_for_every_platform(wheel: Path) -> Non
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         (points,) = (each for each in archive.namelist() if each.endswith("/entry_points.txt"))
-        assert "netdicom = netdicom_tx.commands:main" in archive.read(points).decode()
+        assert "netdicom = netdicom_tx.__main__:main" in archive.read(points).decode()
         (top,) = (each for each in archive.namelist() if each.endswith("/top_level.txt"))
         assert archive.read(top).decode().split() == ["netdicom_tx", "twisted"]
 

@@ -1,7 +1,9 @@
 """Arguments: what is said about them before anybody is called."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydicom.data import get_testdata_file
 
 from netdicom_tx.commands import COMMANDS, cli, main, run
 from netdicom_tx.commands.common.failures import ExitCode
-from support.commands.running import ROOT, Netdicom, Peer
+from support.commands.running import ROOT, Netdicom, Peer, environment
 from support.measuring import variables
 
 CT = str(get_testdata_file("CT_small.dcm"))
@@ -220,6 +222,27 @@ def test_interrupted_before_anything_runs_is_interrupted(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("netdicom_tx.commands.cli.main", pressed)
     assert run(["echo", NOBODY]) == 130
+
+
+@pytest.mark.parametrize(("is_ignored", "code"), [(False, -signal.SIGINT), (True, 5)])
+def test_ctrl_c_while_modules_are_imported_shows_no_traceback(
+    tmp_path: Path, is_ignored: bool, code: int
+) -> None:
+    """It ends the process, unless the signal is ignored, as for a job in the background of a script."""
+    (tmp_path / "click.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(5)\n"
+    )
+    surroundings = environment(tmp_path)
+    surroundings["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{surroundings['PYTHONPATH']}"
+    trap = 'trap "" INT; ' if is_ignored else ""
+    done = subprocess.run(
+        ["sh", "-c", f'{trap}exec "$0" -m netdicom_tx --help', sys.executable],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_commands_are_completed_in_the_order_of_the_list() -> None:
