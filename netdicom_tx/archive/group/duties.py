@@ -100,6 +100,10 @@ class Duties(AllDuties):
             )
             is_free = sa.or_(_D.node == self.node, _D.until < now, stopped)
             since = sa.case((_D.node == self.node, _D.since), else_=now)
+            # A node that was suspended in this transaction holds its rows. To wait for it would cost the heartbeat.
+            row = sa.select(_D.name).where(_D.name == name).with_for_update(skip_locked=True)
+            if connection.scalar(row) is None:
+                continue
             taken = connection.execute(
                 duty_table.update()
                 .where(_D.name == name, is_free)

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from ...exceptions import NetDICOMError
 from ..index import migrations
-from ..index.engine import IndexUnusableError, begin_to_write
+from ..index.engine import IndexUnusableError, be_brief, begin_to_write
 from ..index.together import is_server, moment
 from .tables import duty_table, node_table
 
@@ -355,6 +355,7 @@ class Members:
 
     def _enter(self, connection: sa.Connection, run: str) -> None:
         begin_to_write(connection)
+        be_brief(connection)
         now = database_time(connection)
         me = self.me
         values: dict[str, Any] = {
@@ -396,6 +397,7 @@ class Members:
 
         def call(connection: sa.Connection) -> tuple[float, float, Callable[[], object]] | None:
             begin_to_write(connection)
+            be_brief(connection)
             before = self._clock()
             now = database_time(connection)
             changed = connection.execute(
@@ -425,6 +427,7 @@ class Members:
 
         def call(connection: sa.Connection) -> None:
             begin_to_write(connection)
+            be_brief(connection)
             now = database_time(connection)
             changed = connection.execute(
                 node_table.update()

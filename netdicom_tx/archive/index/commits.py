@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from ..shared import Alone
 from .connections import Connections, IndexUnavailableError, attempts, translated
-from .engine import DisturbedError, begin_to_write, is_conflict, is_loss, is_refusal
+from .engine import DisturbedError, be_brief, begin_to_write, is_conflict, is_loss, is_refusal
 from .record import InstanceRecord
 from .writer import Writer
 
@@ -244,6 +244,7 @@ class Committer:
     ) -> list[Any]:
         if self._shared.is_shared:
             begin_to_write(connection)
+        be_brief(connection)
         if is_stale:
             self._writer.forget()
         try:

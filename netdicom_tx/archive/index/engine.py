@@ -26,6 +26,7 @@ __all__ = [
     "DisturbedError",
     "IndexUnusableError",
     "Settings",
+    "be_brief",
     "begin_to_write",
     "check_database",
     "file_of",
@@ -96,6 +97,8 @@ class Settings:
 
 
 _SETTINGS: Final = Settings()
+# After how many seconds without a statement the server ends a transaction that changes something.
+_BRIEF: Final = 15.0
 
 # What libpq is told, unless the URL says it. A host that has vanished is noticed within half a minute.
 _LIBPQ: Final = {
@@ -145,6 +148,17 @@ def take_time(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
             connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+
+
+def be_brief(connection: sa.Connection) -> None:
+    """Have the server end this transaction soon if nothing happens in it, because others may wait for its locks.
+
+    The node may be suspended, or its machine lost, and the server keeps the connection of a lost machine for long.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            f"SET LOCAL idle_in_transaction_session_timeout = {round(_BRIEF * 1000)}"
+        )
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> int | None:

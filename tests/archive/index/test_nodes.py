@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from netdicom_tx.archive.index import engine as engines
 from netdicom_tx.archive.index import withdrawal
 from netdicom_tx.archive.index.connections import Connections
 from netdicom_tx.archive.index.database import EngineDatabase
@@ -25,7 +26,7 @@ from netdicom_tx.archive.index.withdrawal import Chosen, Standing, choose
 from support.archive.cutting import Cut, Cutter
 from support.archive.databases import PostgreSQL
 from support.archive.records import add, record
-from support.processes import eventually
+from support.processes import PATIENCE, eventually
 
 pytestmark = pytest.mark.interop
 
@@ -517,6 +518,37 @@ def test_a_statement_that_takes_too_long_is_ended(url: str) -> None:
         ):
             reading.execute(sa.select(sa.func.pg_sleep(30)))
         add(index, record("1.1"))
+
+
+def test_a_transaction_that_changes_something_may_not_be_idle_for_long(url: str) -> None:
+    """Its node may be suspended, or its machine lost, and others wait for its locks."""
+    asked = sa.text("SHOW idle_in_transaction_session_timeout")
+    with Index(url) as index:
+        assert index.write(lambda writer: writer.scalar(asked)).result() == "15s"
+        with index.reading() as reading:
+            assert reading.scalar(asked) == "5min"
+
+
+def test_a_node_that_is_suspended_while_it_writes_does_not_hold_up_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_BRIEF", 0.2)
+    suspended, goes_on = threading.Event(), threading.Event()
+
+    def suspend(connection: sa.Connection) -> None:
+        if not suspended.is_set():
+            connection.exec_driver_sql("UPDATE series SET parent_id = parent_id")
+            suspended.set()
+            assert goes_on.wait(PATIENCE)
+        connection.exec_driver_sql("UPDATE series SET parent_id = parent_id")
+
+    with Index(url) as one, Index(url) as two:
+        add(one, record("1.1"))
+        waiting = one.write(suspend)
+        assert suspended.wait(PATIENCE)
+        two.write(suspend).result(PATIENCE)
+        goes_on.set()
+        waiting.result(PATIENCE)  # it is tried again
 
 
 def test_a_comparison_of_files_and_rows_takes_its_time(url: str) -> None:
