@@ -30,7 +30,7 @@ from .encoded.walk import Walked
 from .index.index import Index, IndexUnavailableError
 from .store.filestore import FileStore, Kept, MismatchError, Outcome
 from .store.intake import Intake
-from .store.keeping import keep_with_row
+from .store.keeping import keep_claimed, keep_with_row
 from .store.objects import ObjectStoreError
 from .store.spool import Spool
 from .workers import Workers
@@ -140,8 +140,7 @@ class Storing:
             return self._store.keep(spool), None
         if self._intake is None:
             return keep_with_row(self._store, self._index, spool, lambda: None)
-        with self._intake.claim(spool.sop_instance_uid):
-            return keep_with_row(self._store, self._index, spool, self._forget)
+        return keep_claimed(self._store, self._index, spool, self._intake.claim, self._forget)
 
     def when_settled(self, asce: Association, clock: IReactorTime) -> defer.Deferred[Any] | None:
         """Wait for the files and rows of what was acknowledged on an association that ends.

@@ -5,8 +5,11 @@ A node keeps so what its intake leaves to it, and an import what its processes l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from ..encoded.walk import Walked
@@ -17,7 +20,70 @@ from .filestore import FileStore, Kept
 from .sharedstore import SharedStore
 from .spool import Spool
 
-__all__ = ["keep_with_row"]
+__all__ = ["keep_claimed", "keep_with_row"]
+
+
+class _MustForgetError(Exception):
+    """An instance is to be replaced that a journal may still have."""
+
+
+def keep_claimed(
+    store: FileStore,
+    index: Index,
+    spool: Spool,
+    claim: Callable[[str], AbstractContextManager[None]],
+    forget: Callable[[], object],
+) -> tuple[Kept, Future[Any] | None]:
+    """Keep an instance as :func:`keep_with_row` does, when journals may have one with its SOP Instance UID.
+
+    While all processes of the node empty their journals, nothing is claimed or locked here: the lead may be making the
+    files of a worker that has died, and one of them may be this instance. Afterwards, no journal gets this instance as
+    long as its file stays where it is. When the file is another one then, everything is done again.
+
+    Args:
+        claim: Lets this process alone decide about a SOP Instance UID while its block runs.
+        forget: Empties the journals; it blocks.
+
+    Returns:
+        What :func:`keep_with_row` returns.
+
+    Raises:
+        Exception: What :func:`keep_with_row`, ``claim`` and ``forget`` raise.
+    """
+    uid = spool.sop_instance_uid
+    if isinstance(store, SharedStore):
+        # Its node is one process, whose own journal needs no claim to be emptied.
+        with claim(uid):
+            return keep_with_row(store, index, spool, forget)
+    forgotten: tuple[int, int] | None = None
+    with spool.in_use():
+        while True:
+            with claim(uid):
+                here = _identity(store.path(uid))
+                is_forgotten = here is not None and here == forgotten
+                try:
+                    return keep_with_row(store, index, spool, _nothing if is_forgotten else _refuse)
+                except _MustForgetError:
+                    pass
+            forget()
+            forgotten = here
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that takes its name later; None when there is none."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _refuse() -> None:
+    raise _MustForgetError
+
+
+def _nothing() -> None:
+    """No journal has it."""
 
 
 def keep_with_row(

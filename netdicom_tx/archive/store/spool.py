@@ -64,7 +64,7 @@ class Spool(io.RawIOBase):
         #: Whether the file has its final name under instances/ instead of the temporary one.
         self.is_named = False
         self._guard = threading.Lock()
-        self._is_in_use = False
+        self._uses = 0  # of in_use(), which may be nested
         self._is_given_up = False
 
     @property
@@ -85,12 +85,12 @@ class Spool(io.RawIOBase):
         with self._guard:
             if self.closed:
                 raise ValueError("the spool is closed")
-            self._is_in_use = True
+            self._uses += 1
         try:
             yield
         finally:
             with self._guard:
-                self._is_in_use = False
+                self._uses -= 1
             if self._is_given_up:
                 self.close()
 
@@ -219,7 +219,7 @@ class Spool(io.RawIOBase):
     def close(self) -> None:
         """Close and delete the file. Errors are ignored; a file that is left over is deleted at the next start."""
         with self._guard:
-            if self._is_in_use:
+            if self._uses:
                 self._is_given_up = True
                 return
             self._held = []
