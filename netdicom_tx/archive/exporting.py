@@ -23,6 +23,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, Final, NamedTuple, Protocol
 
@@ -33,8 +34,9 @@ from pydicom.fileset import FileSet
 from pydicom.multival import MultiValue
 
 from ..dsutils import decode
-from ..encoding import DataSetError
+from ..encoding import FILE_HEADER_LIMIT, DataSetError, file_header_size
 from ..folders import entered
+from ..part10 import read_file_meta
 from ..uids import EXPLICIT_VR_LITTLE_ENDIAN
 from .index.entries import InstanceRef
 from .index.index import Index
@@ -509,6 +511,8 @@ class Zip:
 
 # -- DICOM File-sets ----------------------------------------------------------------------------------
 
+# Where the pixel data begins at the latest, in a file that has a header of its sender in front of the data set.
+_BEFORE_PIXELS: Final = 1 << 24
 # What a directory record must have (PS3.3 F.5), by the levels of what is often missing.
 _REQUIRED: Final = {
     "PatientID": _UNKNOWN.upper(),
@@ -544,6 +548,8 @@ def as_file_set(
                 files.add(_header(ref))
             except Exception as error:  # whatever a file has in it, the others are exported
                 failed.append((ref.sop_instance_uid, str(error) or type(error).__name__))
+                # pydicom has added it before it writes its file, and would miss that file when it writes the set.
+                files.remove([e for e in files if e.SOPInstanceUID == ref.sop_instance_uid])
             else:
                 by_uid[ref.sop_instance_uid] = ref
         root = Path(folder) / "set"
@@ -568,7 +574,23 @@ def _file_set(name: str) -> Iterator[FileSet]:
 
 def _header(ref: InstanceRef) -> Dataset:
     """The header of an instance, with all that a directory record needs."""
-    header: Dataset = dcmread(ref.path, stop_before_pixels=True, defer_size=1 << 16)
+    with ref.path.open("rb") as file:
+        offset = read_file_meta(file).offset
+        # A sender's file header in front of the data set is kept, but pydicom does not read what is behind it.
+        front = file_header_size(file.read(FILE_HEADER_LIMIT))
+        if not front:
+            source: Path | BinaryIO = ref.path
+        else:
+            file.seek(0)
+            octets = file.read(offset)
+            file.seek(offset + front)
+            source = BytesIO(octets + file.read(_BEFORE_PIXELS))
+    header: Dataset = dcmread(source, stop_before_pixels=True, defer_size=1 << 16)
+    for tag in [each for each in header.keys() if each.group == 2]:  # noqa: SIM118 -- an iterator would read the values
+        del header[tag]
+    header.SOPInstanceUID = (
+        ref.sop_instance_uid
+    )  # of several, or a padded one, the index has the one that counts
     for keyword, value in _REQUIRED.items():
         if not header.get(keyword):
             setattr(header, keyword, value)

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -27,6 +28,7 @@ from netdicom_tx.archive.exporting import (
     select,
 )
 from netdicom_tx.archive.store.importing import import_files, opened_for_import, readers
+from netdicom_tx.part10 import read_file_meta
 from support.archive.part10_files import write
 from support.archive.patients import data_set
 
@@ -271,6 +273,43 @@ def test_a_file_set_has_the_stored_files_and_a_dicomdir(
         parts = path.relative_to(out).parts
         assert all(len(part) <= 8 and part == part.upper() for part in parts)
     files._stage["t"].cleanup()  # pydicom would do it with a warning
+
+
+@pytest.mark.parametrize("place", ["in front", "within"])
+def test_a_file_header_in_the_data_set_does_not_keep_the_others_out_of_a_file_set(
+    index: Index, store: FileStore, tmp_path: Path, place: str
+) -> None:
+    """A node keeps what some senders put there, but pydicom writes no such data set."""
+    path = write(tmp_path / "in" / "odd", "1.0.2", StudyInstanceUID="2.0", SeriesInstanceUID="3.0")
+    octets = path.read_bytes()
+    header = bytes(128) + b"DICM" + b"\2\0\x10\0UI\x14\0" + b"1.2.840.10008.1.2.1\0"
+    offset = read_file_meta(io.BytesIO(octets)).offset
+    if place == "within":
+        offset, header = octets.index(b"\xe0\x7f\x10\0OW"), header[132:]
+    path.write_bytes(octets[:offset] + header + octets[offset:])
+    with opened_for_import(store, index), readers(store) as reader:
+        index.open()
+        list(import_files(store, index, reader, [str(path)]))
+    paths, _, failed = as_file_set(each.ref for each in select(index, Dataset()))
+    assert failed == []
+    assert len(paths) == 5
+
+
+def test_an_instance_that_cannot_be_described_does_not_keep_the_others_out_of_a_file_set(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pydicom has added it before it writes its file."""
+    written = Dataset.save_as
+
+    def save_as(header: Dataset, *arguments: Any, **more: Any) -> None:
+        if header.SOPInstanceUID == "1.0.1":
+            raise ValueError("not writable")
+        written(header, *arguments, **more)
+
+    monkeypatch.setattr(Dataset, "save_as", save_as)
+    paths, _, failed = as_file_set(each.ref for each in select(index, Dataset()))
+    assert failed == [("1.0.1", "not writable")]
+    assert sorted(each.sop_instance_uid for each, _ in paths) == ["1.0.0", "1.1.0", "1.1.1"]
 
 
 def test_what_was_selected_is_not_deleted_meanwhile(index: Index, store: FileStore) -> None:
