@@ -52,6 +52,10 @@ SKEW_LIMIT: Final = 60.0
 SKEW_TOLD: Final = 2.0
 # After how many seconds without a heartbeat a node is removed from the list: 30 days.
 _FORGOTTEN_AFTER: Final = 30 * 86400.0
+# The run of a node that another one of its name has replaced, and for how many seconds its row stays at least: longer
+# than the document of the store counts, see the module "usage".
+_REPLACED: Final = ""
+_REPLACED_FOR: Final = 3600.0
 # For how many heartbeats a node watches another one that has its identity.
 _WATCHED: Final = 2.5
 
@@ -184,7 +188,7 @@ def is_dead(node: sa.ColumnElement[str], now: Any) -> sa.ColumnElement[bool]:
 
 
 def members_of(connection: sa.Connection) -> list[Node]:
-    """All nodes that the database knows, by name."""
+    """All nodes that the database knows, by name, without those that others of their name have replaced."""
     if not sa.inspect(connection).has_table(node_table.name):
         return []
     now = database_time(connection)
@@ -194,7 +198,9 @@ def members_of(connection: sa.Connection) -> list[Node]:
         duties.setdefault(node, []).append(name)
     return [
         _node(row, now, tuple(duties.get(row.uuid, ())))
-        for row in connection.execute(sa.select(node_table).order_by(_N.name, _N.uuid))
+        for row in connection.execute(
+            sa.select(node_table).where(_N.run != _REPLACED).order_by(_N.name, _N.uuid)
+        )
     ]
 
 
@@ -376,10 +382,17 @@ class Members:
         ).rowcount
         if not changed:
             connection.execute(node_table.insert().values(uuid=me.uuid, **values))
-        # The row of a node that another one of this name has replaced is not needed any more, nor is a very old one.
+        # A node that another one of this name has replaced is not listed any more. Its row stays for a while, because
+        # the document of the store may name it.
         replaced = sa.and_(_N.name == me.name, _N.uuid != me.uuid)
         connection.execute(
-            node_table.delete().where(sa.or_(replaced, _N.seen < now - _FORGOTTEN_AFTER))
+            node_table.update()
+            .where(replaced)
+            .values(run=_REPLACED, state=NodeState.STOPPED.value, doing="{}")
+        )
+        gone = sa.and_(_N.run == _REPLACED, _N.seen < now - _REPLACED_FOR)
+        connection.execute(
+            node_table.delete().where(sa.or_(gone, _N.seen < now - _FORGOTTEN_AFTER))
         )
 
     def beat(

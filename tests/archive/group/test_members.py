@@ -107,6 +107,37 @@ def test_a_node_that_was_killed_is_replaced_when_it_gives_no_sign_of_life(index:
         killed.beat()
 
 
+def test_the_row_of_a_replaced_node_goes_after_a_while(index: Index) -> None:
+    """It stays for as long as the document of the store may name it, and is not listed."""
+
+    def uuids() -> set[str]:
+        with index.reading() as reading:
+            return set(reading.scalars(sa.select(node_table.c.uuid)))
+
+    node(index).join()
+    node(index, uuid="fresh").join()
+    assert uuids() == {"one", "fresh"}
+    assert states(index) == {"one": NodeState.ALIVE}
+    with index.reading() as reading:
+        now = database_time(reading)
+        assert reading.scalar(sa.select(is_dead(sa.literal("one"), now)))
+    forget(index, 3601)
+    node(index, "two").join()
+    assert uuids() == {"fresh", "two"}
+
+
+def test_two_nodes_may_exchange_their_directories(index: Index) -> None:
+    """Each then has the identity of the other one."""
+    for each in (node(index), node(index, "two")):
+        each.join()
+        each.leave()
+    one, two = node(index, "one", "two"), node(index, "two", "one")
+    one.join()
+    two.join()
+    one.beat()
+    assert states(index) == {"one": NodeState.ALIVE, "two": NodeState.ALIVE}
+
+
 def test_a_node_that_is_long_gone_leaves_the_list(index: Index) -> None:
     node(index).join()
     node(index, "two").join()

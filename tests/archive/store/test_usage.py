@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ def test_a_node_does_not_start_on_a_store_that_another_database_uses(
     assert "the node other on there used the store" in said
     assert "is not this one" in said
     assert "netdicom node adopt" in said
+
+
+def test_a_node_whose_directory_was_lost_is_known_as_long_as_the_document_names_it(
+    tmp_path: Path, start: Callable[..., ArchiveAE]
+) -> None:
+    """It gets an empty directory, and so another identity, and the other nodes may be started again."""
+    ae = start()
+    ae.deleter.finish()
+    ae.stop()
+    shutil.rmtree(tmp_path / "one")
+    start().stop()
+    ae = start()
+    deletes(ae)
+    assert ae.deleter.finish() == 1
 
 
 def test_a_use_that_has_ended_is_forgotten(tmp_path: Path, start: Callable[..., ArchiveAE]) -> None:
