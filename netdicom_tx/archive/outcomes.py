@@ -25,7 +25,7 @@ _HINTS: Final = {
     0x0213: "see disk and database: netdicom doctor",
     0xA700: "see disk and database: netdicom doctor",
     0xA701: "see disk and database: netdicom doctor",
-    0xA702: "the lines above say which instances; does the destination answer? netdicom doctor",
+    0xA702: "the lines above say which instances, and why",
     0xA900: "the peer should send what its query model has, or correct the key that its message names",
     0xC000: "the Error Comment, which the peer has got, says why",
     0xB000: "the lines above say which instances; the peer may ask for them again",
@@ -52,7 +52,12 @@ def tell_failure(asce: Association, msg: Request, response: Response) -> None:
         to=to,
         status=status,
         counts=counts,
-        hint=_HINTS.get(int(status), "PS3.4 and PS3.7 say what the status means"),
+        hint=_HINTS.get(int(status), "PS3.4 and PS3.7 say what the status means")
+        + (
+            "; does the destination answer? netdicom doctor"
+            if destination and status == 0xA702
+            else ""
+        ),
         failed=failed,
         event="operation-failed",
     )

@@ -541,12 +541,18 @@ def _context(
             for each in usable:
                 if each.supported_ts == other:
                     return each
-    raise ClassNotSupportedError(
-        sop_class,
-        asce.refusals(sop_class),
-        f"the instance is in {name(transfer_syntax)}; "
-        "name the files when the association is opened: associate(peer, files=[...])",
-    )
+    raise _no_context(asce, sop_class, transfer_syntax)
+
+
+def _no_context(asce: Association, sop_class: str, transfer_syntax: str) -> ClassNotSupportedError:
+    """The error of an instance that no accepted context takes, with what can be done about it."""
+    answers = asce.refusals(sop_class)
+    hint = f"the instance is in {name(transfer_syntax)}"
+    if not asce.is_requestor and transfer_syntax not in answers:
+        hint += ", which the peer has not proposed: let it propose this transfer syntax"
+    elif transfer_syntax not in answers:
+        hint += "; name the files when the association is opened: associate(peer, files=[...])"
+    return ClassNotSupportedError(sop_class, answers, hint)
 
 
 # -- SCP ------------------------------------------------------------------------------------------

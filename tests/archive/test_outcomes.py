@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from netdicom_tx.archive.outcomes import tell_failure
-from netdicom_tx.dimsemessages import CFindRQ, CMoveRQ
+from netdicom_tx.dimsemessages import CFindRQ, CGetRQ, CMoveRQ
 from support.doubles import logged_lines as logged_lines
 from support.doubles import store_rq
 
@@ -25,6 +25,15 @@ def test_a_move_says_how_much_of_it_failed(lines: list[str]) -> None:
     (line,) = lines
     assert line.startswith("C-MOVE 7 from CT1 to WS1 ended with ")
     assert "(0xB000) (sent 3 of 5 instances); the lines above say which instances" in line
+
+
+def test_only_a_move_has_a_destination_to_ask_for(lines: list[str]) -> None:
+    for kind, more in ((CMoveRQ, {"move_destination": "WS1"}), (CGetRQ, {})):
+        msg = kind(affected_sop_class_uid=MOVE, message_id=1, **more)
+        told(msg, 0xA702, number_of_failed_suboperations=2)
+    move, get = lines
+    assert move.endswith("and why; does the destination answer? netdicom doctor")
+    assert get.endswith("the lines above say which instances, and why")
 
 
 @pytest.mark.parametrize(

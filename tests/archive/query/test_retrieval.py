@@ -154,13 +154,18 @@ def test_an_instance_that_cannot_be_decompressed_fails_alone(
     assert net.get_study() == ([], 0xA702)
 
 
-def test_nothing_is_decompressed_for_a_peer_that_takes_only_another_compression(net: Net) -> None:
+def test_nothing_is_decompressed_for_a_peer_that_takes_only_another_compression(
+    net: Net, lines: list[str]
+) -> None:
+    """The operator of the node cannot name files, but the peer can propose what it lacks."""
     net.keep(COMPRESSED)
     contexts = [
         (GET, [uids.ImplicitVRLittleEndian]),
         (uids.SecondaryCaptureImageStorage, [uids.JPEGBaseline8Bit]),
     ]
     assert net.get_study(contexts=contexts, roles=_roles()) == ([], 0xA702)
+    (line,) = (each for each in lines if "presentation context" in each and "failed" in each)
+    assert line.endswith("which the peer has not proposed: let it propose this transfer syntax)")
 
 
 def test_an_instance_that_is_not_compressed_is_not_transcoded(net: Net) -> None:
