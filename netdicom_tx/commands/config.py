@@ -180,10 +180,10 @@ def _peer_keys(peer: Any) -> dict[str, Any]:
 def init(file: Path | None) -> int:
     """Write a configuration file with all keys, their defaults and meanings as comments; to FILE, or to the terminal.
 
-    A FILE that exists is not changed.
+    A FILE that exists is not changed; - is the terminal, too.
     """
     text = "\n".join(_template())
-    if file is None:
+    if file is None or str(file) == "-":
         Output().line(text)
         return ExitCode.OK
     try:

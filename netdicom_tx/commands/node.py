@@ -77,7 +77,12 @@ def list_command(
         table.close()
     states = Counter(each.state.value for each in nodes)
     parts = [f"{states[each]} {each}" for each in _STATES if states[each]]
-    output.note(counted(len(nodes), "node") + (f": {', '.join(parts)}" if parts else ""))
+    # A newcomer's node runs, and has no group.
+    told = (
+        ", ".join(parts)
+        or "a node that is alone with SQLite is not listed; netdicom status shows it"
+    )
+    output.note(f"{counted(len(nodes), 'node')}: {told}")
     return ExitCode.SOME_FAILED if states["dead"] else ExitCode.OK
 
 

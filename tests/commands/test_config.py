@@ -74,8 +74,10 @@ def test_a_begun_file_changes_nothing(capsys: Captured) -> None:
     assert "netdicom serve --config node.toml" in capsys.readouterr().err
     text = Path("node.toml").read_text("utf-8")
     assert read("node.toml").config == Config()
-    assert run(["config", "init"]) == ExitCode.OK
-    assert capsys.readouterr().out == text
+    for to_the_terminal in ([], ["-"]):
+        assert run(["config", "init", *to_the_terminal]) == ExitCode.OK
+        assert capsys.readouterr().out == text
+    assert not Path("-").exists()
     keys = [
         line.removeprefix("# ")
         for line in text.splitlines()

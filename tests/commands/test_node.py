@@ -55,6 +55,18 @@ def test_the_nodes_of_a_database_are_listed(tmp_path: Path, capsys: Captured) ->
     assert "2 nodes: 1 alive, 1 dead" in told.err
 
 
+def test_a_node_that_is_alone_is_found_by_status(tmp_path: Path, capsys: Captured) -> None:
+    """It has no row."""
+    with Index(f"sqlite:///{tmp_path}/index.db"):
+        pass
+    assert run(["node", "list", "--database", f"sqlite:///{tmp_path}/index.db"]) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "0 nodes: a node that is alone with SQLite is not listed; netdicom status shows it\n"
+    )
+
+
 @pytest.mark.sqlite
 def test_a_list_makes_no_database(tmp_path: Path, capsys: Captured) -> None:
     assert (

@@ -382,7 +382,7 @@ def _descriptors(options: Options) -> Iterator[Finding]:
         hint = "raise it for the node: LimitNOFILE= in its unit, or ulimit -n"
         yield Finding(Verdict.WARN, "open files", text, hint)
     else:
-        yield Finding(Verdict.OK, "open files", f"there may be enough for {wanted} associations")
+        yield Finding(Verdict.OK, "open files", f"the limit is enough for {wanted} associations")
 
 
 # -- database ----------------------------------------------------------------------------------------
