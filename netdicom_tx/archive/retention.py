@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from ..amounts import Amount, in_units
 from ..logs import Logger
 from .group.duties import AllDuties, Duty
+from .group.members import database_time
 from .index import withdrawal
 from .index.index import Index, IndexUnavailableError
 from .index.schema import Level, instance, protection, series, study
@@ -150,7 +151,7 @@ class Keeper:
         index: The index; likewise.
         deleter: Deletes what the rules say; None only plans.
         rest: For how many seconds nothing may have come for a study that goes.
-        clock: Gives the time in seconds since 1970.
+        clock: Gives the time in seconds since 1970; None means the clock of the database, which all nodes have.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Keeper:
         deleter: Deleter | None = None,
         *,
         rest: float = REST,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.rules = rules
         #: Whether this node is the one of its group that has a duty.
@@ -170,13 +171,17 @@ class Keeper:
         self._index = index
         self._deleter = deleter
         self._rest = rest
-        self._clock = clock
+        self._clock = clock or self._time_of_database
         # The octets of the archive as they were counted or reckoned last, with the number of the last row that is in
         # them, when they were counted, and how much had been deleted by then.
         self._octets = 0
         self._last = 0
         self._counted: float | None = None
         self._deleted = 0
+
+    def _time_of_database(self) -> float:
+        with self._index.reading() as reading:
+            return database_time(reading)
 
     # -- how much there is ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from netdicom_tx.amounts import Amount
+from netdicom_tx.archive import retention as retentions
 from netdicom_tx.archive.index import withdrawal
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.index.record import Receipt
@@ -114,6 +115,17 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     made = Kept(tmp_path)
     yield made
     made.close()
+
+
+def test_ages_are_those_of_the_clock_that_all_nodes_have(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a machine may jump while the node runs, and nothing goes for that."""
+    kept.study("1.1", 20)
+    kept.study("1.2", 10)
+    monkeypatch.setattr(retentions, "database_time", lambda _: NOW + 15 * DAY)
+    Keeper(kept.store, kept.index, Rules(max_age=30), kept.ae.deleter).run()
+    assert kept.studies() == {"1.2"}
 
 
 # -- age ---------------------------------------------------------------------------------------------

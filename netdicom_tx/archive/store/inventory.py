@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import time
 from array import array
 from bisect import bisect_left
 from collections import deque
@@ -30,6 +29,7 @@ from ...encoding import DataSetError, is_deflated
 from ...logs import Logger
 from ..encoded.files import before_pixels, walk_file
 from ..encoded.walk import walk
+from ..group.members import database_time
 from ..index import withdrawal
 from ..index.index import Index, IndexUnavailableError
 from ..index.record import WANTED, InstanceRecord, Receipt
@@ -119,14 +119,17 @@ def compare(
         for first in range(0, _PREFIXES, width):
             last = min(_PREFIXES, first + width)
             folders = [f"instances/{number:02x}/" for number in range(first, last)]
-            # What comes after the rows were read is too young, or has its row by then.
+            # What comes after the rows were read is too young, or has its row by then. The clock of this machine may
+            # jump, and others write at the same time.
+            with index.reading() as reading:
+                now = database_time(reading)
             rows = _rows(index, set(folders), go_on)
             for each in itertools.chain.from_iterable(map(store.objects.list, folders)):
                 if not done.compared % _AT_ONCE:
                     go_on()
                 done.compared += 1
                 step(done)
-                if time.time() - each.modified >= age and not _has(rows, each.key):
+                if now - each.modified >= age and not _has(rows, each.key):
                     threads.settle(each)
         threads.finish()
     return done

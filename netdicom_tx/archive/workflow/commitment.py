@@ -214,7 +214,7 @@ class ArchiveCommitment(StorageCommitment):
     def _accept(
         self, requestor: str, transaction_uid: str, uids: Sequence[_Reference]
     ) -> _Accepted:
-        now = self._queue.now()
+        now = self._queue.time()
         known = sa.select(_C.id).where(_C.transaction_uid == transaction_uid).limit(1)
         owed = (
             sa.select(sa.func.count())

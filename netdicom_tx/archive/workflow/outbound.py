@@ -221,6 +221,12 @@ class Queue:
         self.owner = node
         self._node_length = len(node)
 
+    def time(self) -> float:
+        """The seconds since 1970 by the clock that all nodes have; blocks."""
+        with self.database.reading() as connection:
+            moment: Any = self._moment(connection)  # a value or an expression
+            return float(connection.scalar(sa.select(moment)) or 0.0)
+
     @property
     def is_of_group(self) -> bool:
         """Whether other nodes may claim the tasks that this one leaves."""

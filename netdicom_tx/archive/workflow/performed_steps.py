@@ -241,7 +241,7 @@ class ProcedureSteps:
 
     def _create(self, uid: str, ds: Dataset) -> _Kept:
         data = dsutils.encode(ds, EXPLICIT_VR_LITTLE_ENDIAN)
-        now = self._queue.now()
+        now = self._queue.time()
         row = {"uid": uid, "state": IN_PROGRESS, "data": data, "created": now, "updated": now}
         scheduled = [
             {"procedure_step_uid": uid, "study_instance_uid": key[0], "step_id": key[1]}
@@ -262,7 +262,7 @@ class ProcedureSteps:
 
     def _change(self, uid: str, modifications: Dataset) -> _Kept:
         data = dsutils.encode(modifications, EXPLICIT_VR_LITTLE_ENDIAN)
-        now = self._queue.now()
+        now = self._queue.time()
         # When two requests end the step at once, the second waits here and finds the state that the first has set.
         wanted = sa.select(_P.data).where(_P.uid == uid).with_for_update()
 
@@ -394,7 +394,7 @@ class ProcedureSteps:
         missing = len(wanted.keys() - here.keys())
         if missing:
             reason = f"{missing} of {len(wanted)} instances have not arrived"
-            if self._queue.now() > task.created + WAIT_FOR_INSTANCES:
+            if self._queue.time() > task.created + WAIT_FOR_INSTANCES:
                 raise GiveUpError(reason)
             raise NotYetError(reason, LOOK_AGAIN)
         studies: dict[str, dict[str, list[Available]]] = {}

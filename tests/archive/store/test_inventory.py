@@ -17,6 +17,7 @@ from netdicom_tx.archive.store.objects import ObjectStoreError
 from netdicom_tx.archive.store.reconcile import Fault, verify
 from netdicom_tx.archive.store.sharedstore import key_of
 from netdicom_tx.dsutils import part10_header
+from support.archive import databases
 from support.archive.archives import stored
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
 from support.archive.groups import Member
@@ -53,6 +54,19 @@ def test_a_young_object_is_left_alone(node: Member) -> None:
     leave(node)
     assert compare(node.store, node.index) == Inventoried(compared=1)
     assert node.data() is None
+
+
+def test_an_object_is_young_by_the_clock_that_all_nodes_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of this machine may jump while another node is about to write the row."""
+    monkeypatch.setattr(databases, "_chosen", "postgresql")
+    node = Member(tmp_path)
+    leave(node)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 86400)
+    assert compare(node.store, node.index) == Inventoried(compared=1)
+    node.close()
 
 
 def test_an_object_that_does_not_count_is_to_be_deleted(node: Member) -> None:

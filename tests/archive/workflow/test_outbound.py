@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time as clocks
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,23 @@ from netdicom_tx.archive.workflow.outbound import (
     owner_of,
 )
 from netdicom_tx.exceptions import ConnectionLostError
-from support.archive.databases import database_url, is_sqlite
+from support.archive.databases import PostgreSQL, database_url, is_sqlite
 from support.archive.queues import KINDS, START, Group, Time, claim, nothing, put
 from support.archive.queues import database as database
 from support.archive.queues import group as group
 from support.archive.queues import queue as queue
 from support.archive.queues import time as time
+
+
+def test_its_time_is_that_of_the_clock_that_all_nodes_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of this machine may jump while the node runs."""
+    database = EngineDatabase(PostgreSQL.running().url(str(tmp_path)))
+    right = clocks.time
+    monkeypatch.setattr(clocks, "time", lambda: right() + 86400)
+    assert abs(Queue(database, "node-1").time() - right()) < 3600
+    database.close()
 
 
 def test_what_is_put_in_is_claimed_with_all_that_it_says(queue: Queue, time: Time) -> None:
