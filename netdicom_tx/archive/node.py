@@ -464,6 +464,7 @@ class ArchiveAE(AE):
         if self._intake is not None and self.index is not None:
             self._intake.start(self.reactor)
             self.index.settle = self._intake.settle
+        self._storing.start()
         self._writers.start(self.reactor)
         self._readers.start(self.reactor)
         self.observations.state = "serving"
@@ -500,6 +501,7 @@ class ArchiveAE(AE):
             self.workflow.close()
         self._writers.stop()
         self._readers.stop()
+        self._storing.stop()
         if self._intake is not None:
             self._intake.stop()
         if self.membership is not None:

@@ -32,6 +32,7 @@ from .store.filestore import FileStore, Kept, MismatchError, Outcome
 from .store.intake import Intake
 from .store.keeping import keep_claimed, keep_with_row
 from .store.objects import ObjectStoreError
+from .store.owing import OwedRows
 from .store.spool import Spool
 from .workers import Workers
 
@@ -83,11 +84,24 @@ class Storing:
         self._intake = intake
         self._workers = workers
         self._forget = forget
+        self._owed: OwedRows | None = None
+        if index is not None and intake is not None:
+            self._owed = OwedRows(store, index, intake.claim)
         self._arrived = arrived
         # A full disk refuses thousands of instances, and so does a database that is gone.
         self._trouble = Trouble(self._log)
         # The associations on which something was kept.
         self._senders: WeakSet[Association] = WeakSet()
+
+    def start(self) -> None:
+        """Write the rows that are owed from now on; store and index are open."""
+        if self._owed is not None:
+            self._owed.start()
+
+    def stop(self) -> None:
+        """Write no more rows that are owed, before store and index are closed; blocks."""
+        if self._owed is not None:
+            self._owed.stop()
 
     def spool(self, asce: Association, context: PContextDef, command_set: Request) -> Spool:
         """Give what an instance is received into.
@@ -140,7 +154,11 @@ class Storing:
             return self._store.keep(spool), None
         if self._intake is None:
             return keep_with_row(self._store, self._index, spool, lambda: None)
-        return keep_claimed(self._store, self._index, spool, self._intake.claim, self._forget)
+        assert self._owed is not None
+        return keep_claimed(
+            *(self._store, self._index, spool),
+            *(self._intake.claim, self._forget, self._owed.owe),
+        )
 
     def when_settled(self, asce: Association, clock: IReactorTime) -> defer.Deferred[Any] | None:
         """Wait for the files and rows of what was acknowledged on an association that ends.

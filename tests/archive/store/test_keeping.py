@@ -29,6 +29,7 @@ class Keeping:
         self.index = Index(database_url(directory / "index.db"))
         self.index.open()
         self.claimed: list[str] = []
+        self.owed: list[str] = []
         self.forgotten = 0
         #: Done while the journals are emptied.
         self.meanwhile: Callable[[], object] = lambda: None
@@ -62,7 +63,10 @@ class Keeping:
         return spool
 
     def keep(self, spool: Spool) -> Outcome:
-        kept, row = keep_claimed(self.store, self.index, spool, self.claim, self.forget)
+        kept, row = keep_claimed(
+            *(self.store, self.index, spool), *(self.claim, self.forget, self.owed.append)
+        )
+        assert self.owed == []
         if row is not None:
             row.result()
         return kept.outcome
