@@ -280,12 +280,19 @@ class Queue:
 
     # -- performing --------------------------------------------------------------------------------
 
-    def claim(self, *, kinds: Collection[str], busy: Collection[str] = ()) -> Future[Task | None]:
+    def claim(
+        self,
+        *,
+        kinds: Collection[str],
+        busy: Collection[str] = (),
+        performing: Collection[int] = (),
+    ) -> Future[Task | None]:
         """Take a task whose time has come, or whose owner does not renew its lease.
 
         Args:
             kinds: The kinds that can be performed here.
             busy: The destinations that have enough to do.
+            performing: The tasks whose work has not ended here, though their leases may have run out.
         """
 
         def call(connection: sa.Connection) -> Task | None:
@@ -298,7 +305,9 @@ class Queue:
                 .having(sa.func.count() >= PER_DESTINATION)
             )
             # Two statements are read in the order of the index; one with OR would sort all tasks that are due.
-            left = sa.and_(_C.state == RUNNING, self._is_free(_C, now))
+            left = sa.and_(
+                _C.state == RUNNING, self._is_free(_C, now), _C.id.not_in(list(performing))
+            )
             due = sa.and_(_C.state == WAITING, _C.not_before <= now)
             others = set(busy)
             row = None

@@ -232,10 +232,10 @@ class QueueRunner:
             return False
         at_work = [task.destination for task in self.performing]
         busy = {each for each in at_work if at_work.count(each) >= PER_DESTINATION}
-        kinds = list(self.performers)
+        kinds, performing = list(self.performers), list(self._running)
         held_until = self._lease_from_now()
         task: Task | None = await self._in_thread(
-            lambda: self.queue.claim(kinds=kinds, busy=busy).result()
+            lambda: self.queue.claim(kinds=kinds, busy=busy, performing=performing).result()
         )
         if task is not None:
             self._perform(task, self.performers[task.kind], held_until)

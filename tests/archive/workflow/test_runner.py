@@ -411,6 +411,40 @@ def test_a_node_gives_up_what_another_node_may_claim(
     success_of(runner.stop())
 
 
+def test_what_is_given_up_is_not_claimed_again_before_its_work_has_ended(
+    database: EngineDatabase, time: Time, failures: list[str]
+) -> None:
+    """The work may take a while to end, for example to release its association, and the lease runs out meanwhile."""
+    broken = Broken(database)
+    broken.refuses = False
+    put(Queue(database, "command", now=time))
+    begun: list[int] = []
+    ends: defer.Deferred[None] = defer.Deferred()
+
+    async def perform(task: Task) -> None:
+        begun.append(task.attempt)
+        if task.attempt == 1:
+            try:
+                await defer.Deferred()
+            finally:
+                await ends
+
+    runner = QueueRunner(Queue(broken, "node-1", now=time), at_once, {"report": perform})
+    runner.start(time.clock)
+    broken.refuses = True
+    time.advance(LEASE)
+    time.advance(1)
+    broken.refuses = False
+    failures.clear()
+    runner.wake()
+    assert begun == [1]
+    assert [task.attempt for task in runner.performing] == [1]
+    ends.callback(None)
+    assert begun == [1, 2]
+    assert runner.performing == []
+    success_of(runner.stop())
+
+
 def test_a_node_gives_up_what_another_node_has_claimed(
     queue: Queue, runner: QueueRunner, work: Work, time: Time
 ) -> None:
