@@ -901,7 +901,7 @@ def _contexts_of(
     metas = []
     for path in paths:
         with open(path, "rb") as file:
-            metas.append(read_file_meta(file))
+            metas.append(read_file_meta(file, is_lenient=True))
     return negotiation.contexts_for_instances(
         (meta.sop_class_uid, meta.transfer_syntax) for meta in metas
     )

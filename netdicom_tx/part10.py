@@ -10,8 +10,14 @@ import struct
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from .encoding import EXPLICIT, DataSetError, heads
-from .uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from .encoding import EXPLICIT, IMPLICIT, VRS, Coding, DataSetError, heads, identity
+from .uids import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 
 __all__ = ["FileMeta", "file_meta", "own_header_size", "part10_header", "read_file_meta"]
 
@@ -26,6 +32,8 @@ _BEGIN = _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4)
 _FILE_META_LIMIT = 1 << 20
 # Octets of a file that are read at first.
 _FILE_META_OCTETS = 1 << 10
+# The transfer syntax of a data set in explicit VR, by the first octets of group 0008.
+_EXPLICIT_OF_GROUP_8 = {b"\x08\0": EXPLICIT_VR_LITTLE_ENDIAN, b"\0\x08": EXPLICIT_VR_BIG_ENDIAN}
 
 
 class FileMeta(NamedTuple):
@@ -34,6 +42,7 @@ class FileMeta(NamedTuple):
     Attributes:
         offset: The number of octets from the beginning of the file to the data set.
         source_ae_title: The AE title of the sender (0002,0016); empty when the header has none.
+        is_complete: Whether preamble, prefix and the three UIDs are there; only a lenient reader takes less.
     """
 
     sop_class_uid: str
@@ -41,6 +50,7 @@ class FileMeta(NamedTuple):
     transfer_syntax: str
     offset: int
     source_ae_title: str = ""
+    is_complete: bool = True
 
 
 def _uid_element(number: int, uid: str) -> bytes:
@@ -124,41 +134,93 @@ def own_header_size(
 _FILE_META_UIDS = {0x0002: "SOP Class", 0x0003: "SOP Instance", 0x0010: "Transfer Syntax"}
 
 
-def read_file_meta(file: BinaryIO) -> FileMeta:
+def read_file_meta(file: BinaryIO, *, is_lenient: bool = False) -> FileMeta:
     """Read the Part 10 header, and leave the file at its data set.
 
     The header ends where its group length (0002,0000) says, because some data sets begin with
     elements of group 0002 as well. When the group length is absent, or does not lead to the end of
     an element behind the three UIDs, the header ends at the first element of another group.
 
+    Args:
+        is_lenient: Also take what older systems have written: a file without the preamble, one that has only a data
+            set, a header in implicit VR, and one that lacks the UID of the SOP class or of the instance.
+
     Raises:
         DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
     """
+    begin = file.tell()
     raw = file.read(_FILE_META_OCTETS)
-    if raw[128 : len(_PREAMBLE)] != b"DICM":
-        raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
-    values, offset, is_over = _file_meta_values(raw)
+    start, coding = len(_PREAMBLE), EXPLICIT
+    if raw[128:start] != b"DICM":
+        start = _start_without_preamble(raw) if is_lenient else -1
+        if start < 0:
+            return _data_set_alone(file, begin, raw if is_lenient else b"")
+    elif is_lenient and raw[start : start + 2] == b"\2\0" and raw[start + 4 : start + 6] not in VRS:
+        coding = IMPLICIT
+    values, offset, is_over = _file_meta_values(raw, start, coding)
     while not is_over and (more := file.read(_FILE_META_LIMIT)):
         if len(raw) > 2 * _FILE_META_LIMIT:
             raise DataSetError(f"the file header has more than {2 * _FILE_META_LIMIT} octets")
         raw += more
-        values, offset, is_over = _file_meta_values(raw)
+        values, offset, is_over = _file_meta_values(raw, start, coding)
     if not is_over and raw[offset : offset + 2] == b"\2\0" and len(raw) - offset >= _SHORT.size:
         raise DataSetError("the file ends inside its header")
-    file.seek(offset)
+    file.seek(begin + offset)
+    is_complete = all(map(values.get, _FILE_META_UIDS))
+    if is_lenient and not is_complete:
+        _complete(values, file)
+        file.seek(begin + offset)
     for number, what in _FILE_META_UIDS.items():
         if not values.get(number):
             raise DataSetError(f"the file header has no {what} UID (0002,{number:04X})")
+    is_complete = is_complete and start == len(_PREAMBLE) and coding is EXPLICIT
     return FileMeta(
-        values[0x0002], values[0x0003], values[0x0010], offset, values.get(0x0016, "").strip(" ")
+        *(values[0x0002], values[0x0003], values[0x0010], offset),
+        *(values.get(0x0016, "").strip(" "), is_complete),
     )
 
 
-def _file_meta_values(raw: bytes) -> tuple[dict[int, str], int, bool]:
+def _complete(values: dict[int, str], file: BinaryIO) -> None:
+    """Take the UIDs that a header lacks from the data set, at which the file is."""
+    of_data_set = identity(file, values.get(0x0010, "")) or ("", "")
+    for number, uid in zip((0x0002, 0x0003), of_data_set, strict=True):
+        values[number] = values.get(number) or uid
+
+
+def _start_without_preamble(raw: bytes) -> int:
+    """Where group 0002 begins in a file that has no preamble; -1 when it does not begin with it."""
+    start = 4 if raw[:4] == b"DICM" else 0
+    return start if raw[start : start + 2] == b"\2\0" and raw[start + 4 : start + 6] in VRS else -1
+
+
+def _data_set_alone(file: BinaryIO, begin: int, raw: bytes) -> FileMeta:
+    """What a file says that has no header, and begins with the elements that name an instance.
+
+    Args:
+        begin: Where the file begins.
+        raw: Its first octets.
+
+    Raises:
+        DataSetError: It does not.
+    """
+    if raw[4:6] in VRS:
+        syntax = _EXPLICIT_OF_GROUP_8.get(raw[:2])
+    else:
+        syntax = IMPLICIT_VR_LITTLE_ENDIAN if raw[:2] == b"\x08\0" else None
+    if syntax is not None:
+        file.seek(begin)
+        of_data_set = identity(file, syntax) or ("", "")
+        if all(of_data_set):
+            file.seek(begin)
+            return FileMeta(*of_data_set, syntax, 0, is_complete=False)
+    raise DataSetError("the file is not a DICOM file: expected 'DICM' at octet 128")
+
+
+def _file_meta_values(raw: bytes, start: int, coding: Coding) -> tuple[dict[int, str], int, bool]:
     """The values of group 0002 by element number, the offset behind them, and whether those are all."""
     values: dict[int, str] = {}
-    offset, end = len(_PREAMBLE), -1
-    for tag, _, value, length, behind in heads(raw, EXPLICIT, offset, len(raw)):
+    offset, end = start, -1
+    for tag, _, value, length, behind in heads(raw, coding, offset, len(raw)):
         number = tag & 0xFFFF
         if tag >> 16 != 2:
             return values, offset, True

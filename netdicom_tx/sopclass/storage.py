@@ -137,7 +137,7 @@ class Instance:
     @classmethod
     def _of_file(cls, file: BinaryIO, source: Source) -> Instance:
         begin = file.tell()
-        meta = read_file_meta(file)
+        meta = read_file_meta(file, is_lenient=True)
         start = begin + meta.offset
         file.seek(start)
         # The UIDs of the data set count (PS3.4 B.2.2); some writers leave other ones in the header.
@@ -238,7 +238,7 @@ class _PathSource:
             if self._offset is None:
                 # The header is read in small pieces.
                 buffered = io.BufferedReader(cast(io.RawIOBase, self._file), _HEADER_BUFFER)
-                self._offset = read_file_meta(cast(BinaryIO, buffered)).offset
+                self._offset = read_file_meta(cast(BinaryIO, buffered), is_lenient=True).offset
                 buffered.detach()
             self._file.seek(self._offset)
         return self._file

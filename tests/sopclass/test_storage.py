@@ -6,6 +6,7 @@ import gc
 import io
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from netdicom_tx import (
     storage_scp,
     storage_scu,
 )
+from netdicom_tx.applicationentity import _contexts_of
 from netdicom_tx.archive.encoded.content import same_content
 from netdicom_tx.asceprovider import Association
 from netdicom_tx.dimsemessages import CStoreRQ
@@ -769,3 +771,16 @@ def test_a_copy_that_fails_leaves_the_earlier_file(tmp_path):
         save_instance(closed, path)
     assert path.read_bytes() == b"good"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("left_out", [128, 132, None], ids=["preamble", "prefix", "header"])
+def test_a_file_of_an_older_system_is_sent(tmp_path: Path, left_out: int | None) -> None:
+    """It has no preamble, or no header at all, and its data set says which instance it is."""
+    whole, known = Path(CT_FILE).read_bytes(), Instance.of(CT_FILE)
+    path = tmp_path / "old"
+    path.write_bytes(whole[known.offset if left_out is None else left_out :])
+    found = Instance.of(path)
+    assert replace(found, source=CT_FILE, offset=known.offset) == known
+    source: Any = found.encoded(found.transfer_syntax)
+    assert source.read() == whole[known.offset :]
+    assert _contexts_of([path]) == _contexts_of([CT_FILE])

@@ -128,6 +128,25 @@ def test_a_link_is_a_second_name_of_the_file(archive: Archive, tmp_path: Path) -
     assert archive.is_sound()
 
 
+@pytest.mark.parametrize("left_out", [128, 132, None], ids=["preamble", "prefix", "header"])
+@pytest.mark.parametrize("source", list(Source))
+def test_a_file_of_an_older_system_gets_a_header_of_our_own(
+    archive: Archive, tmp_path: Path, source: Source, left_out: int | None
+) -> None:
+    """It has no preamble, or no header at all, so it cannot get a second name."""
+    file = write(tmp_path / "in" / "a.dcm", "1.1")
+    whole = file.read_bytes()
+    data = octets_of("1.1")
+    file.write_bytes(data if left_out is None else whole[left_out:])
+    taken = archive.take(file, source=source)["a.dcm"]
+    assert (taken.what, taken.is_linked) == (What.STORED, False)
+    assert archive.store.path("1.1").read_bytes().endswith(data)
+    assert archive.store.path("1.1").read_bytes()[128:132] == b"DICM"
+    assert archive.is_sound()
+    if source is not Source.MOVE:
+        assert archive.take(file, source=source)["a.dcm"].what is What.SAME
+
+
 def test_a_symbolic_link_is_copied(archive: Archive, tmp_path: Path) -> None:
     write(tmp_path / "a.dcm", "1.1")
     (tmp_path / "b.dcm").symlink_to("a.dcm")

@@ -146,7 +146,7 @@ class Committing:
             found.original = Mark.of(os.fstat(file.fileno()))
             if not self._store.has_room(found.original.size):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._store.root))
-            meta = read_file_meta(file)
+            meta = read_file_meta(file, is_lenient=True)
             walked = walk_file(file.fileno(), meta.transfer_syntax, meta.offset)
             with self._store.spool(
                 *(walked.sop_class_uid, walked.sop_instance_uid),

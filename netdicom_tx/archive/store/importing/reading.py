@@ -122,9 +122,13 @@ class Looking:
         """
         octets = file.read() if mark.size <= _WHOLE else None
         begin = os.pread(file.fileno(), 132, 0) if octets is None else octets[:132]
-        if begin[128:] != b"DICM":
-            raise _SkippedError("it is not a DICOM file")
-        meta = read_file_meta(file if octets is None else io.BytesIO(octets))
+        source = file if octets is None else io.BytesIO(octets)
+        try:
+            meta = read_file_meta(source, is_lenient=True)
+        except DataSetError as error:
+            if begin[128:] != b"DICM":
+                raise _SkippedError("it is not a DICOM file") from error
+            raise
         if meta.sop_class_uid == _DICOMDIR:
             raise _SkippedError("it is a DICOMDIR")
         if octets is not None:
@@ -229,6 +233,7 @@ class FileReader(Looking):
             return self._compared(path, file, mark, meta, uid, octets)
         can_link = (
             self._settings.source is not Source.COPY
+            and meta.is_complete
             and (meta.sop_class_uid, meta.sop_instance_uid) == (walked.sop_class_uid, uid)
             and not os.path.islink(path)
             and mark.device == os.fstat(self._descriptor).st_dev
