@@ -116,13 +116,13 @@ def test_files_of_a_directory_that_cannot_be_sent_are_failures(
     directory = netdicom.directory / "images"
     directory.mkdir()
     (directory / "1.dcm").write_bytes(
-        whole.replace(b"\x02\x00\x03\x00UI", b"\x02\x00\x04\x00UI", 1)
+        whole.replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x11\x00UI", 1)
     )
     (directory / "2.dcm").write_bytes(whole[:180])
     (directory / "3.dcm").write_bytes(whole)
     done = netdicom("store", peer.address(), "images")
     assert done.returncode == 1
-    assert "failed: images/1.dcm: the file header has no SOP Instance UID" in done.stderr
+    assert "failed: images/1.dcm: the file header has no Transfer Syntax UID" in done.stderr
     assert "failed: images/2.dcm:" in done.stderr
     assert "1 stored, 2 failed" in done.stderr
 
