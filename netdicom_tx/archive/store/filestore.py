@@ -48,7 +48,7 @@ from ..encoded.walk import Walked
 from ..index.record import Receipt
 from ..shared import LEAD, Alone, Shared
 from .disk import sync_folder, write_all
-from .journal import Journal, sync_files
+from .journal import SEGMENTS, Journal, sync_files
 from .sharing import FolderLocks, Leases
 from .spool import SPOOL_MEMORY, Spool
 
@@ -190,6 +190,8 @@ class FileStore:
 
     #: Whether instances are objects that several nodes share, see :mod:`~netdicom_tx.archive.store.sharedstore`.
     is_shared = False
+    #: How many segments the journal has at most.
+    segments = SEGMENTS
 
     def __init__(
         self,
@@ -212,7 +214,9 @@ class FileStore:
         self.reserve = reserve
         #: Whether files are synced, see ``fsync``.
         self.is_synced = fsync
-        self.journal = Journal(self.root / "journal", fsync=fsync, has_room=self.has_room)
+        self.journal = Journal(
+            self.root / "journal", fsync=fsync, has_room=self.has_room, segments=self.segments
+        )
         #: How many files :meth:`open` has made from the journal that a crash has left.
         self.recovered = 0
         self._lock: int | None = None

@@ -70,7 +70,7 @@ __all__ = ["PAGE", "SEGMENT_SIZE", "Journal", "JournalError", "Segment", "sync_f
 
 #: The size of a segment in octets.
 SEGMENT_SIZE: Final = 1 << 25
-#: How many segments there are at most.
+#: How many segments there are at most, unless the journal is told otherwise.
 SEGMENTS: Final = 4
 #: Records begin at multiples of this.
 PAGE: Final = 4096
@@ -156,6 +156,7 @@ class Journal:
         folder: The folder of the segments; it must exist.
         fsync: Whether records survive a power cut. They survive a crash of the process in any case.
         has_room: Tells whether the disk has room for so many octets more, before a segment is made.
+        segments: How many segments there are at most. When more than :data:`SEGMENTS` are free, the others are deleted.
     """
 
     def __init__(
@@ -164,8 +165,10 @@ class Journal:
         *,
         fsync: bool = True,
         has_room: Callable[[int], bool] = lambda _: True,
+        segments: int = SEGMENTS,
     ) -> None:
         self._folder = folder
+        self._segments = segments
         self._fsync = fsync
         self._has_room = has_room
         self._active: Segment | None = None
@@ -335,7 +338,7 @@ class Journal:
             OSError: The disk has failed.
         """
         with self._guard:
-            if self._free or len(self._full) >= SEGMENTS - 1:
+            if self._free or len(self._full) >= self._segments - 1:
                 return
         if not self._has_room(SEGMENT_SIZE):
             return
@@ -353,7 +356,7 @@ class Journal:
         self.seal()
         if self._free:
             segment = self._free.pop()
-        elif len(self._full) >= SEGMENTS:
+        elif len(self._full) >= self._segments:
             raise JournalError("all segments of the journal are full")
         elif not self._has_room(SEGMENT_SIZE):
             raise JournalError("the disk has no room for a segment of the journal")
@@ -446,7 +449,7 @@ class Journal:
             for segment in segments:
                 if segment not in self._full or segment.unfinished:
                     continue  # another thread was faster, and it may be in use again
-                if segment.is_bad:
+                if segment.is_bad or len(self._free) >= SEGMENTS:
                     segment.path.unlink(missing_ok=True)
                     self._sync_folder()
                     os.close(segment.descriptor)

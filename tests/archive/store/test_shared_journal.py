@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from netdicom_tx.archive import Index
 from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.archive.store import intake as intakes
+from netdicom_tx.archive.store import journal as journals
 from netdicom_tx.archive.store.deletion import Deleter
 from netdicom_tx.archive.store.filestore import Duplicates, Kept, Outcome
 from netdicom_tx.archive.store.intake import Intake
@@ -174,6 +175,37 @@ def test_no_more_is_acknowledged_than_may_wait(
     assert [each is not None for each in kept] == [True, True, False]
     assert "the store refuses" in node.intake.trouble()
     gate.open()
+
+
+@pytest.mark.parametrize("pixels", [100, 4000, 25_000])
+def test_the_journal_has_room_for_all_that_may_wait(
+    make: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    """A hundredth and less of everything: the octets, the instances, and the segments."""
+    scale = 256
+    monkeypatch.setattr(journals, "SEGMENT_SIZE", journals.SEGMENT_SIZE // scale)
+    monkeypatch.setattr(intakes, "SHARED_BACKLOG_OCTETS", intakes.SHARED_BACKLOG_OCTETS // scale)
+    monkeypatch.setattr(intakes, "SHARED_BACKLOG", intakes.SHARED_BACKLOG // scale)
+    node = make()
+    gate = Gate(node, monkeypatch)
+    gate.refuses = True
+    assert node.keep("1.1", ct("1.1", pixels)) is not None
+    eventually(lambda: bool(node.intake.figures().trouble), "the store refuses")
+    count = 1
+    while node.keep(f"1.2.{count}", ct(f"1.2.{count}", pixels)) is not None:
+        count += 1
+    found = node.intake.figures()
+    assert found.instances == count
+    assert (
+        count == intakes.SHARED_BACKLOG
+        or found.octets > intakes.SHARED_BACKLOG_OCTETS - pixels - 2000
+    )
+    gate.open()
+    eventually(lambda: not node.intake.figures().instances, "all is in the store")
+    eventually(
+        lambda: len(list((node.store.root / "journal").glob("*.segment"))) <= journals.SEGMENTS + 1,
+        "the segments that are needed seldom are gone",
+    )
 
 
 def test_what_another_node_has_is_not_decided_by_the_journal(make: Callable[..., Running]) -> None:
