@@ -65,8 +65,8 @@ __all__ = ["Durability", "Incoming", "SharedStore", "key_of"]
 MARK: Final = "shared-store"
 #: How long an object stays after its row is gone, in seconds: retrieves on other nodes may need it.
 GRACE: Final = 600.0
-#: How many segments the journal has at most. All that may wait for a store which is out of reach fits into them: 256 MiB
-#: in 16,384 records, each of which is filled up to a page, and the end of each segment where the next record did not fit.
+#: How many segments the journal has at most. They have room for all that may wait for a store which is out of reach:
+#: 256 MiB in 16,384 records, each of which is filled up to a page, and what stays free at the end of each segment.
 SEGMENTS: Final = 12
 _DIGITS: Final = 32
 # How often a node decides again about an instance that others store at the same moment.
