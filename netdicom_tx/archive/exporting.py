@@ -59,6 +59,7 @@ __all__ = [
     "leased",
     "named",
     "select",
+    "select_without_study",
 ]
 
 #: Layouts that have a name.
@@ -226,6 +227,20 @@ def select(index: Index, identifier: Dataset, keywords: Iterable[str] = ()) -> I
         values = decode(answer, EXPLICIT_VR_LITTLE_ENDIAN)
         ref = index.get(str(values.SOPInstanceUID))
         if ref is not None:
+            yield Selected(ref, values)
+
+
+def select_without_study(index: Index) -> Iterator[Selected]:
+    """Find the instances that belong to no study; the values of their attributes count as empty.
+
+    Raises:
+        IndexUnavailableError: The database does not answer.
+    """
+    for uid in index.without_study():
+        ref = index.get(uid)
+        if ref is not None:
+            values = Dataset()
+            values.SOPInstanceUID = uid
             yield Selected(ref, values)
 
 
@@ -594,6 +609,9 @@ def _header(ref: InstanceRef) -> Dataset:
     for keyword, value in _REQUIRED.items():
         if not header.get(keyword):
             setattr(header, keyword, value)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if not header.get(keyword):
+            raise ValueError(f"it has no {keyword}, which a DICOMDIR needs (PS3.3 F.5)")
     if "PatientName" not in header:
         header.PatientName = ""
     return header

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -23,12 +23,11 @@ from .common.output import Output, counted
 from .common.report import Report
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from ..archive import Index
     from ..archive.exporting import Directory, Exported, Layout, Selected, Zip
     from ..archive.index.entries import InstanceRef
     from .common.audit import Told
+    from .common.keys import Key
     from .common.storage import NodeFiles
 
 __all__ = ["command"]
@@ -169,13 +168,13 @@ def _export(
 ) -> Iterator[Exported]:
     from ..archive.exporting import as_file_set, export, leased, named
     from ..archive.query.identifiers import MatchingError
-    from .common.keys import identifier, parse_keys
+    from .common.keys import parse_keys
     from .common.storage import must_be_storage
 
     with ExitStack() as stack:
         stack.enter_context(leased(must_be_storage(node.storage)))
         try:
-            found = list(_selected(index, identifier(parse_keys(keys)), layout, has_dicomdir))
+            found = list(_selected(index, parse_keys(keys), layout, has_dicomdir))
         except MatchingError as error:
             raise bad_input("the keys cannot be matched", str(error)) from error
         if not found:
@@ -217,11 +216,15 @@ def _noted(
 
 
 def _selected(
-    index: Index, identifier: Dataset, layout: Layout, has_dicomdir: bool
+    index: Index, keys: Sequence[Key], layout: Layout, has_dicomdir: bool
 ) -> Iterator[Selected]:
-    from ..archive.exporting import select
+    from ..archive.exporting import select, select_without_study
+    from .common.keys import identifier
 
-    return select(index, identifier, () if has_dicomdir else layout.keywords)
+    yield from select(index, identifier(keys), () if has_dicomdir else layout.keywords)
+    if not any(key.value for key in keys):
+        # --all is all that the archive has, though no query finds these.
+        yield from select_without_study(index)
 
 
 def _sink(directory: Path | None, archive: str | None) -> Directory | Zip:

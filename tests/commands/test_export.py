@@ -58,6 +58,24 @@ def test_everything_needs_a_word(
     assert len(files_of(tmp_path / "out")) == 2
 
 
+@pytest.mark.parametrize("lacks", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_everything_has_what_belongs_to_no_study(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lacks: str
+) -> None:
+    """No query finds it, but it was acknowledged."""
+    alone = write(tmp_path / "alone", "1.7", **{"StudyInstanceUID": "2.0", lacks: ""})
+    assert run(["import", str(alone), "-s", str(storage), "-q"]) == 0
+    out = tmp_path / "out"
+    audit = ["--audit", str(tmp_path / "audit.xml")]
+    assert run(["export", "-s", str(storage), "-o", str(out), "--all", *audit]) == 0
+    assert len(files_of(out)) == 3
+    assert "unknown/unknown/1.7.dcm" in files_of(out)
+    capsys.readouterr()
+    medium = ["export", "-s", str(storage), "-o", str(tmp_path / "cd"), "--all", "--dicomdir"]
+    assert run(medium) == 1
+    assert f"1.7: it has no {lacks}, which a DICOMDIR needs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -99,6 +99,12 @@ class Reader:
             for part in rows.partitions(4096):
                 yield from map(PathRow._make, part)
 
+    def without_study(self) -> list[str]:
+        """The SOP Instance UIDs of instances that lack the UID of a study or of a series; no query finds them."""
+        statement = sa.select(instance.c.sop_instance_uid).where(instance.c.parent_id.is_(None))
+        with self.reading() as connection:
+            return list(connection.scalars(statement.order_by(instance.c.sop_instance_uid)))
+
     def entries(self, last: int = 0) -> Iterator[Entry]:
         """All instances with their files. The iteration may take hours, for it holds no connection between steps.
 
