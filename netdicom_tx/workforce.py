@@ -457,6 +457,7 @@ class Workforce(Service):
 
         def replayed(made: int) -> None:
             self._shared.complete(worker.number)
+            self._ae.workflow.wake()  # its tasks are due now
             self._forgot(worker, None)
             if made:
                 self._log.info(

@@ -470,6 +470,14 @@ def test_the_lead_looks_at_the_queue_when_a_worker_says_so(lead: Lead) -> None:
     assert lead.woken == 1
 
 
+def test_the_lead_looks_at_the_queue_when_it_has_taken_the_tasks_of_a_worker(lead: Lead) -> None:
+    """The worker has owed them, and nobody waits until the queue is looked at anyway."""
+    first, _ = lead.start()
+    first.ends()
+    assert lead.taken_over == [1]
+    assert lead.woken == 1
+
+
 def test_an_event_is_told_to_the_other_workers(lead: Lead) -> None:
     first, second = lead.start()
     before = len(first.told)

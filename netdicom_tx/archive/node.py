@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, Final, TypeVar, cast
@@ -151,6 +152,7 @@ class ArchiveAE(AE):
         self._readers = Workers("netdicom-reader", threads)
         self._intake: Intake | None = None
         self._is_worker = False
+        self._taking_over = threading.Lock()
         #: The name of the node among those that share its archive; by default, its host and directory.
         self.node_name = f"{socket.gethostname()}:{store.root}"
         #: Where peers reach it, for ``netdicom node list``.
@@ -382,9 +384,11 @@ class ArchiveAE(AE):
         """
         assert self._intake is not None
         assert self.index is not None
-        made = index_journal(self.store, self.index, worker, self._intake.claim)
-        noted = self.index.shared.noted(worker)
-        made += index_noted(self.store, self.index, noted, self._intake.claim)
+        # Two journals may have the same instance, and a claim keeps other processes away, but not other threads.
+        with self._taking_over:
+            made = index_journal(self.store, self.index, worker, self._intake.claim)
+            noted = self.index.shared.noted(worker)
+            made += index_noted(self.store, self.index, noted, self._intake.claim)
         self.store.remove_leftovers(process)
         self.workflow.take_over(worker).result()
         return made

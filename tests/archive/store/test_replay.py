@@ -1,8 +1,9 @@
 """Journals of several workers: what each has acknowledged is made files, by the next start or while others run."""
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -198,6 +199,31 @@ def test_the_lead_writes_the_rows_that_are_missing(archive: ArchiveAE) -> None:
     assert index.counts().instances == 2
     assert index.get("1.2") is not None
     assert archive.take_over(1, 77) == 0
+
+
+def test_two_journals_with_the_same_instance_are_taken_over_one_after_the_other(
+    archive: ArchiveAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second worker has acknowledged another data set while the first one was dead, and has died as well."""
+    store = archive.store
+    store.make_folders()
+    journalled(store, 1, file_of(UID, fill=1))
+    journalled(store, 2, file_of(UID, fill=2))
+    at_work = threading.Barrier(2)
+    place = store.place
+
+    def place_slowly(path: str, octets: bytes) -> None:
+        with suppress(threading.BrokenBarrierError):
+            at_work.wait(0.2)
+        place(path, octets)
+
+    monkeypatch.setattr(store, "place", place_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(archive.take_over, (1, 2), (77, 78)))
+    (version,) = store.versions()
+    kept = {store.path(UID).read_bytes(), version.path.read_bytes()}
+    assert kept == {file_of(UID, fill=1), file_of(UID, fill=2)}
+    assert index_of(archive).counts().instances == 1
 
 
 def test_the_journal_stays_when_the_index_refuses(
