@@ -47,6 +47,8 @@ __all__ = ["Deleted", "Deleter", "open_archive"]
 
 # How many files are deleted between two changes of the list.
 _AT_ONCE: Final = 128
+# How many objects are deleted between two looks at whether the transaction still holds them.
+_BETWEEN: Final = 16
 # After how many seconds an object that may be deleted should have been: a database that was restored has old lists.
 _OVERDUE: Final = 3600
 
@@ -225,8 +227,12 @@ class Deleter:
             needed = withdrawal.with_paths(connection, found)
             now = withdrawal.clock(connection)
             needed |= {each.path for each in found if _is_put_again(store, each, now)}
-            # Nobody can claim these before the transaction has ended.
-            store.objects.delete([each.path for each in found if each.path not in needed])
+            gone = [each.path for each in found if each.path not in needed]
+            for start in range(0, len(gone), _BETWEEN):
+                # Nobody can claim these before the transaction has ended. The server may have ended it, for example
+                # because this node was suspended, and this says so.
+                connection.execute(sa.select(1))
+                store.objects.delete(gone[start : start + _BETWEEN])
             withdrawal.strike(connection, [each.row for each in found])
             return len(found)
 

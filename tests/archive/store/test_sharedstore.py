@@ -2,7 +2,7 @@
 
 import errno
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from netdicom_tx.archive import Duplicates, StorageError
 from netdicom_tx.archive.index import withdrawal
 from netdicom_tx.archive.index.index import IndexUnavailableError
 from netdicom_tx.archive.index.schema import Level
+from netdicom_tx.archive.store import deletion as deletions
 from netdicom_tx.archive.store import disk, fetching, sharedstore
 from netdicom_tx.archive.store.objects import DirectoryObjects, ObjectMissingError, ObjectStoreError
 from netdicom_tx.archive.store.sharedstore import SharedStore, key_of
+from support.archive import databases
 from support.archive.archives import stored
 from support.archive.data_sets import EXPLICIT, ct
 from support.archive.groups import Member, shared_archive
@@ -244,6 +246,37 @@ def test_objects_stay_on_the_list_while_the_store_refuses(
             node.ae.deleter.finish()
     assert node.keys() == node.pending()
     assert node.ae.deleter.finish() == 1
+
+
+def test_a_node_that_was_suspended_while_it_deleted_deletes_no_more(
+    make: Callable[..., Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has ended its transaction meanwhile, so another node may have stored the same octets again."""
+    monkeypatch.setattr(databases, "_chosen", "postgresql")
+    monkeypatch.setattr(deletions, "_BETWEEN", 1)
+    node = make(grace=0)
+    uids = ["1.1", "1.2", "1.3"]
+    sender = node.sender()
+    for uid in uids:
+        assert stored(sender, ct(uid), uid) == SUCCESS
+        node.ae.deleter.delete_named(Level.IMAGE, uid)
+    ends = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    )
+    right = node.store.objects.delete
+
+    def suspended(keys: Sequence[str]) -> None:
+        right(keys)
+        node.index.write_apart(lambda connection: connection.exec_driver_sql(ends).all())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.store.objects, "delete", suspended)
+        with pytest.raises(IndexUnavailableError):
+            node.ae.deleter.finish()
+    assert len(node.keys()) == 2
+    assert len(node.pending()) == 3
+    assert node.ae.deleter.finish() == 3
+    assert node.keys() == node.pending() == []
 
 
 # -- faults ------------------------------------------------------------------------------------------
