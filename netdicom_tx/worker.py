@@ -336,6 +336,8 @@ class Worker:
 
     def _stopping(self, node: NodeService) -> Any:  # a Deferred, for which the reactor waits
         self._is_stopping = True
+        # An operator may have ended this process alone, and the node takes connections.
+        self.say("leaving")
         return node.stopService()
 
     def _reload(self, node: NodeService) -> None:

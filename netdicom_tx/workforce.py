@@ -130,6 +130,7 @@ class _Worker(ProcessProtocol):
         self.pid = 0
         self.since = workforce.clock.seconds()
         self.is_ready = False
+        self.is_leaving = False  # it ends in order, and takes no more connections
         self.is_dismissed = False  # before it was ready
         #: How many questions it has not answered since its last message.
         self.unanswered = 0
@@ -141,6 +142,11 @@ class _Worker(ProcessProtocol):
         self.snapshot: Snapshot | None = None
         self.ended: defer.Deferred[None] = defer.Deferred()
         self._lines = Lines(lambda said: workforce.heard(self, said))
+
+    @property
+    def takes_connections(self) -> bool:
+        """Whether it serves, and goes on to do so."""
+        return self.is_ready and not self.is_leaving
 
     def say(self, kind: str, **values: Any) -> None:
         """Send it a message; a message to a process that has ended is dropped."""
@@ -270,8 +276,11 @@ class Workforce(Service):
         self._later(_LOOKING, self._look)
 
     def _look(self) -> None:
-        """Ask each worker for its snapshot, and kill one that has not answered for long: its peers would wait."""
-        for worker in [each for each in self._workers.values() if each.is_ready]:
+        """Ask each worker for its snapshot, and kill one that has not answered for long: its peers would wait.
+
+        One that is still starting is not asked, but must serve or log something in that time.
+        """
+        for worker in list(self._workers.values()):
             if worker.unanswered >= _SILENT:
                 self._log.error(
                     "worker {worker}, process {pid}, has said nothing for {seconds:.0f} s and is killed",
@@ -281,7 +290,8 @@ class Workforce(Service):
                 )
                 worker.kill()
             worker.unanswered += 1
-            worker.say("snapshot")
+            if worker.is_ready:
+                worker.say("snapshot")
         self._later(_LOOKING, self._look)
 
     def _hire(self, number: int) -> None:
@@ -418,8 +428,7 @@ class Workforce(Service):
             counters = counters_of(worker.snapshot)
             self._former = merge([counters, self._former] if self._former else [counters])
         self._told(worker)
-        if not any(each.is_ready for each in self._workers.values()):
-            self._pause_ports()
+        self._pause_ports_of_none()
         if not self.running:
             worker.ended.callback(None)
             if reason.check(ProcessDone) is None and not worker.is_dismissed:
@@ -518,8 +527,12 @@ class Workforce(Service):
         for port in self._ports():
             port.stopReading()
 
+    def _pause_ports_of_none(self) -> None:
+        if not any(each.takes_connections for each in self._workers.values()):
+            self._pause_ports()
+
     def _resume_ports(self) -> None:
-        if self.running and any(each.is_ready for each in self._workers.values()):
+        if self.running and any(each.takes_connections for each in self._workers.values()):
             for port in self._ports():
                 port.startReading()
 
@@ -581,7 +594,8 @@ class Workforce(Service):
         source: tuple[str, int] | None = None,
     ) -> bool:
         ready = [each for each in self._workers.values() if each.is_ready]
-        for worker in sorted(ready, key=lambda each: len(each.hosts)):
+        takers = [each for each in ready if each.takes_connections]
+        for worker in sorted(takers, key=lambda each: len(each.hosts)):
             self._number += 1
             elsewhere = 0
             if host:
@@ -614,6 +628,9 @@ class Workforce(Service):
                 "worker {worker}, process {pid}, serves", worker=worker.number, pid=worker.pid
             )
             self._resume_ports()
+        elif kind == "leaving":
+            worker.is_leaving = True
+            self._pause_ports_of_none()
         elif kind == "snapshot":
             worker.snapshot = said["snapshot"]
             self._told(worker)

@@ -368,6 +368,42 @@ def test_a_worker_that_hangs_is_killed(lead: Lead, monkeypatch: pytest.MonkeyPat
     assert killed == [first.pid]
 
 
+def test_a_worker_that_hangs_while_it_starts_is_killed(
+    lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the node would be without it until it is started again. One that logs something is not."""
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
+    lead.workforce.startService()
+    first, second = lead.reactor.there
+    for _ in range(9):
+        assert killed == []
+        lead.reactor.advance(15)
+        second.says("wake")
+    assert killed == [first.pid]
+    assert not any(each["is"] == "snapshot" for each in (*first.told, *second.told))
+
+
+def test_a_worker_that_is_ended_alone_gets_no_more_connections(lead: Lead) -> None:
+    """It would close them; they go to the other one, or wait in the kernel until a worker serves."""
+    first, second = lead.start()
+    first.says("leaving")
+    made = lead.connect(3)
+    assert first.taken() == []
+    assert len(second.taken()) == len(made)
+    second.says("forget", number=7)
+    assert first.told[-1] == {"is": "forget"}
+    second.says("leaving")
+    assert not lead.port.is_reading
+    first.ends(0)
+    lead.reactor.advance(0)
+    assert not lead.port.is_reading
+    lead.reactor.there[-1].says("ready")
+    assert lead.port.is_reading
+    for each in made:
+        each.close()
+
+
 def test_the_stop_waits_for_all_workers(lead: Lead) -> None:
     first, second = lead.start()
     stopped = lead.workforce.stopService()
