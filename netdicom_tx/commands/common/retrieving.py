@@ -135,10 +135,14 @@ def conclude(
     else:
         number, how = receipt.number, f"with {receipt.octets / 1e6:.1f} MB in"
         document |= {"kept": receipt.number, "octets": receipt.octets}
+    said = f"{counted(number, 'instance')} {how} {where}"
+    if receipt is None and not any(each is not None for each in counts.values()):
+        # PS3.7 9.3.4.2: the counters are required in Pending responses only.
+        said = f"sent to {where}; the peer does not say how many instances"
     is_worth_saying = number or not status.is_failure
     return Report(
         document=document,
-        summary=f"{counted(number, 'instance')} {how} {where}" if is_worth_saying else "",
+        summary=said if is_worth_saying else "",
         problem=_problem(session, final, receipt, failures, counts, where),
     ).show(session.output)
 
