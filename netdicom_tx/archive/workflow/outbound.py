@@ -461,9 +461,10 @@ class Queue:
 
     def figures(self) -> QueueFigures:
         """How many tasks there are in each state, and how old the oldest is. Blocks."""
-        counted = sa.select(_C.state, sa.func.count()).group_by(_C.state)
         oldest = sa.select(sa.func.min(_C.created)).where(_C.state != DEAD)
         with self.database.reading() as connection:
+            state = self._state(connection)
+            counted = sa.select(state, sa.func.count()).group_by(state)
             counts = {state: int(count) for state, count in connection.execute(counted)}
             return QueueFigures(
                 counts.get(WAITING, 0),
@@ -472,12 +473,19 @@ class Queue:
                 connection.scalar(oldest),
             )
 
+    def _state(self, connection: sa.Connection) -> sa.ColumnElement[str]:
+        """The state of a task, for people: one whose owner was killed waits when its lease has run out."""
+        lost = sa.and_(_C.state == RUNNING, _C.lease_until < self._moment(connection))
+        return sa.case((lost, sa.literal_column(f"'{WAITING}'")), else_=_C.state).label("state")
+
     def list(self, state: str | None = None, limit: int | None = None) -> list[Task]:
         """All tasks, or those in one state, in the order in which they were inserted, up to a number. Blocks."""
-        statement = sa.select(task_table).order_by(_C.id).limit(limit)
-        if state is not None:
-            statement = statement.where(_C.state == state)
         with self.database.reading() as connection:
+            found = self._state(connection)
+            columns = (found if each is _C.state else each for each in task_table.columns)
+            statement = sa.select(*columns).order_by(_C.id).limit(limit)
+            if state is not None:
+                statement = statement.where(found == state)
             return [Task(*row) for row in connection.execute(statement)]
 
     def retry(self, ids: Collection[int] | None = None) -> Future[int]:
@@ -487,11 +495,12 @@ class Queue:
             Fires with the number of tasks.
         """
         chosen = _C.state == DEAD if ids is None else _C.id.in_(ids)
-        statement = task_table.update().where(chosen, _C.state != RUNNING)
 
         def call(connection: sa.Connection) -> int:
-            new = {"state": WAITING, "attempt": 0, "not_before": self._moment(connection)}
-            return connection.execute(statement.values(new)).rowcount
+            now = self._moment(connection)
+            new = {"state": WAITING, "attempt": 0, "not_before": now, "owner": ""}
+            free = sa.or_(_C.state != RUNNING, _C.lease_until < now)
+            return connection.execute(task_table.update().where(chosen, free).values(new)).rowcount
 
         return self.database.write(call)
 
@@ -501,8 +510,12 @@ class Queue:
         Returns:
             Fires with the number of tasks.
         """
-        statement = task_table.delete().where(_C.id.in_(ids), _C.state != RUNNING)
-        return self.database.write(lambda connection: connection.execute(statement).rowcount)
+
+        def call(connection: sa.Connection) -> int:
+            free = sa.or_(_C.state != RUNNING, _C.lease_until < self._moment(connection))
+            return connection.execute(task_table.delete().where(_C.id.in_(ids), free)).rowcount
+
+        return self.database.write(call)
 
 
 def owner_of(node: str, worker: int | str) -> str:

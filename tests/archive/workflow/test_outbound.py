@@ -39,6 +39,26 @@ from support.archive.queues import queue as queue
 from support.archive.queues import time as time
 
 
+def test_a_task_whose_owner_was_killed_is_not_said_to_run(queue: Queue, time: Time) -> None:
+    """And it can be tried again or dropped, also when no node is there that would take it back."""
+    number = put(queue)
+    claim(queue)
+    time.advance(LEASE)
+    assert [task.state for task in queue.list()] == [RUNNING]
+    assert queue.figures()[:3] == (0, 1, 0)
+    assert queue.drop([number]).result() == queue.retry([number]).result() == 0
+    time.advance(1)
+    assert [task.state for task in queue.list()] == [WAITING]
+    assert queue.list(RUNNING) == []
+    assert queue.list(WAITING) == queue.list()
+    assert queue.figures()[:3] == (1, 0, 0)
+    assert queue.retry([number]).result() == 1
+    assert claim(queue).attempt == 1
+    time.advance(LEASE + 1)
+    assert queue.drop([number]).result() == 1
+    assert queue.list() == []
+
+
 def test_its_time_is_that_of_the_clock_that_all_nodes_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
