@@ -329,6 +329,18 @@ def standing(connection: sa.Connection, sop_instance_uids: Collection[str]) -> d
     return found
 
 
+def standing_for_good(
+    connection: sa.Connection, sop_instance_uids: Collection[str]
+) -> dict[str, Standing]:
+    """The same, when those who are removing or replacing the rows have ended; call this in a transaction.
+
+    A database may still be committing what a process had asked for that has been killed.
+    """
+    own = instance.c.sop_instance_uid.in_(list(sop_instance_uids))
+    connection.execute(sa.select(instance.c.id).where(own).with_for_update()).all()
+    return standing(connection, sop_instance_uids)
+
+
 def claim(connection: sa.Connection, paths: Collection[tuple[str, str]]) -> None:
     """Take files off the list that are needed again; waits while another node deletes one of them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from ...logs import Logger
 from ...part10 import read_file_meta
 from ..index.index import Index
 from ..index.record import InstanceRecord, record_of
+from ..index.withdrawal import standing_for_good
 from .filestore import FileStore
 
 __all__ = ["index_files", "index_journal", "index_noted"]
@@ -99,7 +101,7 @@ def index_noted(
             continue  # the file has not got its name, or is that of another program
         with claim(uid):
             # Neither a row nor on the list of what is being deleted.
-            if uid not in index.standing([uid]):
+            if uid not in index.write(partial(standing_for_good, sop_instance_uids=[uid])).result():
                 index_files(index, [path])
                 made += 1
     return made

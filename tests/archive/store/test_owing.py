@@ -149,7 +149,7 @@ def test_a_fault_is_logged_and_not_repeated(
 
 def test_nothing_is_owed_when_the_node_stops(owing: Owing, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next start compares files and index."""
-    monkeypatch.setattr(Index, "standing", lambda *_: pytest.fail("it is stopped"))
+    monkeypatch.setattr(module, "index_noted", lambda *_: pytest.fail("it is stopped"))
     owing.owed.stop()
     owing.keep()
     owing.owed.owe(UID)

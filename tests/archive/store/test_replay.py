@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from netdicom_tx.archive import ArchiveAE, FileStore, Index
 from netdicom_tx.archive.index import withdrawal
@@ -16,11 +17,14 @@ from netdicom_tx.archive.index.record import record_of
 from netdicom_tx.archive.index.schema import Level
 from netdicom_tx.archive.shared import Shared
 from netdicom_tx.archive.store.filestore import StorageError
+from netdicom_tx.archive.store.indexing import index_noted
 from netdicom_tx.archive.store.journal import Entry
 from netdicom_tx.archive.store.keeping import keep_with_row
 from netdicom_tx.archive.workflow.outbound import RUNNING, WAITING, owner_of
 from netdicom_tx.dsutils import part10_header
 from support.archive.data_sets import CT_IMAGE_STORAGE, EXPLICIT, ct
+from support.archive.databases import PostgreSQL
+from support.processes import eventually
 
 UID = "1.2.3.4"
 
@@ -319,6 +323,39 @@ def test_what_a_dead_worker_was_to_replace_stays(
     index_of(archive).remove(UID).result()
     assert archive.take_over(1, 77) == 1
     assert index_of(archive).get(UID) is not None
+
+
+def test_a_row_that_the_database_is_still_taking_back_is_added_again(
+    store: FileStore, tmp_path: Path
+) -> None:
+    """The worker was killed when it had asked for that, and the database commits it afterwards."""
+    url = PostgreSQL.running().url(str(tmp_path))
+    path = store.path(UID)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file_of(UID))
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with Index(url, root=store.root) as index, ThreadPoolExecutor(1) as threads:
+        index.add(record_of(path)).result()
+        with engine.begin() as dead:
+            for statement in (
+                "DELETE FROM header",
+                "DELETE FROM instance",
+                "DELETE FROM series",
+                "DELETE FROM study",
+                "DELETE FROM patient",
+            ):
+                dead.exec_driver_sql(statement)
+            digest = sha256(UID.encode()).digest()
+            made = threads.submit(index_noted, store, index, [digest], claimed)
+            waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+            def is_waiting() -> bool:
+                with engine.connect() as connection:
+                    return made.done() or bool(connection.scalar(waits))
+
+            eventually(is_waiting, "wait for the transaction")
+        assert made.result() == 1
+        assert index.get(UID) is not None
 
 
 def test_what_was_deleted_stays_so_when_a_worker_dies(
