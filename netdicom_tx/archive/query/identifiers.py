@@ -377,6 +377,9 @@ class Identifier:
         return value
 
     def _moment_tests(self, tag: int, vr: str, value: str) -> list[Test]:
+        # PS3.4 C.2.2.2.4 and C.2.2.2.5.1 allow neither, but consoles that fill every key send them for any value.
+        if not value.strip("* ") or value.strip() == "-":
+            return []
         try:
             return [range_of(vr, value)]
         except ValueError:

@@ -128,7 +128,15 @@ QUERIES: list[tuple[str, str, dict[str, Any], str]] = [
         {"SOPClassUID": [SOP_CLASSES["SR"], SOP_CLASSES["MR"]], "PatientID": "ADAMS"},
         "A3.1.1 A3.1.2 A3.1.3 A3.2.1",
     ),
-    # C.2.2.2.3 universal
+    # C.2.2.2.3 universal; * and - are not allowed for dates and times, but are sent
+    ("any date", "STUDY", {"PatientID": "ADAMS", "StudyDate": "*"}, "A1 A2 A3"),
+    ("any time", "STUDY", {"PatientID": "ADAMS", "StudyTime": "* "}, "A1 A2 A3"),
+    (
+        "a range without ends",
+        "STUDY",
+        {"PatientID": "ADAMS", "StudyDate": "-", "StudyTime": " - "},
+        "A1 A2 A3",
+    ),
     ("no key", "STUDY", {}, ALL),
     (
         "keys without value",
@@ -564,8 +572,8 @@ MALFORMED: list[tuple[str, str, dict[str, Any], int]] = [
     ("no such day", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "20240230"}, 0xC000),
     ("no date", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "2024-99-99"}, 0xC000),
     ("half a date", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "2024"}, 0xC000),
-    ("a wild date", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "*"}, 0xC000),
-    ("only a hyphen", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "-"}, 0xC000),
+    ("a wild date", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "2024*"}, 0xC000),
+    ("only hyphens", "", {"QueryRetrieveLevel": "STUDY", "StudyDate": "--"}, 0xC000),
     ("no time", "", {"QueryRetrieveLevel": "STUDY", "StudyTime": "2500"}, 0xC000),
     ("a wrong range", "", {"QueryRetrieveLevel": "STUDY", "StudyTime": "1000-soon"}, 0xC000),
     (
