@@ -26,6 +26,8 @@ __all__ = ["Preparation", "make_agree", "open_both"]
 
 _log = Logger()
 
+# How many files are named that cannot be read; all are counted, and netdicom reindex names all.
+_NAMED: Final = 10
 # Seconds between two lines about a comparison of files and index that takes long.
 _PROGRESS: Final = 10.0
 
@@ -216,3 +218,5 @@ def make_agree(store: FileStore, index: Index, go_on: Callable[[], None]) -> Non
             removed=len(found.removed),
             unreadable=len(found.unreadable),
         )
+    for path, reason in found.unreadable[:_NAMED]:
+        _log.warn("{path} is not served: {reason}", path=str(path), reason=reason)

@@ -607,7 +607,8 @@ def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path)
         assert stored(peer, ct(uid), uid) == 0x0000
     node.index.remove("1.2.1").result()
     node.store.path("1.2.2").unlink()
-    node.store.path("1.2.9").write_bytes(b"garbage")
+    garbage = node.store.path("1.2.9")
+    garbage.write_bytes(b"garbage")
     node.close()
     lines: list[str] = []
 
@@ -621,7 +622,8 @@ def test_what_a_crash_left_without_a_row_is_indexed_at_the_start(tmp_path: Path)
         globalLogPublisher.removeObserver(observe)
     assert lines == [
         "index and files did not agree: 1 files were indexed, 1 rows without a file were removed; 1 files "
-        "cannot be read and are not served"
+        "cannot be read and are not served",
+        f"{garbage} is not served: the file is not a DICOM file: expected 'DICM' at octet 128",
     ]
     assert node.kept("1.2.1") == ct("1.2.1")
     assert node.kept("1.2.2") is None
