@@ -148,7 +148,8 @@ def read_file_meta(file: BinaryIO, *, is_lenient: bool = False) -> FileMeta:
     Raises:
         DataSetError: The file is not a DICOM file, or its header is damaged or lacks a UID.
     """
-    begin = file.tell()
+    # What stands where the archive has its files may be a pipe, which has no position.
+    begin = file.tell() if is_lenient else 0
     raw = file.read(_FILE_META_OCTETS)
     start, coding = len(_PREAMBLE), EXPLICIT
     if raw[128:start] != b"DICM":
