@@ -10,12 +10,20 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
 
 from netdicom_tx.logs import Level, show_from
 from support.archive import databases
 from support.archive.objectstore import Bucket, ObjectStore
+
+# The machine may be busy, so a slow example is not a failure. A property takes over what holds when it is read, so this
+# stands here, before all of them.
+settings.register_profile(
+    "netdicom_tx", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("netdicom_tx")
 
 _UNHANDLED: list[str] = []
 # The files whose few tests take minutes; the longest first.

@@ -10,17 +10,10 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from netdicom_tx import dimsemessages as dimse
 from netdicom_tx import pdu, userdataitems
-
-# The machine may be busy, so a slow example is not a failure.
-settings.register_profile(
-    "netdicom_tx", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("netdicom_tx")
 
 octets = st.integers(0, 0xFF)
 shorts = st.integers(0, 0xFFFF)
