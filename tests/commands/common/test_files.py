@@ -65,9 +65,15 @@ def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
 
 
 def no_uid(directory: Path) -> Path:
-    """A DICOM file whose header has no SOP Instance UID."""
+    """A DICOM file that has no SOP Instance UID, neither in its header nor in its data set."""
+    octets = Path(CT).read_bytes()
+    for tag, other in (
+        (b"\x02\x00\x03\x00", b"\x02\x00\x04\x00"),
+        (b"\x08\x00\x18\x00", b"\x08\x00\x19\x00"),
+    ):
+        octets = octets.replace(tag + b"UI", other + b"UI", 1)
     path = directory / "no-uid.dcm"
-    path.write_bytes(Path(CT).read_bytes().replace(b"\x02\x00\x03\x00UI", b"\x02\x00\x04\x00UI", 1))
+    path.write_bytes(octets)
     return path
 
 
