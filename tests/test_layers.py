@@ -88,6 +88,7 @@ ROWS = {
     "verbs": ["results", "verbs", "oneshot"],
     "public names": ["netdicom_tx"],
     "archive": [
+        "archive.names",
         "archive.shared",
         "archive.encoded",
         "archive.index",

@@ -387,8 +387,8 @@ class ArchiveAE(AE):
         # Two journals may have the same instance, and a claim keeps other processes away, but not other threads.
         with self._taking_over:
             made = index_journal(self.store, self.index, worker, self._intake.claim)
-            noted = self.index.shared.noted(worker)
-            made += index_noted(self.store, self.index, noted, self._intake.claim)
+            noted = map(self.store.path_of_digest, self.index.shared.noted(worker))
+            made += index_noted(self.index, noted, self._intake.claim)
         self.store.remove_leftovers(process)
         self.workflow.take_over(worker).result()
         return made

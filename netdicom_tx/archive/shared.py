@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import tempfile
@@ -33,6 +32,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
+
+from .names import digest_of_uid
 
 __all__ = ["LEAD", "MOST_WORKERS", "Alone", "Shared"]
 
@@ -249,7 +250,7 @@ class Shared(Alone):
         with self._note_dropped:
             self._note_dropped.wait_for(lambda: self._free_notes)
             note = self._free_notes.pop()
-        self._memory[_note(self.slot, note)] = _digest(sop_instance_uid)
+        self._memory[_note(self.slot, note)] = digest_of_uid(sop_instance_uid)
         return note
 
     def drop(self, note: int) -> None:
@@ -279,8 +280,4 @@ def _note(slot: int, note: int) -> slice:
 
 def _place(sop_instance_uid: str) -> int:
     """The octet that stands for a SOP Instance UID; two of them have the same one once in 2^62."""
-    return 1 + int.from_bytes(_digest(sop_instance_uid)[:8]) % _CLAIMS
-
-
-def _digest(sop_instance_uid: str) -> bytes:
-    return hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).digest()
+    return 1 + int.from_bytes(digest_of_uid(sop_instance_uid)[:8]) % _CLAIMS

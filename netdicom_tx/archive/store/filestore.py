@@ -46,6 +46,7 @@ from ..encoded.content import same_content
 from ..encoded.files import walk_file
 from ..encoded.walk import Walked
 from ..index.record import Receipt
+from ..names import digest_of_uid
 from ..shared import LEAD, Alone, Shared
 from .disk import sync_folder, write_all
 from .journal import SEGMENTS, Journal, sync_files
@@ -63,6 +64,7 @@ __all__ = [
     "StorageError",
     "Version",
     "check_announced",
+    "file_identity",
     "same_rest",
 ]
 
@@ -562,8 +564,7 @@ class FileStore:
 
     def path_text(self, sop_instance_uid: str) -> str:
         """The same as text, which costs less."""
-        digest = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
-        return self._text_of(digest)
+        return self._text_of(digest_of_uid(sop_instance_uid).hex())
 
     def _text_of(self, digest: str) -> str:
         return f"{self.instances}{os.sep}{digest[:2]}{os.sep}{digest}.dcm"
@@ -659,7 +660,7 @@ class FileStore:
                     # Comparing large data sets takes long, so other instances do not wait for it.
                     found = self._look(spool, target.name, folder, is_there)
                     with self._naming:
-                        if found.identity != _identity(target.name, folder):
+                        if found.identity != file_identity(target.name, folder):
                             found = self._look(spool, target.name, folder, is_there)
                         outcome = found.outcome
                         if outcome is Outcome.REPLACED and before_replacing is not None:
@@ -916,8 +917,12 @@ def _make_folder(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is a symbolic link, not a directory")
 
 
-def _identity(name: str, folder: int) -> tuple[int, int] | None:
-    """What tells the file that has a name from one that takes the name later."""
+def file_identity(name: str | Path, folder: int | None = None) -> tuple[int, int] | None:
+    """What tells the file that has a name from one that takes the name later; None when there is none.
+
+    Args:
+        folder: The descriptor of the folder that the name is relative to.
+    """
     try:
         return _identity_of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:

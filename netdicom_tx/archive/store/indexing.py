@@ -72,9 +72,8 @@ def index_journal(
 
 
 def index_noted(
-    store: FileStore,
     index: Index,
-    digests: Iterable[bytes],
+    paths: Iterable[Path],
     claim: Callable[[str], AbstractContextManager[None]],
 ) -> int:
     """Write the rows of files that a worker has named which has ended before their rows were there; blocks.
@@ -83,7 +82,7 @@ def index_noted(
     replaced, whose row had been taken back.
 
     Args:
-        digests: The SHA-256 of their SOP Instance UIDs.
+        paths: Where they are, if they got their names.
         claim: As for :meth:`FileStore.replay`.
 
     Returns:
@@ -93,7 +92,7 @@ def index_noted(
         NetDICOMError, OSError: This is not possible at the moment, and must be tried again.
     """
     made = 0
-    for path in map(store.path_of_digest, digests):
+    for path in paths:
         try:
             with path.open("rb") as file:
                 uid = read_file_meta(file).sop_instance_uid

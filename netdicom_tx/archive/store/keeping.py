@@ -5,19 +5,17 @@ A node keeps so what its intake leaves to it, and an import what its processes l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..encoded.walk import Walked
 from ..index.index import Index, IndexUnavailableError
 from ..index.record import WANTED, InstanceRecord, record_of
 from ..index.withdrawal import is_being_deleted
-from .filestore import FileStore, Kept
+from .filestore import FileStore, Kept, file_identity
 from .sharedstore import SharedStore
 from .spool import Spool
 
@@ -62,7 +60,7 @@ def keep_claimed(
     with spool.in_use():
         while True:
             with claim(uid):
-                here = _identity(store.path(uid))
+                here = file_identity(store.path(uid))
                 is_forgotten = here is not None and here == forgotten
                 try:
                     check = _nothing if is_forgotten else _refuse
@@ -71,15 +69,6 @@ def keep_claimed(
                     pass
             forget()
             forgotten = here
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from one that takes its name later; None when there is none."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _refuse() -> None:

@@ -7,7 +7,6 @@ a restart and without the sender's next attempt.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -98,9 +97,8 @@ class OwedRows:
         """Write rows until the database refuses again; returns how many."""
         made = 0
         for uid in owed:
-            digest = hashlib.sha256(uid.encode("utf-8", "surrogateescape")).digest()
             try:
-                made += index_noted(self._store, self._index, [digest], self._claim)
+                made += index_noted(self._index, [self._store.path(uid)], self._claim)
             except NetDICOMError as error:
                 self._log.debug("the row of {uid} is refused: {error}", uid=uid, error=error)
                 break

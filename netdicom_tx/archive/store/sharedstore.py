@@ -37,6 +37,7 @@ from ..index import withdrawal
 from ..index.index import Index, IndexUnavailableError
 from ..index.record import WANTED, InstanceRecord, record_of
 from ..index.withdrawal import Standing
+from ..names import digest_of_uid
 from .fetching import PARALLEL, PATIENCE, Fetching
 from .filestore import (
     VERSION_LIMIT,
@@ -106,7 +107,7 @@ def key_of(sop_instance_uid: str, digest: str, folder: str = "instances") -> str
     Args:
         digest: The SHA-256 of its octets, hexadecimal.
     """
-    name = hashlib.sha256(sop_instance_uid.encode("utf-8", "surrogateescape")).hexdigest()
+    name = digest_of_uid(sop_instance_uid).hex()
     return f"{folder}/{name[:2]}/{name}-{digest[:_DIGITS]}.dcm"
 
 

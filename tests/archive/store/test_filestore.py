@@ -553,7 +553,7 @@ def test_an_instance_that_takes_the_name_during_the_comparison_is_compared(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two senders at once: no instance disappears under another one's name."""
-    real, calls = filestore._identity, []
+    real, calls = filestore.file_identity, []
 
     def identity(name: str, folder: int) -> tuple[int, int] | None:
         calls.append(name)
@@ -561,7 +561,7 @@ def test_an_instance_that_takes_the_name_during_the_comparison_is_compared(
             assert keep(store, ct("1.2.3", fill=8), source="FIRST").outcome is Outcome.STORED
         return real(name, folder)
 
-    monkeypatch.setattr(filestore, "_identity", identity)
+    monkeypatch.setattr(filestore, "file_identity", identity)
     store._naming = threading.RLock()  # type: ignore[assignment]
     kept = keep(store, ct("1.2.3"))
     assert (kept.outcome, kept.earlier_sender) == (Outcome.REFUSED, "FIRST")

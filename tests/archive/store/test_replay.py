@@ -345,8 +345,7 @@ def test_a_row_that_the_database_is_still_taking_back_is_added_again(
                 "DELETE FROM patient",
             ):
                 dead.exec_driver_sql(statement)
-            digest = sha256(UID.encode()).digest()
-            made = threads.submit(index_noted, store, index, [digest], claimed)
+            made = threads.submit(index_noted, index, [path], claimed)
             waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
             def is_waiting() -> bool:
